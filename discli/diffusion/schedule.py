@@ -1,0 +1,70 @@
+"""The noise process: x_t = a_t x0 + s_t eps, with a_t and s_t from one of two schedules.
+
+A schedule has ``coefficients(t, like)``, ``timestep(fraction)`` and ``model_time(t)``.
+"""
+
+import torch
+from torch import Tensor
+
+from discli.recipe import diffusion as spec
+
+
+class LinearBetas:
+    """Betas linear from beta_start to beta_end (DDPM, arXiv:2006.11239, section 4), in float64.
+
+    a_t = sqrt(alphas_cumprod[t]), s_t = sqrt(1 - alphas_cumprod[t]); t = 0 .. num_timesteps - 1, int64.
+    """
+
+    def __init__(self, num_timesteps: int, beta_start: float, beta_end: float) -> None:
+        self.num_timesteps = num_timesteps
+        betas = torch.linspace(beta_start, beta_end, num_timesteps, dtype=torch.float64)
+        self.alphas_cumprod = torch.cumprod(1 - betas, dim=0)
+
+    def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """a_t and s_t, (B, 1, 1, 1) in the dtype of ``like``."""
+        abar = self.alphas_cumprod.to(t.device)[t][:, None, None, None]
+        return abar.sqrt().to(like.dtype), (1 - abar).sqrt().to(like.dtype)
+
+    def timestep(self, fraction: Tensor) -> Tensor:
+        """[0, 1) to 0 .. num_timesteps - 1."""
+        return (fraction.double() * self.num_timesteps).long().clamp(max=self.num_timesteps - 1)
+
+    def model_time(self, t: Tensor) -> Tensor:
+        return t
+
+
+class StraightPath:
+    """a_t = 1 - t, s_t = t; t in [0, 1] (SiT's linear interpolant, arXiv:2401.08740, section 2)."""
+
+    def __init__(self, num_timesteps: int) -> None:
+        self.num_timesteps = num_timesteps
+
+    def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """a_t and s_t, (B, 1, 1, 1) in the dtype of ``like``."""
+        s = t[:, None, None, None].to(like.dtype)
+        return 1 - s, s
+
+    def timestep(self, fraction: Tensor) -> Tensor:
+        return fraction
+
+    def model_time(self, t: Tensor) -> Tensor:
+        """The network's time embedding expects numbers of the size of DDPM's timesteps."""
+        return t * self.num_timesteps
+
+
+Schedule = LinearBetas | StraightPath
+
+
+def build_schedule(choice: spec.DiffusionSpec) -> Schedule:
+    if choice.objective.name == "flow":
+        return StraightPath(choice.num_timesteps)
+    return LinearBetas(choice.num_timesteps, choice.beta_start, choice.beta_end)
+
+
+def draw_timesteps(choice: spec.Timesteps, uniforms: Tensor, schedule: Schedule) -> Tensor:
+    """(B,) uniforms in [0, 1) to (B,) timesteps of the chosen distribution."""
+    if choice.name == "logit-normal":
+        # Kept off 0 and 1, where the inverse of the normal distribution is infinite.
+        normals = torch.special.ndtri((uniforms.double() + 2.0**-25).clamp(max=1 - 2.0**-25))
+        return schedule.timestep(torch.sigmoid(choice.mean + choice.std * normals).to(uniforms.dtype))
+    return schedule.timestep(uniforms)

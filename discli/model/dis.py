@@ -1,0 +1,105 @@
+"""DiS: a diffusion model whose backbone is a stack of bidirectional state-space blocks (arXiv:2402.05608).
+
+Read this first. A picture becomes patches; time and class join them (`conditioning`); in-blocks,
+one middle block and out-blocks follow (`block`, `mixer`), joined by long skips (`skip`); a head
+turns tokens back into a picture.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from discli.model.block import Block, RMSNorm, add_residual
+from discli.model.conditioning import Modulation, build_conditioning
+from discli.model.embed import TimeEmbed, unpatchify
+from discli.model.init import initialise
+from discli.model.mixer import BidirectionalMamba
+from discli.model.skip import build_skip
+from discli.recipe import Recipe
+from discli.recipe.model import ModelSpec
+
+
+class Head(nn.Module):
+    """Tokens (B, L, D) to patches (B, L, p*p*C_out)."""
+
+    def __init__(self, embed_dim: int, patch_width: int, modulated: bool) -> None:
+        super().__init__()
+        self.norm = RMSNorm(embed_dim)
+        self.modulation = Modulation(embed_dim) if modulated else None
+        self.linear = nn.Linear(embed_dim, patch_width)
+
+    def forward(self, residual: Tensor, condition: Tensor | None) -> Tensor:
+        x = self.norm(residual)
+        x = nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6)
+        if self.modulation is not None:
+            x = self.modulation(x, condition)
+        patches: Tensor = self.linear(x)
+        return patches
+
+
+class DiS(nn.Module):
+    """``model(x, t, y)``: noisy x (B, C, S, S), timestep t (B,), class y (B,) to (B, C_out, S, S).
+
+    ``y == num_classes`` is the null class; unconditional models take ``y=None``. C_out is 2C when
+    the variance is learned: first the prediction, then the variance's interpolation.
+    """
+
+    def __init__(self, spec: ModelSpec, input_size: int, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        D, p = spec.embed_dim, spec.patch_size
+        self.num_classes = spec.num_classes
+        self.drop_path_rate = spec.drop_path_rate
+        self.checkpoint_blocks = False
+
+        self.patch_embed = nn.Conv2d(in_channels, D, kernel_size=p, stride=p)
+        self.time_embed = TimeEmbed(D)
+        self.class_embed = nn.Embedding(spec.num_classes + 1, D) if spec.num_classes else None
+        self.conditioning = build_conditioning(spec.conditioning, D, has_classes=spec.num_classes > 0)
+        tokens = self.conditioning.extra_tokens + (input_size // p) ** 2
+        self.pos_embed = nn.Parameter(torch.empty(1, tokens, D))
+
+        def block(index: int) -> Block:
+            mixer = BidirectionalMamba(D, spec.d_state, spec.d_conv, spec.expand, spec.scan)
+            skip = build_skip(spec.skip, D) if index > spec.depth // 2 else None
+            return Block(D, mixer, skip, self.conditioning.block_modulation())
+
+        self.blocks = nn.ModuleList(block(index) for index in range(spec.depth))
+        self.head = Head(D, p * p * out_channels, modulated=self.conditioning.modulates_head)
+
+        if self.pos_embed.device.type != "meta":
+            initialise(self, spec.backward_dt_init)
+
+    @classmethod
+    def from_recipe(cls, recipe: Recipe) -> "DiS":
+        return cls(recipe.model, recipe.input_size, recipe.in_channels, recipe.out_channels)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, drop_path: Tensor | None = None) -> Tensor:
+        """``drop_path`` (depth + 1, B) scales what each block adds to the residual stream; see `drop_path_rates`."""
+        patches = self.patch_embed(x).flatten(2).transpose(1, 2)
+        time_token = self.time_embed(t)
+        class_token = None if self.class_embed is None else self.class_embed(y)
+        conditions = self.conditioning(time_token, class_token)
+        hidden = torch.cat([conditions.tokens.to(patches.dtype), patches], dim=1) + self.pos_embed
+
+        residual: Tensor | None = None
+        skips: list[Tensor] = []
+        middle = len(self.blocks) // 2
+        for index, block in enumerate(self.blocks):
+            skipped = skips.pop() if index > middle else None
+            keep = None if drop_path is None else drop_path[index]
+            arguments = (hidden, residual, skipped, conditions.blocks, keep)
+            if self.checkpoint_blocks and torch.is_grad_enabled():
+                hidden, residual = checkpoint(block, *arguments, use_reentrant=False)
+            else:
+                hidden, residual = block(*arguments)
+            if index < middle:
+                skips.append(hidden)
+
+        residual = add_residual(residual, hidden, None if drop_path is None else drop_path[-1])
+        out = self.head(residual, conditions.head)[:, self.conditioning.extra_tokens :]
+        return unpatchify(out, self.patch_embed.kernel_size[0])
+
+    def drop_path_rates(self) -> Tensor:
+        """(depth + 1,) chance that a sample loses each branch: 0, then linear up to the full rate twice."""
+        rising = torch.linspace(0.0, self.drop_path_rate, len(self.blocks) - 1)
+        return torch.cat([torch.zeros(1), rising, torch.tensor([self.drop_path_rate])])

@@ -1,0 +1,47 @@
+"""``[data]``: what the model sees, and how it reaches the training loop."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from discli.recipe.spec import Flag, PositiveInt, Spec, by_name
+
+
+class RgbCodec(Spec):
+    """Pixels, scaled to [-1, 1]."""
+
+    name: Literal["rgb"] = "rgb"
+
+    @property
+    def channels(self) -> int:
+        return 3
+
+    @property
+    def downsample(self) -> int:
+        return 1
+
+
+class VaeCodec(Spec):
+    """Latents of a diffusers autoencoder. Without ``vae``, whichever one the data file names."""
+
+    name: Literal["vae"] = "vae"
+    vae: Annotated[str | None, Field(description="hub id or folder; refuses data encoded with another")] = None
+    channels: PositiveInt = 4
+    downsample: PositiveInt = 8
+
+
+Codec = Annotated[RgbCodec | VaeCodec, *by_name("rgb")]
+
+
+class DataSpec(Spec):
+    """``resolution`` is in pixels; the model's input is ``resolution / codec.downsample`` on a side."""
+
+    resolution: PositiveInt
+    codec: Codec = RgbCodec()
+    file: Annotated[Path | None, Field(description="an HDF5 file that discli encode wrote")] = None
+    horizontal_flip: Flag = True
+    cache: Annotated[
+        Literal["none", "ram", "device"],
+        Field(description="where the samples live while training: memory map, RAM, or the GPU"),
+    ] = "none"

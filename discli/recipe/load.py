@@ -1,0 +1,167 @@
+"""TOML on disk to a `Recipe`: ``extends``, ``--set`` overrides, and errors a person can act on."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from discli.errors import DiscliError
+from discli.recipe.recipe import Recipe
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+# A checkout keeps recipes/ beside the package; a wheel carries them inside it.
+SHIPPED = next((d for d in (_PACKAGE.parent / "recipes", _PACKAGE / "shipped_recipes") if d.is_dir()), None)
+
+
+def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe file, or a shipped recipe by its bare name, with ``section.key=value`` overrides.
+
+    Raises DiscliError naming file, key, what was found and what is allowed.
+    """
+    path = find_recipe(name_or_path)
+    tree = _read_with_parents(path, seen=())
+    where = str(path)
+    for override in overrides or []:
+        _apply(tree, override)
+    if overrides:
+        where += " with --set"
+    return parse_recipe(tree, where)
+
+
+def parse_recipe(tree: dict[str, Any], where: str) -> Recipe:
+    """Validate a plain tree of settings; ``where`` opens the error message."""
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise _explain(error, where) from None
+
+
+def find_recipe(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    shipped = shipped_recipes()
+    if path.name == str(name_or_path) and path.stem in shipped and path.suffix in ("", ".toml"):
+        return shipped[path.stem]
+    near = difflib.get_close_matches(path.stem, shipped, n=1)
+    suggestion = f"Did you mean {near[0]}?" if near else "Shipped recipes: " + ", ".join(sorted(shipped)) + "."
+    raise DiscliError(f"No recipe at {name_or_path}.", suggestion)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name -> file of every recipe that came with discli."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))} if SHIPPED else {}
+
+
+def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """The file's tree over the tree of the file it ``extends``, if any."""
+    if path.resolve() in seen:
+        raise DiscliError(f"{path}: extends itself, by way of {seen[-1].name}.", "Break the circle of extends.")
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DiscliError(f"{path}: not valid TOML: {error}.", "Correct the file at the place named.") from None
+    except OSError as error:
+        raise DiscliError(f"{path}: cannot be read: {error.strerror}.", "Check the path and its permissions.") from None
+    parent = tree.pop("extends", None)
+    if parent is None:
+        return tree
+    if not isinstance(parent, str):
+        raise DiscliError(f"{path}: extends: found {parent!r}.", "Give one file name, relative to this recipe.")
+    parent_path = path.parent / parent
+    if not parent_path.is_file():
+        raise DiscliError(f"{path}: extends {parent}, which does not exist.", f"Looked for {parent_path}.")
+    return _merge(_read_with_parents(parent_path, (*seen, path.resolve())), tree)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        # A table that names another choice replaces the parent's choice instead of mixing with it.
+        same_choice = both_tables and value.get("name", merged[key].get("name")) == merged[key].get("name")
+        merged[key] = _merge(merged[key], value) if same_choice else value
+    return merged
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    """Write ``train.batch_size=64`` into the tree. Values are TOML; bare words are strings."""
+    dotted, equals, text = override.partition("=")
+    keys = [key.strip() for key in dotted.split(".")]
+    if not equals or not all(keys):
+        raise DiscliError(f"--set {override}: not of the form section.key=value.", "Example: --set train.batch_size=64")
+    try:
+        value = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for key in keys[:-1]:
+        child = tree.get(key)
+        # skip = "concat" may be refined by --set model.skip.x=...: its short form is a table's name.
+        child = {"name": child} if isinstance(child, str) else child
+        tree[key] = dict(child) if isinstance(child, dict) else {}
+        tree = tree[key]
+    tree[keys[-1]] = value
+
+
+def _explain(error: ValidationError, where: str) -> DiscliError:
+    """The first of pydantic's complaints in one line; the rest are counted."""
+    first, *others = error.errors(include_url=False)
+    # Locations inside a union carry the chosen name; people look for the key they wrote.
+    keys = [str(part) for part in first["loc"]]
+    path, model = _keys_and_model(keys)
+    key = ".".join(path)
+    found = first["input"]
+    context = first.get("ctx", {})
+    match first["type"]:
+        case "extra_forbidden":
+            allowed = sorted(model.model_fields) if model else []
+            near = difflib.get_close_matches(path[-1], allowed, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Allowed here: {', '.join(allowed)}."
+            message = f"{where}: {key}: unknown key."
+        case "missing":
+            message, hint = f"{where}: {key}: missing.", "Add it to the recipe."
+            if key in ("model.embed_dim", "model.depth"):
+                hint = 'Give embed_dim and depth, or a preset: preset = "dis-s" (dis-b, dis-m, dis-l, dis-h).'
+        case "union_tag_invalid":
+            message = f"{where}: {key}: found {context['tag']!r}."
+            hint = f"Allowed: {context['expected_tags'].replace(chr(39), chr(34))}."
+        case "literal_error":
+            message = f"{where}: {key}: found {found!r}."
+            hint = f"Allowed: {context['expected'].replace(chr(39), chr(34))}."
+        case "value_error":
+            reason = str(context["error"])
+            message = f"{where}: {key}: found {found!r}; {reason}." if key else f"{where}: {reason}."
+            if isinstance(found, dict):
+                message = f"{where}: {key + ': ' if key else ''}{reason}."
+            hint = ""
+        case _:
+            message = f"{where}: {key}: found {found!r}; {first['msg'][0].lower() + first['msg'][1:]}."
+            hint = ""
+    if others:
+        hint = f"{hint} ({len(others)} more after this one.)".strip()
+    return DiscliError(message, hint)
+
+
+def _keys_and_model(location: list[str]) -> tuple[list[str], type[BaseModel] | None]:
+    """Walk the schema along a pydantic location, leaving out union tags. Also the innermost Spec."""
+    model: type[BaseModel] | None = Recipe
+    options: dict[str, type[BaseModel]] = {}
+    keys: list[str] = []
+    for part in location:
+        if part in options:
+            model, options = options[part], {}
+            continue
+        keys.append(part)
+        field = model.model_fields.get(part) if model else None
+        if field is None:
+            continue
+        kinds = [kind for kind in _args(field.annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        options = {k.model_fields["name"].default: k for k in kinds if "name" in k.model_fields} if kinds else {}
+        model = kinds[0] if len(kinds) == 1 and not options else model
+    return keys, model
+
+
+def _args(annotation: Any) -> tuple[Any, ...]:
+    return getattr(annotation, "__args__", None) or (annotation,)

@@ -1,0 +1,95 @@
+"""``[model]``: the network. Each choice names one class in `discli.model`."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from discli.recipe.presets import PRESETS
+from discli.recipe.spec import Count, Fraction, PositiveInt, Spec, by_name
+
+
+class ConcatSkip(Spec):
+    """Linear(2D, D) of hidden beside the mirrored in-block's output: the paper's choice."""
+
+    name: Literal["concat"] = "concat"
+
+
+class AddSkip(Spec):
+    """Hidden plus the mirrored in-block's output."""
+
+    name: Literal["add"] = "add"
+
+
+class NoSkip(Spec):
+    """No long skip."""
+
+    name: Literal["none"] = "none"
+
+
+Skip = Annotated[ConcatSkip | AddSkip | NoSkip, *by_name("concat")]
+
+
+class TokenConditioning(Spec):
+    """Time and class as tokens in front of the patches: the paper's choice."""
+
+    name: Literal["token"] = "token"
+
+
+class AdaLNConditioning(Spec):
+    """Time plus class scale and shift every block's norm (DiT's adaLN, arXiv:2212.09748)."""
+
+    name: Literal["adaln"] = "adaln"
+
+
+Conditioning = Annotated[TokenConditioning | AdaLNConditioning, *by_name("token")]
+
+ScanBackend = Literal["auto", "reference", "cpu", "triton", "mamba-ssm"]
+
+
+class ModelSpec(Spec):
+    """A DiS network (arXiv:2402.05608). ``depth`` counts all blocks, the middle one included."""
+
+    preset: Literal["dis-s", "dis-b", "dis-m", "dis-l", "dis-h"] | None = None
+    embed_dim: PositiveInt
+    depth: PositiveInt
+    patch_size: PositiveInt = 2
+    num_classes: Annotated[Count, Field(description="0: unconditional")] = 0
+    skip: Skip = ConcatSkip()
+    conditioning: Conditioning = TokenConditioning()
+    d_state: PositiveInt = 16
+    d_conv: PositiveInt = 4
+    expand: PositiveInt = 2
+    drop_path_rate: Fraction = 0.1
+    backward_dt_init: Annotated[
+        Literal["like-forward", "authors"],
+        Field(description='"authors": their code zeroes the backward dt bias by oversight'),
+    ] = "like-forward"
+    scan: ScanBackend = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, given: Any) -> Any:
+        """A preset supplies depth and width; what is written beside it wins."""
+        if isinstance(given, dict) and given.get("preset") in PRESETS:
+            return {**PRESETS[given["preset"]], **given}
+        return given
+
+    @field_validator("embed_dim")
+    @classmethod
+    def _even_width(cls, embed_dim: int) -> int:
+        if embed_dim % 2:
+            raise ValueError("must be even: half of the time embedding is cosines, half sines")
+        return embed_dim
+
+    @field_validator("depth")
+    @classmethod
+    def _odd_depth(cls, depth: int) -> int:
+        if depth % 2 == 0:
+            raise ValueError("must be odd: as many in-blocks as out-blocks, and one in the middle")
+        return depth
+
+    @model_validator(mode="after")
+    def _drop_path_below_one(self) -> Self:
+        if self.drop_path_rate == 1.0:
+            raise ValueError("drop_path_rate must be below 1")
+        return self

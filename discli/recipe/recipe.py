@@ -1,0 +1,77 @@
+"""A whole recipe: what ``discli train`` is given, and what every checkpoint carries."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from discli.recipe.data import DataSpec
+from discli.recipe.diffusion import DiffusionSpec
+from discli.recipe.model import ModelSpec
+from discli.recipe.sample import EvalSpec, SampleSpec
+from discli.recipe.spec import Spec
+from discli.recipe.train import TrainSpec
+
+
+class Recipe(Spec):
+    """Everything that decides a run. Shapes follow from the data: ``input_size``, ``in_channels``."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.+-]+$", description="letters, digits, . _ + and -")]
+    model: ModelSpec
+    data: DataSpec
+    diffusion: DiffusionSpec = DiffusionSpec()
+    train: TrainSpec
+    sample: SampleSpec = SampleSpec()
+    eval: EvalSpec = EvalSpec()
+
+    @property
+    def in_channels(self) -> int:
+        return self.data.codec.channels
+
+    @property
+    def out_channels(self) -> int:
+        return self.in_channels * (2 if self.diffusion.learn_sigma else 1)
+
+    @property
+    def input_size(self) -> int:
+        """Side of the square the model sees, in pixels or latent cells."""
+        return self.data.resolution // self.data.codec.downsample
+
+    @property
+    def num_patches(self) -> int:
+        return (self.input_size // self.model.patch_size) ** 2
+
+    @model_validator(mode="after")
+    def _sizes_divide(self) -> Self:
+        down, patch = self.data.codec.downsample, self.model.patch_size
+        if self.data.resolution % (down * patch):
+            latent = "" if down == 1 else f" {down}x down"
+            raise ValueError(
+                f"data.resolution {self.data.resolution}{latent} does not divide into patches of {patch}"
+                f" (model.patch_size): resolution must be a multiple of {down * patch}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sampler_fits(self) -> Self:
+        flow = self.diffusion.objective.name == "flow"
+        if flow != (self.sample.sampler.name == "euler"):
+            allowed = '"euler"' if flow else '"ddpm" or "ddim"'
+            raise ValueError(
+                f'sample.sampler "{self.sample.sampler.name}" does not fit diffusion.objective'
+                f' "{self.diffusion.objective.name}": use {allowed}'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _steps_within_schedule(self) -> Self:
+        if self.sample.sampler.name != "euler" and self.sample.steps > self.diffusion.num_timesteps:
+            raise ValueError(
+                f"sample.steps {self.sample.steps} is more than diffusion.num_timesteps {self.diffusion.num_timesteps}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _guidance_needs_classes(self) -> Self:
+        if self.model.num_classes == 0 and self.sample.cfg_scale != 1.0:
+            raise ValueError("sample.cfg_scale other than 1 needs a class-conditional model (model.num_classes > 0)")
+        return self

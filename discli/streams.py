@@ -1,0 +1,81 @@
+"""Random numbers that depend on what they are for, not on what was drawn before.
+
+Every draw is addressed by (seed, stream, step, sample index), so resuming, changing the batch size
+or the number of processes cannot shift it. The generator is Philox4x32-10 (Salmon et al., 2011,
+"Parallel random numbers: as easy as 1, 2, 3"), run as integer tensor operations on whichever
+device needs the numbers.
+"""
+
+import math
+from collections.abc import Sequence
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+_M0, _M1 = 0xD2511F53, 0xCD9E8D57
+_W0, _W1 = 0x9E3779B9, 0xBB67AE85
+_MASK = 0xFFFFFFFF
+
+
+class Stream(IntEnum):
+    """What the numbers are for. Values are part of every run's identity: never renumber."""
+
+    TIMESTEP = 0
+    NOISE = 1
+    CLASS_DROPOUT = 2
+    FLIP = 3
+    LATENT = 4
+    DROP_PATH = 5
+    CLASS = 6
+    PERMUTATION = 7
+
+
+def uniform(seed: int, stream: Stream, step: int, index: Tensor, shape: Sequence[int] = ()) -> Tensor:
+    """(len(index), *shape) float32 in [0, 1), one row per sample index (int64, 1-D)."""
+    bits = _bits(seed, stream, step, index, math.prod(shape))
+    return ((bits >> 8).float() * 2.0**-24).reshape(len(index), *shape)
+
+
+def normal(seed: int, stream: Stream, step: int, index: Tensor, shape: Sequence[int] = ()) -> Tensor:
+    """(len(index), *shape) float32 standard normal, one row per sample index (Box-Muller).
+
+    Computed in float64: vectorised logarithms differ in the last bit with a value's place in
+    memory, and rounding to float32 hides that.
+    """
+    n = math.prod(shape)
+    pairs = (n + 1) // 2
+    unit = (_bits(seed, stream, step, index, 2 * pairs).double() + 0.5) * 2.0**-32
+    radius = torch.sqrt(-2.0 * torch.log(unit[:, :pairs]))
+    angle = (2.0 * math.pi) * unit[:, pairs:]
+    both = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
+    return both[:, :n].float().reshape(len(index), *shape)
+
+
+def _bits(seed: int, stream: Stream, step: int, index: Tensor, n: int) -> Tensor:
+    """(len(index), n) int64 holding 32 random bits each; sample indices and steps below 2^32."""
+    blocks = torch.arange((n + 3) // 4, device=index.device)
+    rows, columns = torch.meshgrid(index, blocks, indexing="ij")
+    words = philox(
+        (columns, rows, torch.full_like(rows, step), torch.full_like(rows, int(stream))),
+        (seed & _MASK, (seed >> 32) & _MASK),
+    )
+    return torch.stack(words, dim=-1).reshape(len(index), -1)[:, :n]
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Philox4x32-10: four int64 tensors of 32-bit words in, four out."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        hi0, lo0 = _multiply(c0, _M0)
+        hi1, lo1 = _multiply(c2, _M1)
+        c0, c1, c2, c3 = hi1 ^ c1 ^ k0, lo1, hi0 ^ c3 ^ k1, lo0
+        k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
+    return c0, c1, c2, c3
+
+
+def _multiply(word: Tensor, constant: int) -> tuple[Tensor, Tensor]:
+    """High and low 32 bits of a 32 x 32 bit product; int64 wraps, which leaves the bits right."""
+    product = word * constant
+    return (product >> 32) & _MASK, product & _MASK
