@@ -79,3 +79,11 @@ def _multiply(word: Tensor, constant: int) -> tuple[Tensor, Tensor]:
     """High and low 32 bits of a 32 x 32 bit product; int64 wraps, which leaves the bits right."""
     product = word * constant
     return (product >> 32) & _MASK, product & _MASK
+
+
+def permutation(seed: int, epoch: int, n: int) -> Tensor:
+    """A shuffled range(n), int64, for one pass over the data; n below 2^32."""
+    index = torch.arange(n)
+    high, low = _bits(seed, Stream.PERMUTATION, epoch, index, 2).unbind(1)
+    # 62 random bits a key; the stable sort settles what little may tie.
+    return torch.argsort((high >> 1 << 31) | (low >> 1), stable=True)

@@ -17,3 +17,17 @@ def shared() -> Path:
     if not _SHARED.is_dir():
         pytest.skip("no ../shared beside this clone")
     return _SHARED
+
+
+@pytest.fixture(scope="session")
+def digits_file(tmp_path_factory) -> Path:
+    """200 of the package's digits, encoded as a user would."""
+    from discli.encode import encode
+    from discli.quickstart import unpack_digits
+
+    folder = tmp_path_factory.mktemp("digits")
+    unpack_digits(folder / "all")
+    for path in (folder / "all").glob("*/*.png"):
+        if int(path.stem) >= 20:
+            path.unlink()
+    return encode(folder / "all", 8, codec="rgb", out=folder / "digits.h5")

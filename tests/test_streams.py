@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from discli.streams import Stream, normal, philox, uniform
+from discli.streams import Stream, normal, permutation, philox, uniform
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,10 @@ def test_normals_are_normal_and_uniforms_uniform():
     assert u.max() < 1
     assert abs(u.mean() - 0.5) < 0.0026
     assert abs(u.var() - 1 / 12) < 0.0007
+
+
+def test_a_permutation_holds_every_index_once_and_differs_by_epoch():
+    first, second = permutation(5, 0, 1000), permutation(5, 1, 1000)
+    assert first.sort().values.tolist() == list(range(1000))
+    assert (first == second).sum() < 20
+    assert torch.equal(first, permutation(5, 0, 1000))

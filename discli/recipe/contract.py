@@ -4,7 +4,8 @@ The contract is written once, by ``discli encode``, as JSON inside the HDF5 file
 keeps a copy, so that sampling knows how to turn the model's output back into pictures.
 """
 
-from typing import Annotated, Literal, NoReturn
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
 
 from discli.errors import DiscliError
 from discli.recipe.recipe import Recipe
@@ -53,7 +54,13 @@ class DataContract(Spec):
     num_samples: int  # pictures; a file with flip_stored holds two latents of each
     class_names: tuple[str, ...]  # empty: unlabelled
     source: str
-    source_sha256: str  # of the listing: names and sizes
+    source_sha256: str  # of the listing: names, sizes and labels
+    small: Literal["upscale", "skip"] = "upscale"  # what became of pictures smaller than the crop
+    num_skipped: int = 0
+    num_upscaled: int = 0
+    channel_mean: tuple[float, ...] = ()  # of what the model is given: pixels in [-1, 1], scaled latents
+    channel_std: tuple[float, ...] = ()
+    shard: tuple[int, int] | None = None  # (i, n): part i of n, to be merged before use
 
     @property
     def num_classes(self) -> int:
@@ -62,6 +69,52 @@ class DataContract(Spec):
     @property
     def input_size(self) -> int:
         return self.resolution // self.codec.downsample
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """What is stored of one picture: (3, H, W), (2C, h, w), or (2, 2C, h, w) with both orientations."""
+        side = self.input_size
+        if self.codec.name == "rgb":
+            return (self.codec.channels, side, side)
+        moments = (2 * self.codec.channels, side, side)
+        return (2, *moments) if self.flip_stored else moments
+
+    def settings(self) -> dict[str, Any]:
+        """What was asked for, as against what came of it: equal for runs that may continue one another."""
+        outcome = {"discli_version", "source", "num_samples", "num_skipped", "num_upscaled"}
+        settings = self.model_dump(mode="json", exclude=outcome | {"channel_mean", "channel_std", "codec"})
+        # Where the autoencoder lies is no setting; its weights are.
+        return settings | {"codec": self.codec.model_dump(mode="json", exclude={"vae"})}
+
+    def describe(self) -> list[tuple[str, str]]:
+        """(heading, text) lines for people, everything in the contract among them."""
+        codec = self.codec
+        lines = [("pictures", f"{self.num_samples:,} of {self.resolution} px, crop {self.crop}")]
+        if codec.name == "rgb":
+            lines.append(("codec", "rgb: pixels; the model sees x / 127.5 - 1"))
+        else:
+            lines += [
+                ("codec", f"vae: {codec.vae} ({codec.kind}, {codec.channels} channels, 1/{codec.downsample} the side)"),
+                ("scaling", f"the model sees (z - {codec.shift_factor:g}) * {codec.scaling_factor:g}"),
+                ("weights", f"sha256 {codec.weights_sha256}"),
+            ]
+        shape = " x ".join(map(str, self.row_shape))
+        lines += [
+            ("stored", f"{shape} {self.dtype}" + (", both orientations" if self.flip_stored else "")),
+            ("classes", _numbered(self.class_names) if self.class_names else "none: unlabelled"),
+            ("source", f"{self.source} (listing sha256 {self.source_sha256})"),
+            ("skipped", f"{self.num_skipped:,} unreadable or left out"),
+            ("small", f"{self.num_upscaled:,} enlarged" if self.small == "upscale" else "skipped"),
+            ("written by", f"discli {self.discli_version}"),
+        ]
+        for heading, values in (("mean", self.channel_mean), ("std", self.channel_std)):
+            if values:
+                lines.append(
+                    (heading, ", ".join(f"{value:.4g}" for value in values) + " per channel, as the model sees it")
+                )
+        if self.shard is not None:
+            lines.append(("part", f"{self.shard[0]} of {self.shard[1]}, not merged yet"))
+        return lines
 
 
 def check_fits(recipe: Recipe, contract: DataContract, file: str) -> None:
@@ -85,7 +138,7 @@ def check_fits(recipe: Recipe, contract: DataContract, file: str) -> None:
         if getattr(wanted, key) != getattr(held, key):
             ours, theirs = getattr(wanted, key), getattr(held, key)
             _refuse(recipe, file, f"data.codec.{key} is {ours}", f"{key} {theirs}", f"data.codec.{key}", str(theirs))
-    if wanted.name == "vae" and held.name == "vae" and wanted.vae is not None and wanted.vae != held.vae:
+    if wanted.name == "vae" and held.name == "vae" and wanted.vae is not None and not _same(wanted.vae, held.vae):
         _refuse(recipe, file, f"data.codec.vae is {wanted.vae}", f"latents of {held.vae}", "data.codec.vae", held.vae)
     if recipe.model.num_classes and recipe.model.num_classes != contract.num_classes:
         held_classes = f"{contract.num_classes} classes" if contract.num_classes else "no labels"
@@ -103,6 +156,19 @@ def check_fits(recipe: Recipe, contract: DataContract, file: str) -> None:
             " (a flipped latent is not the latent of a flipped picture).",
             "Encode again with --flip, or train with --set data.horizontal_flip=false.",
         )
+
+
+def _same(vae: str, other: str) -> bool:
+    """Hub ids by name; folders also by where they lead."""
+    return vae == other or (Path(vae).is_dir() and Path(vae).resolve() == Path(other).resolve())
+
+
+def _numbered(class_names: tuple[str, ...], most: int = 12) -> str:
+    """12 classes: 0 airplane, 1 automobile, ..., 11 wolf"""
+    shown = [f"{i} {name}" for i, name in enumerate(class_names)]
+    if len(shown) > most:
+        shown = [*shown[: most - 2], "...", shown[-1]]
+    return f"{len(class_names)}: " + ", ".join(shown)
 
 
 def _refuse(recipe: Recipe, file: str, ours: str, theirs: str, key: str, value: str) -> NoReturn:

@@ -91,7 +91,7 @@ class TrainSpec(Spec):
     parallel: Literal["ddp", "fsdp2"] = "ddp"
 
     log_every: PositiveInt = 50
-    preview_every: PositiveInt = 5_000
+    preview_every: Annotated[Count, Field(description="0: never")] = 5_000
     preview_count: Annotated[PositiveInt, Field(le=400)] = 36
     checkpoint_every: PositiveInt = 5_000
     keep_last: PositiveInt = 2

@@ -1,18 +1,103 @@
 """Which backend runs the scan, and why: the one function that the model calls."""
 
+import importlib
+import os
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, cast
+
 import torch
 from torch import Tensor
 
 from discli.errors import DiscliError
-from discli.scan import reference
 from discli.scan.reference import DirectionParams
+
+VARIABLE = "DISCLI_SCAN"
+_MODULES = {"reference": "reference", "cpu": "cpu", "triton": "triton", "mamba-ssm": "mamba_ssm"}
+# What "auto" tries, first to last, by the kind of device that holds the tensors.
+_PREFERENCE = {"cuda": ("triton", "mamba-ssm"), "cpu": ("cpu",)}
+
+_Scan = Callable[[Tensor, Tensor, DirectionParams, DirectionParams], Tensor]
+
+
+class Choice(NamedTuple):
+    """A backend that can run, and one clause that says why it was chosen."""
+
+    name: str
+    reason: str
+
+
+class _Backend(Protocol):
+    bidirectional_scan: _Scan
+
+    def unavailable(self, device: torch.device) -> str | None: ...
 
 
 def bidirectional_scan(
     x: Tensor, z: Tensor, forward: DirectionParams, backward: DirectionParams, backend: str = "auto"
 ) -> Tensor:
-    return reference.bidirectional_scan(x, z, forward, backward)
+    """Everything that the DiS mixer does between ``in_proj`` and ``out_proj`` (arXiv:2402.05608, 3.1).
+
+    For each direction d, with its own parameters, the backward one walking the tokens from the last
+    to the first:
+
+        x' = SiLU(conv1d_d(x));  dt, B, C = split(x_proj_d x');  delta = softplus(dt_weight_d dt + dt_bias_d)
+        h_t = exp(delta_t A_d) h_{t-1} + delta_t x'_t B_t,  A_d = -exp(A_log_d);  y_d = C_t . h_t + D_d x'_t
+
+    and then y = (y_forward + y_backward) SiLU(z).
+
+    Shapes: x and z (B, L, E) of any float dtype and any strides, y (B, L, E) in x's dtype; the
+    parameters as in `DirectionParams`. The state is float32 whatever the inputs are, and float64
+    when x is; under autocast too. Differentiable once, in x, z and all parameters. Linear in L.
+
+    ``backend`` is a name that `choose_backend` knows; "auto" is resolved once per device.
+    Raises `DiscliError` when a backend asked for by name can't run on x's device.
+    """
+    return _scans[_resolve(backend, x.device.type, x.device.index)](x, z, forward, backward)
 
 
-def choose_backend(name: str, device: torch.device) -> tuple[str, str]:
-    return "reference", "only one so far"
+def choose_backend(name: str, device: torch.device) -> Choice:
+    """The backend that ``name`` means on ``device``: a recipe's ``scan``, or DISCLI_SCAN if that is "auto".
+
+    Raises `DiscliError` if the name is unknown or the backend that it forces can't run there.
+    """
+    asked_by = "the recipe"
+    if name == "auto" and (override := os.environ.get(VARIABLE)):
+        name, asked_by = override, VARIABLE
+    if name != "auto" and name not in _MODULES:
+        raise DiscliError(
+            f"{asked_by} asks for the unknown scan {name!r}.", f"Use one of: auto, {', '.join(_MODULES)}."
+        )
+    if name != "auto":
+        if problem := _load(name).unavailable(device):
+            raise DiscliError(f"{asked_by} asks for the scan {name!r}, which can't run here: {problem}")
+        return Choice(name, f"{asked_by} asks for it")
+
+    passed_over: list[str] = []
+    for candidate in _PREFERENCE.get(device.type, ()):
+        problem = _load(candidate).unavailable(device)
+        if problem is None:
+            best = f"the fastest for {device.type} tensors"
+            return Choice(candidate, "; ".join([best, *passed_over]))
+        passed_over.append(f"not {candidate}: {problem}")
+    return Choice("reference", "; ".join(passed_over) or f"the only one for {device.type} tensors")
+
+
+# torch.compile runs this while it traces and keeps the answer: environment, imports and choice stay
+# out of the graph, which sees one entry of _scans.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _resolve(name: str, device_type: str, device_index: int | None) -> str:
+    """The name of the backend to run, of which _scans then holds the function."""
+    key = (name, device_type, device_index, os.environ.get(VARIABLE))
+    if key not in _resolved:
+        _resolved[key] = choose_backend(name, torch.device(device_type, device_index or 0)).name
+        _scans[_resolved[key]] = _load(_resolved[key]).bidirectional_scan
+    return _resolved[key]
+
+
+_resolved: dict[tuple[str, str, int | None, str | None], str] = {}
+_scans: dict[str, _Scan] = {}
+
+
+def _load(name: str) -> _Backend:
+    # Only here: numba, triton and mamba_ssm take long to import and may be missing or broken.
+    return cast(_Backend, importlib.import_module(f"discli.scan.{_MODULES[name]}"))

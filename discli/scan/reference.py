@@ -4,6 +4,7 @@ Everything is plain PyTorch under autograd. Time steps are taken apart with ``un
 indexing ``[:, :, t]`` in a loop makes the backward pass quadratic in the sequence length.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -23,15 +24,30 @@ class DirectionParams(NamedTuple):
     D: Tensor  # (E,), the skip past the state
 
 
+Recurrence = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def unavailable(device: torch.device) -> str | None:
+    """Runs wherever PyTorch does."""
+    return None
+
+
 def bidirectional_scan(x: Tensor, z: Tensor, forward: DirectionParams, backward: DirectionParams) -> Tensor:
     """Both directions of the DiS mixer between ``in_proj`` and ``out_proj``. See `discli.scan`."""
-    y_forward = _one_direction(x, forward)
-    y_backward = _one_direction(x.flip(1), backward).flip(1)
-    return ((y_forward + y_backward) * F.silu(z.to(y_forward.dtype))).to(x.dtype)
+    return mix(x, z, forward, backward, recurrence)
 
 
-def _one_direction(x_BLE: Tensor, p: DirectionParams) -> Tensor:
-    """Conv, SiLU, projections, recurrence and D skip, in token order. (B, L, E) float32 or wider."""
+def mix(x: Tensor, z: Tensor, forward: DirectionParams, backward: DirectionParams, recurrence: Recurrence) -> Tensor:
+    """All of `bidirectional_scan` around a given `recurrence`."""
+    y_forward = _one_direction(x, forward, recurrence)
+    y_backward = _one_direction(x.flip(1), backward, recurrence).flip(1)
+    return ((y_forward + y_backward) * F.silu(_wide(z))).to(x.dtype)
+
+
+def _one_direction(x_BLE: Tensor, params: DirectionParams, recurrence: Recurrence) -> Tensor:
+    """Conv, SiLU, projections, recurrence and D skip, in token order. (B, L, E) float32 or float64."""
+    x_BLE = _wide(x_BLE)
+    p = DirectionParams(*(t.to(x_BLE.dtype) for t in params))
     N = p.A_log.shape[1]
     R = p.dt_weight.shape[1]
     K = p.conv_weight.shape[1]
@@ -40,9 +56,9 @@ def _one_direction(x_BLE: Tensor, p: DirectionParams) -> Tensor:
     conv = F.conv1d(causal, p.conv_weight.unsqueeze(1), p.conv_bias, groups=p.conv_weight.shape[0])
     x_BLE = F.silu(conv).transpose(1, 2)
 
-    dt_BLR, B_BLN, C_BLN = F.linear(x_BLE, p.x_proj).split([R, N, N], dim=-1)
-    delta_BLE = F.softplus(_wide(F.linear(dt_BLR, p.dt_weight)) + _wide(p.dt_bias))
-    return recurrence(_wide(x_BLE), delta_BLE, -torch.exp(_wide(p.A_log)), _wide(B_BLN), _wide(C_BLN), _wide(p.D))
+    dt_BLR, B_BLN, C_BLN = torch.split(F.linear(x_BLE, p.x_proj), [R, N, N], dim=-1)
+    delta_BLE = F.softplus(_wide(F.linear(dt_BLR, p.dt_weight)) + p.dt_bias)
+    return recurrence(_wide(x_BLE), delta_BLE, -torch.exp(p.A_log), _wide(B_BLN), _wide(C_BLN), p.D)
 
 
 def recurrence(x_BLE: Tensor, delta_BLE: Tensor, A_EN: Tensor, B_BLN: Tensor, C_BLN: Tensor, D_E: Tensor) -> Tensor:
@@ -60,5 +76,5 @@ def recurrence(x_BLE: Tensor, delta_BLE: Tensor, A_EN: Tensor, B_BLN: Tensor, C_
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    """The state is float32 whatever the input, and float64 when everything is."""
+    """The state is float32 whatever the input, and float64 when x is."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()

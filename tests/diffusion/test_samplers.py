@@ -21,7 +21,10 @@ def _run(sampler, x, noise, network=_toy_network, diffusion=None):
     return list(trajectory(network, sampler, schedule, x, None, lambda k: noise[k].to(x.dtype)))
 
 
-@pytest.mark.parametrize("run", ["ddpm_250", "ddpm_50", "ddpm_10", "ddpm_50_clip", "ddim_250", "ddim_50", "ddim_10", "ddim_50_eta1"])  # fmt: skip
+@pytest.mark.parametrize(
+    "run",
+    ["ddpm_250", "ddpm_50", "ddpm_10", "ddpm_50_clip", "ddim_250", "ddim_50", "ddim_10", "ddim_50_eta1"],
+)
 def test_trajectories_equal_the_authors(shared, run):
     golden = load_file(shared / "golden" / "diff_sample.f64.safetensors")
     noise = load_file(shared / "golden" / "diff_sample.f32.safetensors")["noise"]

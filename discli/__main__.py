@@ -1,0 +1,5 @@
+"""``python -m discli``."""
+
+from discli.cli import main
+
+main()

@@ -1,0 +1,132 @@
+"""Decoding and cropping in worker processes; pictures come back in order, in batches."""
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing import get_context, parent_process
+from typing import Literal
+
+import numpy as np
+
+from discli.data.pictures import Crop, PictureError, Pixels, crop, decode, too_small
+from discli.data.readers import Locator, Reader
+from discli.data.sources import Source
+from discli.errors import DiscliError
+
+_AHEAD = 2  # batches waiting per worker
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """From a picture file to pixels."""
+
+    resolution: int
+    crop: Crop = "adm"
+    small: Literal["upscale", "skip"] = "upscale"
+
+
+@dataclass
+class Decoded:
+    """The source's pictures [start, end): ``pictures`` (k, 3, H, W) uint8 of those that could be used."""
+
+    start: int
+    end: int
+    pictures: Pixels
+    skipped: list[tuple[int, str]] = field(default_factory=list)  # (position, why)
+    upscaled: int = 0
+    seconds: float = 0.0  # of one worker's time
+
+
+def decode_batches(
+    source: Source, positions: range, batch_size: int, preparation: Preparation, workers: int
+) -> Iterator[Decoded]:
+    """Batches of ``batch_size`` positions (the last one fewer), in order, from ``workers`` processes.
+
+    Without workers this process decodes. Raises DiscliError if a worker dies.
+    """
+    starts = range(positions.start, positions.stop, batch_size)
+    spans = [(start, min(start + batch_size, positions.stop)) for start in starts]
+    if workers == 0:
+        for start, end in spans:
+            yield _decode(source.reader, preparation, source.locators[start:end], start)
+        return
+    # Spawned, not forked: this process may hold threads and a CUDA context.
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(source.reader, preparation)
+    )
+    waiting: deque[Future[Decoded]] = deque()
+    remaining = iter(spans)
+    try:
+        while True:
+            while len(waiting) < _AHEAD * workers and (span := next(remaining, None)) is not None:
+                waiting.append(pool.submit(_decode_here, source.locators[slice(*span)], span[0]))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise DiscliError(
+            "A decoding process died, most likely for lack of memory.",
+            "Run the same command again with fewer --workers: it goes on where it stopped.",
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def prepare(data: bytes, preparation: Preparation) -> tuple[Pixels, bool]:
+    """(H, W, 3) uint8 and whether it had to be enlarged. Raises PictureError."""
+    picture = decode(data)
+    small = too_small(picture, preparation.resolution, preparation.crop)
+    if small and preparation.small == "skip":
+        raise PictureError(f"{picture.width} x {picture.height} pixels: smaller than the crop (--small skip)")
+    return crop(picture, preparation.resolution, preparation.crop), small
+
+
+def _decode(reader: Reader, preparation: Preparation, locators: list[Locator], start: int) -> Decoded:
+    began = time.monotonic()
+    side = preparation.resolution
+    batch = Decoded(start, start + len(locators), np.empty((len(locators), side, side, 3), np.uint8))
+    used = 0
+    for position, locator in enumerate(locators, start):
+        try:
+            batch.pictures[used], small = prepare(reader.read(locator), preparation)
+        except PictureError as reason:
+            batch.skipped.append((position, str(reason)))
+            continue
+        used += 1
+        batch.upscaled += small
+    batch.pictures = np.ascontiguousarray(batch.pictures[:used].transpose(0, 3, 1, 2))
+    batch.seconds = time.monotonic() - began
+    return batch
+
+
+_worker: tuple[Reader, Preparation]
+
+
+def _start_worker(reader: Reader, preparation: Preparation) -> None:
+    global _worker
+    _worker = (reader, preparation)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """A parent killed with SIGKILL can tell nobody; its workers would wait for work forever."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _decode_here(locators: list[Locator], start: int) -> Decoded:
+    return _decode(*_worker, locators, start)

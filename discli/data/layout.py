@@ -1,0 +1,102 @@
+"""How a data file lies on disk: an HDF5 file whose rows can be written first and the HDF5 around them last.
+
+Rows are appended one after another from ROWS_AT on, so the file is complete up to its last row at every
+moment, and nobody has to know beforehand how many pictures turn out to be readable. At the end HDF5
+writes its own header, labels and names around the rows, which then are one contiguous dataset, open to
+h5py and to a memory map alike.
+"""
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from discli.recipe.contract import DataContract
+
+FORMAT = "discli-data/1"
+UNFINISHED = b"discli encode has not finished this file\n"
+_PAGE = 4096
+ROWS_AT = 3 * _PAGE  # behind HDF5's superblock, the root group and the dataset's header, each on a page of its own
+_LAYOUT: dict[str, Any] = {"libver": ("v110", "v110"), "alignment_threshold": 1, "alignment_interval": _PAGE}
+
+
+class _AroundRows(io.FileIO):
+    """An existing file that looks empty to HDF5: what lies in it already is written around, not over."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "r+b")
+        self._end = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        if whence == os.SEEK_END:
+            offset, whence = self._end + offset, os.SEEK_SET
+        return super().seek(offset, whence)
+
+    def write(self, data: object, /) -> int:
+        view = memoryview(data)  # type: ignore[arg-type]
+        at = self.tell()
+        written = 0
+        while written < view.nbytes:
+            written += super().write(view[written:])
+        self._end = max(self._end, at + written)
+        return written
+
+    def truncate(self, size: int | None = None, /) -> int:
+        assert size is not None
+        self._end = size
+        return super().truncate(size)
+
+
+def write_around_rows(
+    path: Path,
+    contract: DataContract,
+    names: Sequence[str],
+    labels: npt.NDArray[np.int64] | None,
+    skipped: Sequence[str],
+    positions: tuple[int, int, int],
+) -> None:
+    """Turns ``path``, rows from ROWS_AT on, into an HDF5 file, and marks it finished as the last thing.
+
+    ``positions``: (start, stop, total) of the source's pictures that were dealt with here.
+    """
+    shape = (contract.num_samples, *contract.row_shape)
+    with _AroundRows(path) as raw:
+        with h5py.File(raw, "w", driver="fileobj", **_LAYOUT) as file:
+            _allocate(file, shape, contract.dtype)
+            if labels is not None:
+                file.create_dataset("labels", data=labels)
+            file.create_dataset("names", data=list(names), shape=(len(names),), dtype=h5py.string_dtype())
+            file.create_dataset("skipped", data=list(skipped), shape=(len(skipped),), dtype=h5py.string_dtype())
+            file.attrs["format"] = FORMAT
+            file.attrs["positions"] = np.array(positions, dtype=np.int64)
+            # As a dataset: the names of a thousand classes do not fit into an attribute.
+            file.create_dataset("contract", data=contract.model_dump_json(), dtype=h5py.string_dtype())
+            file.attrs["finished"] = False
+        os.fsync(raw.fileno())
+    with h5py.File(path, "r+") as file:
+        file.attrs["finished"] = True
+    with path.open("r+b") as done:
+        os.fsync(done.fileno())
+
+
+def _allocate(file: h5py.File, shape: tuple[int, ...], dtype: str) -> None:
+    """The dataset ``samples``, first of all, contiguous and neither filled nor written."""
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_layout(h5py.h5d.CONTIGUOUS)
+    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    creation.set_obj_track_times(False)  # or no two files would be alike
+    kind = h5py.h5t.py_create(np.dtype(dtype))
+    samples = h5py.h5d.create(file.id, b"samples", kind, h5py.h5s.create_simple(shape), creation)
+    assert samples.get_offset() in (ROWS_AT, None), "HDF5 puts the first dataset elsewhere than it used to"
+
+
+def check_layout() -> None:
+    """Asserts, before hours of work, that this HDF5 puts rows where ``write_around_rows`` wants them."""
+    with h5py.File(io.BytesIO(), "w", **_LAYOUT) as file:
+        _allocate(file, (1, 3, 8, 8), "uint8")

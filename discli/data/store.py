@@ -1,0 +1,151 @@
+"""Reading a data file: random access to samples as fast as memory, order and flips chosen by the caller."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from discli.data.layout import FORMAT, UNFINISHED
+from discli.data.writer import partial_of
+from discli.errors import DiscliError
+from discli.recipe.contract import DataContract
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Cache = Literal["none", "ram"]
+
+
+class Store:
+    """A finished data file. Pickles as its path, so that other processes map it anew.
+
+    ``labels`` is (n,) int64, or None for an unlabelled file.
+    """
+
+    def __init__(self, path: Path, cache: Cache = "none", *, parts: bool = False) -> None:
+        """See ``open_store``; ``parts`` allows a part of a sharded encode."""
+        self.path, self.cache, self._parts = path, cache, parts
+        with _opened(path) as file:
+            self.contract = _contract(file, path)
+            if self.contract.shard is not None and not parts:
+                i, n = self.contract.shard
+                raise DiscliError(
+                    f"{path} is part {i} of {n} of a data file.", "Merge the parts first: discli encode --merge OUT.h5"
+                )
+            start, stop, total = file.attrs["positions"].tolist()
+            self.positions: tuple[int, int, int] = (start, stop, total)
+            self.labels: npt.NDArray[np.int64] | None = file["labels"][...] if "labels" in file else None
+            rows = file["samples"]
+            offset = rows.id.get_offset()
+            assert rows.shape == (self.contract.num_samples, *self.contract.row_shape), "rows unlike their contract"
+            if offset is None:
+                self.rows: npt.NDArray[Any] = np.empty(rows.shape, rows.dtype)
+            else:
+                self.rows = np.memmap(path, rows.dtype, "r", offset, rows.shape).view(np.ndarray)
+        if cache == "ram":
+            self.rows = np.array(self.rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.path, self.cache, self._parts)
+
+    def __len__(self) -> int:
+        return self.contract.num_samples
+
+    @property
+    def names(self) -> list[str]:
+        """Of the pictures in the source, one per sample; read from the file each time."""
+        return self._strings("names")
+
+    @property
+    def skipped(self) -> list[str]:
+        """Name, tab, reason, of each picture that is not in the file."""
+        return self._strings("skipped")
+
+    def read(self, indices: npt.NDArray[np.int64], flip: npt.NDArray[np.bool_] | None = None) -> "Tensor":
+        """Samples in the order asked for, as stored: (b, 3, H, W) uint8, or (b, 2C, h, w) mean and std.
+
+        ``flip`` (b,) mirrors samples left to right: exactly for pixels; of latents, by taking the
+        stored latent of the mirrored picture, since a mirrored latent is not the same thing.
+        """
+        import torch
+
+        if self.contract.flip_stored:
+            orientation = np.zeros(len(indices), np.intp) if flip is None else np.asarray(flip, np.intp)
+            return torch.from_numpy(self.rows[indices, orientation])
+        samples = torch.from_numpy(self.rows[indices])
+        if flip is not None and flip.any():
+            assert self.contract.codec.name == "rgb", "latents of one orientation cannot be flipped; check_fits refuses"
+            chosen = torch.from_numpy(np.asarray(flip))
+            samples[chosen] = samples[chosen].flip(-1)
+        return samples
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self.rows
+
+    def _strings(self, dataset: str) -> list[str]:
+        with _opened(self.path) as file:
+            return [text.decode("utf-8") for text in file[dataset][...].tolist()]
+
+
+def open_store(path: Path, cache: Cache = "none") -> Store:
+    """A finished data file; ``cache="ram"`` reads it into memory first, instead of mapping it.
+
+    Raises DiscliError for a file that is missing, unfinished, a part, truncated, or not ours.
+    """
+    return Store(path, cache)
+
+
+def _reopen(path: Path, cache: Cache, parts: bool) -> Store:
+    return Store(path, cache, parts=parts)
+
+
+def _opened(path: Path) -> h5py.File:
+    if not path.is_file():
+        if partial_of(path).is_file():
+            raise _unfinished(path)
+        raise DiscliError(f"{path} does not exist.", "Write it with discli encode, or check --data.")
+    with path.open("rb") as raw:
+        start = raw.read(len(UNFINISHED))
+    if start == UNFINISHED:
+        raise _unfinished(path)
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        if "truncated file" in str(error):
+            raise DiscliError(
+                f"{path} is cut short ({path.stat().st_size:,} bytes are there).",
+                "Copy it again from where it was written, or encode it again.",
+            ) from None
+        raise DiscliError(
+            f"{path} is not an HDF5 file that can be read.", "Give one that discli encode wrote."
+        ) from None
+    if file.attrs.get("format") != FORMAT:
+        file.close()
+        raise DiscliError(f"{path} is an HDF5 file, but discli encode did not write it.", "Encode its pictures first.")
+    if not file.attrs.get("finished"):
+        file.close()
+        raise _unfinished(path)
+    return file
+
+
+def _contract(file: h5py.File, path: Path) -> DataContract:
+    try:
+        return DataContract.model_validate_json(file["contract"][()])
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise DiscliError(
+            f"{path} was written by another version of discli: its contract's {where} is not understood here.",
+            "Use that version, or encode again.",
+        ) from None
+
+
+def _unfinished(path: Path) -> DiscliError:
+    return DiscliError(
+        f"{path} is unfinished.", "Run the same discli encode command again: it goes on where it stopped."
+    )

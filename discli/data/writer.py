@@ -1,0 +1,238 @@
+"""Writing a data file so that it can be killed at any byte and continued."""
+
+import errno
+import os
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from discli.data.journal import Journal, State, journal_of
+from discli.data.layout import ROWS_AT, UNFINISHED, check_layout, write_around_rows
+from discli.errors import DiscliError
+from discli.recipe.contract import DataContract
+
+Rows = npt.NDArray[np.generic]
+
+_SECONDS_BETWEEN_COMMITS = 1.0
+_NAME_BYTES = 100  # what a picture's name and label take, generously
+
+
+class StoreWriter:
+    """Appends rows to ``OUT.partial`` in a thread of its own; ``finish`` makes it ``OUT``.
+
+    A context manager: leaving it early keeps what is written for the next run, which finds in ``state``
+    how far it got. Rows and the settings they came from being equal, so is the finished file.
+    """
+
+    def __init__(self, out: Path, contract: DataContract, positions: range, settings: dict[str, Any]) -> None:
+        """``contract.num_samples`` is the most rows there can be; ``positions`` the source's pictures to come.
+
+        Raises DiscliError when ``out`` cannot be written, is being written by another run, was begun
+        with other settings, or when the disk has too little room.
+        """
+        check_layout()
+        self.out = out
+        self.partial = partial_of(out)
+        self._contract, self._positions = contract, positions
+        self._row_bytes = int(np.prod(contract.row_shape)) * np.dtype(contract.dtype).itemsize
+        self._queue: queue.Queue[tuple[Rows, int, Sequence[tuple[int, str]], int] | None] = queue.Queue(maxsize=4)
+        self._error: BaseException | None = None
+        self.seconds_busy = 0.0
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            if out.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            self._journal = Journal(out, settings)
+        except OSError as error:
+            raise DiscliError(f"Cannot write {out}: {error.strerror}.", "Choose another --out.") from None
+        try:
+            if out.exists():
+                raise DiscliError(f"{out} is there already.", "Choose another --out, or delete it.")
+            self._begin()
+        except BaseException as error:
+            self._journal.close(remove=not self._journal.begun)
+            if isinstance(error, OSError):
+                raise DiscliError(f"Cannot write {self.partial}: {error.strerror}.", "Choose another --out.") from None
+            raise
+        self._thread = threading.Thread(target=self._write_behind, daemon=True)
+
+    def _begin(self) -> None:
+        size = self.partial.stat().st_size if self.partial.exists() else 0
+        self._check_room(size)
+        self.state = self._journal.resume(self._positions.start, max(0, size - ROWS_AT) // self._row_bytes)
+        self.partial.touch()
+        self._file = self.partial.open("r+b", buffering=0)
+        self._file.truncate(ROWS_AT + self.state.rows * self._row_bytes)
+        self._file.write(UNFINISHED.ljust(ROWS_AT, b"\0"))
+        self._file.seek(0, os.SEEK_END)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+        self._file.close()
+        self._journal.close()
+
+    def append(self, rows: Rows, end: int, skipped: Sequence[tuple[int, str]] = (), upscaled: int = 0) -> None:
+        """``rows`` (k, *row_shape) in order; all positions before ``end`` are dealt with by now.
+
+        Returns at once unless several batches wait already. Raises what writing earlier ones raised.
+        """
+        self._raise_error()
+        self._queue.put((rows, end, skipped, upscaled))
+
+    def settle(self) -> State:
+        """Waits until everything appended is on disk; no more can be appended."""
+        self._queue.put(None)
+        self._thread.join()
+        self._raise_error()
+        return self.state
+
+    def finish(
+        self,
+        contract: DataContract,
+        names: Sequence[str],
+        labels: npt.NDArray[np.int64] | None,
+        skipped: Sequence[str],
+        positions: tuple[int, int, int],
+    ) -> None:
+        """After ``settle``: the final name, for a file with this contract.
+
+        ``skipped``: name, tab, reason. ``positions``: which of the source's pictures the file covers,
+        (start, stop, total).
+        """
+        self._file.truncate(ROWS_AT + self.state.rows * self._row_bytes)
+        self._file.close()
+        write_around_rows(self.partial, contract, names, labels, skipped, positions)
+        write_list(skipped_of(self.out), skipped)
+        self.partial.replace(self.out)
+        sync_folder(self.out.parent)
+        self._journal.close(remove=True)
+
+    def discard(self) -> None:
+        """Forgets the unfinished file."""
+        self._file.close()
+        self.partial.unlink()
+        self._journal.close(remove=True)
+
+    def _check_room(self, already: int) -> None:
+        rows = min(len(self._positions), self._contract.num_samples)
+        needed = ROWS_AT + rows * (self._row_bytes + _NAME_BYTES)
+        free = shutil.disk_usage(self.out.parent).free
+        if needed - already > free:
+            less = " (or give --no-flip: half of it)" if self._contract.flip_stored else ""
+            raise DiscliError(
+                f"{self.out} needs {needed / 1e9:,.3g} GB, {self.out.parent.resolve()} has {free / 1e9:,.3g} GB free.",
+                f"Free some, or choose another --out{less}.",
+            )
+
+    def _raise_error(self) -> None:
+        if self._error is None:
+            return
+        if isinstance(self._error, OSError):
+            raise DiscliError(
+                f"Writing {self.partial} failed: {self._error.strerror}.",
+                "Make room and run the same command again: it goes on from there.",
+            ) from None
+        raise self._error
+
+    def _write_behind(self) -> None:
+        uncommitted: list[tuple[int, str]] = []
+        last_commit = time.monotonic()
+        while (item := self._queue.get()) is not None:
+            if self._error is not None:
+                continue  # the queue has to drain for whoever waits to put
+            started = time.monotonic()
+            rows, end, skipped, upscaled = item
+            try:
+                self._write(rows)
+                self.state = replace(
+                    self.state,
+                    end=end,
+                    rows=self.state.rows + len(rows),
+                    upscaled=self.state.upscaled + upscaled,
+                    skipped=[*self.state.skipped, *skipped] if skipped else self.state.skipped,
+                )
+                self.state.moments.add(rows, self._contract.codec)
+                uncommitted += skipped
+                if time.monotonic() - last_commit > _SECONDS_BETWEEN_COMMITS:
+                    self._commit(uncommitted)
+                    uncommitted, last_commit = [], time.monotonic()
+            except BaseException as error:  # raised again where the next rows are appended
+                self._error = error
+            self.seconds_busy += time.monotonic() - started
+        if self._error is None:
+            try:
+                self._commit(uncommitted)
+            except OSError as error:
+                self._error = error
+
+    def _write(self, rows: Rows) -> None:
+        view = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
+        while view.nbytes:
+            view = view[self._file.write(view) :]
+
+    def _commit(self, newly_skipped: list[tuple[int, str]]) -> None:
+        os.fsync(self._file.fileno())
+        self._journal.commit(self.state, newly_skipped)
+
+
+def forget_journal(out: Path) -> None:
+    """A run killed between naming its file and removing the journal leaves it behind."""
+    journal_of(out).unlink(missing_ok=True)
+
+
+def partial_of(out: Path) -> Path:
+    return out.with_name(out.name + ".partial")
+
+
+def skipped_of(out: Path) -> Path:
+    return out.with_name(out.name.removesuffix(".h5") + ".skipped.txt")
+
+
+def write_list(path: Path, lines: Sequence[str]) -> None:
+    """One line each, in place of whatever list was there; none at all when there is nothing to list."""
+    if not lines:
+        path.unlink(missing_ok=True)
+        return
+
+    def fill(temporary: Path) -> None:
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+    write_beside(path, fill)
+
+
+def write_beside(path: Path, fill: Callable[[Path], None]) -> None:
+    """``fill`` a temporary file in the same folder, then give it its name."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fill(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename outlast a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

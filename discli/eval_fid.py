@@ -1,0 +1,300 @@
+"""``discli eval-fid``: samples and reference -> features -> statistics -> scores, with all that decides them.
+
+Reads top to bottom: what is scored, what it is compared with, one pass over each, the numbers.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from discli import __version__
+from discli.console import format_bytes, stderr
+from discli.errors import DiscliError
+from discli.eval_pictures import PictureSet, choose, open_pictures, read_manifest, sha256_of
+from discli.eval_reference import (
+    Reference,
+    check_possible,
+    check_resolution,
+    check_statistics,
+    gather_statistics,
+    make_reference_file,
+    open_reference,
+    scan,
+    trained_on,
+)
+from discli.metrics import (
+    METRICS,
+    SMALLEST_N,
+    BlockMoments,
+    Extractor,
+    Gaussian,
+    Inception,
+    InceptionScore,
+    KeptFeatures,
+    Meter,
+    Moments,
+    Nearest,
+    PerClassMoments,
+    RandomFeatures,
+    effect_of_n,
+    find_convention,
+    frechet_distance,
+    kernel_distance,
+    precision_recall,
+    score_name,
+)
+from discli.report.provenance import samples_facts, score_warnings
+from discli.report.score_card import NearestPictures, write_score_card
+from discli.report.score_table import print_scores
+
+REFERENCE_KEPT = 50_000  # pictures, for KID, precision and recall
+CARD_GRID = 64
+CARD_QUERIES = 8
+CARD_NEIGHBOURS = 5
+
+Result = dict[str, Any]
+
+
+def eval_fid(
+    samples: Path,
+    ref: Path | None = None,
+    *,
+    features: str = "inception",
+    weights: Path | None = None,
+    convention: str = "torch-fidelity",
+    metrics: Sequence[str] = ("fid",),
+    n: int | None = None,
+    per_class: bool = False,
+    bootstrap: int = 50,
+    card: Path | None = None,
+    batch_size: int = 64,
+    device: str | None = None,
+    cache: bool = True,
+    as_json: bool = False,
+) -> Result:
+    """Score SAMPLES (a folder of ``discli sample``, any folder, zip or tar of pictures, a .npz or .h5).
+
+    ``ref``: FILE.h5, a folder, a zip, or STATS.npz; without it the data that the run was trained on.
+    ``metrics``: fid, sfid, is, kid, prc, or all. ``bootstrap`` resamples for the interval of the
+    distance (0: neither interval nor FID-infinity). ``card`` writes an HTML score card. Prints a table,
+    or JSON with ``as_json``; returns what the JSON holds.
+    """
+    started = time.monotonic()
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    pictures = open_pictures(samples, where, with_labels=per_class)
+    manifest = read_manifest(samples) if samples.is_dir() else None
+    indices = choose(pictures, n)
+    wanted = choose_metrics(metrics, features)
+    reference = open_reference(ref or trained_on(samples, manifest), where, with_labels=per_class)
+    check_resolution(reference, pictures)
+    extractor = load_extractor(features, weights, convention, where)
+    if reference.published is not None:
+        check_statistics(reference, extractor)
+    check_possible(wanted, len(indices), pictures, reference, per_class)
+
+    ours = _Ours(extractor, wanted, pictures, indices, bootstrap if "fid" in wanted else 0, per_class, card is not None)
+    scan(pictures, indices, extractor, ours.meters(), batch_size, "samples")
+    theirs = _theirs(reference, extractor, wanted, ours, batch_size, cache)
+
+    scores = _scores(wanted, features, ours, theirs)
+    gaussian = theirs.gaussians["features"]
+    effect = effect_of_n(ours.blocks, gaussian, bootstrap) if ours.blocks is not None else None
+    result: Result = {
+        "discli_version": __version__,
+        "features": features,
+        "distance": scores.get(score_name("fid", features)),
+        "scores": scores,
+        "effect_of_n": None if effect is None else {"n": len(indices), **vars(effect)},
+        "per_class": _per_class(ours, theirs, pictures, reference) if per_class else None,
+        "convention": None,
+        "weights_sha256": extractor.weights_sha256,
+        "samples": samples_facts(samples, pictures.kind, len(indices), pictures.size, manifest),
+        "reference": theirs.facts,
+        "warnings": score_warnings(len(indices), gaussian.n, gaussian.dim, SMALLEST_N if bootstrap else 0),
+        "torch_version": torch.__version__,
+        "device": str(where),
+    }
+    if extractor.convention is not None:
+        result["convention"] = {"name": convention, "says": extractor.convention.says}
+    result["seconds"] = round(time.monotonic() - started, 1)
+    if card is not None:
+        shown = _pictures(pictures, indices[:CARD_GRID])
+        write_score_card(card, result, shown, _nearest_pictures(shown, reference, theirs))
+        stderr.print(f"Score card: {card}")
+    if as_json:
+        print(json.dumps(result, indent=1))
+    else:
+        print_scores(result)
+    return result
+
+
+def make_ref(
+    source: Path,
+    out: Path,
+    *,
+    features: str = "inception",
+    weights: Path | None = None,
+    convention: str = "torch-fidelity",
+    batch_size: int = 64,
+    device: str | None = None,
+) -> Path:
+    """``discli eval-fid --make-ref SOURCE --out ref.npz``: the statistics that ``--ref ref.npz`` reads."""
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    pictures = open_pictures(source, where)
+    make_reference_file(pictures, load_extractor(features, weights, convention, where), batch_size, out)
+    stderr.print(f"Statistics of {pictures.n:,} pictures: {out}")
+    return out
+
+
+def load_extractor(features: str, weights: Path | None, convention: str, device: torch.device) -> Extractor:
+    chosen = find_convention(convention)
+    if features == "random":
+        return RandomFeatures(device)
+    if features != "inception":
+        raise DiscliError(f"--features {features}: no such features.", "Choose inception or random.")
+    return Inception(weights, chosen, device)
+
+
+def choose_metrics(metrics: Sequence[str], features: str) -> list[str]:
+    """Checked names, in the order of METRICS; random features have no logits and no spatial layer."""
+    possible = [name for name, feature in METRICS.items() if features != "random" or feature == "features"]
+    if "all" in metrics:
+        return possible
+    for name in metrics:
+        if name not in METRICS:
+            raise DiscliError(f"--metrics {name}: no such metric.", f"Choose from {', '.join(METRICS)}, or all.")
+        if name not in possible:
+            raise DiscliError(f"--metrics {name} needs Inception.", f"With --features random: {', '.join(possible)}.")
+    return [name for name in possible if name in metrics]
+
+
+class _Ours:
+    """What accumulates while the samples pass."""
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        wanted: Sequence[str],
+        pictures: PictureSet,
+        indices: Sequence[int],
+        bootstrap: int,
+        per_class: bool,
+        card: bool,
+    ) -> None:
+        n, dims = len(indices), extractor.dims
+        self.blocks = BlockMoments(n, dims["features"]) if bootstrap and n >= SMALLEST_N else None
+        self.features = self.blocks or Moments(dims["features"])
+        self.spatial = Moments(dims["spatial"], "spatial") if "sfid" in wanted else None
+        self.inception_score = self.kept = self.classes = self.queries = None
+        if "is" in wanted and extractor.convention is not None:
+            self.inception_score = InceptionScore(n, dims["logits"], extractor.convention.splits)
+        if {"kid", "prc"} & set(wanted):
+            self.kept = KeptFeatures()
+            need = format_bytes(4.0 * dims["features"] * n)
+            stderr.print(f"KID, precision and recall keep every feature: {need} for the samples.")
+        if per_class and pictures.labels is not None:
+            self.classes = PerClassMoments(pictures.labels[list(indices)], dims["features"])
+        if card:
+            self.queries = KeptFeatures(wanted=torch.arange(CARD_QUERIES))
+
+    def meters(self) -> list[Meter]:
+        every = (self.features, self.spatial, self.inception_score, self.kept, self.classes, self.queries)
+        return [meter for meter in every if meter is not None]
+
+
+@dataclass(frozen=True)
+class _Theirs:
+    """The reference's side of every comparison."""
+
+    gaussians: dict[str, Gaussian]
+    kept: KeptFeatures | None
+    classes: PerClassMoments | None
+    nearest: Nearest | None
+    facts: dict[str, Any]
+
+
+def _theirs(
+    reference: Reference, extractor: Extractor, wanted: Sequence[str], ours: _Ours, batch_size: int, cache: bool
+) -> _Theirs:
+    """Published statistics, cached ones, or a pass over the reference's pictures."""
+    pictures, dim = reference.pictures, extractor.dims["features"]
+    kept = classes = nearest = None
+    if pictures is not None:
+        if ours.kept is not None:
+            kept = KeptFeatures(wanted=torch.as_tensor(choose(pictures, min(pictures.n, REFERENCE_KEPT))))
+        if ours.classes is not None and pictures.labels is not None:
+            classes = PerClassMoments(pictures.labels, dim)
+        if ours.queries is not None:
+            nearest = Nearest(ours.queries.rows(), CARD_NEIGHBOURS)
+    more: list[Meter] = [meter for meter in (kept, classes, nearest) if meter is not None]
+    facts: dict[str, Any] = {"path": str(reference.path), "kind": reference.kind}
+    if reference.published is not None:
+        if pictures is not None and more:
+            scan(pictures, range(pictures.n), extractor, more, batch_size, "reference")
+        statistics = reference.published
+        facts["sha256"] = statistics.about.get("pictures_sha256") or sha256_of(reference.path)
+    else:
+        assert pictures is not None
+        statistics, facts["cached"] = gather_statistics(pictures, extractor, batch_size, more, cache)
+        facts["sha256"] = statistics.about["pictures_sha256"]
+    facts |= {"n": statistics.gaussians["features"].n, "resolution": statistics.about.get("resolution")}
+    return _Theirs(statistics.gaussians, kept, classes, nearest, facts)
+
+
+def _scores(wanted: Sequence[str], features: str, ours: _Ours, theirs: _Theirs) -> dict[str, float]:
+    """Every score by the name it may be called."""
+    found: dict[str, float] = {}
+    if "fid" in wanted:
+        distance = frechet_distance(ours.features.gaussian(), theirs.gaussians["features"])
+        found[score_name("fid", features)] = distance
+    if ours.spatial is not None:
+        found[score_name("sfid", features)] = frechet_distance(ours.spatial.gaussian(), theirs.gaussians["spatial"])
+    if ours.inception_score is not None:
+        scores = ours.inception_score.scores()
+        name = score_name("is", features)
+        found |= {name: float(scores.mean()), f"{name} std": float(scores.std(correction=0))}
+    if ours.kept is not None and theirs.kept is not None:
+        mine, other = ours.kept.rows(), theirs.kept.rows()
+        if "kid" in wanted:
+            kid, name = kernel_distance(mine, other), score_name("kid", features)
+            found |= {name: kid.mean, f"{name} std": kid.std}
+        if "prc" in wanted:
+            precision, recall = precision_recall(mine, other)
+            found |= {score_name("precision", features): precision, score_name("recall", features): recall}
+    return found
+
+
+def _per_class(ours: _Ours, theirs: _Theirs, pictures: PictureSet, reference: Reference) -> list[dict[str, Any]]:
+    """A distance for every class that both sides have two pictures of."""
+    assert ours.classes is not None
+    assert theirs.classes is not None
+    assert reference.pictures is not None
+    names = pictures.class_names or reference.pictures.class_names
+    rows = []
+    for label, mine in ours.classes.classes.items():
+        other = theirs.classes.classes.get(label)
+        if mine.n >= 2 and other is not None and other.n >= 2:
+            distance = frechet_distance(mine.gaussian(), other.gaussian())
+            name = names[label] if label < len(names) else str(label)
+            rows.append({"class": name, "n": mine.n, "n_reference": other.n, "distance": distance})
+    return rows
+
+
+def _pictures(pictures: PictureSet, indices: Sequence[int]) -> Tensor:
+    """(len(indices), 3, H, W) uint8; indices ascending."""
+    return torch.cat(list(pictures.batches(indices, len(indices)))).cpu()
+
+
+def _nearest_pictures(shown: Tensor, reference: Reference, theirs: _Theirs) -> NearestPictures | None:
+    """The first samples, each with its neighbours' pictures; None where the reference has none."""
+    if theirs.nearest is None or reference.pictures is None:
+        return None
+    wanted, place = torch.unique(theirs.nearest.indices, return_inverse=True)
+    found = _pictures(reference.pictures, wanted.tolist())
+    return NearestPictures(shown[: len(place)], found[place], theirs.nearest.distances)

@@ -1,0 +1,82 @@
+"""A score and its circumstances, for the terminal."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Result = dict[str, Any]
+
+
+def print_scores(result: Result, console: Console | None = None) -> None:
+    """Two tables on stdout, scores and circumstances; warnings after them."""
+    console = console or Console(highlight=False)
+    console.print(_table(score_rows(result), "bold"))
+    console.print()
+    console.print(_table(fact_rows(result)))
+    for row in result["per_class"] or ():
+        console.print(
+            f"  {row['class']}: {row['distance']:.4g} ({row['n']:,} samples, {row['n_reference']:,} reference)"
+        )
+    for warning in result["warnings"]:
+        console.print(f"[yellow]Warning:[/yellow] {warning}")
+
+
+def _table(rows: Iterable[tuple[str, str]], style: str = "") -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style=style)
+    table.add_column(overflow="fold", style=style)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def score_rows(result: Result) -> Iterator[tuple[str, str]]:
+    """(name, value) of every score, the effect of n right after the distance it belongs to."""
+    scores = dict(result["scores"])
+    for name, value in scores.items():
+        if name.endswith(" std"):
+            continue
+        spread = f" ± {scores[f'{name} std']:.2g}" if f"{name} std" in scores else ""
+        yield name, f"{value:.5g}{spread}"
+        effect = result["effect_of_n"]
+        if effect is not None and value == result["distance"]:
+            yield (
+                f"  {effect['level']:.0%} interval at n = {effect['n']:,}",
+                f"{effect['low']:.5g} to {effect['high']:.5g}",
+            )
+            yield "  extrapolated to infinite n", f"{effect['infinity']:.5g}"
+
+
+def fact_rows(result: Result) -> Iterator[tuple[str, str]]:
+    """(name, value) of everything the scores depend on."""
+    samples, reference = result["samples"], result["reference"]
+    yield "samples", f"{samples['path']} ({samples['kind']}, n = {samples['n']:,}, {_size(samples['resolution'])})"
+    if "sampler" in samples:
+        sampler = samples["sampler"]
+        settings = "".join(f", {key} {value}" for key, value in sampler.items() if key != "name")
+        yield (
+            "sampling",
+            f"{sampler['name']}{settings}, {samples['steps']} steps, NFE {samples['nfe']},"
+            f" guidance {samples['cfg_scale']}, EMA {describe_ema(samples['ema'])},"
+            f" {samples['precision']}, seed {samples['seed']}",
+        )
+        yield "checkpoint", f"{samples['checkpoint']} (step {samples['step']:,})"
+    count = "n unknown" if reference["n"] is None else f"n = {reference['n']:,}"
+    size = f", {_size(reference['resolution'])}" if reference["resolution"] else ""
+    yield "reference", f"{reference['path']} ({reference['kind']}, {count}{size})"
+    if reference["sha256"]:
+        yield "reference sha256", reference["sha256"]
+    if result["convention"]:
+        yield "convention", f"{result['convention']['name']}: {result['convention']['says']}"
+    yield "features", f"{result['features']}, weights sha256 {result['weights_sha256']}"
+
+
+def describe_ema(ema: dict[str, Any]) -> str:
+    """The averaging length, in a few words."""
+    return ", ".join(f"{key} {value}" for key, value in ema.items() if key in ("decay", "stds")) or str(ema["name"])
+
+
+def _size(resolution: list[int]) -> str:
+    return f"{resolution[0]}x{resolution[1]} px"

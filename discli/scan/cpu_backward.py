@@ -1,0 +1,319 @@
+"""Kernels of the backward pass: the scan's adjoint, then that of x_proj and of the convolution.
+
+Nothing but x, z, x_proj's output and one state in 64 steps is kept from the forward pass. A task
+recomputes 32 steps' states and decays of two states n, walks back over them, and takes the next two.
+"""
+# mypy: disable-error-code="untyped-decorator,no-untyped-def"
+
+from discli.scan.cpu_forward import TILE, TILES, convolution, load_states, step_sizes
+from discli.scan.cpu_job import CHUNK, GROUP, HALF
+from discli.scan.cpu_lanes import FLOAT, LANES, VECTOR, add_total, fma, jit, load, load_broadcast, splat, store
+from discli.scan.cpu_math import exp2_nonpositive, sigmoid, softplus_and_slope
+from discli.scan.cpu_matmul import matmul
+
+_LN_2 = 0.6931471805599453
+_PAIR = 2 * VECTOR  # two states of one vector of channels
+_ROW = GROUP * VECTOR  # a row of channels in those tiles that matmul reads
+
+# A task's scratch memory: tiles of a chunk, buffers of half a chunk, then two sets of states.
+_DELTA, _SOURCE, _DY, _Y, _DSOURCE, _DDELTA, _SLOPE = range(0, 7 * TILES, TILES)
+_BEFORE, _DECAYS, _DB, _DC = range(7 * TILES, 7 * TILES + 4 * HALF * _PAIR, HALF * _PAIR)
+_STATE = 7 * TILES + 4 * HALF * _PAIR
+
+
+@jit
+def zero(where, count):
+    for offset in range(0, count, VECTOR):
+        store(where + offset, splat(0.0))
+
+
+@jit
+def advance(delta, source, B_rows, row_stride, rate, state, states, rows):
+    """The recurrence alone, over the first half of a chunk: no output."""
+    for n in range(0, states, 2):
+        rate0, rate1 = load(rate + n * VECTOR), load(rate + (n + 1) * VECTOR)
+        h0, h1 = load(state + n * VECTOR), load(state + (n + 1) * VECTOR)
+        for t in range(rows):
+            B = B_rows + t * row_stride + n * FLOAT
+            delta_t, source_t = load(delta + t * VECTOR), load(source + t * VECTOR)
+            h0 = fma(exp2_nonpositive(delta_t * rate0), h0, source_t * load_broadcast(B))
+            h1 = fma(exp2_nonpositive(delta_t * rate1), h1, source_t * load_broadcast(B + FLOAT))
+        store(state + n * VECTOR, h0)
+        store(state + (n + 1) * VECTOR, h1)
+
+
+@jit
+def scan_pair(tiles, buffers, B_rows, row_stride, rate, state, dstate, drate, states, n, rows):
+    """States n and n + 1 of one vector of channels, there and back over ``rows`` <= HALF steps.
+
+    On the way back, with g_t = dL/dh_t and u_t = dL/d(delta_t A):
+
+        g_t = C_t dy_t + decay_{t+1} g_{t+1};   u_t = g_t decay_t h_{t-1}
+        dC_t += h_t dy_t;   dB_t += g_t source_t;   dsource_t += g_t B_t;   ddelta_t += u_t A;   dA += u_t delta_t
+    """
+    delta, source, dy, y = tiles + _DELTA, tiles + _SOURCE, tiles + _DY, tiles + _Y
+    dsource, ddelta = tiles + _DSOURCE, tiles + _DDELTA
+    before, decays, dB, dC = buffers + _BEFORE, buffers + _DECAYS, buffers + _DB, buffers + _DC
+    here0, here1 = n * VECTOR, (n + 1) * VECTOR
+    rate0, rate1 = load(rate + here0), load(rate + here1)
+    h0, h1 = load(state + here0), load(state + here1)
+    for t in range(rows):
+        B = B_rows + t * row_stride + n * FLOAT
+        C = B + states * FLOAT
+        at, pair = t * VECTOR, t * _PAIR
+        delta_t, source_t = load(delta + at), load(source + at)
+        decay0, decay1 = exp2_nonpositive(delta_t * rate0), exp2_nonpositive(delta_t * rate1)
+        store(before + pair, h0)
+        store(before + pair + VECTOR, h1)
+        store(decays + pair, decay0)
+        store(decays + pair + VECTOR, decay1)
+        h0 = fma(decay0, h0, source_t * load_broadcast(B))
+        h1 = fma(decay1, h1, source_t * load_broadcast(B + FLOAT))
+        y_t = fma(h0, load_broadcast(C), load(y + at))
+        store(y + at, fma(h1, load_broadcast(C + FLOAT), y_t))
+
+    g0, g1 = load(dstate + here0), load(dstate + here1)
+    drate0, drate1 = load(drate + here0), load(drate + here1)
+    for t in range(rows - 1, -1, -1):
+        B = B_rows + t * row_stride + n * FLOAT
+        C = B + states * FLOAT
+        at, pair = t * VECTOR, t * _PAIR
+        delta_t, source_t, dy_t = load(delta + at), load(source + at), load(dy + at)
+        store(dC + pair, fma(dy_t, h0, load(dC + pair)))
+        store(dC + pair + VECTOR, fma(dy_t, h1, load(dC + pair + VECTOR)))
+        g0 = fma(dy_t, load_broadcast(C), g0)
+        g1 = fma(dy_t, load_broadcast(C + FLOAT), g1)
+        store(dB + pair, fma(source_t, g0, load(dB + pair)))
+        store(dB + pair + VECTOR, fma(source_t, g1, load(dB + pair + VECTOR)))
+        dsource_t = fma(g0, load_broadcast(B), load(dsource + at))
+        store(dsource + at, fma(g1, load_broadcast(B + FLOAT), dsource_t))
+        g0, g1 = g0 * load(decays + pair), g1 * load(decays + pair + VECTOR)
+        h0, h1 = load(before + pair), load(before + pair + VECTOR)
+        u0, u1 = g0 * h0, g1 * h1
+        store(ddelta + at, fma(u1, rate1, fma(u0, rate0, load(ddelta + at))))
+        drate0, drate1 = fma(u0, delta_t, drate0), fma(u1, delta_t, drate1)
+    store(dstate + here0, g0)
+    store(dstate + here1, g1)
+    store(drate + here0, drate0)
+    store(drate + here1, drate1)
+
+
+@jit
+def scan_half(job, slot, first_vector, vectors, first, rows, projected, partial, scratch, state):
+    """Half a chunk, all states and the task's vectors of channels; dB and dC summed over channels."""
+    columns, per_vector = job.columns * FLOAT, job.states * VECTOR
+    B_rows = projected + first * columns + job.rank_columns * FLOAT
+    dB_rows = partial + first * columns + job.rank_columns * FLOAT
+    dstate = job.dstate + (slot * job.vectors + first_vector) * per_vector
+    drate = job.gradients + slot * job.gradients_sample + first_vector * per_vector
+    rate = job.decay_rate + first_vector * per_vector
+    for n in range(0, job.states, 2):
+        zero(scratch + _DB, 2 * HALF * _PAIR)
+        for v in range(vectors):
+            tiles, v_states = scratch + v * TILE + first * VECTOR, v * per_vector
+            scan_pair(
+                tiles,
+                scratch,
+                B_rows,
+                columns,
+                rate + v_states,
+                state + v_states,
+                dstate + v_states,
+                drate + v_states,
+                job.states,
+                n,
+                rows,
+            )
+        for t in range(rows):
+            for i in range(2):
+                dB_t = dB_rows + t * columns + (n + i) * FLOAT
+                add_total(dB_t, load(scratch + _DB + t * _PAIR + i * VECTOR))
+                add_total(dB_t + job.states * FLOAT, load(scratch + _DC + t * _PAIR + i * VECTOR))
+
+
+@jit
+def prepare(job, sample, step, first_channel, vectors, rows, inner, scratch):
+    """Fills the tiles of one chunk; delta comes in as dt_proj's output, without bias or softplus."""
+    for v in range(vectors):
+        channel = first_channel + v * VECTOR
+        bias, skip = load(job.dt_bias + channel), load(job.skip + channel)
+        z_column = job.z + sample * job.z_sample + channel
+        dy_column = job.dy + sample * job.dy_sample + channel
+        for t in range(rows):
+            tile = scratch + v * TILE + t * VECTOR
+            x = load(inner + t * job.width * FLOAT + v * VECTOR)
+            z = load(z_column + (step + t) * job.z_step)
+            delta, slope = softplus_and_slope(load(tile + _DELTA) + bias)
+            store(tile + _DELTA, delta)
+            store(tile + _SOURCE, delta * x)
+            store(tile + _DY, load(dy_column + (step + t) * job.dy_step) * (z * sigmoid(z)))
+            store(tile + _Y, skip * x)
+            store(tile + _DSOURCE, splat(0.0))
+            store(tile + _DDELTA, splat(0.0))
+            store(scratch + _SLOPE + t * _ROW + v * VECTOR, slope)
+
+
+@jit
+def finish(job, sample, step, first_channel, vectors, rows, inner, gradients, scratch):
+    """From the tiles of one chunk: dx' (in the place of x'), dz, and in _SLOPE dt_proj's dL/doutput."""
+    for v in range(vectors):
+        channel = first_channel + v * VECTOR
+        skip = load(job.skip + channel)
+        dskip, dbias = load(gradients + job.dskip + channel), load(gradients + job.ddt_bias + channel)
+        z_column = job.z + sample * job.z_sample + channel
+        dy_column = job.dy + sample * job.dy_sample + channel
+        dz_column = job.dz + sample * job.dz_sample + channel
+        for t in range(rows):
+            tile = scratch + v * TILE + t * VECTOR
+            x_here = inner + t * job.width * FLOAT + v * VECTOR
+            slope_here = scratch + _SLOPE + t * _ROW + v * VECTOR
+            x, dy, dsource = load(x_here), load(tile + _DY), load(tile + _DSOURCE)
+            ddelta = fma(x, dsource, splat(_LN_2) * load(tile + _DDELTA))
+            draw = ddelta * load(slope_here)
+            store(slope_here, draw)
+            store(x_here, fma(load(tile + _DELTA), dsource, skip * dy))
+            dskip, dbias = fma(dy, x, dskip), dbias + draw
+
+            y, dz_here = load(tile + _Y), dz_column + (step + t) * job.dz_step
+            if job.is_last_direction:
+                z = load(z_column + (step + t) * job.z_step)
+                gate = sigmoid(z)
+                dgate = gate * fma(z, splat(1.0) - gate, splat(1.0))
+                y = load(dy_column + (step + t) * job.dy_step) * (load(dz_here) + y) * dgate
+            store(dz_here, y)
+        store(gradients + job.dskip + channel, dskip)
+        store(gradients + job.ddt_bias + channel, dbias)
+
+
+@jit
+def scan_backward(job, work, task, scratch):
+    """One group of channels of one sample, over the segment's chunks from last to first."""
+    groups = (job.vectors + GROUP - 1) // GROUP
+    slot, group = task // groups, task % groups
+    sample, first_vector = work.first_sample + slot, group * GROUP
+    vectors = min(GROUP, job.vectors - first_vector)
+    columns, row, first_channel = job.columns * FLOAT, job.width * FLOAT, first_vector * VECTOR
+    rank_columns, per_vector = job.rank_columns * FLOAT, job.states * VECTOR
+    state, middle = scratch + _STATE, scratch + _STATE + GROUP * per_vector
+    gradients = job.gradients + slot * job.gradients_sample
+    if work.is_first:
+        zero(job.dstate + (slot * job.vectors + first_vector) * per_vector, vectors * per_vector)
+        zero(gradients + first_vector * per_vector, vectors * per_vector)
+        zero(gradients + job.dskip + first_channel, vectors * VECTOR)
+        zero(gradients + job.ddt_bias + first_channel, vectors * VECTOR)
+        for r in range(job.rank):
+            zero(gradients + job.ddt_weight + r * row + first_channel, vectors * VECTOR)
+
+    for first in range((work.steps - 1) // CHUNK * CHUNK, -1, -CHUNK):
+        rows = min(CHUNK, work.steps - first)
+        step = work.first_step + first
+        projected = job.projected + sample * job.projected_sample + step * columns
+        partial = job.partial + group * job.partial_group + slot * job.partial_sample + first * columns
+        inner = job.inner + slot * job.inner_sample + first * row + first_channel
+        step_sizes(job, projected, first_channel, vectors, rows, scratch + _DELTA)
+        prepare(job, sample, step, first_channel, vectors, rows, inner, scratch)
+        for t in range(rows):
+            zero(partial + t * columns + rank_columns, columns - rank_columns)
+
+        load_states(job, sample, step, first_vector, vectors, state)
+        if rows > HALF:
+            for v in range(vectors):
+                for offset in range(v * per_vector, (v + 1) * per_vector, VECTOR):
+                    store(middle + offset, load(state + offset))
+                delta, source = scratch + _DELTA + v * TILE, scratch + _SOURCE + v * TILE
+                rate = job.decay_rate + (first_vector + v) * per_vector
+                advance(
+                    delta, source, projected + rank_columns, columns, rate, middle + v * per_vector, job.states, HALF
+                )
+            scan_half(
+                job, slot, first_vector, vectors, HALF, rows - HALF, projected, partial, scratch, middle
+            )
+        scan_half(job, slot, first_vector, vectors, 0, min(rows, HALF), projected, partial, scratch, state)
+        finish(job, sample, step, first_channel, vectors, rows, inner, gradients, scratch)
+
+        # dt_proj, towards its input and towards its weight
+        draw, dt_out = scratch + _SLOPE, job.dt_out + first_vector * LANES * rank_columns
+        ddt_weight = gradients + job.ddt_weight + first_channel
+        channels, rank_vectors = vectors * LANES, rank_columns // VECTOR
+        matmul(
+            draw, _ROW, FLOAT, dt_out, rank_columns, VECTOR, partial, columns, VECTOR, rows, rank_vectors, channels, 0
+        )
+        matmul(projected, FLOAT, columns, draw, _ROW, VECTOR, ddt_weight, row, VECTOR, job.rank, vectors, rows, 1)
+
+
+@jit
+def sum_groups(job, work, task):
+    """One chunk of one sample: what the groups of channels found for dt, B and C, in their order."""
+    groups = (job.vectors + GROUP - 1) // GROUP
+    chunks = (work.steps + CHUNK - 1) // CHUNK
+    slot, first = task // chunks, task % chunks * CHUNK
+    columns = job.columns * FLOAT
+    partial = job.partial + slot * job.partial_sample
+    total = job.dprojected + slot * job.dprojected_sample
+    for offset in range(first * columns, min(first + CHUNK, work.steps) * columns, VECTOR):
+        value = load(partial + offset)
+        for group in range(1, groups):
+            value = value + load(partial + group * job.partial_group + offset)
+        store(total + offset, value)
+
+
+@jit
+def convolve_backward(job, work, task, scratch):
+    """One group of channels of one sample: x_proj, SiLU and the convolution, towards x and weights."""
+    groups = (job.vectors + GROUP - 1) // GROUP
+    slot, group = task // groups, task % groups
+    sample, first_vector = work.first_sample + slot, group * GROUP
+    vectors = min(GROUP, job.vectors - first_vector)
+    columns, row, first_channel = job.columns * FLOAT, job.width * FLOAT, first_vector * VECTOR
+    gradients = job.gradients + slot * job.gradients_sample
+    dx_proj = gradients + job.dx_proj + first_channel
+    dweight, dbias = gradients + job.dconv_weight + first_channel, gradients + job.dconv_bias + first_channel
+    x, dx = job.x + sample * job.x_sample + first_channel, job.dx + sample * job.dx_sample + first_channel
+    if work.is_first:
+        for r in range(job.columns):
+            zero(dx_proj + r * row, vectors * VECTOR)
+        for tap in range(job.taps):
+            zero(dweight + tap * row, vectors * VECTOR)
+        zero(dbias, vectors * VECTOR)
+
+    slope, activated = scratch, scratch + TILES
+    for first in range(0, work.steps, CHUNK):
+        rows = min(CHUNK, work.steps - first)
+        dprojected = job.dprojected + slot * job.dprojected_sample + first * columns
+        dinner = job.inner + slot * job.inner_sample + first * row + first_channel
+        for t in range(rows):
+            for v in range(vectors):
+                conv = convolution(job, x + v * VECTOR, first_channel + v * VECTOR, work.first_step + first + t)
+                gate = sigmoid(conv)
+                store(activated + t * _ROW + v * VECTOR, conv * gate)
+                store(slope + t * _ROW + v * VECTOR, gate * fma(conv, splat(1.0) - gate, splat(1.0)))
+
+        x_proj = job.x_proj_out + first_channel
+        matmul(
+            dprojected, columns, FLOAT, x_proj, row, VECTOR, dinner, row, VECTOR, rows, vectors, job.columns, 1
+        )
+        matmul(
+            dprojected, FLOAT, columns, activated, _ROW, VECTOR, dx_proj, row, VECTOR, job.columns, vectors, rows, 1
+        )
+        for t in range(rows):
+            step = work.first_step + first + t
+            for v in range(vectors):
+                dconv = load(dinner + t * row + v * VECTOR) * load(slope + t * _ROW + v * VECTOR)
+                store(dbias + v * VECTOR, load(dbias + v * VECTOR) + dconv)
+                for tap in range(max(0, job.taps - 1 - step), job.taps):
+                    source = step - job.taps + 1 + tap
+                    dtap, tap_row = dweight + tap * row + v * VECTOR, tap * row + first_channel + v * VECTOR
+                    into = dx + source * job.dx_step + v * VECTOR
+                    store(dtap, fma(load(x + source * job.x_step + v * VECTOR), dconv, load(dtap)))
+                    store(into, fma(load(job.conv_weight + tap_row), dconv, load(into)))
+
+
+@jit
+def sum_samples(job, work, task):
+    """One row of the parameters' gradients: adds those of the samples under way, in their order."""
+    row = job.width * FLOAT
+    for offset in range(task * row, (task + 1) * row, VECTOR):
+        total = load(job.totals + offset)
+        for slot in range(work.samples):
+            total = total + load(job.gradients + slot * job.gradients_sample + offset)
+        store(job.totals + offset, total)

@@ -1,0 +1,116 @@
+"""Gives the CPU kernels their memory and runs them."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from discli.scan.cpu_job import CHUNK, JOB, scratch_bytes
+from discli.scan.cpu_kernels import run
+from discli.scan.cpu_lanes import FLOAT, LANES
+from discli.scan.cpu_layout import Sizes, from_rows, pack_for_backward, pack_for_forward, to_rows, unpack_gradients
+from discli.scan.cpu_threads import run_on_threads
+from discli.scan.reference import DirectionParams
+
+_TOKENS_PER_THREAD = 128  # under way at a time, so that what one phase leaves the next finds in a cache
+_SEGMENT = 4 * CHUNK  # steps of one sample under way at a time
+
+
+def scan_forward(x: Tensor, z: Tensor, directions: list[DirectionParams]) -> tuple[Tensor, Tensor, Tensor]:
+    """y, and for `scan_backward` x_proj's output and the saved states."""
+    sizes = Sizes.of(x, directions[0])
+    y = torch.empty(sizes.batch, sizes.length, sizes.width)
+    projected, saved = torch.empty(sizes.projected_shape), torch.empty(sizes.saved_shape)
+    call = _Call(sizes, is_backward_pass=False)
+    call.walk(x=to_rows(x, sizes), z=to_rows(z, sizes), y=y)
+    call.share(projected=projected, saved=saved)
+    call.weights([pack_for_forward(p, sizes) for p in directions])
+    call.run()
+    return from_rows(y, like=x), projected, saved
+
+
+def scan_backward(
+    dy: Tensor, x: Tensor, z: Tensor, directions: list[DirectionParams], projected: Tensor, saved: Tensor
+) -> tuple[Tensor, Tensor, list[DirectionParams]]:
+    """dx, dz and the gradients of both directions' parameters."""
+    sizes = Sizes.of(x, directions[0])
+    dx = torch.zeros(sizes.batch, sizes.length, sizes.width)
+    dz = torch.empty_like(dx)
+    totals = torch.zeros(2, sum(sizes.gradient_rows.values()), sizes.width)
+    call = _Call(sizes, is_backward_pass=True)
+    call.walk(x=to_rows(x, sizes), z=to_rows(z, sizes), dy=to_rows(dy, sizes), dx=dx, dz=dz)
+    call.share(projected=projected, saved=saved, totals=totals)
+    call.weights([pack_for_backward(p, sizes) for p in directions])
+    call.run()
+    gradients = [unpack_gradients(rows, p, sizes) for rows, p in zip(totals, directions, strict=True)]
+    return from_rows(dx, like=x), from_rows(dz, like=z), gradients
+
+
+class _Call:
+    """One call's memory, and a record for each direction that tells the kernels where it is."""
+
+    def __init__(self, sizes: Sizes, *, is_backward_pass: bool) -> None:
+        self.sizes = sizes
+        self.jobs = np.zeros(2, JOB)
+        self.memory: list[object] = []  # what the records point to
+        self.threads = torch.get_num_threads()
+        steps = max(1, min(sizes.length, _SEGMENT))
+        samples = max(1, min(sizes.batch, max(_SEGMENT, _TOKENS_PER_THREAD * self.threads) // steps))
+        self._set(is_backward_pass=is_backward_pass, batch=sizes.batch, samples=samples, length=sizes.length)
+        self._set(segment=_SEGMENT, width=sizes.width, vectors=sizes.width // LANES, states=sizes.states)
+        self._set(taps=sizes.d_conv, rank=sizes.dt_rank, rank_columns=sizes.rank_columns, columns=sizes.columns)
+        self.jobs["is_last_direction"] = (False, True)
+
+        counters = np.zeros(24, np.int64)  # three of them, each in a cache line of its own
+        self.memory.append(counters)
+        self._set(counters=counters.ctypes.data, scratch_bytes=scratch_bytes(sizes.states))
+        self._allocate("scratch", self.threads, scratch_bytes(sizes.states) // FLOAT)
+        inner = self._allocate("inner", samples, steps, sizes.width)
+        self._set(inner_sample=inner.stride(0) * FLOAT)
+        if is_backward_pass:
+            partial = self._allocate("partial", sizes.groups, samples, steps, sizes.columns)
+            self._set(partial_group=partial.stride(0) * FLOAT, partial_sample=partial.stride(1) * FLOAT)
+            dprojected = self._allocate("dprojected", samples, steps, sizes.columns)
+            self._set(dprojected_sample=dprojected.stride(0) * FLOAT)
+            self._allocate("dstate", samples, sizes.width * sizes.states)
+            rows = sizes.gradient_rows
+            gradients = self._allocate("gradients", samples, sum(rows.values()), sizes.width)
+            self._set(gradient_rows=sum(rows.values()), gradients_sample=gradients.stride(0) * FLOAT)
+            offsets = np.cumsum([0, *rows.values()]) * gradients.stride(1) * FLOAT
+            self._set(**dict(zip(rows, offsets.tolist(), strict=False)))
+
+    def walk(self, **rows_BLE: Tensor) -> None:
+        """Tensors that the second direction reads or writes from the last token to the first."""
+        for name, tensor in rows_BLE.items():
+            self.memory.append(tensor)
+            sample, token, _ = (stride * FLOAT for stride in tensor.stride())
+            last = tensor.data_ptr() + (self.sizes.length - 1) * token
+            self.jobs[name] = (tensor.data_ptr(), last)
+            self.jobs[f"{name}_sample"] = sample
+            self.jobs[f"{name}_step"] = (token, -token)
+
+    def share(self, **stacked: Tensor) -> None:
+        """Tensors with one half for each direction, then samples."""
+        for name, tensor in stacked.items():
+            self.memory.append(tensor)
+            self.jobs[name] = [half.data_ptr() for half in tensor]
+            if f"{name}_sample" in JOB.fields:
+                self.jobs[f"{name}_sample"] = tensor.stride(1) * FLOAT
+
+    def weights(self, packed: list[dict[str, Tensor]]) -> None:
+        self.memory.append(packed)
+        for job, tensors in zip(self.jobs, packed, strict=True):
+            for name, tensor in tensors.items():
+                job[name] = tensor.data_ptr()
+
+    def run(self) -> None:
+        run_on_threads(run.address, self.jobs.ctypes.data, self.threads)
+
+    def _allocate(self, name: str, *shape: int) -> Tensor:
+        tensor = torch.empty(shape)
+        self.memory.append(tensor)
+        self.jobs[name] = tensor.data_ptr()
+        return tensor
+
+    def _set(self, **fields: int) -> None:
+        for name, value in fields.items():
+            self.jobs[name] = value

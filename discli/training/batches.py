@@ -1,0 +1,117 @@
+"""Which samples a step trains on, and having them ready in time."""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from discli.streams import Stream, permutation, uniform
+
+
+class Source(Protocol):
+    """What a data file offers; `discli.data.Store` is one."""
+
+    labels: np.ndarray | None
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: np.ndarray, flip: np.ndarray | None) -> Tensor: ...
+
+
+class Batch(NamedTuple):
+    """This process's share of one step. Random streams are keyed by ``slots``: places in the global batch."""
+
+    step: int
+    slots: Tensor  # (b,) int64
+    indices: np.ndarray  # (b,) int64, places in the data file
+    stored: Tensor  # (b, ...) as the data file holds them
+    labels: Tensor | None  # (b,) int64
+
+
+class BatchPlan:
+    """(seed, step, rank, world size) to indices, without any state.
+
+    Every epoch is a permutation of its own; a batch may run over the end of one into the next.
+    The global batch of a step does not depend on the number of processes.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        assert batch_size % world_size == 0
+        share = batch_size // world_size
+        self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
+        self.slots = torch.arange(rank * share, (rank + 1) * share)
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def indices(self, step: int) -> np.ndarray:
+        """(b,) int64: the data file's samples at this rank's slots of the global batch."""
+        positions = step * self.batch_size + self.slots.numpy()
+        epochs, places = np.divmod(positions, self.num_samples)
+        chosen = np.empty_like(positions)
+        for epoch in np.unique(epochs):
+            chosen[epochs == epoch] = self._permutation(int(epoch))[places[epochs == epoch]]
+        return chosen
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, permutation(self.seed, epoch, self.num_samples).numpy()
+        return self._order
+
+
+class Feed:
+    """Reads batches ahead of the loop in one thread, from ``start`` on, in order."""
+
+    def __init__(self, source: Source, plan: BatchPlan, start: int, stop: int, flip: bool, pin: bool) -> None:
+        self._source, self._plan, self._flip, self._pin = source, plan, flip, pin
+        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=3)
+        self._closed = threading.Event()
+        self.seconds_waited = 0.0
+        self._thread = threading.Thread(target=self._work, args=(start, stop), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        while self._thread.is_alive():
+            try:  # a thread that waits to put needs room to notice
+                self._ready.get(timeout=0.05)
+            except queue.Empty:
+                continue
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        """The next step's batch; whatever went wrong while reading is raised here."""
+        started = time.monotonic()
+        item = self._ready.get()
+        self.seconds_waited += time.monotonic() - started
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def _work(self, start: int, stop: int) -> None:
+        try:
+            for step in range(start, stop):
+                if self._closed.is_set():
+                    return
+                self._ready.put(self._read(step))
+            self._ready.put(StopIteration())
+        except BaseException as error:  # handed to the loop, which raises it
+            self._ready.put(error)
+
+    def _read(self, step: int) -> Batch:
+        plan = self._plan
+        indices = plan.indices(step)
+        flip = None
+        if self._flip:
+            flip = (uniform(plan.seed, Stream.FLIP, step, plan.slots) < 0.5).numpy()
+        stored = self._source.read(indices, flip)
+        labels = None if self._source.labels is None else torch.from_numpy(self._source.labels[indices])
+        return Batch(step, plan.slots, indices, stored.pin_memory() if self._pin else stored, labels)

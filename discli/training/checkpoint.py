@@ -1,0 +1,156 @@
+"""Checkpoints on disk: a folder each, complete or not there at all.
+
+    runs/NAME/checkpoints/00005000/
+        model.safetensors, ema.safetensors, optimizer.safetensors, ...
+        state.json          the step, the log window, and size and sha256 of every file
+
+Nothing is pickled. A checkpoint is written under a temporary name, fsynced and renamed.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from discli.console import format_bytes, stderr
+from discli.errors import DiscliError
+
+FORMAT = 1
+_TEMPORARY = ".writing-"
+
+
+def write_checkpoint(
+    run: Path,
+    step: int,
+    files: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    metadata: Mapping[str, str],
+) -> Path:
+    """Write ``files`` (stem -> tensors) and ``state`` as the checkpoint of ``step``; returns its folder.
+
+    ``metadata`` goes into every safetensors header. Raises DiscliError when the disk is full; the
+    older checkpoints stay.
+    """
+    parent = run / "checkpoints"
+    parent.mkdir(parents=True, exist_ok=True)
+    final = parent / f"{step:08d}"
+    temporary = parent / f"{_TEMPORARY}{step:08d}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    needed = sum(t.numel() * t.element_size() for tensors in files.values() for t in tensors.values())
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise _disk_full(final, needed, free)
+    try:
+        temporary.mkdir()
+        listing = {}
+        for name, tensors in files.items():
+            path = temporary / f"{name}.safetensors"
+            save_file({k: t.contiguous() for k, t in tensors.items()}, path, metadata=dict(metadata))
+            listing[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            _fsync(path)
+        (temporary / "state.json").write_text(
+            json.dumps({"format": FORMAT, "step": step, "files": listing, **state}, indent=1), encoding="utf-8"
+        )
+        _fsync(temporary / "state.json")
+        _fsync(temporary)
+        if final.exists():  # a damaged one, or the same step after a roll-back
+            shutil.rmtree(final)
+        temporary.rename(final)
+        _fsync(parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "os error" in str(error):
+            raise _disk_full(final, needed, shutil.disk_usage(parent).free) from None
+        raise
+    return final
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """The newest undamaged checkpoint of a run, or None. Damaged ones are named on stderr and passed over."""
+    for folder in sorted(_folders(run), reverse=True):
+        damage = find_damage(folder)
+        if damage is None:
+            return folder
+        stderr.print(f"[yellow]{folder} is damaged ({damage}); trying the one before it.[/yellow]")
+    return None
+
+
+def find_damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, in a few words; None when sizes and hashes are as written."""
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        if state["format"] != FORMAT:
+            return f"format {state['format']}, this discli reads {FORMAT}"
+        for name, expected in state["files"].items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != expected["bytes"]:
+                return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
+            if _sha256(path) != expected["sha256"]:
+                return f"{name} does not match its hash"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "state.json is missing or unreadable"
+    return None
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    return state
+
+
+def read_tensors(folder: Path, name: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    return load_file(folder / f"{name}.safetensors", device=str(device))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The header of one safetensors file: the recipe and the data contract, as JSON strings."""
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise DiscliError(f"{path} cannot be read as safetensors: {error}.", "Use another checkpoint.") from None
+
+
+def prune(run: Path, keep_last: int, keep_every: int | None) -> None:
+    """Delete all but the last ``keep_last`` checkpoints and those at multiples of ``keep_every``."""
+    for leftover in (run / "checkpoints").glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for folder in sorted(_folders(run))[:-keep_last]:
+        if keep_every is None or int(folder.name) % keep_every:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folders(run: Path) -> list[Path]:
+    parent = run / "checkpoints"
+    return [p for p in parent.iterdir() if p.is_dir() and p.name.isdigit()] if parent.is_dir() else []
+
+
+def _disk_full(final: Path, needed: int, free: int) -> DiscliError:
+    return DiscliError(
+        f"No room for checkpoint {final}: it needs {format_bytes(needed)}, {format_bytes(free)} are free.",
+        "Older checkpoints are untouched. Free some space and run the same command again.",
+        status=1,
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,143 @@
+"""Hugging Face Accelerate, narrowed to what the training loop needs: one process or many, one API."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from discli.recipe.train import TrainSpec
+
+
+class Engine:
+    """Starts under ``python``, ``torchrun``, ``accelerate launch`` and ``srun`` alike."""
+
+    def __init__(self, spec: TrainSpec, tracker_folder: Path) -> None:
+        from accelerate import Accelerator
+
+        adopt_slurm(os.environ)
+        on_cuda = torch.cuda.is_available()
+        self.precision = spec.precision if spec.precision != "auto" else "bf16" if on_cuda else "fp32"
+        self._accelerator = Accelerator(
+            cpu=not on_cuda,
+            log_with=None if spec.tracker == "none" else spec.tracker,
+            project_dir=str(tracker_folder),
+        )
+        if on_cuda and spec.tf32:
+            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.backends.cudnn.allow_tf32 = True
+        self.sharded = spec.parallel == "fsdp2" and self.world_size > 1
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self._accelerator.device)
+
+    @property
+    def rank(self) -> int:
+        return int(self._accelerator.process_index)
+
+    @property
+    def world_size(self) -> int:
+        return int(self._accelerator.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def wrap(self, network: nn.Module, units: Iterable[nn.Module]) -> nn.Module:
+        """What to call instead of ``network``. Optimizers are to be built from its parameters afterwards.
+
+        ``units`` are the parts that FSDP2 shards one by one. It is applied by hand, because
+        Accelerate offers it on accelerators only, and then it could not be tested on a CPU.
+        """
+        network.to(self.device)
+        if self.sharded:
+            from torch.distributed.fsdp import fully_shard
+
+            for unit in units:
+                fully_shard(unit)
+            fully_shard(network)
+            return network
+        wrapped: nn.Module = self._accelerator.prepare(network)
+        return wrapped
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    @contextmanager
+    def accumulate(self, model: nn.Module, last: bool) -> Iterator[None]:
+        """Around each micro-batch of a step: only the last one sends gradients to the other processes."""
+        if self.sharded:
+            cast(Any, model).set_requires_gradient_sync(last)
+            yield
+        else:
+            with nullcontext() if last else self._accelerator.no_sync(model):
+                yield
+
+    def clip(self, network: nn.Module, max_norm: float) -> float:
+        """Scales gradients down to ``max_norm`` and returns their norm before, the same on all ranks."""
+        return float(full(nn.utils.clip_grad_norm_(network.parameters(), max_norm)))
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Each flag is true on every rank when it is on one."""
+        if self.world_size == 1:
+            return list(flags)
+        raised = self.sum(torch.tensor([float(flag) for flag in flags], device=self.device))
+        return [bool(count > 0) for count in raised.tolist()]
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Over all ranks."""
+        if self.world_size == 1:
+            return tensor
+        total: Tensor = self._accelerator.reduce(tensor, reduction="sum")
+        return total
+
+    def barrier(self) -> None:
+        self._accelerator.wait_for_everyone()
+
+    def start_trackers(self, name: str, config: dict[str, Any]) -> None:
+        self._accelerator.init_trackers(name, config=config)
+
+    def track(self, values: dict[str, float | None], step: int) -> None:
+        self._accelerator.log({k: v for k, v in values.items() if v is not None}, step=step)
+
+    def close(self) -> None:
+        self._accelerator.end_training()
+
+
+def full(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that FSDP2 keeps in shards; collective when it does."""
+    whole: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
+    return whole() if whole is not None else tensor
+
+
+def copy_into(target: Tensor, whole: Tensor) -> None:
+    """Fill a tensor, sharded or not, from the whole of it."""
+    if hasattr(target, "device_mesh"):
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        assert isinstance(target, DTensor)
+        whole = distribute_tensor(whole.to(target.device), target.device_mesh, target.placements)
+    target.copy_(whole)
+
+
+def adopt_slurm(environment: Any) -> None:
+    """Translate srun's variables into torchrun's, unless a launcher has set those already."""
+    if "RANK" in environment or int(environment.get("SLURM_NTASKS", "1")) < 2:
+        return
+    environment["RANK"] = environment["SLURM_PROCID"]
+    environment["WORLD_SIZE"] = environment["SLURM_NTASKS"]
+    environment["LOCAL_RANK"] = environment.get("SLURM_LOCALID", "0")
+    environment.setdefault("MASTER_ADDR", _first_host(environment.get("SLURM_JOB_NODELIST", "localhost")))
+    # Every task of a job computes the same port, and two jobs on a node differ.
+    environment.setdefault("MASTER_PORT", str(20_000 + int(environment.get("SLURM_JOB_ID", "0")) % 20_000))
+
+
+def _first_host(node_list: str) -> str:
+    """``gpu[03-05,9],login`` -> ``gpu03``."""
+    match = re.match(r"([^\[,]+)(?:\[([^\],-]+))?", node_list)
+    return match[1] + (match[2] or "") if match else "localhost"

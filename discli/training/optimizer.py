@@ -1,0 +1,39 @@
+"""AdamW and its learning rate."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from discli.recipe.train import LrSchedule, TrainSpec
+
+
+def build_optimizer(model: nn.Module, spec: TrainSpec) -> torch.optim.AdamW:
+    """AdamW (arXiv:1711.05101). Vectors, A_log and embeddings of position or class are never decayed."""
+    decayed: list[Tensor] = []
+    kept: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        exempt = parameter.ndim < 2 or name.endswith(("A_log", "pos_embed", "class_embed.weight"))
+        (kept if exempt else decayed).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": spec.weight_decay},
+        {"params": kept, "weight_decay": 0.0},
+    ]
+    on_cuda = decayed[0].device.type == "cuda"
+    return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=on_cuda or None)
+
+
+def lr_at(schedule: LrSchedule, base: float, step: int, total: int) -> float:
+    """Learning rate of step 0 .. total - 1; a pure function, so that resuming needs no state."""
+    if step < schedule.warmup_steps:
+        return base * (step + 1) / schedule.warmup_steps
+    match schedule.name:
+        case "constant":
+            return base
+        case "cosine":
+            span = max(total - 1 - schedule.warmup_steps, 1)
+            progress = min((step - schedule.warmup_steps) / span, 1.0)
+            return schedule.min_lr + (base - schedule.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+        case "inverse-sqrt":
+            return base / math.sqrt(max(step / schedule.decay_after, 1.0))

@@ -1,0 +1,44 @@
+"""Running means between two log lines. Part of every checkpoint, so that a resumed log is the same."""
+
+import torch
+from torch import Tensor
+
+_QUARTILES = 4
+_SIZE = 4 + 2 * _QUARTILES + 2
+
+
+class Window:
+    """Sums over the samples and steps since the last log line, in float64 on the device."""
+
+    def __init__(self, device: torch.device, sums: list[float] | None = None) -> None:
+        self.sums = torch.tensor(sums or [0.0] * _SIZE, dtype=torch.float64, device=device)
+
+    def add_samples(self, loss: Tensor, mse: Tensor, vb: Tensor | None, fraction: Tensor) -> None:
+        """Per-sample values, (b,); ``fraction`` is the timestep's place in [0, 1)."""
+        quartile = (fraction * _QUARTILES).long().clamp(0, _QUARTILES - 1)
+        vb = torch.zeros_like(loss) if vb is None else vb
+        head = torch.stack([torch.ones_like(loss), loss, mse, vb]).double().sum(1)
+        by_quartile = torch.zeros(2 * _QUARTILES, dtype=torch.float64, device=loss.device)
+        by_quartile.index_add_(0, quartile, loss.double())
+        by_quartile.index_add_(0, quartile + _QUARTILES, torch.ones_like(loss).double())
+        self.sums[: 4 + 2 * _QUARTILES] += torch.cat([head, by_quartile])
+
+    def add_step(self, grad_norm: float) -> None:
+        self.sums[-2] += 1
+        self.sums[-1] += grad_norm
+
+    def means(self, total: Tensor, has_vb: bool) -> dict[str, float | None]:
+        """Means of ``total``, the sums of all processes. A quartile without samples is None."""
+        count, loss, mse, vb, *rest = total.tolist()
+        sums, counts = rest[:_QUARTILES], rest[_QUARTILES : 2 * _QUARTILES]
+        steps, grad_norm = rest[-2:]
+        line: dict[str, float | None] = {"loss": loss / count, "mse": mse / count}
+        if has_vb:
+            line["vb"] = vb / count
+        for i in range(_QUARTILES):
+            line[f"loss_q{i + 1}"] = sums[i] / counts[i] if counts[i] else None
+        line["grad_norm"] = grad_norm / steps
+        return line
+
+    def clear(self) -> None:
+        self.sums.zero_()

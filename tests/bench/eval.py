@@ -1,0 +1,93 @@
+"""eval-fid against torch-fidelity's own command line: the same folders, weights and features, one after the other.
+
+    python tests/bench/eval.py PICTURES [--n 200] [--res 256] [--weights PATH] [--rounds 1]
+
+PICTURES is a folder or archive of at least 2 n pictures (``../shared/data/imagenet-sample.zip`` holds 400).
+They are cropped and written as two folders of n PNGs; both programs then compute the FID between the
+folders in a process of their own, start included. Without ``--weights`` Inception is random, which
+costs the same.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from discli.data.pictures import crop, decode
+from discli.data.sources import open_source
+from discli.metrics.inception import bare_inception
+
+OURS = "import sys, json, pathlib; from discli.eval_fid import eval_fid; a, b, w = map(pathlib.Path, sys.argv[1:]);"
+OURS += " eval_fid(a, b, weights=w, bootstrap=0, cache=False, device='cpu', as_json=True)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("--n", type=int, default=200)
+    parser.add_argument("--res", type=int, default=256)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--rounds", type=int, default=1)
+    flags = parser.parse_args()
+
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = write_folders(flags.pictures, flags.n, flags.res, Path(scratch))
+        weights = flags.weights or random_weights(Path(scratch) / "inception.pth")
+        for _ in range(flags.rounds):
+            compare(folders, weights, flags.n)
+
+
+def compare(folders: tuple[Path, Path], weights: Path, n: int) -> None:
+    first, second = map(str, folders)
+    theirs = ["-m", "torch_fidelity.fidelity", "--cpu", "--fid", "--json", "--silent", "--input1", first]
+    theirs += ["--input2", second, "--feature-extractor", "inception-v3-compat"]
+    theirs += ["--feature-extractor-weights-path", str(weights)]
+    seconds, fids = {}, {}
+    for name, arguments in (("torch-fidelity", theirs), ("discli", ["-c", OURS, first, second, str(weights)])):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+        seconds[name] = time.perf_counter() - started
+        if done.returncode:
+            sys.exit(f"{name} failed:\n{done.stderr}")
+        found = json.loads(done.stdout)
+        fids[name] = found["distance"] if "distance" in found else found["frechet_inception_distance"]
+    for name in seconds:
+        rate = 2 * n / seconds[name]
+        print(f"{name:15} {seconds[name]:7.1f} s  {rate:6.1f} pictures/s  FID {fids[name]:.6g}")
+    print(f"discli is {seconds['torch-fidelity'] / seconds['discli']:.2f} times as fast")
+
+
+def write_folders(source: Path, n: int, res: int, scratch: Path) -> tuple[Path, Path]:
+    pictures = open_source(source, "none")
+    if len(pictures) < 2 * n:
+        sys.exit(f"{source} holds {len(pictures)} pictures, fewer than 2 x {n}")
+    folders = (scratch / "a", scratch / "b")
+    for folder in folders:
+        folder.mkdir()
+    for index in range(2 * n):
+        pixels = crop(decode(pictures.read(index)), res, "adm")
+        Image.fromarray(pixels).save(folders[index % 2] / f"{index:06d}.png")
+    return folders
+
+
+def random_weights(path: Path) -> Path:
+    torch.manual_seed(0)
+    network = bare_inception()
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+    torch.save(network.state_dict(), path)
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""The same pictures are listed alike, whatever they come packed in."""
+
+import gzip
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+
+from discli.data.pictures import PictureError
+from discli.data.sources import open_source
+from discli.errors import DiscliError
+from tests.data.makers import class_files, write_folder, write_parquet, write_tar, write_zip
+
+FILES = class_files()
+CLASSES = ("ant", "bee")
+
+
+def packed(kind: str, tmp_path, files=FILES):
+    if kind == "folder":
+        return write_folder(tmp_path / "pictures", files)
+    if kind == "tar":
+        return write_tar(tmp_path / "pictures.tar", files)
+    return write_zip(tmp_path / "pictures.zip", files, zipfile.ZIP_DEFLATED if kind == "deflated" else zipfile.ZIP_STORED)
+
+
+def members_of(name: str) -> dict[str, bytes]:
+    return {path.split("/")[1]: data for path, data in FILES.items() if path.startswith(name)}
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "deflated", "tar"])
+def test_folder_zip_and_tar_list_the_same(kind, tmp_path):
+    backwards = dict(reversed(FILES.items()))
+    source = open_source(packed(kind, tmp_path, backwards))
+    assert source.names == list(FILES)
+    assert source.class_names == CLASSES
+    assert source.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert [source.read(i) for i in range(len(source))] == list(FILES.values())
+    assert source.sha256 == open_source(packed("folder", tmp_path)).sha256
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "deflated", "tar"])
+def test_readers_travel_to_other_processes(kind, tmp_path):
+    source = open_source(packed(kind, tmp_path))
+    source.read(0)
+    reader, locator = pickle.loads(pickle.dumps((source.reader, source.locators[4])))
+    assert reader.read(locator) == FILES["bee/1.png"]
+
+
+def test_many_open_tars_do_not_exhaust_file_handles(tmp_path):
+    for shard in range(40):
+        write_tar(tmp_path / f"{shard:05d}.tar", {f"{shard}.png": FILES["ant/0.png"], f"{shard}.cls": b"0"})
+    source = open_source(tmp_path)
+    assert all(source.read(i) == FILES["ant/0.png"] for i in [*range(40), *range(40)])
+    assert len(source.reader._files._open) <= 16
+
+
+def test_a_folder_around_everything_is_looked_through(tmp_path):
+    source = open_source(write_zip(tmp_path / "a.zip", {f"imagenet/train/{name}": data for name, data in FILES.items()}))
+    assert source.class_names == CLASSES
+    assert source.names[0] == "imagenet/train/ant/0.png"
+
+
+def test_classes_are_numbered_in_sorted_order(tmp_path):
+    files = {f"{wnid}/x.JPEG": FILES["ant/0.png"] for wnid in ("n02085620", "n01440764", "n13133613")}
+    source = open_source(write_folder(tmp_path / "in", files))
+    assert source.class_names == ("n01440764", "n02085620", "n13133613")
+    assert source.labels.tolist() == [0, 1, 2]
+
+
+def test_a_flat_folder_is_unlabelled(tmp_path):
+    source = open_source(write_folder(tmp_path / "flat", {"a.png": b"1", "b.JPG": b"2", "notes.txt": b"3"}))
+    assert source.labels is None
+    assert source.class_names == ()
+    assert source.names == ["a.png", "b.JPG"]
+
+
+def test_what_finder_and_its_like_leave_behind_is_no_picture(tmp_path):
+    litter = {"__MACOSX/ant/._0.png": b"x", "ant/._0.png": b"x", ".thumbs/0.png": b"x"}
+    assert open_source(write_zip(tmp_path / "a.zip", {**FILES, **litter})).names == list(FILES)
+
+
+def test_file_names_that_are_no_utf8_are_listed_and_read(tmp_path):
+    folder = write_folder(tmp_path / "odd", FILES)
+    (folder / "ant" / b"caf\xe9.png".decode("utf-8", "surrogateescape")).write_bytes(b"odd")
+    source = open_source(folder)
+    odd = next(name for name in source.names if "caf" in name)
+    assert odd.encode("utf-8")
+    assert source.read(source.names.index(odd)) == b"odd"
+
+
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
+    folder = write_folder(tmp_path / "real", FILES)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "cat").symlink_to(folder / "ant")
+    (tmp_path / "linked" / "dog").symlink_to(folder / "bee")
+    (folder / "ant" / "loop").symlink_to(tmp_path / "linked")
+    assert open_source(tmp_path / "linked").class_names == ("cat", "dog")
+
+
+def test_tars_inside_a_tar_are_classes(tmp_path):
+    inner = {f"{name}.tar": write_tar(tmp_path / "x.tar", members_of(name)).read_bytes() for name in CLASSES}
+    source = open_source(write_tar(tmp_path / "ILSVRC.tar", inner))
+    assert source.class_names == CLASSES
+    assert [source.read(i) for i in range(6)] == list(FILES.values())
+
+
+def test_a_folder_of_class_tars_is_classes(tmp_path):
+    for name in CLASSES:
+        write_tar(tmp_path / f"{name}.tar", members_of(name))
+    source = open_source(tmp_path)
+    assert source.class_names == CLASSES
+    assert [source.read(i) for i in range(6)] == list(FILES.values())
+
+
+@pytest.fixture
+def shards(tmp_path):
+    pictures = list(FILES.values())
+    for shard in range(3):
+        files = {}
+        for k in (2 * shard + 1, 2 * shard):
+            files |= {f"{k:04d}.png": pictures[k], f"{k:04d}.cls": str(k % 2).encode(), f"{k:04d}.txt": b"caption"}
+        write_tar(tmp_path / f"train-{shard:06d}.tar", files)
+    return tmp_path
+
+
+@pytest.mark.parametrize("pattern", [".", "train-{000000..000002}.tar", "train-*.tar"])
+def test_webdataset_shards_keep_their_order_and_labels(shards, pattern):
+    source = open_source(shards / pattern)
+    assert source.kind == "webdataset"
+    assert source.names[:3] == ["train-000000/0001.png", "train-000000/0000.png", "train-000001/0003.png"]
+    assert source.labels.tolist() == [1, 0, 1, 0, 1, 0]
+    assert source.class_names == ("0", "1")
+    pictures = list(FILES.values())
+    assert [source.read(i) for i in range(6)] == [pictures[k] for k in (1, 0, 3, 2, 5, 4)]
+
+
+def test_a_shard_missing_from_a_range_is_named(shards):
+    with pytest.raises(DiscliError, match=r"train-000003\.tar does not exist, but"):
+        open_source(shards / "train-{000000..000003}.tar")
+
+
+def test_shards_of_several_splits_are_not_mixed(shards):
+    write_tar(shards / "val-000000.tar", {"1.png": b"x", "1.cls": b"0"})
+    with pytest.raises(DiscliError, match="splits train, val") as refused:
+        open_source(shards)
+    assert "train*.tar" in refused.value.hint
+
+
+def test_shards_without_labels_are_not_taken_for_classes(tmp_path):
+    for shard in range(2):
+        write_tar(tmp_path / f"{shard:05d}.tar", {f"{k}.png": b"x" for k in range(3)})
+    assert open_source(tmp_path).class_names == ()
+
+
+def test_hugging_face_parquet_has_its_class_names(tmp_path):
+    pytest.importorskip("pyarrow")
+    names = list(FILES)
+    for shard in range(2):
+        some = {name: FILES[name] for name in names[3 * shard : 3 * shard + 3]}
+        write_parquet(tmp_path / f"train-0000{shard}-of-00002.parquet", some, [shard, 1 - shard, shard], ["ant", "bee"], 2)
+    source = open_source(tmp_path)
+    assert source.class_names == ("ant", "bee")
+    assert source.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert [source.read(i) for i in (5, 0, 1, 2, 3, 4)] == [list(FILES.values())[i] for i in (5, 0, 1, 2, 3, 4)]
+    assert pickle.loads(pickle.dumps(source.reader)).read(source.locators[3]) == FILES[names[3]]
+
+
+def test_parquet_without_an_image_column_says_what_it_has(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(DiscliError, match="no image column, only text"):
+        open_source(tmp_path / "a.parquet")
+
+
+def test_edm_dataset_json_gives_the_labels(tmp_path):
+    files = {f"00000/img{k}.png": data for k, data in enumerate(FILES.values())}
+    labels = {"labels": [[name, 4 - k % 2] for k, name in enumerate(files)]}
+    source = open_source(write_zip(tmp_path / "edm.zip", {**files, "dataset.json": json.dumps(labels).encode()}))
+    assert source.labels.tolist() == [4, 3, 4, 3, 4, 3]
+    assert len(source.class_names) == 5
+
+
+def test_labels_none_ignores_folders(tmp_path):
+    assert open_source(packed("zip", tmp_path), "none").labels is None
+
+
+def test_paths_that_lead_outside_are_left_out_and_named(tmp_path):
+    outside = {"../../evil.png": b"x", "/etc/evil.png": b"x", "C:\\evil.png": b"x", "ant\\..\\..\\evil.png": b"x"}
+    source = open_source(write_zip(tmp_path / "a.zip", {**FILES, **outside}))
+    assert source.names == list(FILES)
+    assert {name for name, _ in source.left_out} == set(outside)
+    assert all("outside" in why for _, why in source.left_out)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_of_duplicate_names_the_last_is_kept_and_the_others_are_named(tmp_path):
+    path = packed("zip", tmp_path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("ant/0.png", b"newer")
+    source = open_source(path)
+    assert source.names == list(FILES)
+    assert source.read(0) == b"newer"
+    assert [name for name, _ in source.left_out] == ["ant/0.png"]
+
+
+def test_an_archive_damaged_inside_loses_only_those_pictures(tmp_path):
+    path = packed("zip", tmp_path)
+    data = bytearray(path.read_bytes())
+    at = data.index(FILES["ant/1.png"])
+    data[at + 40] ^= 0xFF
+    path.write_bytes(data)
+    source = open_source(path)
+    assert source.read(0) == FILES["ant/0.png"]
+    with pytest.raises(PictureError, match="checksum"):
+        source.read(1)
+
+
+def test_a_zip_member_that_swells_beyond_its_size_is_refused(tmp_path):
+    path = write_zip(tmp_path / "a.zip", {"a.png": bytes(100_000)}, zipfile.ZIP_DEFLATED)
+    source = open_source(path)
+    offset, compressed, _, *rest = source.locators[0]
+    with pytest.raises(PictureError, match="cut short"):
+        source.reader.read((offset, compressed, 500, *rest))
+
+
+def test_an_encrypted_member_is_unreadable_not_fatal(tmp_path):
+    path = write_zip(tmp_path / "a.zip", FILES)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # the flag of the first directory entry
+    path.write_bytes(data)
+    source = open_source(path)
+    with pytest.raises(PictureError, match="not supported"):
+        source.read(0)
+    assert source.read(1) == FILES["ant/1.png"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: p / "absent", "does not exist"),
+        (lambda p: write_folder(p / "empty", {"notes.txt": b"x"}), "holds no pictures"),
+        (lambda p: write_zip(p / "empty.zip", {"notes.txt": b"x"}), "holds no pictures"),
+        (lambda p: write_folder(p, {"a.rar": b"x"}) / "a.rar", "no archive of pictures"),
+        (lambda p: write_folder(p, {"a.zip": b"no zip"}) / "a.zip", "no zip file"),
+        (lambda p: write_folder(p, {"a.tar": b"no tar" * 200}) / "a.tar", "plain tar"),
+        (lambda p: write_folder(p, {"a.tar.gz": gzip.compress(b"x" * 999)}) / "a.tar.gz", "plain tar"),
+        (lambda p: write_folder(p / "mixed", {"a.png": b"x", "ant/b.png": b"x"}), "1 pictures beside 1 folders"),
+        (lambda p: write_folder(p / "s", {"train/a/b.png": b"x", "val/a/b.png": b"x"}), "splits train, val"),
+    ],
+)
+def test_sources_that_cannot_be_used_say_what_to_do(make, message, tmp_path):
+    with pytest.raises(DiscliError, match=message) as refused:
+        open_source(make(tmp_path))
+    assert refused.value.hint
+
+
+def test_a_half_downloaded_tar_is_refused(tmp_path):
+    path = packed("tar", tmp_path)
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(DiscliError, match=r"pictures\.tar cannot be read"):
+        open_source(path)
+
+
+def test_the_hash_changes_with_names_sizes_and_labels(tmp_path):
+    hashes = {open_source(write_folder(tmp_path / "0", FILES)).sha256}
+    hashes.add(open_source(write_folder(tmp_path / "1", {**FILES, "ant/9.png": b"x"})).sha256)
+    hashes.add(open_source(write_folder(tmp_path / "2", {**FILES, "ant/0.png": b"x"})).sha256)
+    hashes.add(open_source(tmp_path / "0", "none").sha256)
+    assert len(hashes) == 4
+
+
+def test_real_archives(shared):
+    cifar = open_source(shared / "data" / "cifar10-train.zip")
+    assert len(cifar) == 50_000
+    assert cifar.class_names[:2] == ("airplane", "automobile")
+    assert np.bincount(cifar.labels).tolist() == [5000] * 10
+    imagenet = open_source(shared / "data" / "imagenet-sample.zip")
+    assert len(imagenet) == len(imagenet.class_names) == 400

@@ -1,0 +1,125 @@
+"""Recipes: what is accepted, what is refused, and how the refusal reads."""
+
+from pathlib import Path
+
+import pytest
+
+from discli.errors import DiscliError
+from discli.recipe import Recipe, load_recipe, shipped_recipes
+
+MINIMAL = """
+name = "mine"
+[model]
+preset = "dis-s"
+[data]
+resolution = 32
+[train]
+steps = 100
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_every_shipped_recipe_loads_by_name(name):
+    assert load_recipe(name).name == name
+
+
+def test_the_recipes_that_the_readme_names_are_shipped():
+    expected = {"quickstart", "cifar10-dis-s-2", "dis-h-2-512", *(f"dis-{size}-2" for size in "sbmlh")}
+    assert expected <= set(shipped_recipes())
+
+
+def test_a_preset_fills_depth_and_width_and_what_is_written_wins(recipe_file):
+    assert load_recipe(recipe_file).model.embed_dim == 368
+    deeper = load_recipe(recipe_file, ["model.depth=13"])
+    assert (deeper.model.embed_dim, deeper.model.depth) == (368, 13)
+
+
+def test_overrides_reach_any_field(recipe_file):
+    recipe = load_recipe(
+        recipe_file,
+        [
+            "train.batch_size=64",
+            "model.skip=add",
+            'train.lr_schedule={name="cosine",warmup_steps=5}',
+            "train.ema.decay=0.9",
+        ],
+    )
+    assert recipe.train.batch_size == 64
+    assert recipe.model.skip.name == "add"
+    assert recipe.train.lr_schedule.warmup_steps == 5
+    assert recipe.train.ema.decay == 0.9
+
+
+@pytest.mark.parametrize(
+    ("override", "names"),
+    [
+        ("model.depth=12", ["model.depth", "12", "odd"]),
+        ("model.patch_size=5", ["model.patch_size", "5", "32", "multiple"]),
+        ("model.skip=foo", ["model.skip", "'foo'", '"concat", "add", "none"']),
+        ("model.conditioning=foo", ["model.conditioning", '"token", "adaln"']),
+        ("model.embed_dim=33", ["model.embed_dim", "33", "even"]),
+        ('model.depth="25"', ["model.depth", "'25'", "integer"]),
+        ("train.batchsize=3", ["train.batchsize", "unknown key", "Did you mean batch_size?"]),
+        ("model.skip.x=3", ["model.skip.x", "unknown key"]),
+        ("train.lr=abc", ["train.lr", "'abc'", "number"]),
+        ("train.steps=0", ["train.steps", "0", "greater than 0"]),
+        ("sample.cfg_scale=2.0", ["sample.cfg_scale", "num_classes"]),
+        ("sample.steps=2000", ["sample.steps", "2000", "1000"]),
+        ("diffusion.objective=flow", ["sample.sampler", '"ddpm"', '"euler"']),
+        ("model.preset=dis-x", ["model.preset", "'dis-x'", '"dis-s"']),
+        ("train.lr", ["train.lr", "section.key=value"]),
+        ('name="../up"', ["name", "'../up'"]),
+    ],
+)
+def test_a_mistake_is_one_line_naming_file_key_found_and_allowed(recipe_file, override, names):
+    with pytest.raises(DiscliError) as caught:
+        load_recipe(recipe_file, [override])
+    line = str(caught.value)
+    assert "\n" not in line
+    assert all(name in line for name in names), line
+    if "=" in override:
+        assert str(recipe_file) in line
+
+
+def test_a_recipe_extends_another_and_replaces_choices_whole(recipe_file, tmp_path):
+    recipe_file.write_text(MINIMAL + 'ema = { name = "power", stds = [0.05] }\n')
+    child = tmp_path / "child.toml"
+    child.write_text('extends = "mine.toml"\nname = "child"\n[train]\nbatch_size = 8\nema = { name = "constant" }\n')
+    recipe = load_recipe(child)
+    assert (recipe.name, recipe.train.steps, recipe.train.batch_size) == ("child", 100, 8)
+    assert recipe.train.ema.name == "constant"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name = ", "not valid TOML"),
+        ('extends = "gone.toml"', "does not exist"),
+        ('extends = "mine.toml"', "extends itself"),
+        ("extends = 3", "extends"),
+        ("\x00\xff", "not valid TOML"),
+    ],
+)
+def test_broken_files_are_named(recipe_file, text, says):
+    recipe_file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(DiscliError, match=says) as caught:
+        load_recipe(recipe_file)
+    assert "mine.toml" in str(caught.value)
+
+
+def test_an_unknown_name_suggests_the_near_one():
+    with pytest.raises(DiscliError, match=r"Did you mean cifar10-dis-s-2\?"):
+        load_recipe("cifar-dis-s-2")
+
+
+def test_every_default_survives_a_round_trip_through_json(recipe_file):
+    recipe = load_recipe(recipe_file)
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe

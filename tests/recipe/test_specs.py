@@ -1,0 +1,38 @@
+"""Every choice a recipe offers has one implementation that takes exactly its settings."""
+
+import inspect
+from typing import Any, get_args
+
+import pytest
+
+from discli.diffusion.objective import OBJECTIVES
+from discli.diffusion.samplers import SAMPLERS
+from discli.model.conditioning import CONDITIONINGS
+from discli.model.skip import SKIPS
+from discli.recipe import diffusion, model, sample
+
+# What the noun passes to every sibling, beside the Spec's own settings.
+REGISTRIES: list[tuple[Any, dict[str, Any], set[str]]] = [
+    (model.Skip, SKIPS, {"embed_dim"}),
+    (model.Conditioning, CONDITIONINGS, {"embed_dim", "has_classes"}),
+    (sample.Sampler, SAMPLERS, {"schedule", "objective", "num_steps", "clip_denoised"}),
+]
+
+
+def _specs(union: Any) -> dict[str, Any]:
+    return {spec.model_fields["name"].default: spec for spec in get_args(get_args(union)[0])}
+
+
+@pytest.mark.parametrize(("union", "registry", "common"), REGISTRIES)
+def test_specs_and_implementations_match(union, registry, common):
+    specs = _specs(union)
+    assert specs.keys() == registry.keys()
+    for name, spec in specs.items():
+        settings = set(spec.model_fields) - {"name"}
+        assert set(inspect.signature(registry[name]).parameters) == settings | common
+
+
+def test_every_objective_has_its_three_functions():
+    assert _specs(diffusion.Objective).keys() == OBJECTIVES.keys()
+    for objective in OBJECTIVES.values():
+        assert all(callable(getattr(objective, name)) for name in ("target", "read", "weight_of_x0_error"))

@@ -1,0 +1,75 @@
+"""Checkpoints: whole or not there, damage noticed, a full disk survived."""
+
+import resource
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from discli.training.checkpoint import find_damage, newest_checkpoint, prune, read_state, read_tensors, write_checkpoint
+
+
+def _write(run, step, value=0.0):
+    files = {"model": {"w": torch.full((100,), value)}, "ema": {"w": torch.full((100,), -value)}}
+    return write_checkpoint(run, step, files, {"note": "x"}, {"recipe": "{}"})
+
+
+def test_what_was_written_is_read_back(tmp_path):
+    folder = _write(tmp_path, 7, 1.5)
+    assert newest_checkpoint(tmp_path) == folder
+    assert read_state(folder)["step"] == 7
+    assert read_state(folder)["note"] == "x"
+    assert torch.equal(read_tensors(folder, "ema")["w"], torch.full((100,), -1.5))
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "state", "state-type"])
+def test_a_damaged_newest_is_named_and_the_one_before_used(tmp_path, capsys, damage):
+    older, newest = _write(tmp_path, 1), _write(tmp_path, 2)
+    file = newest / "ema.safetensors"
+    content = bytearray(file.read_bytes())
+    if damage == "truncate":
+        file.write_bytes(content[:-10])
+    elif damage == "flip":
+        content[-1] ^= 1
+        file.write_bytes(content)
+    elif damage == "remove":
+        file.unlink()
+    else:
+        (newest / "state.json").write_text('{"format": 1, ' if damage == "state" else '[1, "two"]')
+    assert find_damage(newest) is not None
+    assert newest_checkpoint(tmp_path) == older
+    assert str(newest.name) in capsys.readouterr().err.replace("\n", "")
+
+
+def test_pruning_keeps_the_last_and_every_multiple(tmp_path):
+    for step in range(10, 80, 10):
+        _write(tmp_path, step)
+    (tmp_path / "checkpoints" / ".writing-00000090").mkdir()
+    prune(tmp_path, keep_last=2, keep_every=30)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["00000030", "00000060", "00000070"]
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_and_says_what_is_needed(tmp_path):
+    """A file size limit makes the write fail half-way, as a full disk does."""
+    older = _write(tmp_path, 1)
+    code = textwrap.dedent(f"""
+        import resource, signal, sys
+        from pathlib import Path
+        import torch
+        from discli.errors import DiscliError
+        from discli.training.checkpoint import write_checkpoint
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+        try:
+            write_checkpoint(Path({str(tmp_path)!r}), 2, {{"model": {{"w": torch.zeros(1_000_000)}}}}, {{}}, {{}})
+        except DiscliError as error:
+            print(error)
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "it needs 4 MB" in done.stdout
+    assert "untouched" in done.stdout
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == [older.name]
+    assert newest_checkpoint(tmp_path) == older
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1_000_000
