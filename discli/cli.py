@@ -1,6 +1,7 @@
 """Flags and help of every command. Imports typer and nothing heavy: ``discli --help`` must not wait for torch."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,38 @@ app = typer.Typer(
 
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any recipe field.")]
 Device = Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu. Default: a GPU where there is one.")]
+
+
+class Codec(StrEnum):
+    rgb = "rgb"
+    vae = "vae"
+
+
+class Crop(StrEnum):
+    adm = "adm"
+    resize = "resize"
+    celeba = "celeba"
+
+
+class Small(StrEnum):
+    upscale = "upscale"
+    skip = "skip"
+
+
+class Moments(StrEnum):
+    float16 = "float16"
+    float32 = "float32"
+
+
+class Features(StrEnum):
+    inception = "inception"
+    random = "random"
+
+
+class Convention(StrEnum):
+    torch_fidelity = "torch-fidelity"
+    adm = "adm"
+    clean_fid = "clean-fid"
 
 
 def _show_version(wanted: bool) -> None:
@@ -46,6 +79,58 @@ def quickstart(
     from discli.quickstart import quickstart as run
 
     run(out)
+
+
+@app.command(epilog="Example: discli encode imagenet/ --res 256 --out imagenet-256.h5")
+def encode(
+    source: Annotated[
+        Path | None, typer.Argument(help="Pictures: a folder (a sub-folder a class, or flat), zip, tar, tars, parquet.")
+    ] = None,
+    res: Annotated[int | None, typer.Option("--res", min=1, help="Side of the square crop in pixels.")] = None,
+    codec: Annotated[Codec | None, typer.Option(help="Default: rgb up to 64 px, vae above.")] = None,
+    vae: Annotated[
+        str | None, typer.Option(help="Hub id or folder of an autoencoder. Default: stabilityai/sd-vae-ft-ema.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The HDF5 file. Default: named after the source.")] = None,
+    crop: Annotated[Crop, typer.Option(help="adm: ADM's centre crop.")] = Crop.adm,
+    labels: Annotated[Path | None, typer.Option(help="csv or json of labels for flat folders.")] = None,
+    flip: Annotated[
+        bool | None, typer.Option("--flip/--no-flip", help="Store mirrored latents too. Default: for vae.")
+    ] = None,
+    small: Annotated[Small, typer.Option(help="Pictures smaller than the crop.")] = Small.upscale,
+    moments: Annotated[Moments, typer.Option(help="Number format of latents.")] = Moments.float16,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Write part I (0 to N-1) of N.")] = None,
+    merge: Annotated[Path | None, typer.Option(metavar="OUT.h5", help="Join finished parts, and nothing else.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes. Default: by the cores.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures at once through the autoencoder.")] = None,
+    device: Device = None,
+) -> None:
+    """Pictures to one data file for training. Interrupted, the same command goes on where it was."""
+    from discli.encode import encode as run
+    from discli.encode import merge as merge_parts
+
+    if merge is not None:
+        typer.echo(merge_parts(merge))
+        return
+    if source is None or res is None:
+        raise DiscliError("encode needs SOURCE and --res.", "Example: discli encode imagenet/ --res 256")
+    written = run(
+        source,
+        res,
+        codec=codec.value if codec else None,
+        vae=vae,
+        out=out,
+        crop=crop.value,
+        labels=labels,
+        flip=flip,
+        small=small.value,
+        moments=moments.value,
+        shard=_parse_shard(shard),
+        workers=workers,
+        batch_size=batch_size,
+        device=device,
+    )
+    typer.echo(written)
 
 
 @app.command(epilog="Example: discli train cifar10-dis-s-2 --data cifar.h5 --set train.batch_size=64")
@@ -115,6 +200,103 @@ def sample(
             device=device,
         )
     )
+
+
+@app.command("eval-fid", epilog="Example: discli eval-fid samples/ --ref cifar10.h5 --card score.html")
+def eval_fid(
+    samples: Annotated[
+        Path | None, typer.Argument(help="A folder of discli sample, any folder, zip or tar of pictures, .npz or .h5.")
+    ] = None,
+    ref: Annotated[
+        Path | None, typer.Option(help="FILE.h5, folder, zip or STATS.npz. Default: what the run was trained on.")
+    ] = None,
+    features: Annotated[Features, typer.Option(help="random needs no download, and is not FID.")] = Features.inception,
+    weights: Annotated[
+        Path | None, typer.Option(help="Inception's weights. Default: DISCLI_INCEPTION_WEIGHTS, or a download.")
+    ] = None,
+    convention: Annotated[
+        Convention, typer.Option(help="Whose resizing, quantisation and Inception.")
+    ] = Convention.torch_fidelity,
+    metrics: Annotated[str, typer.Option(help="fid, sfid, is, kid, prc with commas, or all.")] = "fid",
+    n: Annotated[int | None, typer.Option("-n", "--n", min=2, help="Score this many. Default: all.")] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="A score for each class too.")] = False,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamplings for the interval; 0: none.")] = 50,
+    card: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a score card.")] = None,
+    make_ref: Annotated[
+        Path | None, typer.Option(metavar="SOURCE", help="Only write a reference's statistics, to --out.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="REF.npz", help="Where --make-ref writes.")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="A.json B.json", help="Say why two scores differ.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at once through the network.")] = 64,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep reference statistics, by content.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")] = False,
+    device: Device = None,
+) -> None:
+    """Score samples: FID and its relatives, with everything that makes the number comparable."""
+    if compare is not None:
+        from discli.report.compare_scores import compare_files
+
+        typer.echo("\n".join(compare_files(*compare)))
+        return
+
+    from discli.eval_fid import eval_fid as run
+    from discli.eval_fid import make_ref as write_reference
+
+    if make_ref is not None:
+        if out is None:
+            raise DiscliError("--make-ref needs --out.", "Example: discli eval-fid --make-ref cifar10.h5 --out ref.npz")
+        write_reference(
+            make_ref,
+            out,
+            features=features.value,
+            weights=weights,
+            convention=convention.value,
+            batch_size=batch_size,
+            device=device,
+        )
+    elif samples is None:
+        raise DiscliError("eval-fid needs SAMPLES.", "Example: discli eval-fid samples/")
+    else:
+        run(
+            samples,
+            ref,
+            features=features.value,
+            weights=weights,
+            convention=convention.value,
+            metrics=[part.strip() for part in metrics.split(",")],
+            n=n,
+            per_class=per_class,
+            bootstrap=bootstrap,
+            card=card,
+            batch_size=batch_size,
+            cache=cache,
+            as_json=as_json,
+            device=device,
+        )
+
+
+@app.command(epilog="Example: discli export --from-authors ckpt.pt --out runs/theirs")
+def export(
+    from_authors: Annotated[
+        Path, typer.Option(metavar="CKPT.pt", help="A checkpoint of the DiS authors' code; loaded without unpickling code.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="The new run's folder. Default: runs/NAME.")] = None,
+) -> None:
+    """Turn a checkpoint of the DiS authors' code into a run that discli samples from."""
+    from discli.export import export_from_authors
+
+    typer.echo(export_from_authors(from_authors, out))
+
+
+def _parse_shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise DiscliError(f"--shard {text}: not a part.", "Give I/N with I from 0 to N-1, such as 0/8.")
+    return int(index), int(count)
 
 
 def main() -> None:

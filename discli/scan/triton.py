@@ -112,10 +112,11 @@ def _forward(
     from discli.scan import triton_kernels as kernels
 
     x, z = _unit_stride(x), _unit_stride(z)
+    conv_weight, conv_bias, dt_bias, A, D = (t.contiguous() for t in (conv_weight, conv_bias, dt_bias, A, D))
     B, L, E = x.shape
     N = A.shape[2]
     state = _triton_dtype(A.dtype)
-    y, y_sum, conv = torch.empty_like(x), torch.empty_like(x), x.new_empty(2, B, L, E)
+    y, y_sum, conv = x.new_empty(B, L, E), x.new_empty(B, L, E), x.new_empty(2, B, L, E)
     states = A.new_empty(_states_shape(x, A) if needs_grad else 0)
     with torch.autocast(x.device.type, enabled=False), _on(x.device):
         kernels.conv_silu[(B * _cdiv(L, 16) * _cdiv(E, 64),)](
@@ -168,6 +169,7 @@ def _backward(
     from discli.scan.triton_kernels import CHUNK
 
     x, z, dout = _unit_stride(x), _unit_stride(z), dout.contiguous()
+    conv_weight, conv_bias, dt_bias, A, D = (t.contiguous() for t in (conv_weight, conv_bias, dt_bias, A, D))
     B, L, E = x.shape
     N = A.shape[2]
     K = conv_weight.shape[1]

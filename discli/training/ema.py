@@ -91,7 +91,7 @@ def _overlap(a: tuple[int, float], b: tuple[int, float]) -> float:
     (t_a, std_a), (t_b, std_b) = a, b
     g_a, g_b = gamma_of(std_a), gamma_of(std_b)
     # In powers of ratios, because t^gamma itself overflows.
-    ratio = (min(t_a, t_b) / t_a) ** g_a * (min(t_a, t_b) / t_b) ** g_b
+    ratio: float = (min(t_a, t_b) / t_a) ** g_a * (min(t_a, t_b) / t_b) ** g_b
     return (g_a + 1) * (g_b + 1) / (g_a + g_b + 1) * ratio / max(t_a, t_b)
 
 

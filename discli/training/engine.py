@@ -115,14 +115,30 @@ def full(tensor: Tensor) -> Tensor:
     return whole() if whole is not None else tensor
 
 
-def copy_into(target: Tensor, whole: Tensor) -> None:
-    """Fill a tensor, sharded or not, from the whole of it."""
-    if hasattr(target, "device_mesh"):
-        from torch.distributed.tensor import DTensor, distribute_tensor
+def whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`full` of each."""
+    return {name: full(tensor.detach()) for name, tensor in tensors.items()}
 
-        assert isinstance(target, DTensor)
-        whole = distribute_tensor(whole.to(target.device), target.device_mesh, target.placements)
-    target.copy_(whole)
+
+@torch.no_grad()
+def fill(targets: dict[str, Any], source: dict[str, Tensor]) -> None:
+    """Copy whole tensors into those of the same names, sharded or not."""
+    for name, target in targets.items():
+        target.detach().copy_(_as_sharded(source[name], target))
+
+
+def like(parameter: Tensor, source: Tensor) -> Tensor:
+    """A new tensor with the place, and the sharding, of ``parameter`` and the values of ``source``."""
+    return torch.empty_like(parameter, requires_grad=False).copy_(_as_sharded(source, parameter))
+
+
+def _as_sharded(source: Tensor, target: Tensor) -> Tensor:
+    if not hasattr(target, "device_mesh"):
+        return source
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(target, DTensor)
+    return distribute_tensor(source.to(target.device), target.device_mesh, target.placements)
 
 
 def adopt_slurm(environment: Any) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from discli.recipe.train import LrSchedule, TrainSpec
+from discli.training.engine import like
 
 
 def build_optimizer(model: nn.Module, spec: TrainSpec) -> torch.optim.AdamW:
@@ -22,6 +23,24 @@ def build_optimizer(model: nn.Module, spec: TrainSpec) -> torch.optim.AdamW:
     ]
     on_cuda = decayed[0].device.type == "cuda"
     return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=on_cuda or None)
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """``exp_avg.<parameter>``, ``exp_avg_sq.<parameter>`` and ``step.<parameter>``."""
+    return {
+        f"{kind}.{name}": value
+        for name, parameter in model.named_parameters()
+        for kind, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        optimizer.state[parameter] = {
+            "step": saved[f"step.{name}"],
+            "exp_avg": like(parameter, saved[f"exp_avg.{name}"]),
+            "exp_avg_sq": like(parameter, saved[f"exp_avg_sq.{name}"]),
+        }
 
 
 def lr_at(schedule: LrSchedule, base: float, step: int, total: int) -> float:

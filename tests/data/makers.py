@@ -27,9 +27,7 @@ def saved(picture: np.ndarray | Image.Image, kind: str = "PNG", **options: objec
 
 def class_files(classes: tuple[str, ...] = ("ant", "bee"), each: int = 3) -> dict[str, bytes]:
     """ant/0.png, ... as name -> bytes, in sorted order."""
-    return {
-        f"{name}/{k}.png": saved(pixels(10 * place + k)) for place, name in enumerate(classes) for k in range(each)
-    }
+    return {f"{name}/{k}.png": saved(pixels(10 * place + k)) for place, name in enumerate(classes) for k in range(each)}
 
 
 def write_folder(root: Path, files: Mapping[str, bytes]) -> Path:

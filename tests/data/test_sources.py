@@ -22,7 +22,9 @@ def packed(kind: str, tmp_path, files=FILES):
         return write_folder(tmp_path / "pictures", files)
     if kind == "tar":
         return write_tar(tmp_path / "pictures.tar", files)
-    return write_zip(tmp_path / "pictures.zip", files, zipfile.ZIP_DEFLATED if kind == "deflated" else zipfile.ZIP_STORED)
+    return write_zip(
+        tmp_path / "pictures.zip", files, zipfile.ZIP_DEFLATED if kind == "deflated" else zipfile.ZIP_STORED
+    )
 
 
 def members_of(name: str) -> dict[str, bytes]:
@@ -57,7 +59,9 @@ def test_many_open_tars_do_not_exhaust_file_handles(tmp_path):
 
 
 def test_a_folder_around_everything_is_looked_through(tmp_path):
-    source = open_source(write_zip(tmp_path / "a.zip", {f"imagenet/train/{name}": data for name, data in FILES.items()}))
+    source = open_source(
+        write_zip(tmp_path / "a.zip", {f"imagenet/train/{name}": data for name, data in FILES.items()})
+    )
     assert source.class_names == CLASSES
     assert source.names[0] == "imagenet/train/ant/0.png"
 
@@ -159,7 +163,9 @@ def test_hugging_face_parquet_has_its_class_names(tmp_path):
     names = list(FILES)
     for shard in range(2):
         some = {name: FILES[name] for name in names[3 * shard : 3 * shard + 3]}
-        write_parquet(tmp_path / f"train-0000{shard}-of-00002.parquet", some, [shard, 1 - shard, shard], ["ant", "bee"], 2)
+        write_parquet(
+            tmp_path / f"train-0000{shard}-of-00002.parquet", some, [shard, 1 - shard, shard], ["ant", "bee"], 2
+        )
     source = open_source(tmp_path)
     assert source.class_names == ("ant", "bee")
     assert source.labels.tolist() == [0, 1, 0, 1, 0, 1]

@@ -83,6 +83,12 @@ def test_strided_inputs_match_float64(device):
     assert_matches_reference(backend.bidirectional_scan, random_inputs(2, 9, 6, contiguous=False, device=device), 1e-5)
 
 
+def test_time_major_inputs_match_float64(device):
+    inputs = random_inputs(2, 9, 6, device=device)
+    x, z = (t.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_() for t in inputs[:2])
+    assert_matches_reference(backend.bidirectional_scan, inputs._replace(x=x, z=z), 1e-5)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 5e-2), (torch.float16, 8e-3)])
 def test_half_precision_with_float32_parameters(device, dtype, tolerance):
     inputs = random_inputs(2, 17, 8, dtype=dtype, param_dtype=torch.float32, device=device)
