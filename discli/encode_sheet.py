@@ -51,5 +51,3 @@ def _sources(store: Store, chosen: "np.typing.NDArray[np.int64]") -> torch.Tenso
         return None
     pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
     return torch.nn.functional.pad(pixels, (0, 0, 0, _GAP), value=255)
-
-

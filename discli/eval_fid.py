@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from discli import __version__
-from discli.console import format_bytes, stderr
+from discli.console import format_bytes, progress, stderr
 from discli.errors import DiscliError
 from discli.eval_pictures import PictureSet, choose, open_pictures, read_manifest, sha256_of
 from discli.eval_reference import (
@@ -30,8 +30,10 @@ from discli.eval_reference import (
 )
 from discli.metrics import (
     METRICS,
+    SIZES,
     SMALLEST_N,
     BlockMoments,
+    DinoV2,
     Extractor,
     Gaussian,
     Inception,
@@ -102,15 +104,15 @@ def eval_fid(
     scan(pictures, indices, extractor, ours.meters(), batch_size, "samples")
     theirs = _theirs(reference, extractor, wanted, ours, batch_size, cache)
 
-    scores = _scores(wanted, features, ours, theirs)
+    scores = _scores(wanted, extractor.name, ours, theirs)
     gaussian = theirs.gaussians["features"]
-    effect = effect_of_n(ours.blocks, gaussian, bootstrap) if ours.blocks is not None else None
+    effect = _effect_of_n(ours.blocks, gaussian, bootstrap) if ours.blocks is not None else None
     result: Result = {
         "discli_version": __version__,
-        "features": features,
-        "distance": scores.get(score_name("fid", features)),
+        "features": extractor.name,
+        "distance": scores.get(score_name("fid", extractor.name)),
         "scores": scores,
-        "effect_of_n": None if effect is None else {"n": len(indices), **vars(effect)},
+        "effect_of_n": effect,
         "per_class": _per_class(ours, theirs, pictures, reference) if per_class else None,
         "convention": None,
         "weights_sha256": extractor.weights_sha256,
@@ -156,21 +158,25 @@ def load_extractor(features: str, weights: Path | None, convention: str, device:
     chosen = find_convention(convention)
     if features == "random":
         return RandomFeatures(device)
+    if features == "dinov2":
+        return DinoV2(weights, chosen, device)
     if features != "inception":
-        raise DiscliError(f"--features {features}: no such features.", "Choose inception or random.")
+        raise DiscliError(f"--features {features}: no such features.", "Choose inception, dinov2 or random.")
     return Inception(weights, chosen, device)
 
 
 def choose_metrics(metrics: Sequence[str], features: str) -> list[str]:
-    """Checked names, in the order of METRICS; random features have no logits and no spatial layer."""
-    possible = [name for name, feature in METRICS.items() if features != "random" or feature == "features"]
+    """Checked names, in the order of METRICS; other features than Inception's have no logits and no spatial layer."""
+    possible = [name for name, feature in METRICS.items() if features == "inception" or feature == "features"]
     if "all" in metrics:
         return possible
     for name in metrics:
         if name not in METRICS:
             raise DiscliError(f"--metrics {name}: no such metric.", f"Choose from {', '.join(METRICS)}, or all.")
         if name not in possible:
-            raise DiscliError(f"--metrics {name} needs Inception.", f"With --features random: {', '.join(possible)}.")
+            raise DiscliError(
+                f"--metrics {name} needs Inception.", f"With --features {features}: {', '.join(possible)}."
+            )
     return [name for name in possible if name in metrics]
 
 
@@ -268,6 +274,12 @@ def _scores(wanted: Sequence[str], features: str, ours: _Ours, theirs: _Theirs) 
             precision, recall = precision_recall(mine, other)
             found |= {score_name("precision", features): precision, score_name("recall", features): recall}
     return found
+
+
+def _effect_of_n(blocks: BlockMoments, reference: Gaussian, replicates: int) -> dict[str, Any]:
+    with progress("interval", SIZES + replicates, "distances") as ticker:
+        effect = effect_of_n(blocks, reference, replicates, each=ticker.advance)
+    return {"n": blocks.gaussian().n, **vars(effect)}
 
 
 def _per_class(ours: _Ours, theirs: _Theirs, pictures: PictureSet, reference: Reference) -> list[dict[str, Any]]:

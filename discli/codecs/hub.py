@@ -51,11 +51,10 @@ def _cached(repo: str) -> Path | None:
 
 
 def _download(repo: str) -> Path:
-    import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors, file_exists, hf_hub_download
 
-    if huggingface_hub.constants.HF_HUB_OFFLINE or not _hub_answers():
-        why = "HF_HUB_OFFLINE is set" if huggingface_hub.constants.HF_HUB_OFFLINE else "the hub cannot be reached"
+    if constants.HF_HUB_OFFLINE or not _hub_answers():
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
         here = repo.split("/")[-1]
         raise DiscliError(
             f"{repo} is not in the local cache, and {why}.",
@@ -65,9 +64,9 @@ def _download(repo: str) -> Path:
     try:
         for sub in _SUBFOLDERS:
             for weights in WEIGHTS:
-                if huggingface_hub.file_exists(repo, sub + weights):
-                    huggingface_hub.hf_hub_download(repo, sub + weights)
-                    return Path(huggingface_hub.hf_hub_download(repo, sub + CONFIG)).parent
+                if file_exists(repo, sub + weights):
+                    hf_hub_download(repo, sub + weights)
+                    return Path(hf_hub_download(repo, sub + CONFIG)).parent
     except errors.GatedRepoError:
         raise DiscliError(f"{repo} is gated.", f"Accept its terms at hf.co/{repo}, then: hf auth login") from None
     except errors.RepositoryNotFoundError:
@@ -79,10 +78,10 @@ def _download(repo: str) -> Path:
 
 
 def _hub_answers() -> bool:
-    import huggingface_hub
+    from huggingface_hub import constants, get_session
 
     try:
-        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=_SECONDS_TO_ANSWER)
+        get_session().head(constants.ENDPOINT, timeout=_SECONDS_TO_ANSWER)
     except Exception:  # requests' errors in one version of the client, httpx's in another
         return False
     return True

@@ -43,9 +43,8 @@ class VaeCodec:
         self.device = device
         self.slice_size = slice_size or _SLICE.get(device.type, 1)
         sha256 = _sha256(self._vae)  # before the weights move
-        self._vae = self._vae.to(device)
-        if device.type == "cuda":
-            self._vae = self._vae.to(memory_format=torch.channels_last)
+        self._layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        self._vae = self._vae.to(device, memory_format=self._layout)
         latent = self._moments(torch.zeros(1, 3, _PROBE, _PROBE, device=device))
         self.identity: CodecIdentity = VaeIdentity(
             vae=str(Path(vae).resolve()) if Path(vae).is_dir() else vae,
@@ -100,7 +99,8 @@ class VaeCodec:
         for slice_ in torch.split(batch, self.slice_size):
             missing = self.slice_size - len(slice_)
             full = torch.cat([slice_, slice_.new_zeros(missing, *slice_.shape[1:])]) if missing else slice_
-            done.append(function(full)[: len(slice_)])
+            # Convolutions pick their algorithm, and so their last bits, by memory layout too.
+            done.append(function(full.contiguous(memory_format=self._layout))[: len(slice_)])
         return torch.cat(done)
 
 

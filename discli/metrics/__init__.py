@@ -1,7 +1,8 @@
 """Scores of picture sets. Takes any iterable of uint8 batches (B, 3, H, W); knows nothing of data or models."""
 
 from discli.metrics.convention import CONVENTIONS, Convention, find_convention
-from discli.metrics.effect_of_n import SMALLEST_N, BlockMoments, EffectOfN, effect_of_n
+from discli.metrics.dinov2 import DinoV2
+from discli.metrics.effect_of_n import SIZES, SMALLEST_N, BlockMoments, EffectOfN, effect_of_n
 from discli.metrics.frechet import frechet_distance
 from discli.metrics.inception import Inception
 from discli.metrics.inception_score import InceptionScore
@@ -19,9 +20,11 @@ __all__ = [
     "METRICS",
     "NEIGHBOURS",
     "RANDOM_FD",
+    "SIZES",
     "SMALLEST_N",
     "BlockMoments",
     "Convention",
+    "DinoV2",
     "EffectOfN",
     "Extractor",
     "Gaussian",

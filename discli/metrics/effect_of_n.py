@@ -1,8 +1,10 @@
 """How much of a Frechet distance is the number of samples: extrapolation to infinity, and its spread."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from discli.metrics.frechet import FrechetTo, square_root_factor
@@ -10,7 +12,9 @@ from discli.metrics.moments import Gaussian, Moments
 
 BLOCKS = 20
 SMALLEST_N = 2 * BLOCKS
-_SMALLEST_SHARE = 5  # of the blocks: sizes from n/4 to n
+SIZES = 16  # from a quarter of the blocks to all of them
+
+_Blocks = npt.NDArray[np.int64] | range
 
 
 class BlockMoments:
@@ -30,7 +34,7 @@ class BlockMoments:
         for index in set(block_of.tolist()):
             self.blocks[index].update(rows_BD[block_of == index])
 
-    def merged(self, chosen: "np.ndarray[tuple[int], np.dtype[np.int64]] | range") -> Gaussian:
+    def merged(self, chosen: _Blocks) -> Gaussian:
         """Statistics of the chosen blocks together; a block chosen twice counts twice."""
         together = Moments(self.blocks[0].mean.shape[0], self.feature)
         for index in chosen:
@@ -54,7 +58,12 @@ class EffectOfN:
 
 
 def effect_of_n(
-    samples: BlockMoments, reference: Gaussian, replicates: int = 50, level: float = 0.95, seed: int = 0
+    samples: BlockMoments,
+    reference: Gaussian,
+    replicates: int = 50,
+    level: float = 0.95,
+    seed: int = 0,
+    each: Callable[[], None] = lambda: None,
 ) -> EffectOfN:
     """FID-infinity (arXiv:1911.07023, section 3) and a bootstrap interval of the distance at n.
 
@@ -64,25 +73,26 @@ def effect_of_n(
 
     The interval resamples whole blocks with replacement. A resample holds fewer distinct samples and
     so scores too high on average; the spread of the replicates is therefore centred on the distance.
+
+    ``each`` is called after every distance, ``SIZES + replicates`` times; at D = 2048 each takes a second or two.
     """
     rng = np.random.default_rng(seed)
     everything = samples.gaussian()
     span = torch.linalg.qr(square_root_factor(everything.covariance)).Q if everything.singular else None
     to_reference = FrechetTo(reference, within=span)
-    distance = to_reference.distance(everything)
 
-    inverse_n, distances = [], []
-    for count in range(_SMALLEST_SHARE, BLOCKS):
-        subset = samples.merged(rng.permutation(BLOCKS)[:count])
-        assert subset.n is not None
-        inverse_n.append(1.0 / subset.n)
-        distances.append(to_reference.distance(subset))
-    assert everything.n is not None
-    _slope, infinity = np.polyfit([*inverse_n, 1.0 / everything.n], [*distances, distance], 1)
+    def distance_of(chosen: _Blocks) -> tuple[int, float]:
+        some = samples.merged(chosen)
+        each()
+        assert some.n is not None
+        return some.n, to_reference.distance(some)
 
-    resampled = np.array(
-        [to_reference.distance(samples.merged(rng.integers(BLOCKS, size=BLOCKS))) for _ in range(replicates)]
-    )
+    sizes = range(BLOCKS - SIZES + 1, BLOCKS + 1)
+    by_size = [distance_of(rng.permutation(BLOCKS)[:count]) for count in sizes]
+    distance = by_size[-1][1]
+    _slope, infinity = np.polyfit([1 / n for n, _ in by_size], [d for _, d in by_size], 1)
+
+    resampled = np.array([distance_of(rng.integers(BLOCKS, size=BLOCKS))[1] for _ in range(replicates)])
     spread = np.quantile(resampled - resampled.mean(), [(1 - level) / 2, (1 + level) / 2])
     return EffectOfN(
         distance, float(infinity), distance + float(spread[0]), distance + float(spread[1]), level, replicates

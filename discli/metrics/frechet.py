@@ -36,8 +36,8 @@ class FrechetTo:
     def distance(self, other: Gaussian) -> float:
         # With S_r = R R^T, the product S_r S has the non-zero eigenvalues of the symmetric,
         # positive semidefinite R^T S R: no complex numbers, no iteration that may diverge.
+        inner = self._root.T @ other.covariance @ self._root
         with _one_thread():
-            inner = self._root.T @ other.covariance @ self._root
             eigenvalues = torch.linalg.eigvalsh((inner + inner.T) / 2)
         trace_root = eigenvalues.clamp(min=0).sqrt().sum()
         gap = self._reference.mean - other.mean

@@ -69,9 +69,7 @@ def _(x: Tensor, z: Tensor, params: list[Tensor]) -> tuple[Tensor, Tensor, Tenso
 
 
 @_scan_backward.register_fake
-def _(
-    dy: Tensor, x: Tensor, z: Tensor, params: list[Tensor], projected: Tensor, saved: Tensor
-) -> list[Tensor]:
+def _(dy: Tensor, x: Tensor, z: Tensor, params: list[Tensor], projected: Tensor, saved: Tensor) -> list[Tensor]:
     return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, z, *params)]
 
 
@@ -84,6 +82,7 @@ def _keep(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, list[Tensor]], output:
     x, z, params = inputs
     _, projected, saved = output
     ctx.save_for_backward(x, z, *params, projected, saved)
+    ctx.set_materialize_grads(False)  # or autograd would make zeros as large as all that is kept
 
 
 def _backward(ctx: FunctionCtx, dy: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:

@@ -6,7 +6,7 @@ recomputes 32 steps' states and decays of two states n, walks back over them, an
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
 from discli.scan.cpu_forward import TILE, TILES, convolution, load_states, step_sizes
-from discli.scan.cpu_job import CHUNK, GROUP, HALF
+from discli.scan.cpu_job import CHUNK, GROUP, SPAN
 from discli.scan.cpu_lanes import FLOAT, LANES, VECTOR, add_total, fma, jit, load, load_broadcast, splat, store
 from discli.scan.cpu_math import exp2_nonpositive, sigmoid, softplus_and_slope
 from discli.scan.cpu_matmul import matmul
@@ -15,10 +15,10 @@ _LN_2 = 0.6931471805599453
 _PAIR = 2 * VECTOR  # two states of one vector of channels
 _ROW = GROUP * VECTOR  # a row of channels in those tiles that matmul reads
 
-# A task's scratch memory: tiles of a chunk, buffers of half a chunk, then two sets of states.
+# A task's scratch memory: tiles of a chunk, buffers of a span, then the state before each span.
 _DELTA, _SOURCE, _DY, _Y, _DSOURCE, _DDELTA, _SLOPE = range(0, 7 * TILES, TILES)
-_BEFORE, _DECAYS, _DB, _DC = range(7 * TILES, 7 * TILES + 4 * HALF * _PAIR, HALF * _PAIR)
-_STATE = 7 * TILES + 4 * HALF * _PAIR
+_BEFORE, _DECAYS, _DB, _DC = range(7 * TILES, 7 * TILES + 4 * SPAN * _PAIR, SPAN * _PAIR)
+_STATE = 7 * TILES + 4 * SPAN * _PAIR
 
 
 @jit
@@ -28,23 +28,24 @@ def zero(where, count):
 
 
 @jit
-def advance(delta, source, B_rows, row_stride, rate, state, states, rows):
-    """The recurrence alone, over the first half of a chunk: no output."""
+def advance(tile, B_rows, row_stride, rate, before, after, states, rows):
+    """The recurrence alone: from the states ``before`` to those ``rows`` steps later."""
     for n in range(0, states, 2):
-        rate0, rate1 = load(rate + n * VECTOR), load(rate + (n + 1) * VECTOR)
-        h0, h1 = load(state + n * VECTOR), load(state + (n + 1) * VECTOR)
+        here0, here1 = n * VECTOR, (n + 1) * VECTOR
+        rate0, rate1 = load(rate + here0), load(rate + here1)
+        h0, h1 = load(before + here0), load(before + here1)
         for t in range(rows):
             B = B_rows + t * row_stride + n * FLOAT
-            delta_t, source_t = load(delta + t * VECTOR), load(source + t * VECTOR)
+            delta_t, source_t = load(tile + _DELTA + t * VECTOR), load(tile + _SOURCE + t * VECTOR)
             h0 = fma(exp2_nonpositive(delta_t * rate0), h0, source_t * load_broadcast(B))
             h1 = fma(exp2_nonpositive(delta_t * rate1), h1, source_t * load_broadcast(B + FLOAT))
-        store(state + n * VECTOR, h0)
-        store(state + (n + 1) * VECTOR, h1)
+        store(after + here0, h0)
+        store(after + here1, h1)
 
 
 @jit
 def scan_pair(tiles, buffers, B_rows, row_stride, rate, state, dstate, drate, states, n, rows):
-    """States n and n + 1 of one vector of channels, there and back over ``rows`` <= HALF steps.
+    """States n and n + 1 of one vector of channels, there and back over ``rows`` <= SPAN steps.
 
     On the way back, with g_t = dL/dh_t and u_t = dL/d(delta_t A):
 
@@ -99,16 +100,16 @@ def scan_pair(tiles, buffers, B_rows, row_stride, rate, state, dstate, drate, st
 
 
 @jit
-def scan_half(job, slot, first_vector, vectors, first, rows, projected, partial, scratch, state):
-    """Half a chunk, all states and the task's vectors of channels; dB and dC summed over channels."""
+def scan_span(job, slot, first_vector, vectors, first, rows, projected, partial, scratch, state):
+    """Steps ``first`` to ``first + rows`` of a chunk for all states; dB and dC summed over the task's channels."""
     columns, per_vector = job.columns * FLOAT, job.states * VECTOR
     B_rows = projected + first * columns + job.rank_columns * FLOAT
     dB_rows = partial + first * columns + job.rank_columns * FLOAT
     dstate = job.dstate + (slot * job.vectors + first_vector) * per_vector
-    drate = job.gradients + slot * job.gradients_sample + first_vector * per_vector
+    drate = job.gradients + slot * job.gradients_sample + job.drate + first_vector * per_vector
     rate = job.decay_rate + first_vector * per_vector
     for n in range(0, job.states, 2):
-        zero(scratch + _DB, 2 * HALF * _PAIR)
+        zero(scratch + _DB, 2 * SPAN * _PAIR)
         for v in range(vectors):
             tiles, v_states = scratch + v * TILE + first * VECTOR, v * per_vector
             scan_pair(
@@ -187,70 +188,62 @@ def finish(job, sample, step, first_channel, vectors, rows, inner, gradients, sc
 
 @jit
 def scan_backward(job, work, task, scratch):
-    """One group of channels of one sample, over the segment's chunks from last to first."""
+    """One group of channels of one sample, over one chunk."""
     groups = (job.vectors + GROUP - 1) // GROUP
     slot, group = task // groups, task % groups
     sample, first_vector = work.first_sample + slot, group * GROUP
-    vectors = min(GROUP, job.vectors - first_vector)
+    vectors, rows = min(GROUP, job.vectors - first_vector), work.steps
     columns, row, first_channel = job.columns * FLOAT, job.width * FLOAT, first_vector * VECTOR
     rank_columns, per_vector = job.rank_columns * FLOAT, job.states * VECTOR
-    state, middle = scratch + _STATE, scratch + _STATE + GROUP * per_vector
     gradients = job.gradients + slot * job.gradients_sample
     if work.is_first:
         zero(job.dstate + (slot * job.vectors + first_vector) * per_vector, vectors * per_vector)
-        zero(gradients + first_vector * per_vector, vectors * per_vector)
+        zero(gradients + job.drate + first_vector * per_vector, vectors * per_vector)
         zero(gradients + job.dskip + first_channel, vectors * VECTOR)
         zero(gradients + job.ddt_bias + first_channel, vectors * VECTOR)
         for r in range(job.rank):
             zero(gradients + job.ddt_weight + r * row + first_channel, vectors * VECTOR)
 
-    for first in range((work.steps - 1) // CHUNK * CHUNK, -1, -CHUNK):
-        rows = min(CHUNK, work.steps - first)
-        step = work.first_step + first
-        projected = job.projected + sample * job.projected_sample + step * columns
-        partial = job.partial + group * job.partial_group + slot * job.partial_sample + first * columns
-        inner = job.inner + slot * job.inner_sample + first * row + first_channel
-        step_sizes(job, projected, first_channel, vectors, rows, scratch + _DELTA)
-        prepare(job, sample, step, first_channel, vectors, rows, inner, scratch)
-        for t in range(rows):
-            zero(partial + t * columns + rank_columns, columns - rank_columns)
+    projected = job.projected + sample * job.projected_sample + work.first_step * columns
+    partial = job.partial + group * job.partial_group + slot * job.partial_sample
+    inner = job.inner + slot * job.inner_sample + first_channel
+    step_sizes(job, projected, first_channel, vectors, rows, scratch + _DELTA)
+    prepare(job, sample, work.first_step, first_channel, vectors, rows, inner, scratch)
+    for t in range(rows):
+        zero(partial + t * columns + rank_columns, columns - rank_columns)
 
-        load_states(job, sample, step, first_vector, vectors, state)
-        if rows > HALF:
-            for v in range(vectors):
-                for offset in range(v * per_vector, (v + 1) * per_vector, VECTOR):
-                    store(middle + offset, load(state + offset))
-                delta, source = scratch + _DELTA + v * TILE, scratch + _SOURCE + v * TILE
-                rate = job.decay_rate + (first_vector + v) * per_vector
-                advance(
-                    delta, source, projected + rank_columns, columns, rate, middle + v * per_vector, job.states, HALF
-                )
-            scan_half(
-                job, slot, first_vector, vectors, HALF, rows - HALF, projected, partial, scratch, middle
-            )
-        scan_half(job, slot, first_vector, vectors, 0, min(rows, HALF), projected, partial, scratch, state)
-        finish(job, sample, step, first_channel, vectors, rows, inner, gradients, scratch)
+    load_states(job, sample, work.first_step, first_vector, vectors, scratch + _STATE)
+    last = (rows - 1) // SPAN
+    for span in range(last):
+        B_rows = projected + span * SPAN * columns + rank_columns
+        for v in range(vectors):
+            tile, rate = scratch + v * TILE + span * SPAN * VECTOR, job.decay_rate + (first_vector + v) * per_vector
+            before = scratch + _STATE + (span * GROUP + v) * per_vector
+            advance(tile, B_rows, columns, rate, before, before + GROUP * per_vector, job.states, SPAN)
+    for span in range(last, -1, -1):
+        begin = span * SPAN
+        length, state = min(rows - begin, SPAN), scratch + _STATE + span * GROUP * per_vector
+        scan_span(job, slot, first_vector, vectors, begin, length, projected, partial, scratch, state)
+    finish(job, sample, work.first_step, first_channel, vectors, rows, inner, gradients, scratch)
 
-        # dt_proj, towards its input and towards its weight
-        draw, dt_out = scratch + _SLOPE, job.dt_out + first_vector * LANES * rank_columns
-        ddt_weight = gradients + job.ddt_weight + first_channel
-        channels, rank_vectors = vectors * LANES, rank_columns // VECTOR
-        matmul(
-            draw, _ROW, FLOAT, dt_out, rank_columns, VECTOR, partial, columns, VECTOR, rows, rank_vectors, channels, 0
-        )
-        matmul(projected, FLOAT, columns, draw, _ROW, VECTOR, ddt_weight, row, VECTOR, job.rank, vectors, rows, 1)
+    # dt_proj, towards its input and towards its weight
+    draw, dt_out = scratch + _SLOPE, job.dt_out + first_vector * LANES * rank_columns
+    ddt_weight = gradients + job.ddt_weight + first_channel
+    channels, rank_vectors = vectors * LANES, rank_columns // VECTOR
+    matmul(draw, _ROW, FLOAT, dt_out, rank_columns, VECTOR, partial, columns, VECTOR, rows, rank_vectors, channels, 0)
+    matmul(projected, FLOAT, columns, draw, _ROW, VECTOR, ddt_weight, row, VECTOR, job.rank, vectors, rows, 1)
 
 
 @jit
 def sum_groups(job, work, task):
-    """One chunk of one sample: what the groups of channels found for dt, B and C, in their order."""
+    """One span of one sample: what the groups of channels found for dt, B and C, in their order."""
     groups = (job.vectors + GROUP - 1) // GROUP
-    chunks = (work.steps + CHUNK - 1) // CHUNK
-    slot, first = task // chunks, task % chunks * CHUNK
+    spans = (work.steps + SPAN - 1) // SPAN
+    slot, begin = task // spans, task % spans * SPAN
     columns = job.columns * FLOAT
     partial = job.partial + slot * job.partial_sample
     total = job.dprojected + slot * job.dprojected_sample
-    for offset in range(first * columns, min(first + CHUNK, work.steps) * columns, VECTOR):
+    for offset in range(begin * columns, min(begin + SPAN, work.steps) * columns, VECTOR):
         value = load(partial + offset)
         for group in range(1, groups):
             value = value + load(partial + group * job.partial_group + offset)
@@ -261,13 +254,12 @@ def sum_groups(job, work, task):
 def convolve_backward(job, work, task, scratch):
     """One group of channels of one sample: x_proj, SiLU and the convolution, towards x and weights."""
     groups = (job.vectors + GROUP - 1) // GROUP
-    slot, group = task // groups, task % groups
-    sample, first_vector = work.first_sample + slot, group * GROUP
-    vectors = min(GROUP, job.vectors - first_vector)
-    columns, row, first_channel = job.columns * FLOAT, job.width * FLOAT, first_vector * VECTOR
-    gradients = job.gradients + slot * job.gradients_sample
-    dx_proj = gradients + job.dx_proj + first_channel
-    dweight, dbias = gradients + job.dconv_weight + first_channel, gradients + job.dconv_bias + first_channel
+    slot, first_vector = task // groups, task % groups * GROUP
+    sample, first_channel = work.first_sample + slot, first_vector * VECTOR
+    vectors, rows = min(GROUP, job.vectors - first_vector), work.steps
+    columns, row = job.columns * FLOAT, job.width * FLOAT
+    gradients = job.gradients + slot * job.gradients_sample + first_channel
+    dx_proj, dweight, dbias = gradients + job.dx_proj, gradients + job.dconv_weight, gradients + job.dconv_bias
     x, dx = job.x + sample * job.x_sample + first_channel, job.dx + sample * job.dx_sample + first_channel
     if work.is_first:
         for r in range(job.columns):
@@ -277,35 +269,29 @@ def convolve_backward(job, work, task, scratch):
         zero(dbias, vectors * VECTOR)
 
     slope, activated = scratch, scratch + TILES
-    for first in range(0, work.steps, CHUNK):
-        rows = min(CHUNK, work.steps - first)
-        dprojected = job.dprojected + slot * job.dprojected_sample + first * columns
-        dinner = job.inner + slot * job.inner_sample + first * row + first_channel
-        for t in range(rows):
-            for v in range(vectors):
-                conv = convolution(job, x + v * VECTOR, first_channel + v * VECTOR, work.first_step + first + t)
-                gate = sigmoid(conv)
-                store(activated + t * _ROW + v * VECTOR, conv * gate)
-                store(slope + t * _ROW + v * VECTOR, gate * fma(conv, splat(1.0) - gate, splat(1.0)))
+    for t in range(rows):
+        for v in range(vectors):
+            conv = convolution(job, x + v * VECTOR, first_channel + v * VECTOR, work.first_step + t)
+            gate = sigmoid(conv)
+            store(activated + t * _ROW + v * VECTOR, conv * gate)
+            store(slope + t * _ROW + v * VECTOR, gate * fma(conv, splat(1.0) - gate, splat(1.0)))
 
-        x_proj = job.x_proj_out + first_channel
-        matmul(
-            dprojected, columns, FLOAT, x_proj, row, VECTOR, dinner, row, VECTOR, rows, vectors, job.columns, 1
-        )
-        matmul(
-            dprojected, FLOAT, columns, activated, _ROW, VECTOR, dx_proj, row, VECTOR, job.columns, vectors, rows, 1
-        )
-        for t in range(rows):
-            step = work.first_step + first + t
-            for v in range(vectors):
-                dconv = load(dinner + t * row + v * VECTOR) * load(slope + t * _ROW + v * VECTOR)
-                store(dbias + v * VECTOR, load(dbias + v * VECTOR) + dconv)
-                for tap in range(max(0, job.taps - 1 - step), job.taps):
-                    source = step - job.taps + 1 + tap
-                    dtap, tap_row = dweight + tap * row + v * VECTOR, tap * row + first_channel + v * VECTOR
-                    into = dx + source * job.dx_step + v * VECTOR
-                    store(dtap, fma(load(x + source * job.x_step + v * VECTOR), dconv, load(dtap)))
-                    store(into, fma(load(job.conv_weight + tap_row), dconv, load(into)))
+    dprojected = job.dprojected + slot * job.dprojected_sample
+    dinner, x_proj = job.inner + slot * job.inner_sample + first_channel, job.x_proj_out + first_channel
+    matmul(dprojected, columns, FLOAT, x_proj, row, VECTOR, dinner, row, VECTOR, rows, vectors, job.columns, 1)
+    matmul(dprojected, FLOAT, columns, activated, _ROW, VECTOR, dx_proj, row, VECTOR, job.columns, vectors, rows, 1)
+    for t in range(rows):
+        step = work.first_step + t
+        for v in range(vectors):
+            here = v * VECTOR
+            dconv = load(dinner + t * row + here) * load(slope + t * _ROW + here)
+            store(dbias + here, load(dbias + here) + dconv)
+            for tap in range(max(0, job.taps - 1 - step), job.taps):
+                source = step - job.taps + 1 + tap
+                dtap, weight = dweight + tap * row + here, load(job.conv_weight + tap * row + first_channel + here)
+                into = dx + source * job.dx_step + here
+                store(dtap, fma(load(x + source * job.x_step + here), dconv, load(dtap)))
+                store(into, fma(weight, dconv, load(into)))
 
 
 @jit

@@ -11,8 +11,7 @@ from discli.scan.cpu_layout import Sizes, from_rows, pack_for_backward, pack_for
 from discli.scan.cpu_threads import run_on_threads
 from discli.scan.reference import DirectionParams
 
-_TOKENS_PER_THREAD = 128  # under way at a time, so that what one phase leaves the next finds in a cache
-_SEGMENT = 4 * CHUNK  # steps of one sample under way at a time
+_TASKS_PER_THREAD = 3  # at least, in the phases that count
 
 
 def scan_forward(x: Tensor, z: Tensor, directions: list[DirectionParams]) -> tuple[Tensor, Tensor, Tensor]:
@@ -41,6 +40,7 @@ def scan_backward(
     call.share(projected=projected, saved=saved, totals=totals)
     call.weights([pack_for_backward(p, sizes) for p in directions])
     call.run()
+    del call  # before the gradients are copied into place
     gradients = [unpack_gradients(rows, p, sizes) for rows, p in zip(totals, directions, strict=True)]
     return from_rows(dx, like=x), from_rows(dz, like=z), gradients
 
@@ -53,10 +53,11 @@ class _Call:
         self.jobs = np.zeros(2, JOB)
         self.memory: list[object] = []  # what the records point to
         self.threads = torch.get_num_threads()
-        steps = max(1, min(sizes.length, _SEGMENT))
-        samples = max(1, min(sizes.batch, max(_SEGMENT, _TOKENS_PER_THREAD * self.threads) // steps))
+        steps = max(1, min(sizes.length, CHUNK))
+        samples = max(-(-_TASKS_PER_THREAD * self.threads // sizes.groups), CHUNK // steps)
+        samples = max(1, min(samples, sizes.batch))
         self._set(is_backward_pass=is_backward_pass, batch=sizes.batch, samples=samples, length=sizes.length)
-        self._set(segment=_SEGMENT, width=sizes.width, vectors=sizes.width // LANES, states=sizes.states)
+        self._set(width=sizes.width, vectors=sizes.width // LANES, states=sizes.states)
         self._set(taps=sizes.d_conv, rank=sizes.dt_rank, rank_columns=sizes.rank_columns, columns=sizes.columns)
         self.jobs["is_last_direction"] = (False, True)
 

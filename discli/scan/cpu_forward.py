@@ -1,7 +1,7 @@
-"""Kernels of the forward pass: convolution with x_proj, then both directions' scan and the gate."""
+"""Kernels of the forward pass: convolution with x_proj, then the scan, and the gate after both directions."""
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
-from discli.scan.cpu_job import CHUNK, GROUP
+from discli.scan.cpu_job import CHUNK, GROUP, SPAN
 from discli.scan.cpu_lanes import FLOAT, VECTOR, fma, jit, load, load_broadcast, splat, store
 from discli.scan.cpu_math import exp2_nonpositive, sigmoid, softplus_and_slope
 from discli.scan.cpu_matmul import matmul
@@ -26,23 +26,22 @@ def convolution(job, x_column, channel, step):
 
 @jit
 def convolve(job, work, task):
-    """One chunk of one sample: x' = SiLU(conv(x)) and, in the forward pass, (dt, B, C) = x_proj x'."""
-    chunks = (work.steps + CHUNK - 1) // CHUNK
-    slot, first = task // chunks, task % chunks * CHUNK
-    rows = min(CHUNK, work.steps - first)
-    row = job.width * FLOAT
-    x = job.x + (work.first_sample + slot) * job.x_sample
-    inner = job.inner + slot * job.inner_sample + first * row
+    """One span of one sample: x' = SiLU(conv(x)) and, in the forward pass, (dt, B, C) = x_proj x'."""
+    spans = (work.steps + SPAN - 1) // SPAN
+    slot, begin = task // spans, task % spans * SPAN
+    rows = min(SPAN, work.steps - begin)
+    row, columns = job.width * FLOAT, job.columns * FLOAT
+    first, sample = work.first_step + begin, work.first_sample + slot
+    x = job.x + sample * job.x_sample
+    inner = job.inner + slot * job.inner_sample + begin * row
     for t in range(rows):
         for channel in range(0, row, VECTOR):
-            conv = convolution(job, x + channel, channel, work.first_step + first + t)
+            conv = convolution(job, x + channel, channel, first + t)
             store(inner + t * row + channel, conv * sigmoid(conv))
-    if not job.is_backward_pass:  # which has kept this
-        columns = job.columns * FLOAT
-        projected = job.projected + (work.first_sample + slot) * job.projected_sample
-        projected += (work.first_step + first) * columns
-        into, out_of = job.x_proj_in, columns // VECTOR
-        matmul(inner, row, FLOAT, into, columns, VECTOR, projected, columns, VECTOR, rows, out_of, job.width, 0)
+    if not job.is_backward_pass:  # that one has kept it
+        projected = job.projected + sample * job.projected_sample + first * columns
+        weight, vectors = job.x_proj_in, columns // VECTOR
+        matmul(inner, row, FLOAT, weight, columns, VECTOR, projected, columns, VECTOR, rows, vectors, job.width, 0)
 
 
 @jit
@@ -54,77 +53,78 @@ def step_sizes(job, projected, first_channel, vectors, rows, raw):
 
 
 @jit
-def scan_tile(delta, source, y, B_rows, C_rows, row_stride, rate, state, states, rows):
+def scan_tile(delta, source, y, B_rows, row_stride, rate, state, states, rows):
     """Runs the recurrence of one vector of channels over a tile and adds C_t . h_t to y.
 
     Two states at a time stay in registers while the loop walks the steps. source = delta x'.
     """
     for n in range(0, states, 2):
-        rate0, rate1 = load(rate + n * VECTOR), load(rate + (n + 1) * VECTOR)
-        h0, h1 = load(state + n * VECTOR), load(state + (n + 1) * VECTOR)
+        here0, here1 = n * VECTOR, (n + 1) * VECTOR
+        rate0, rate1 = load(rate + here0), load(rate + here1)
+        h0, h1 = load(state + here0), load(state + here1)
         for t in range(rows):
-            here = t * VECTOR
-            B, C = B_rows + t * row_stride + n * FLOAT, C_rows + t * row_stride + n * FLOAT
-            delta_t, source_t = load(delta + here), load(source + here)
+            B = B_rows + t * row_stride + n * FLOAT
+            C = B + states * FLOAT
+            at = t * VECTOR
+            delta_t, source_t = load(delta + at), load(source + at)
             h0 = fma(exp2_nonpositive(delta_t * rate0), h0, source_t * load_broadcast(B))
             h1 = fma(exp2_nonpositive(delta_t * rate1), h1, source_t * load_broadcast(B + FLOAT))
-            y_t = fma(h0, load_broadcast(C), load(y + here))
-            store(y + here, fma(h1, load_broadcast(C + FLOAT), y_t))
-        store(state + n * VECTOR, h0)
-        store(state + (n + 1) * VECTOR, h1)
+            y_t = fma(h0, load_broadcast(C), load(y + at))
+            store(y + at, fma(h1, load_broadcast(C + FLOAT), y_t))
+        store(state + here0, h0)
+        store(state + here1, h1)
 
 
 @jit
 def load_states(job, sample, step, first_vector, vectors, state):
-    """The state before ``step``: zero before the first, else as the forward pass has kept it."""
-    bytes_per_vector = job.states * VECTOR
+    """The state before ``step``, the first of a chunk: zero at the start, else as it was saved."""
+    size = vectors * job.states * VECTOR
     saved = job.saved + sample * job.saved_sample
-    saved += ((step // CHUNK - 1) * job.vectors + first_vector) * bytes_per_vector
-    for offset in range(0, vectors * bytes_per_vector, VECTOR):
+    saved += ((step // CHUNK - 1) * job.vectors + first_vector) * job.states * VECTOR
+    for offset in range(0, size, VECTOR):
         store(state + offset, splat(0.0) if step == 0 else load(saved + offset))
 
 
 @jit
+def save_states(job, sample, step, first_vector, vectors, state):
+    size = vectors * job.states * VECTOR
+    saved = job.saved + sample * job.saved_sample
+    saved += ((step // CHUNK - 1) * job.vectors + first_vector) * job.states * VECTOR
+    for offset in range(0, size, VECTOR):
+        store(saved + offset, load(state + offset))
+
+
+@jit
 def scan(job, work, task, scratch):
-    """One group of channels of one sample, over all steps of the segment."""
+    """One group of channels of one sample, over one chunk."""
     groups = (job.vectors + GROUP - 1) // GROUP
-    slot, group = task // groups, task % groups
-    sample = work.first_sample + slot
-    first_vector = group * GROUP
+    slot, first_vector = task // groups, task % groups * GROUP
+    sample, first_channel = work.first_sample + slot, first_vector * VECTOR
     vectors = min(GROUP, job.vectors - first_vector)
-    columns, row, first_channel = job.columns * FLOAT, job.width * FLOAT, first_vector * VECTOR
-    delta, source, y, state = scratch, scratch + TILES, scratch + 2 * TILES, scratch + 3 * TILES
-    per_vector = job.states * VECTOR
+    columns, row, per_vector = job.columns * FLOAT, job.width * FLOAT, job.states * VECTOR
+    projected = job.projected + sample * job.projected_sample + work.first_step * columns
+    B_rows = projected + job.rank_columns * FLOAT
+    inner = job.inner + slot * job.inner_sample + first_channel
+    deltas, sources, ys, state = scratch, scratch + TILES, scratch + 2 * TILES, scratch + 3 * TILES
 
     load_states(job, sample, work.first_step, first_vector, vectors, state)
-    for first in range(0, work.steps, CHUNK):
-        rows = min(CHUNK, work.steps - first)
-        step = work.first_step + first
-        projected = job.projected + sample * job.projected_sample + step * columns
-        inner = job.inner + slot * job.inner_sample + first * row + first_channel
-        step_sizes(job, projected, first_channel, vectors, rows, delta)
-        for v in range(vectors):
-            channel = first_channel + v * VECTOR
-            bias, skip = load(job.dt_bias + channel), load(job.skip + channel)
-            for t in range(rows):
-                here = v * TILE + t * VECTOR
-                x = load(inner + t * row + v * VECTOR)
-                step_size, _ = softplus_and_slope(load(delta + here) + bias)
-                store(delta + here, step_size)
-                store(source + here, step_size * x)
-                store(y + here, skip * x)
-            B_rows = projected + job.rank_columns * FLOAT
-            C_rows = B_rows + job.states * FLOAT
-            rate = job.decay_rate + (first_vector + v) * per_vector
-            tile = v * TILE
-            tiles = delta + tile, source + tile, y + tile
-            scan_tile(*tiles, B_rows, C_rows, columns, rate, state + v * per_vector, job.states, rows)
-        write_output(job, sample, step, first_channel, vectors, rows, y)
-        if step + rows < job.length:
-            saved = job.saved + sample * job.saved_sample
-            saved += (step // CHUNK * job.vectors + first_vector) * per_vector
-            for offset in range(0, vectors * per_vector, VECTOR):
-                store(saved + offset, load(state + offset))
+    step_sizes(job, projected, first_channel, vectors, work.steps, deltas)
+    for v in range(vectors):
+        channel = first_channel + v * VECTOR
+        delta, source, y = deltas + v * TILE, sources + v * TILE, ys + v * TILE
+        bias, skip = load(job.dt_bias + channel), load(job.skip + channel)
+        for t in range(work.steps):
+            at = t * VECTOR
+            x = load(inner + t * row + v * VECTOR)
+            delta_t, _ = softplus_and_slope(load(delta + at) + bias)
+            store(delta + at, delta_t)
+            store(source + at, delta_t * x)
+            store(y + at, skip * x)
+        rate = job.decay_rate + (first_vector + v) * per_vector
+        scan_tile(delta, source, y, B_rows, columns, rate, state + v * per_vector, job.states, work.steps)
+    write_output(job, sample, work.first_step, first_channel, vectors, work.steps, ys)
+    if work.first_step + work.steps < job.length:
+        save_states(job, sample, work.first_step + work.steps, first_vector, vectors, state)
 
 
 @jit

@@ -14,12 +14,12 @@ from numba import from_dtype
 
 from discli.scan.cpu_lanes import LANES
 
-CHUNK = 64  # steps per tile, and between two states kept for the backward pass
-HALF = 32  # steps whose states and decays the backward pass keeps at once; they have to fit in L1
+CHUNK = 128  # steps of a sample under way at a time, and between two states kept for the backward pass
+SPAN = 32  # steps whose states and decays the backward pass keeps at once; they have to fit in L1
 GROUP = 8  # vectors of channels per task
 
 _FIELDS = """
-    is_backward_pass is_last_direction batch samples segment length
+    is_backward_pass is_last_direction batch samples length
     width vectors states taps rank rank_columns columns gradient_rows
     counters scratch scratch_bytes
 
@@ -42,5 +42,6 @@ job_type = from_dtype(JOB)
 
 
 def scratch_bytes(states: int) -> int:
-    """What one thread needs: tiles of a chunk, buffers of half a chunk, two sets of states."""
-    return 4 * LANES * GROUP * (7 * CHUNK + 2 * states) + 4 * 4 * LANES * 2 * HALF
+    """What one thread needs: tiles of a chunk, buffers of a span, the state before each span."""
+    floats = GROUP * (7 * CHUNK + CHUNK // SPAN * states) + 4 * SPAN * 2
+    return 4 * LANES * floats

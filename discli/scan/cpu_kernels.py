@@ -8,18 +8,18 @@ from numba import carray, cfunc, types
 
 from discli.scan.cpu_backward import convolve_backward, scan_backward, sum_groups, sum_samples
 from discli.scan.cpu_forward import convolve, scan
-from discli.scan.cpu_job import CHUNK, GROUP, job_type
+from discli.scan.cpu_job import CHUNK, GROUP, SPAN, job_type
 from discli.scan.cpu_lanes import claim, count, counted, jit
 
 
 class Work(NamedTuple):
-    """The samples and steps under way: one segment of each of a few samples."""
+    """The samples and steps under way: one chunk of each of a few samples."""
 
     first_sample: int
     samples: int
     first_step: int
     steps: int
-    is_first: bool  # segment of these samples, in the order of the pass
+    is_first: bool  # chunk of these samples, in the order of the pass
     is_last: bool
 
 
@@ -37,14 +37,14 @@ else:
 
 @jit
 def _tasks(job, work, phase):
-    per_chunk = work.samples * ((work.steps + CHUNK - 1) // CHUNK)
+    per_span = work.samples * ((work.steps + SPAN - 1) // SPAN)
     per_group = work.samples * ((job.vectors + GROUP - 1) // GROUP)
     if phase == CONVOLVE:
-        return per_chunk
+        return per_span
     if not job.is_backward_pass or phase == SCAN_BACKWARD or phase == CONVOLVE_BACKWARD:
         return per_group
     if phase == SUM_GROUPS:
-        return per_chunk
+        return per_span
     return job.gradient_rows if work.is_last else 0
 
 
@@ -81,16 +81,16 @@ def _run(pointer):
     first = jobs[0]
     taken, done, threads = first.counters, first.counters + 64, first.counters + 128
     scratch = first.scratch + count(threads) * first.scratch_bytes
-    segments = (first.length + first.segment - 1) // first.segment
+    chunks = (first.length + CHUNK - 1) // CHUNK
     begin = 0
     for first_sample in range(0, first.batch, first.samples):
         samples = min(first.samples, first.batch - first_sample)
         for direction in range(2):
             job = jobs[direction]
-            for i in range(segments):
-                first_step = (segments - 1 - i if job.is_backward_pass else i) * job.segment
-                steps = min(job.segment, job.length - first_step)
-                work = Work(first_sample, samples, first_step, steps, i == 0, i == segments - 1)
+            for i in range(chunks):
+                first_step = (chunks - 1 - i if job.is_backward_pass else i) * CHUNK
+                steps = min(CHUNK, job.length - first_step)
+                work = Work(first_sample, samples, first_step, steps, i == 0, i == chunks - 1)
                 for phase in range(5 if job.is_backward_pass else 2):
                     end = begin + _tasks(job, work, phase)
                     ticket = _next_task(taken, end)

@@ -161,7 +161,9 @@ def counted(builder, where):
 @instruction(types.boolean, address, types.int64)
 def claim(builder, where, ticket):
     """Moves such a counter from ``ticket`` to the next number, unless another thread was faster."""
-    exchange = builder.cmpxchg(pointer(builder, where, _int64), ticket, builder.add(ticket, _int64(1)), "acq_rel", "monotonic")
+    exchange = builder.cmpxchg(
+        pointer(builder, where, _int64), ticket, builder.add(ticket, _int64(1)), "acq_rel", "monotonic"
+    )
     return builder.extract_value(exchange, 1)
 
 

@@ -69,8 +69,8 @@ class Sizes(NamedTuple):
 
 def to_rows(tensor_BLE: Tensor, sizes: Sizes) -> Tensor:
     """float32, padded with zeros, neighbouring channels side by side; a copy only where needed."""
-    tensor_BLE = F.pad(tensor_BLE.float(), (0, sizes.width - sizes.d_inner))
-    return tensor_BLE if tensor_BLE.stride(-1) == 1 else tensor_BLE.contiguous()
+    rows = _pad(tensor_BLE.float(), (0, sizes.width - sizes.d_inner))
+    return rows if rows.stride(-1) == 1 else rows.contiguous()
 
 
 def from_rows(rows: Tensor, like: Tensor) -> Tensor:
@@ -83,21 +83,21 @@ def pack_for_forward(p: DirectionParams, sizes: Sizes) -> dict[str, Tensor]:
 
 
 def pack_for_backward(p: DirectionParams, sizes: Sizes) -> dict[str, Tensor]:
-    dt_out = F.pad(p.dt_weight.float(), (0, sizes.rank_columns - sizes.dt_rank, 0, sizes.width - sizes.d_inner))
+    dt_out = _pad(p.dt_weight.float(), (0, sizes.rank_columns - sizes.dt_rank, 0, sizes.width - sizes.d_inner))
     return {**_pack(p, sizes), "x_proj_out": _padded_x_proj(p, sizes), "dt_out": dt_out.contiguous()}
 
 
 def _pack(p: DirectionParams, sizes: Sizes) -> dict[str, Tensor]:
     p = DirectionParams(*(t.float() for t in p))
     E, N = sizes.width - sizes.d_inner, sizes.states - sizes.d_state
-    decay_rate = F.pad(-torch.exp(p.A_log) * _LOG2_E, (0, N, 0, E))  # exp(delta A) = 2^(delta rate)
+    decay_rate = _pad(-torch.exp(p.A_log) * _LOG2_E, (0, N, 0, E))  # exp(delta A) = 2^(delta rate)
     packed = {
-        "conv_weight": F.pad(p.conv_weight.t(), (0, E)),
-        "conv_bias": F.pad(p.conv_bias, (0, E)),
-        "dt_in": F.pad(p.dt_weight.t(), (0, E)),
-        "dt_bias": F.pad(p.dt_bias, (0, E)),
+        "conv_weight": _pad(p.conv_weight.t(), (0, E)),
+        "conv_bias": _pad(p.conv_bias, (0, E)),
+        "dt_in": _pad(p.dt_weight.t(), (0, E)),
+        "dt_bias": _pad(p.dt_bias, (0, E)),
         "decay_rate": decay_rate.unflatten(0, (-1, LANES)).transpose(1, 2),
-        "skip": F.pad(p.D, (0, E)),
+        "skip": _pad(p.D, (0, E)),
     }
     return {name: tensor.contiguous() for name, tensor in packed.items()}
 
@@ -105,8 +105,8 @@ def _pack(p: DirectionParams, sizes: Sizes) -> dict[str, Tensor]:
 def _padded_x_proj(p: DirectionParams, sizes: Sizes) -> Tensor:
     E, N, R = sizes.width - sizes.d_inner, sizes.states - sizes.d_state, sizes.rank_columns - sizes.dt_rank
     dt, B, C = torch.split(p.x_proj.float(), [sizes.dt_rank, sizes.d_state, sizes.d_state])
-    rows = torch.cat([F.pad(dt, (0, E, 0, R)), F.pad(B, (0, E, 0, N)), F.pad(C, (0, E, 0, N))])
-    return F.pad(rows, (0, 0, 0, sizes.columns - len(rows)))
+    rows = torch.cat([_pad(dt, (0, E, 0, R)), _pad(B, (0, E, 0, N)), _pad(C, (0, E, 0, N))])
+    return _pad(rows, (0, 0, 0, sizes.columns - len(rows)))
 
 
 def unpack_gradients(rows: Tensor, p: DirectionParams, sizes: Sizes) -> DirectionParams:
@@ -126,7 +126,13 @@ def unpack_gradients(rows: Tensor, p: DirectionParams, sizes: Sizes) -> Directio
         A_log=drate_EN * -torch.exp(p.A_log.float()),
         D=found["dskip"][0, :E],
     )
-    return DirectionParams(*(g.to(t.dtype).clone(memory_format=torch.contiguous_format) for g, t in zip(gradients, p, strict=True)))
+    return DirectionParams(
+        *(g.to(t.dtype).clone(memory_format=torch.contiguous_format) for g, t in zip(gradients, p, strict=True))
+    )
+
+
+def _pad(tensor: Tensor, amounts: tuple[int, ...]) -> Tensor:
+    return F.pad(tensor, amounts) if any(amounts) else tensor  # F.pad copies even for nothing
 
 
 def _up_to_multiple(count: int, of: int) -> int:

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
@@ -51,19 +52,24 @@ def compare(folders: tuple[Path, Path], weights: Path, n: int) -> None:
     theirs = ["-m", "torch_fidelity.fidelity", "--cpu", "--fid", "--json", "--silent", "--input1", first]
     theirs += ["--input2", second, "--feature-extractor", "inception-v3-compat"]
     theirs += ["--feature-extractor-weights-path", str(weights)]
-    seconds, fids = {}, {}
+    seconds, busy, fids = {}, {}, {}
     for name, arguments in (("torch-fidelity", theirs), ("discli", ["-c", OURS, first, second, str(weights)])):
-        started = time.perf_counter()
+        started, before = time.perf_counter(), processor_seconds()
         done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
-        seconds[name] = time.perf_counter() - started
+        seconds[name], busy[name] = time.perf_counter() - started, processor_seconds() - before
         if done.returncode:
             sys.exit(f"{name} failed:\n{done.stderr}")
         found = json.loads(done.stdout)
         fids[name] = found["distance"] if "distance" in found else found["frechet_inception_distance"]
     for name in seconds:
-        rate = 2 * n / seconds[name]
-        print(f"{name:15} {seconds[name]:7.1f} s  {rate:6.1f} pictures/s  FID {fids[name]:.6g}")
+        took = f"{seconds[name]:7.1f} s, {busy[name]:.1f} s of processor"
+        print(f"{name:15} {took}, {2 * n / seconds[name]:.1f} pictures/s, FID {fids[name]:.6g}")
     print(f"discli is {seconds['torch-fidelity'] / seconds['discli']:.2f} times as fast")
+
+
+def processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def write_folders(source: Path, n: int, res: int, scratch: Path) -> tuple[Path, Path]:

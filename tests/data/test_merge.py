@@ -94,7 +94,7 @@ def test_no_parts_or_parts_of_two_runs_are_said_so(tmp_path):
 def test_parts_of_different_sources_or_settings_are_refused(tmp_path):
     write_part(tmp_path / "a.h5", 0, 2)
     write_part(tmp_path / "a.h5", 1, 2, crop="resize")
-    with pytest.raises(DiscliError, match="has crop adm, a.shard-1-of-2.h5 has resize"):
+    with pytest.raises(DiscliError, match=r"has crop adm, a\.shard-1-of-2\.h5 has resize"):
         merge_parts(tmp_path / "a.h5")
 
 

@@ -174,10 +174,8 @@ def test_hugging_face_parquet_has_its_class_names(tmp_path):
 
 
 def test_parquet_without_an_image_column_says_what_it_has(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"]}), tmp_path / "a.parquet")
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"text": ["a"]}), tmp_path / "a.parquet")
     with pytest.raises(DiscliError, match="no image column, only text"):
         open_source(tmp_path / "a.parquet")
 

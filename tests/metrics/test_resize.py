@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from discli.metrics.resize import resize
 from tests.metrics.cases import drawn_pictures
@@ -23,3 +24,10 @@ def test_tf1_resize_takes_source_pixels_at_multiples_of_the_scale():
     row = resize(ramp, 299, "tf1-bilinear")[0, 0, 0]
     expected = (torch.arange(299) * (13 / 299)).clamp(max=12)
     torch.testing.assert_close(row, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (299, 299), (256, 300), (512, 70)])
+def test_tf1_resize_is_torch_fidelitys_bit_for_bit(height, width):
+    pictures = torch.randint(0, 256, (2, 3, height, width), generator=torch.Generator().manual_seed(0)).float()
+    theirs = interpolate_bilinear_2d_like_tensorflow1x(pictures, size=(299, 299), align_corners=False)
+    assert torch.equal(resize(pictures, 299, "tf1-bilinear"), theirs)

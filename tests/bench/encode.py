@@ -1,0 +1,125 @@
+"""``python -m tests.bench.encode [ZIP]``: encoding small pictures, beside the way most projects do it.
+
+Theirs: a torch DataLoader over PIL pictures in the zip, one .npy file per picture. Ours: ``discli encode
+--codec rgb``, to a finished file. The same pictures, the same number of workers, turn about in one run,
+start-up and listing included on both sides. Also: the pipeline against its decoding stage alone, and
+random reads from the finished file against h5py's own.
+"""
+
+import io
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.functional import pil_to_tensor
+
+from discli.console import stderr
+from discli.data.decoding import Preparation, decode_batches, usable_cores
+from discli.data.sources import open_source
+from discli.data.store import open_store
+from discli.encode import encode
+
+DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10-train.zip"
+ROUNDS = 3
+WORKERS = 2
+
+
+class Pictures(Dataset):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with zipfile.ZipFile(path) as archive:
+            self.names = sorted(archive.namelist())
+        classes = sorted({name.split("/")[-2] for name in self.names})
+        self.labels = [classes.index(name.split("/")[-2]) for name in self.names]
+        self.archive: zipfile.ZipFile | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if self.archive is None:
+            self.archive = zipfile.ZipFile(self.path)
+        picture = Image.open(io.BytesIO(self.archive.read(self.names[index]))).convert("RGB")
+        return pil_to_tensor(picture), self.labels[index]
+
+
+def theirs(path: Path, folder: Path) -> int:
+    count = 0
+    for pictures, _labels in DataLoader(Pictures(path), batch_size=256, num_workers=WORKERS):
+        for picture in pictures.numpy():
+            np.save(folder / f"{count}.npy", picture)
+            count += 1
+    return count
+
+
+def ours(path: Path, folder: Path) -> int:
+    return len(open_store(encode(path, 32, out=folder / "data.h5", workers=WORKERS)))
+
+
+def decoding_alone(path: Path, folder: Path) -> int:
+    source = open_source(path)
+    return sum(
+        len(batch.pictures) for batch in decode_batches(source, range(len(source)), 682, Preparation(32), WORKERS)
+    )
+
+
+def pictures_per_second(job: Callable[[Path, Path], int], path: Path) -> float:
+    folder = Path(tempfile.mkdtemp())
+    started = time.perf_counter()
+    count = job(path, folder)
+    rate = count / (time.perf_counter() - started)
+    shutil.rmtree(folder)
+    return rate
+
+
+def random_reads(path: Path) -> tuple[float, float]:
+    """Samples per second, batches of 128 anywhere in the file: ours, h5py's fancy indexing."""
+    folder = Path(tempfile.mkdtemp())
+    store = open_store(encode(path, 32, out=folder / "data.h5", workers=WORKERS))
+    batches = [np.random.default_rng(i).choice(len(store), 128, replace=False) for i in range(40)]
+    started = time.perf_counter()
+    for batch in batches:
+        store.read(batch)
+    mapped = 128 * len(batches) / (time.perf_counter() - started)
+    with h5py.File(folder / "data.h5") as file:
+        started = time.perf_counter()
+        for batch in batches:
+            file["samples"][np.sort(batch)]
+        fancy = 128 * len(batches) / (time.perf_counter() - started)
+    shutil.rmtree(folder)
+    return mapped, fancy
+
+
+def main() -> None:
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
+    stderr.quiet = True
+    load = os.getloadavg()[0]
+    print(
+        f"{platform.machine()}, {usable_cores()} cores (load {load:.1f} before), torch {torch.__version__}, {path.name}"
+    )
+    rates: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        for job in (theirs, ours, decoding_alone):
+            rates.setdefault(job.__name__, []).append(pictures_per_second(job, path))
+    for name, each in rates.items():
+        print(f"{name:15} {statistics.median(each):9,.0f} pictures/s   ({', '.join(f'{rate:,.0f}' for rate in each)})")
+    ratios = [one / other for one, other in zip(rates["ours"], rates["theirs"], strict=True)]
+    print(f"ours / theirs   {statistics.median(ratios):9.2f}               ({', '.join(f'{r:.2f}' for r in ratios)})")
+    mapped, fancy = random_reads(path)
+    print(f"random reads    {mapped:9,.0f} samples/s, h5py {fancy:,.0f}: {mapped / fancy:.0f} times")
+
+
+if __name__ == "__main__":
+    main()

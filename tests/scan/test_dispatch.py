@@ -1,0 +1,55 @@
+"""Which backend runs, why, and what is said when it can't."""
+
+import pytest
+import torch
+
+from discli.errors import DiscliError
+from discli.scan import bidirectional_scan, choose_backend
+from tests.scan.cases import random_inputs
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def no_variable(monkeypatch):
+    monkeypatch.delenv("DISCLI_SCAN", raising=False)
+
+
+def test_a_cpu_gets_the_cpu_kernels():
+    assert choose_backend("auto", CPU).name == "cpu"
+
+
+def test_the_variable_wins_over_auto_and_says_so(monkeypatch):
+    monkeypatch.setenv("DISCLI_SCAN", "reference")
+    assert choose_backend("auto", CPU) == ("reference", "DISCLI_SCAN asks for it")
+
+
+def test_a_recipe_that_names_one_wins_over_the_variable(monkeypatch):
+    monkeypatch.setenv("DISCLI_SCAN", "reference")
+    assert choose_backend("cpu", CPU).name == "cpu"
+
+
+@pytest.mark.parametrize("name", ["triton", "mamba-ssm"])
+def test_forcing_one_that_cannot_run_is_an_error_with_the_remedy(name, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(DiscliError, match=name) as caught:
+        choose_backend(name, CPU)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_lists_the_known():
+    with pytest.raises(DiscliError, match="auto, reference, cpu, triton, mamba-ssm"):
+        choose_backend("cuda", CPU)
+
+
+def test_every_runnable_backend_gives_the_same_through_the_one_function():
+    inputs = random_inputs(2, 17, 16)
+    expected = bidirectional_scan(*inputs, backend="reference")
+    for name in ("auto", "cpu"):
+        torch.testing.assert_close(bidirectional_scan(*inputs, backend=name), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_dispatch_compiles_without_a_graph_break():
+    inputs = random_inputs(2, 17, 16)
+    compiled = torch.compile(bidirectional_scan, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*inputs), bidirectional_scan(*inputs))
