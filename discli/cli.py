@@ -280,7 +280,8 @@ def eval_fid(
 @app.command(epilog="Example: discli export --from-authors ckpt.pt --out runs/theirs")
 def export(
     from_authors: Annotated[
-        Path, typer.Option(metavar="CKPT.pt", help="A checkpoint of the DiS authors' code; loaded without unpickling code.")
+        Path,
+        typer.Option(metavar="CKPT.pt", help="A checkpoint of the DiS authors' code; nothing in it is executed."),
     ],
     out: Annotated[Path | None, typer.Option(help="The new run's folder. Default: runs/NAME.")] = None,
 ) -> None:

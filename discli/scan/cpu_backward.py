@@ -6,7 +6,7 @@ recomputes 32 steps' states and decays of two states n, walks back over them, an
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
 from discli.scan.cpu_forward import TILE, TILES, convolution, load_states, step_sizes
-from discli.scan.cpu_job import CHUNK, GROUP, SPAN
+from discli.scan.cpu_job import GROUP, SPAN
 from discli.scan.cpu_lanes import FLOAT, LANES, VECTOR, add_total, fma, jit, load, load_broadcast, splat, store
 from discli.scan.cpu_math import exp2_nonpositive, sigmoid, softplus_and_slope
 from discli.scan.cpu_matmul import matmul

@@ -94,7 +94,7 @@ class _Call:
         for name, tensor in stacked.items():
             self.memory.append(tensor)
             self.jobs[name] = [half.data_ptr() for half in tensor]
-            if f"{name}_sample" in JOB.fields:
+            if f"{name}_sample" in (JOB.names or ()):
                 self.jobs[f"{name}_sample"] = tensor.stride(1) * FLOAT
 
     def weights(self, packed: list[dict[str, Tensor]]) -> None:

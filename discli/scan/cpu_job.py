@@ -7,7 +7,6 @@ an even number. Addresses and strides are in bytes.
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numba import from_dtype
@@ -18,19 +17,73 @@ CHUNK = 128  # steps of a sample under way at a time, and between two states kep
 SPAN = 32  # steps whose states and decays the backward pass keeps at once; they have to fit in L1
 GROUP = 8  # vectors of channels per task
 
-_FIELDS = """
-    is_backward_pass is_last_direction batch samples length
-    width vectors states taps rank rank_columns columns gradient_rows
-    counters scratch scratch_bytes
-
-    x x_sample x_step  z z_sample z_step  y y_sample y_step
-    conv_weight conv_bias x_proj_in x_proj_out dt_in dt_out dt_bias decay_rate skip
-    inner inner_sample  projected projected_sample  saved saved_sample
-
-    dy dy_sample dy_step  dx dx_sample dx_step  dz dz_sample dz_step
-    partial partial_group partial_sample  dprojected dprojected_sample  dstate
-    gradients gradients_sample totals  drate dskip ddt_bias ddt_weight dx_proj dconv_weight dconv_bias
-""".split()
+_FIELDS = [
+    "is_backward_pass",
+    "is_last_direction",
+    "batch",
+    "samples",
+    "length",
+    "width",
+    "vectors",
+    "states",
+    "taps",
+    "rank",
+    "rank_columns",
+    "columns",
+    "gradient_rows",
+    "counters",
+    "scratch",
+    "scratch_bytes",
+    "x",
+    "x_sample",
+    "x_step",
+    "z",
+    "z_sample",
+    "z_step",
+    "y",
+    "y_sample",
+    "y_step",
+    "conv_weight",
+    "conv_bias",
+    "x_proj_in",
+    "x_proj_out",
+    "dt_in",
+    "dt_out",
+    "dt_bias",
+    "decay_rate",
+    "skip",
+    "inner",
+    "inner_sample",
+    "projected",
+    "projected_sample",
+    "saved",
+    "saved_sample",
+    "dy",
+    "dy_sample",
+    "dy_step",
+    "dx",
+    "dx_sample",
+    "dx_step",
+    "dz",
+    "dz_sample",
+    "dz_step",
+    "partial",
+    "partial_group",
+    "partial_sample",
+    "dprojected",
+    "dprojected_sample",
+    "dstate",
+    "gradients",
+    "gradients_sample",
+    "totals",
+    "drate",
+    "dskip",
+    "ddt_bias",
+    "ddt_weight",
+    "dx_proj",
+    "dconv_weight",
+    "dconv_bias",
+]
 
 # numba's cache watches the file of the compiled entry point alone; naming a field after the contents
 # of all kernel files makes an edit in any of them a new signature.

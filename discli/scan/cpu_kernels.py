@@ -41,7 +41,7 @@ def _tasks(job, work, phase):
     per_group = work.samples * ((job.vectors + GROUP - 1) // GROUP)
     if phase == CONVOLVE:
         return per_span
-    if not job.is_backward_pass or phase == SCAN_BACKWARD or phase == CONVOLVE_BACKWARD:
+    if not job.is_backward_pass or phase in (SCAN_BACKWARD, CONVOLVE_BACKWARD):
         return per_group
     if phase == SUM_GROUPS:
         return per_span
