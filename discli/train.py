@@ -25,9 +25,16 @@ from discli.recipe import Recipe, check_fits, load_recipe
 from discli.scan import choose_backend
 from discli.streams import Stream, normal, uniform
 from discli.training.batches import Batch, BatchPlan, Feed
-from discli.training.checkpoint import newest_checkpoint, prune, read_state, read_tensors, write_checkpoint
+from discli.training.checkpoint import (
+    newest_checkpoint,
+    prune,
+    read_state,
+    read_tensors,
+    write_checkpoint,
+    write_snapshot,
+)
 from discli.training.clock import Clock
-from discli.training.ema import build_ema
+from discli.training.ema import PowerEma, build_ema
 from discli.training.engine import Engine, fill, whole
 from discli.training.interrupts import EXIT_INTERRUPTED, Interrupts
 from discli.training.optimizer import build_optimizer, lr_at, optimizer_tensors, restore_optimizer
@@ -143,6 +150,8 @@ class Trainer:
                     ticker.advance(spec.batch_size, self.last_note)
                 if self.step % spec.checkpoint_every == 0 or done or asked_to_stop:
                     self._checkpoint()
+                if isinstance(self.ema, PowerEma) and self.step % self.ema.snapshot_every == 0:
+                    self._snapshot(self.ema)
                 if self._preview_is_due(done):
                     self._preview()
                 if asked_to_stop and not done:
@@ -298,6 +307,11 @@ class Trainer:
         state = {"rollbacks": self.rollbacks, "skipped_in_a_row": self.skipped_in_a_row, "window": window.tolist()}
         write_checkpoint(self.folder, self.step, files, state, self.run.checkpoint_metadata)
         prune(self.folder, self.recipe.train.keep_last, self.recipe.train.keep_every)
+
+    def _snapshot(self, ema: PowerEma) -> None:
+        averages = {stem: whole(weights) for stem, weights in ema.averages.items()}
+        if self.run:
+            write_snapshot(self.folder, self.step, averages, ema.stds)
 
     def _resume(self) -> None:
         """Take up the newest undamaged checkpoint, if there is one."""

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from discli.errors import DiscliError
 from discli.train import train
+from discli.training.ema import posthoc_coefficients
 from discli.training.run import read_log
 
 RECIPE = """
@@ -215,6 +216,25 @@ def test_previews_show_noise_first_and_are_always_of_the_same_noise(recipe, digi
     names = ["00000000.png", "00000006.png", "00000012.png"]
     assert sorted(p.name for p in (run / "previews").iterdir()) == names
     assert all((run / "previews" / n).read_bytes() == (again / "previews" / n).read_bytes() for n in names)
+
+
+def test_power_ema_keeps_snapshots_that_rebuild_a_third_length(recipe, digits_file, tmp_path):
+    settings = ["train.steps=40", "train.log_every=40"]
+    power = 'train.ema={name="power",stds=[0.05,0.1],snapshot_every=4}'
+    run = train(recipe, data=digits_file, out=tmp_path / "two", overrides=[*settings, power])
+    direct = train(
+        recipe, data=digits_file, out=tmp_path / "one", overrides=[*settings, 'train.ema={name="power",stds=[0.07]}']
+    )
+    files = sorted((run / "snapshots").glob("*.safetensors"))
+    keys = [(int(file.stem.split("-")[0]), float(file.stem.split("-")[1])) for file in files]
+    assert len(keys) == 20
+    coefficients = posthoc_coefficients(keys, 40, 0.07)
+    name = "blocks.0.mixer.in_proj.weight"
+    rebuilt = sum(c * load_file(file)[name].double() for c, file in zip(coefficients, files, strict=True))
+    wanted, stored = (
+        load_file(r / "checkpoints" / "00000040" / "ema.safetensors")[name].double() for r in (direct, run)
+    )
+    assert (rebuilt - wanted).norm() < 0.3 * (stored - wanted).norm()
 
 
 def test_verify_resume_reports_on_the_users_own_recipe(recipe, digits_file):

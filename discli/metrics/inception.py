@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -36,7 +35,7 @@ class Inception:
     - ``logits`` (B, 1008): without the bias, for IS, as the original code and all its ports have it.
 
     Batch norms are folded into the convolutions and memory is channels-last: on a CPU that is 1.7 times as
-    fast and the same to rounding. float32 throughout; on CUDA TF32 stays off.
+    fast and the same to rounding.
     """
 
     name = "inception"
@@ -70,12 +69,11 @@ class Inception:
         return in_small_batches(self._features, pictures_BCHW, self._device)
 
     def _features(self, pictures_BCHW: Tensor) -> dict[str, Tensor]:
-        with _full_precision(self._device):
-            x = resize(pictures_BCHW.to(self._device).float(), SIDE, self.convention.resize)
-            x = ((x - 128) / 128).contiguous(memory_format=torch.channels_last)
-            middle = self._to_spatial(x)
-            pool = self._to_pool(middle).flatten(1)
-            logits = pool @ self._class_weight.T
+        x = resize(pictures_BCHW.to(self._device).float(), SIDE, self.convention.resize)
+        x = ((x - 128) / 128).contiguous(memory_format=torch.channels_last)
+        middle = self._to_spatial(x)
+        pool = self._to_pool(middle).flatten(1)
+        logits = pool @ self._class_weight.T
         # Mixed_6d concatenates its 1x1 branch first, so that branch's first channels are the block's.
         spatial = middle[:, :_SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
         return {"features": pool.cpu(), "spatial": spatial.cpu(), "logits": logits.cpu()}
@@ -108,9 +106,3 @@ def _fold_batch_norms(network: nn.Module) -> None:
         conv, norm = getattr(block, "conv", None), getattr(block, "bn", None)
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             block.conv, block.bn = fuse_conv_bn_eval(conv, norm), nn.Identity()
-
-
-def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False)

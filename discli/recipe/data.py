@@ -42,6 +42,5 @@ class DataSpec(Spec):
     file: Annotated[Path | None, Field(description="an HDF5 file that discli encode wrote")] = None
     horizontal_flip: Flag = True
     cache: Annotated[
-        Literal["none", "ram", "device"],
-        Field(description="where the samples live while training: memory map, RAM, or the GPU"),
+        Literal["none", "ram"], Field(description="where samples live while training: memory map, or RAM")
     ] = "none"

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,18 @@ def write_checkpoint(
             raise _disk_full(final, needed, shutil.disk_usage(parent).free) from None
         raise
     return final
+
+
+def write_snapshot(run: Path, step: int, averages: Mapping[str, Mapping[str, Tensor]], stds: Sequence[float]) -> None:
+    """``runs/NAME/snapshots/<step>-<std>.safetensors``, float16: averages that others are rebuilt from."""
+    folder = run / "snapshots"
+    folder.mkdir(exist_ok=True)
+    for std, weights in zip(stds, averages.values(), strict=True):
+        path = folder / f"{step:08d}-{std:g}.safetensors"
+        temporary = folder / f"{_TEMPORARY}{path.name}"
+        save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, temporary)
+        _fsync(temporary)
+        temporary.rename(path)
 
 
 def newest_checkpoint(run: Path) -> Path | None:
