@@ -123,7 +123,7 @@ def _write(
         left_out = pictures.left_out if positions.start == 0 else ()
         skipped = [f"{name}\t{why}" for name, why in left_out]
         skipped += [f"{pictures.names[position]}\t{why}" for position, why in state.skipped]
-        if not state.rows and len(positions):
+        if not state.rows and contract.shard is None:
             name, why = skipped[-1].split("\t")
             writer.discard()
             raise DiscliError(

@@ -72,8 +72,14 @@ class Stage:
             shape = (2 * self.identity.channels, *(side // self.identity.downsample for side in pictures.shape[2:]))
             return lambda: np.empty((0, 2, *shape) if self.flip_stored else (0, *shape), self.dtype)
         pixels = torch.from_numpy(pictures)
-        latents = self._codec.encode(pixels)
-        if self.flip_stored:
-            latents = torch.stack([latents, self._codec.encode(pixels.flip(-1))], dim=1)
+        try:
+            latents = self._codec.encode(pixels)
+            if self.flip_stored:
+                latents = torch.stack([latents, self._codec.encode(pixels.flip(-1))], dim=1)
+        except torch.OutOfMemoryError:
+            raise DiscliError(
+                f"{self.slice_size} pictures at once are too many for the memory of this GPU.",
+                f"Give --batch-size {max(1, self.slice_size // 2)}",
+            ) from None
         stored = latents.to(getattr(torch, self.dtype))
         return lambda: stored.cpu().numpy()

@@ -224,6 +224,35 @@ def test_killed_with_sigkill_again_and_again_the_file_is_the_same(tmp_path, said
     assert skipped_of(tmp_path / "killed.h5").read_bytes() == skipped_of(tmp_path / "whole.h5").read_bytes()
 
 
+def test_a_part_may_hold_nothing(tmp_path):
+    source = write_zip(tmp_path / "a.zip", {"0.png": b"bad", "1.png": b"", "2.png": saved(pixels(2))})
+    for i in range(3):
+        run(source, tmp_path / "a.h5", shard=(i, 3))
+    merge(tmp_path / "a.h5")
+    store = open_store(tmp_path / "a.h5")
+    assert (store.names, store.contract.num_skipped) == (["2.png"], 2)
+
+
+def test_file_names_of_several_lines_stay_one_line(tmp_path):
+    source = write_folder(tmp_path / "odd", {"a\nb\tc.png": b"bad", "d.png": saved(pixels(0))})
+    run(source, tmp_path / "a.h5")
+    assert skipped_of(tmp_path / "a.h5").read_text() == "a\\x0ab\\x09c.png\tnot a picture in any known format\n"
+
+
+def test_flags_may_change_while_nothing_is_written(folder, tmp_path, monkeypatch):
+    import discli.encode
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(discli.encode, "decode_batches", interrupted)
+    with pytest.raises(DiscliError, match="Stopped"):
+        run(folder, tmp_path / "a.h5")
+    monkeypatch.undo()
+    assert open_store(run(folder, tmp_path / "a.h5", crop="resize")).contract.crop == "resize"
+
+
 def test_shards_merge_into_what_one_run_writes(tmp_path):
     source = write_zip(tmp_path / "a.zip", {**FILES, **BAD})
     run(source, tmp_path / "whole.h5")

@@ -33,8 +33,7 @@ class VaeCodec:
     def __init__(self, vae: str, device: torch.device, slice_size: int | None = None) -> None:
         """Raises DiscliError when ``vae`` (hub id or folder) cannot be had or is of another kind."""
         folder = fetch(vae)
-        config = read_config(folder)
-        kind = str(config.get("_class_name"))
+        kind = str(read_config(folder).get("_class_name"))
         if kind not in KINDS:
             raise DiscliError(
                 f"{vae} is a {kind}, not an autoencoder that encode knows.", f"Known: {', '.join(KINDS)}."
@@ -45,13 +44,14 @@ class VaeCodec:
         sha256 = _sha256(self._vae)  # before the weights move
         self._layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         self._vae = self._vae.to(device, memory_format=self._layout)
+        settings = self._vae.config  # with the class's defaults: sd-vae-ft-ema's file leaves its scaling factor out
         latent = self._moments(torch.zeros(1, 3, _PROBE, _PROBE, device=device))
         self.identity: CodecIdentity = VaeIdentity(
             vae=str(Path(vae).resolve()) if Path(vae).is_dir() else vae,
             kind=kind,
             weights_sha256=sha256,
-            scaling_factor=float(config.get("scaling_factor") or 1.0),
-            shift_factor=float(config.get("shift_factor") or 0.0),
+            scaling_factor=float(settings.scaling_factor),
+            shift_factor=float(settings.shift_factor or 0.0) if "shift_factor" in settings else 0.0,
             channels=latent.shape[1] // 2,
             downsample=_PROBE // latent.shape[-1],
         )

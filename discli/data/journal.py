@@ -76,6 +76,7 @@ class Journal:
         """(where its line ends, the state) of every whole line; ``skipped`` as each line added to it."""
         self._file.seek(0)
         records: list[tuple[int, State]] = []
+        begun_with: dict[str, Any] = {}
         at = 0
         for line in self._file.read().split(b"\n")[:-1]:  # without its newline the last line is torn
             try:
@@ -84,13 +85,16 @@ class Journal:
                 break
             at += len(line) + 1
             if not records:
-                _check_same(content["settings"], self._settings, out)
+                begun_with = content["settings"]
                 records.append((at, State(end=content["start"])))
                 continue
             content["moments"] = Moments(**content["moments"])
             content["skipped"] = [(position, why) for position, why in content["skipped"]]
             records.append((at, State(**content)))
-        return records
+        if len(records) > 1:  # nothing is lost by beginning anew where nothing was written
+            _check_same(begun_with, self._settings, out)
+            return records
+        return []
 
 
 def journal_of(out: Path) -> Path:

@@ -19,6 +19,7 @@ PICTURE_SUFFIXES = frozenset(
 )
 DATASET_JSON = "dataset.json"  # EDM's and StyleGAN's labels, beside the pictures
 
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
 _HIDDEN = re.compile(r"(^|/)(\.[^./]|__MACOSX/)")
 _SMALL = 1 << 20  # bytes; no sample's metadata is longer
 _NUMBERED = re.compile(r"(^|[-_.])\d+$")  # train-000123, 00042: a shard's name, not a class's
@@ -89,7 +90,7 @@ def list_zip(path: Path) -> Listing:
                 method = info.compress_type if not info.flag_bits & 1 else -1
                 stored_name = len(info.orig_filename.encode("utf-8"))
                 locator = (info.header_offset, info.compress_size, info.file_size, method, info.CRC, stored_name)
-                listing.entries.append(Entry(info.filename, info.file_size, locator))
+                listing.entries.append(Entry(_printable(info.filename), info.file_size, locator))
             if DATASET_JSON in archive.namelist():
                 listing.dataset_json = archive.read(DATASET_JSON).decode("utf-8")
     except zipfile.BadZipFile:
@@ -212,8 +213,8 @@ def _json_label(data: bytes) -> Any:
 
 
 def _printable(name: str) -> str:
-    """File names need not be UTF-8; names in the data file are."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    """File names need be neither UTF-8 nor a single line; names in the data file are."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8").translate(_CONTROL)
 
 
 def _tar_hint(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Reading a data file: random access to samples as fast as memory, order and flips chosen by the caller."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import h5py
 import numpy as np
@@ -81,12 +81,6 @@ class Store:
             chosen = torch.from_numpy(np.asarray(flip))
             samples[chosen] = samples[chosen].flip(-1)
         return samples
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        del self.rows
 
     def _strings(self, dataset: str) -> list[str]:
         with _opened(self.path) as file:

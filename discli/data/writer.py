@@ -153,7 +153,7 @@ class StoreWriter:
 
     def _write_behind(self) -> None:
         uncommitted: list[tuple[int, str]] = []
-        last_commit = time.monotonic()
+        last_commit, committed = time.monotonic(), self.state.end
         while (item := self._queue.get()) is not None:
             if self._error is not None:
                 continue  # the queue has to drain for whoever waits to put
@@ -172,11 +172,11 @@ class StoreWriter:
                 uncommitted += skipped
                 if time.monotonic() - last_commit > _SECONDS_BETWEEN_COMMITS:
                     self._commit(uncommitted)
-                    uncommitted, last_commit = [], time.monotonic()
+                    uncommitted, last_commit, committed = [], time.monotonic(), end
             except BaseException as error:  # raised again where the next rows are appended
                 self._error = error
             self.seconds_busy += time.monotonic() - started
-        if self._error is None:
+        if self._error is None and self.state.end > committed:
             try:
                 self._commit(uncommitted)
             except OSError as error:

@@ -18,26 +18,20 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
-import numpy as np
-import torch
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.functional import pil_to_tensor
-
-from discli.console import stderr
-from discli.data.decoding import Preparation, decode_batches, usable_cores
-from discli.data.sources import open_source
-from discli.data.store import open_store
-from discli.encode import encode
+# Worker processes import this module anew, as they do discli.cli when a user encodes: nothing heavy up here.
+if TYPE_CHECKING:
+    import torch
 
 DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10-train.zip"
 ROUNDS = 3
 WORKERS = 2
 
 
-class Pictures(Dataset):
+class Pictures:
+    """A map-style dataset of (uint8 tensor, class) from a zip with a folder per class."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         with zipfile.ZipFile(path) as archive:
@@ -49,7 +43,10 @@ class Pictures(Dataset):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, index: int) -> "tuple[torch.Tensor, int]":
+        from PIL import Image
+        from torchvision.transforms.functional import pil_to_tensor
+
         if self.archive is None:
             self.archive = zipfile.ZipFile(self.path)
         picture = Image.open(io.BytesIO(self.archive.read(self.names[index]))).convert("RGB")
@@ -57,6 +54,9 @@ class Pictures(Dataset):
 
 
 def theirs(path: Path, folder: Path) -> int:
+    import numpy as np
+    from torch.utils.data import DataLoader
+
     count = 0
     for pictures, _labels in DataLoader(Pictures(path), batch_size=256, num_workers=WORKERS):
         for picture in pictures.numpy():
@@ -66,10 +66,16 @@ def theirs(path: Path, folder: Path) -> int:
 
 
 def ours(path: Path, folder: Path) -> int:
+    from discli.data.store import open_store
+    from discli.encode import encode
+
     return len(open_store(encode(path, 32, out=folder / "data.h5", workers=WORKERS)))
 
 
 def decoding_alone(path: Path, folder: Path) -> int:
+    from discli.data.decoding import Preparation, decode_batches
+    from discli.data.sources import open_source
+
     source = open_source(path)
     return sum(
         len(batch.pictures) for batch in decode_batches(source, range(len(source)), 682, Preparation(32), WORKERS)
@@ -94,23 +100,36 @@ def measure(job: Callable[[Path, Path], int], path: Path) -> tuple[float, float]
 
 def random_reads(path: Path) -> tuple[float, float]:
     """Samples per second, batches of 128 anywhere in the file: ours, h5py's fancy indexing."""
+    import h5py
+    import numpy as np
+
+    from discli.data.store import open_store
+    from discli.encode import encode
+
     folder = Path(tempfile.mkdtemp())
     store = open_store(encode(path, 32, out=folder / "data.h5", workers=WORKERS))
-    batches = [np.random.default_rng(i).choice(len(store), 128, replace=False) for i in range(40)]
-    started = time.perf_counter()
-    for batch in batches:
-        store.read(batch)
-    mapped = 128 * len(batches) / (time.perf_counter() - started)
+    batches = [np.random.default_rng(i).choice(len(store), 128, replace=False) for i in range(200)]
     with h5py.File(folder / "data.h5") as file:
-        started = time.perf_counter()
-        for batch in batches:
-            file["samples"][np.sort(batch)]
-        fancy = 128 * len(batches) / (time.perf_counter() - started)
+        rows = file["samples"]
+        rates = []
+        for read in (store.read, lambda batch: rows[np.sort(batch)]):
+            for batch in batches:  # once to have the file in memory, for both
+                read(batch)
+            started = time.perf_counter()
+            for batch in batches:
+                read(batch)
+            rates.append(128 * len(batches) / (time.perf_counter() - started))
     shutil.rmtree(folder)
-    return mapped, fancy
+    return rates[0], rates[1]
 
 
 def main() -> None:
+    import torch
+    import torchvision  # noqa: F401 - both are loaded before the clock starts
+
+    from discli.console import stderr
+    from discli.data.decoding import usable_cores
+
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
     stderr.quiet = True
     load = os.getloadavg()[0]

@@ -101,6 +101,28 @@ def test_the_hash_is_of_values_not_of_file_formats(folder, tmp_path):
     assert one.weights_sha256 == other.weights_sha256
 
 
+def test_files_of_the_age_of_the_default_autoencoder_load(folder, tmp_path):
+    """sd-vae-ft-ema: no scaling factor in its config, attention under the names of before diffusers 0.17."""
+    from safetensors.torch import load_file, save_file
+
+    old = save_kl(tmp_path / "old", scaling_factor=0.18215)
+    config = json.loads((old / "config.json").read_text())
+    for key in ("scaling_factor", "shift_factor", "latents_mean", "latents_std", "mid_block_add_attention"):
+        config.pop(key, None)
+    (old / "config.json").write_text(json.dumps(config))
+    before = open_codec("vae", str(old))
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = load_file(old / "diffusion_pytorch_model.safetensors")
+    for new, deprecated in names.items():
+        tensors = {name.replace(f".{new}.", f".{deprecated}."): tensor for name, tensor in tensors.items()}
+    assert any("proj_attn" in name for name in tensors)
+    save_file(tensors, old / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    codec = open_codec("vae", str(old))
+    assert (codec.identity.scaling_factor, codec.identity.shift_factor) == (0.18215, 0.0)
+    assert torch.equal(codec.encode(PICTURES), before.encode(PICTURES))
+    assert codec.identity == before.identity
+
+
 def test_a_pipeline_folder_gives_its_autoencoder(tmp_path):
     save_kl(tmp_path / "pipeline" / "vae")
     assert open_codec("vae", str(tmp_path / "pipeline")).identity.kind == "AutoencoderKL"
