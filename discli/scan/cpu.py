@@ -1,16 +1,17 @@
 """The scan on a CPU: numba kernels for float32, PyTorch operations for float64 or without numba.
 
-The kernels (`cpu_forward`, `cpu_backward`) walk L with the states of 16 channels in one register,
-both directions by reversed indexing. Between forward and backward they keep x_proj's output and one
-state per 64 steps: 2 (R + 2N) / E and 2N / 64 tensors of (B, L, E). While they run they hold about
-2.5 rows of E floats for each token under way, and those are at most 256 or 128 per thread.
+The kernels (`cpu_forward`, `cpu_backward`) hold 16 channels in a register and walk L a chunk of 128
+steps at a time, both directions by reversed indexing. Memory of a forward and backward pass, beside
+inputs, outputs and gradients: x_proj's output and one state per 128 steps, 2 (R + 2N) / E and 2N / 128
+tensors of (B, L, E); the weights in the kernels' layout; and what is under way, a chunk of as many
+samples as give each thread three tasks, about 1.6 rows of E floats a token.
 
 Results are the same to the last bit for any number of threads, and a sample of a batch comes out as
-it would alone: every sum has one order, and no BLAS is involved.
+it would alone: every sum has one order, and no BLAS is involved. Forward and backward passes of
+float16 and bfloat16 tensors work on float32 copies.
 """
 
 import importlib.util
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -19,26 +20,22 @@ from torch.autograd.function import FunctionCtx
 from discli.scan import torch_loop
 from discli.scan.reference import DirectionParams
 
+HAS_NUMBA = importlib.util.find_spec("numba") is not None  # looked for, not imported
+
 
 def unavailable(device: torch.device) -> str | None:
     """Why tensors on ``device`` can't be scanned here and what to do about it, or None if they can."""
     if device.type != "cpu":
-        return f"it needs tensors on the CPU, not on {device.type}; use scan = 'auto'"
+        return f"Its kernels are for tensors on the CPU and these are on {device.type}; use scan = 'auto'."
     return None
 
 
 def bidirectional_scan(x: Tensor, z: Tensor, forward: DirectionParams, backward: DirectionParams) -> Tensor:
     """See `discli.scan.bidirectional_scan`."""
-    if x.dtype == torch.float64 or not _has_numba():
+    if x.dtype == torch.float64 or not HAS_NUMBA:
         return torch_loop.bidirectional_scan(x, z, forward, backward)
     y, _, _ = _scan(x, z, [*forward, *backward])
     return y
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-@cache
-def _has_numba() -> bool:
-    return importlib.util.find_spec("numba") is not None
 
 
 @torch.library.custom_op("discli::cpu_scan", mutates_args=(), device_types="cpu")

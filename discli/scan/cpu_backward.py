@@ -7,7 +7,7 @@ recomputes 32 steps' states and decays of two states n, walks back over them, an
 
 from discli.scan.cpu_forward import TILE, TILES, convolution, load_states, step_sizes
 from discli.scan.cpu_job import GROUP, SPAN
-from discli.scan.cpu_lanes import FLOAT, LANES, VECTOR, add_total, fma, jit, load, load_broadcast, splat, store
+from discli.scan.cpu_lanes import FLOAT, LANES, VECTOR, fma, jit, load, load_broadcast, splat, store, store_totals
 from discli.scan.cpu_math import exp2_nonpositive, sigmoid, softplus_and_slope
 from discli.scan.cpu_matmul import matmul
 
@@ -126,10 +126,9 @@ def scan_span(job, slot, first_vector, vectors, first, rows, projected, partial,
                 rows,
             )
         for t in range(rows):
-            for i in range(2):
-                dB_t = dB_rows + t * columns + (n + i) * FLOAT
-                add_total(dB_t, load(scratch + _DB + t * _PAIR + i * VECTOR))
-                add_total(dB_t + job.states * FLOAT, load(scratch + _DC + t * _PAIR + i * VECTOR))
+            dB_t, pair = dB_rows + t * columns + n * FLOAT, scratch + t * _PAIR
+            store_totals(dB_t, load(pair + _DB), load(pair + _DB + VECTOR))
+            store_totals(dB_t + job.states * FLOAT, load(pair + _DC), load(pair + _DC + VECTOR))
 
 
 @jit
@@ -209,8 +208,8 @@ def scan_backward(job, work, task, scratch):
     inner = job.inner + slot * job.inner_sample + first_channel
     step_sizes(job, projected, first_channel, vectors, rows, scratch + _DELTA)
     prepare(job, sample, work.first_step, first_channel, vectors, rows, inner, scratch)
-    for t in range(rows):
-        zero(partial + t * columns + rank_columns, columns - rank_columns)
+    for t in range(rows):  # the last vector may end in padding, which x_proj's gradient multiplies
+        store(partial + (t + 1) * columns - VECTOR, splat(0.0))
 
     load_states(job, sample, work.first_step, first_vector, vectors, scratch + _STATE)
     last = (rows - 1) // SPAN
@@ -235,15 +234,11 @@ def scan_backward(job, work, task, scratch):
 
 
 @jit
-def sum_groups(job, work, task):
-    """One span of one sample: what the groups of channels found for dt, B and C, in their order."""
+def sum_groups(job, work, slot, total):
+    """What all groups of channels found for dt, B and C of one sample, in the order of the groups."""
     groups = (job.vectors + GROUP - 1) // GROUP
-    spans = (work.steps + SPAN - 1) // SPAN
-    slot, begin = task // spans, task % spans * SPAN
-    columns = job.columns * FLOAT
     partial = job.partial + slot * job.partial_sample
-    total = job.dprojected + slot * job.dprojected_sample
-    for offset in range(begin * columns, min(begin + SPAN, work.steps) * columns, VECTOR):
+    for offset in range(0, work.steps * job.columns * FLOAT, VECTOR):
         value = load(partial + offset)
         for group in range(1, groups):
             value = value + load(partial + group * job.partial_group + offset)
@@ -268,7 +263,7 @@ def convolve_backward(job, work, task, scratch):
             zero(dweight + tap * row, vectors * VECTOR)
         zero(dbias, vectors * VECTOR)
 
-    slope, activated = scratch, scratch + TILES
+    slope, activated, dprojected = scratch, scratch + TILES, scratch + 2 * TILES
     for t in range(rows):
         for v in range(vectors):
             conv = convolution(job, x + v * VECTOR, first_channel + v * VECTOR, work.first_step + t)
@@ -276,7 +271,7 @@ def convolve_backward(job, work, task, scratch):
             store(activated + t * _ROW + v * VECTOR, conv * gate)
             store(slope + t * _ROW + v * VECTOR, gate * fma(conv, splat(1.0) - gate, splat(1.0)))
 
-    dprojected = job.dprojected + slot * job.dprojected_sample
+    sum_groups(job, work, slot, dprojected)
     dinner, x_proj = job.inner + slot * job.inner_sample + first_channel, job.x_proj_out + first_channel
     matmul(dprojected, columns, FLOAT, x_proj, row, VECTOR, dinner, row, VECTOR, rows, vectors, job.columns, 1)
     matmul(dprojected, FLOAT, columns, activated, _ROW, VECTOR, dx_proj, row, VECTOR, job.columns, vectors, rows, 1)
@@ -295,11 +290,11 @@ def convolve_backward(job, work, task, scratch):
 
 
 @jit
-def sum_samples(job, work, task):
-    """One row of the parameters' gradients: adds those of the samples under way, in their order."""
+def sum_samples(job, samples, task):
+    """One row of the parameters' gradients: adds those of the samples just done, in their order."""
     row = job.width * FLOAT
     for offset in range(task * row, (task + 1) * row, VECTOR):
         total = load(job.totals + offset)
-        for slot in range(work.samples):
+        for slot in range(samples):
             total = total + load(job.gradients + slot * job.gradients_sample + offset)
         store(job.totals + offset, total)

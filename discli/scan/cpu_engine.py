@@ -63,15 +63,13 @@ class _Call:
 
         counters = np.zeros(24, np.int64)  # three of them, each in a cache line of its own
         self.memory.append(counters)
-        self._set(counters=counters.ctypes.data, scratch_bytes=scratch_bytes(sizes.states))
-        self._allocate("scratch", self.threads, scratch_bytes(sizes.states) // FLOAT)
+        scratch = self._allocate("scratch", self.threads, scratch_bytes(sizes.states, sizes.columns) // FLOAT)
+        self._set(counters=counters.ctypes.data, scratch_bytes=scratch.stride(0) * FLOAT)
         inner = self._allocate("inner", samples, steps, sizes.width)
         self._set(inner_sample=inner.stride(0) * FLOAT)
         if is_backward_pass:
             partial = self._allocate("partial", sizes.groups, samples, steps, sizes.columns)
             self._set(partial_group=partial.stride(0) * FLOAT, partial_sample=partial.stride(1) * FLOAT)
-            dprojected = self._allocate("dprojected", samples, steps, sizes.columns)
-            self._set(dprojected_sample=dprojected.stride(0) * FLOAT)
             self._allocate("dstate", samples, sizes.width * sizes.states)
             rows = sizes.gradient_rows
             gradients = self._allocate("gradients", samples, sum(rows.values()), sizes.width)

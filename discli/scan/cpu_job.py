@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numba import from_dtype
 
-from discli.scan.cpu_lanes import LANES
+from discli.scan.cpu_lanes import LANES, VECTOR
 
 CHUNK = 128  # steps of a sample under way at a time, and between two states kept for the backward pass
 SPAN = 32  # steps whose states and decays the backward pass keeps at once; they have to fit in L1
@@ -94,7 +94,9 @@ JOB = np.dtype([(name, np.int64) for name in [*_FIELDS, f"sources_{_digest}"]], 
 job_type = from_dtype(JOB)
 
 
-def scratch_bytes(states: int) -> int:
-    """What one thread needs: tiles of a chunk, buffers of a span, the state before each span."""
-    floats = GROUP * (7 * CHUNK + CHUNK // SPAN * states) + 4 * SPAN * 2
-    return 4 * LANES * floats
+def scratch_bytes(states: int, columns: int) -> int:
+    """What one thread needs. For the scan: tiles of a chunk, buffers of a span, the state before each
+    span; for the convolution: two tiles and a chunk of x_proj's output."""
+    scan = GROUP * (7 * CHUNK + CHUNK // SPAN * states) + 4 * SPAN * 2
+    convolution = GROUP * 2 * CHUNK + CHUNK * columns // LANES
+    return VECTOR * max(scan, convolution)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from numba import carray, cfunc, types
 
-from discli.scan.cpu_backward import convolve_backward, scan_backward, sum_groups, sum_samples
+from discli.scan.cpu_backward import convolve_backward, scan_backward, sum_samples
 from discli.scan.cpu_forward import convolve, scan
 from discli.scan.cpu_job import CHUNK, GROUP, SPAN, job_type
 from discli.scan.cpu_lanes import claim, count, counted, jit
@@ -20,48 +20,18 @@ class Work(NamedTuple):
     first_step: int
     steps: int
     is_first: bool  # chunk of these samples, in the order of the pass
-    is_last: bool
 
 
-CONVOLVE, SCAN = 0, 1
-SCAN_BACKWARD, SUM_GROUPS, CONVOLVE_BACKWARD, SUM_SAMPLES = 1, 2, 3, 4
+_SPINS = 50_000  # some 50 microseconds
+CONVOLVE, SCAN, CONVOLVE_BACKWARD = range(3)  # the phases of one chunk
 
-if hasattr(os, "sched_yield"):
-    _yield = types.ExternalFunction("sched_yield", types.intc())
+if os.name == "posix":
+    _usleep = types.ExternalFunction("usleep", types.intc(types.uintc))
 else:
 
     @jit
-    def _yield():
+    def _usleep(microseconds):
         return 0
-
-
-@jit
-def _tasks(job, work, phase):
-    per_span = work.samples * ((work.steps + SPAN - 1) // SPAN)
-    per_group = work.samples * ((job.vectors + GROUP - 1) // GROUP)
-    if phase == CONVOLVE:
-        return per_span
-    if not job.is_backward_pass or phase in (SCAN_BACKWARD, CONVOLVE_BACKWARD):
-        return per_group
-    if phase == SUM_GROUPS:
-        return per_span
-    return job.gradient_rows if work.is_last else 0
-
-
-@jit
-def _do(job, work, phase, task, scratch):
-    if phase == CONVOLVE:
-        convolve(job, work, task)
-    elif not job.is_backward_pass:
-        scan(job, work, task, scratch)
-    elif phase == SCAN_BACKWARD:
-        scan_backward(job, work, task, scratch)
-    elif phase == SUM_GROUPS:
-        sum_groups(job, work, task)
-    elif phase == CONVOLVE_BACKWARD:
-        convolve_backward(job, work, task, scratch)
-    else:
-        sum_samples(job, work, task)
 
 
 @jit
@@ -76,31 +46,79 @@ def _next_task(taken, end):
             return ticket
 
 
+@jit
+def _wait(done, end):
+    """The others are a task behind at most, so this spins; but not for long, because on a busy machine
+    they may be waiting for this very core, and would get it no sooner than the next timer tick."""
+    spins = 0
+    while counted(done) < end:
+        spins += 1
+        if spins > _SPINS:
+            _usleep(50)
+
+
+@jit
+def _tasks(job, work, phase, to_sum):
+    if phase == CONVOLVE:
+        summing = job.gradient_rows if to_sum > 0 else 0
+        return summing + work.samples * ((work.steps + SPAN - 1) // SPAN)
+    return work.samples * ((job.vectors + GROUP - 1) // GROUP)
+
+
+@jit
+def _do(job, other, work, phase, to_sum, task, scratch):
+    if phase == CONVOLVE:
+        # The gradients of the direction before are added up meanwhile.
+        summing = job.gradient_rows if to_sum > 0 else 0
+        if task < summing:
+            sum_samples(other, to_sum, task)
+        else:
+            convolve(job, work, task - summing)
+    elif phase == CONVOLVE_BACKWARD:
+        convolve_backward(job, work, task, scratch)
+    elif job.is_backward_pass:
+        scan_backward(job, work, task, scratch)
+    else:
+        scan(job, work, task, scratch)
+
+
 def _run(pointer):
+    """Every thread walks through the same phases, takes what tasks it can get and waits for the others'.
+
+    Tickets are numbered through; the tasks of a phase are those from ``begin`` to ``end``.
+    """
     jobs = carray(pointer, 2)
-    first = jobs[0]
-    taken, done, threads = first.counters, first.counters + 64, first.counters + 128
-    scratch = first.scratch + count(threads) * first.scratch_bytes
-    chunks = (first.length + CHUNK - 1) // CHUNK
-    begin = 0
-    for first_sample in range(0, first.batch, first.samples):
-        samples = min(first.samples, first.batch - first_sample)
+    job = jobs[0]
+    taken, done, threads = job.counters, job.counters + 64, job.counters + 128
+    scratch = job.scratch + count(threads) * job.scratch_bytes
+    chunks = (job.length + CHUNK - 1) // CHUNK
+    end = 0
+    to_sum = 0  # samples whose gradients wait to be added to the total
+    for first_sample in range(0, job.batch, job.samples):
+        samples = min(job.samples, job.batch - first_sample)
         for direction in range(2):
-            job = jobs[direction]
+            job, other = jobs[direction], jobs[1 - direction]
             for i in range(chunks):
                 first_step = (chunks - 1 - i if job.is_backward_pass else i) * CHUNK
-                steps = min(CHUNK, job.length - first_step)
-                work = Work(first_sample, samples, first_step, steps, i == 0, i == chunks - 1)
-                for phase in range(5 if job.is_backward_pass else 2):
-                    end = begin + _tasks(job, work, phase)
+                work = Work(first_sample, samples, first_step, min(CHUNK, job.length - first_step), i == 0)
+                for phase in range(3 if job.is_backward_pass else 2):
+                    begin, end = end, end + _tasks(job, work, phase, to_sum)
                     ticket = _next_task(taken, end)
                     while ticket >= 0:
-                        _do(job, work, phase, ticket - begin, scratch)
+                        _do(job, other, work, phase, to_sum, ticket - begin, scratch)
                         count(done)
                         ticket = _next_task(taken, end)
-                    while counted(done) < end:
-                        _yield()
-                    begin = end
+                    _wait(done, end)
+                    to_sum = 0
+            to_sum = samples if job.is_backward_pass and chunks > 0 else 0
+    if to_sum > 0:
+        begin, end = end, end + job.gradient_rows
+        ticket = _next_task(taken, end)
+        while ticket >= 0:
+            sum_samples(jobs[1], to_sum, ticket - begin)
+            count(done)
+            ticket = _next_task(taken, end)
+        _wait(done, end)
 
 
 _signature = types.void(types.CPointer(job_type))

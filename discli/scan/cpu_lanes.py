@@ -133,17 +133,22 @@ def raise_exponent(builder, value, shifted):
     return builder.bitcast(builder.add(builder.bitcast(value, _ints), n), floats)
 
 
-@instruction(types.void, address, lanes)
-def add_total(builder, where, value):
-    """Adds the sum over all lanes to the float in memory: pairs first, so the order is fixed."""
-    width = LANES
-    while width > 1:
-        width //= 2
-        halves = [ir.Constant(ir.VectorType(_int32, width), [*range(i, i + width)]) for i in (0, width)]
-        low, high = (builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), half) for half in halves)
-        value = builder.fadd(low, high)
-    place = pointer(builder, where, _float)
-    builder.store(builder.fadd(builder.load(place, align=FLOAT), builder.extract_element(value, _int32(0))), place)
+@instruction(types.void, address, lanes, lanes)
+def store_totals(builder, where, first, second):
+    """Two floats: the sums over the lanes of two vectors, added up by halves in one fixed order."""
+
+    def shuffle(a: ir.Value, b: ir.Value, indices: list[int]) -> ir.Value:
+        return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_int32, len(indices)), indices))
+
+    half = LANES // 2
+    low = shuffle(first, second, [lane + side for lane in range(half) for side in (0, LANES)])
+    high = shuffle(first, second, [lane + side for lane in range(half, LANES) for side in (0, LANES)])
+    sums = builder.fadd(low, high)  # even lanes belong to the first, odd lanes to the second
+    for width in (2**i for i in reversed(range(1, LANES.bit_length() - 1))):
+        nothing = ir.Constant(sums.type, ir.Undefined)
+        halves = [shuffle(sums, nothing, [*range(begin, begin + width)]) for begin in (0, width)]
+        sums = builder.fadd(*halves)
+    builder.store(sums, pointer(builder, where, sums.type), align=FLOAT)
 
 
 @instruction(types.int64, address)

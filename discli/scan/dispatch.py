@@ -69,7 +69,11 @@ def choose_backend(name: str, device: torch.device) -> Choice:
         )
     if name != "auto":
         if problem := _load(name).unavailable(device):
-            raise DiscliError(f"{asked_by} asks for the scan {name!r}, which can't run here: {problem}")
+            reason, _, remedy = problem.partition("; ")
+            raise DiscliError(
+                f"{asked_by} asks for the scan {name!r}, which can't run here: {reason.rstrip('.')}.",
+                remedy[:1].upper() + remedy[1:],
+            )
         return Choice(name, f"{asked_by} asks for it")
 
     passed_over: list[str] = []
@@ -78,7 +82,7 @@ def choose_backend(name: str, device: torch.device) -> Choice:
         if problem is None:
             best = f"the fastest for {device.type} tensors"
             return Choice(candidate, "; ".join([best, *passed_over]))
-        passed_over.append(f"not {candidate}: {problem}")
+        passed_over.append(f"not {candidate}: {problem.rstrip('.')}")
     return Choice("reference", "; ".join(passed_over) or f"the only one for {device.type} tensors")
 
 

@@ -14,24 +14,24 @@ from torch.nn import functional as F
 from discli.scan.reference import DirectionParams
 
 _REBUILD = (
-    "on a machine with nvcc run: MAMBA_KEEP_CUDA_BUILD=TRUE pip install --force-reinstall --no-deps "
-    "--no-cache-dir --no-build-isolation causal-conv1d mamba-ssm"
+    "where nvcc is installed, MAMBA_KEEP_CUDA_BUILD=TRUE pip install --force-reinstall --no-deps "
+    "--no-cache-dir --no-build-isolation causal-conv1d mamba-ssm."
 )
 
 
 def unavailable(device: torch.device) -> str | None:
     """Why mamba-ssm can't run on ``device`` and what to do about it, or None if it can."""
     if importlib.util.find_spec("mamba_ssm") is None or importlib.util.find_spec("causal_conv1d") is None:
-        return "mamba-ssm or causal-conv1d is not installed; pip install --no-build-isolation causal-conv1d mamba-ssm"
+        return "mamba-ssm or causal-conv1d is not installed; pip install --no-build-isolation causal-conv1d mamba-ssm."
     if device.type != "cuda":
-        return f"mamba-ssm needs tensors on a CUDA device, not on {device.type}; use scan = 'auto'"
+        return f"mamba-ssm's kernels are for CUDA and these tensors are on {device.type}; use scan = 'auto'."
     try:
         importlib.import_module("causal_conv1d_cuda")
         importlib.import_module("selective_scan_cuda")
         importlib.import_module("mamba_ssm.ops.selective_scan_interface")
     except Exception as error:  # a build for another torch or CUDA fails in many ways
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return f"mamba-ssm is installed without a working CUDA module ({reason}); {_REBUILD}"
+        return f"mamba-ssm is installed without a working CUDA module ({reason.rstrip('.')}); {_REBUILD}"
     return None
 
 
