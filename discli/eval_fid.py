@@ -230,16 +230,17 @@ def _theirs(
 ) -> _Theirs:
     """Published statistics, cached ones, or a pass over the reference's pictures."""
     pictures, dim = reference.pictures, extractor.dims["features"]
+    facts: dict[str, Any] = {"path": str(reference.path), "kind": reference.kind}
     kept = classes = nearest = None
     if pictures is not None:
         if ours.kept is not None:
-            kept = KeptFeatures(wanted=torch.as_tensor(choose(pictures, min(pictures.n, REFERENCE_KEPT))))
+            chosen = choose(pictures, min(pictures.n, REFERENCE_KEPT))
+            kept, facts["n_for_kid_and_prc"] = KeptFeatures(wanted=torch.as_tensor(chosen)), len(chosen)
         if ours.classes is not None and pictures.labels is not None:
             classes = PerClassMoments(pictures.labels, dim)
         if ours.queries is not None:
             nearest = Nearest(ours.queries.rows(), CARD_NEIGHBOURS)
     more: list[Meter] = [meter for meter in (kept, classes, nearest) if meter is not None]
-    facts: dict[str, Any] = {"path": str(reference.path), "kind": reference.kind}
     if reference.published is not None:
         if pictures is not None and more:
             scan(pictures, range(pictures.n), extractor, more, batch_size, "reference")

@@ -115,6 +115,10 @@ def check_statistics(reference: Reference, extractor: Extractor) -> None:
                 f"{path} was made with {key} {about[key]}, the samples are scored with {value}.",
                 "Use the same --features, --weights and --convention, or make the reference again with --make-ref.",
             )
+    if "features" not in reference.published.gaussians:
+        raise DiscliError(
+            f"{path} has no mu and sigma of pooled features.", "Make the reference again with --make-ref."
+        )
     for feature, gaussian in reference.published.gaussians.items():
         if extractor.dims.get(feature, 0) != gaussian.dim:
             raise DiscliError(

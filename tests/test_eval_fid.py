@@ -333,6 +333,8 @@ def test_bad_input_is_refused_in_one_line(folders, data_file, tmp_path):
     made = make_ref(ref, tmp_path / "made.npz", features="random")
     np.savez(tmp_path / "adm.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     assert "2,048 dimensions, not those of --features random (160)" in message(samples, tmp_path / "adm.npz")
+    np.savez(tmp_path / "spatial.npz", mu_s=np.zeros(2023), sigma_s=np.eye(2023))
+    assert "no mu and sigma" in message(samples, tmp_path / "spatial.npz")
     assert "12x12 px, the samples 8x8" in message(tmp_path / "small", made)
     with h5py.File(tmp_path / "foreign.h5", "w") as file:
         file["x"] = 1

@@ -94,6 +94,5 @@ def effect_of_n(
 
     resampled = np.array([distance_of(rng.integers(BLOCKS, size=BLOCKS))[1] for _ in range(replicates)])
     spread = np.quantile(resampled - resampled.mean(), [(1 - level) / 2, (1 + level) / 2])
-    return EffectOfN(
-        distance, float(infinity), distance + float(spread[0]), distance + float(spread[1]), level, replicates
-    )
+    low, high = max(0.0, distance + float(spread[0])), distance + float(spread[1])
+    return EffectOfN(distance, float(infinity), low, high, level, replicates)

@@ -65,7 +65,7 @@ def precision_recall(samples_ND: Tensor, reference_MD: Tensor) -> tuple[float, f
     """Improved precision and recall (arXiv:1904.06991), k = 3: the share of samples within some reference
     picture's ball, and the share of reference pictures within some sample's ball.
 
-    Memory: two blocks of 2,000 rows of the n x m distances at a time. ADM's evaluator computes the same
+    Memory: blocks of 2,000 rows of the n x m distances, 0.4 GB each at 50,000. ADM's evaluator computes the same
     with distances rounded to float16.
     """
     module: Any = import_torch_fidelity("metric_prc")

@@ -1,0 +1,227 @@
+"""``python -m tests.bench.scan [--json]``: every backend of the scan that runs here, turn about in one run.
+
+Times one `bidirectional_scan` (convolutions, projections, both recurrences and the gate) forward without
+gradients, and forward with backward. Beside the backends stand two loops under autograd: ``unbind``, the
+reference, whose backward pass is linear in L, and ``indexing``, the arithmetic of mamba-ssm's
+``selective_scan_ref`` (whole decay and input tensors, then ``[:, :, t]`` in a loop), which is quadratic.
+Memory is the peak of what PyTorch allocates beyond the inputs, in float32 tensors of (B, L, E); the error
+is the largest of y and all 16 gradients against float64, at E = 64, relative to the largest true value.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+
+import torch
+from torch import Tensor
+
+from discli.errors import DiscliError
+from discli.scan import choose_backend, cpu, mamba_ssm, reference, torch_loop, triton
+from tests.scan.cases import Scan, ScanInputs, errors_against_reference, random_inputs
+
+BASELINE = "unbind"
+SLOW = "indexing"
+
+
+def indexing_recurrence(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+    """`discli.scan.reference.recurrence` as selective_scan_ref computes it, in (B, E, L) layout."""
+    x_BEL, delta_BEL, B_BNL, C_BNL = (t.transpose(1, 2) for t in (x, delta, B, C))
+    decay = torch.exp(torch.einsum("bel,en->beln", delta_BEL, A))
+    source = torch.einsum("bel,bnl,bel->beln", delta_BEL, B_BNL, x_BEL)
+    h = x.new_zeros(x.shape[0], *A.shape)
+    ys = []
+    for t in range(x.shape[1]):
+        h = decay[:, :, t] * h + source[:, :, t]
+        ys.append(torch.einsum("ben,bn->be", h, C_BNL[:, :, t]))
+    return torch.stack(ys, dim=1) + D * x
+
+
+def contenders(device: torch.device) -> dict[str, Scan]:
+    """What can run on ``device``, by name."""
+    scans: dict[str, Scan] = {}
+    modules = {"triton": triton, "mamba-ssm": mamba_ssm, "cpu": cpu}
+    for name, module in modules.items():
+        if module.unavailable(device) is None and not (name == "triton" and device.type == "cpu"):
+            scans[name] = module.bidirectional_scan
+    if device.type == "cpu":
+        scans["torch loop"] = torch_loop.bidirectional_scan
+    scans[BASELINE] = reference.bidirectional_scan
+    scans[SLOW] = lambda x, z, f, b: reference.mix(x, z, f, b, indexing_recurrence)
+    return scans
+
+
+def forward(scan: Scan, inputs: ScanInputs) -> None:
+    with torch.no_grad():
+        scan(*inputs)
+
+
+def forward_and_backward(scan: Scan, inputs: ScanInputs, dy: Tensor) -> None:
+    torch.autograd.grad(scan(*inputs), list(inputs.named().values()), dy)
+
+
+def seconds(run: Callable[[], None], device: torch.device) -> float:
+    _synchronize(device)
+    start = time.perf_counter()
+    run()
+    _synchronize(device)
+    return time.perf_counter() - start
+
+
+def peak_bytes(run: Callable[[], None], device: torch.device) -> int:
+    """The most that PyTorch's allocator held at once while ``run`` ran, beyond what it held before."""
+    if device.type == "cuda":
+        _synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        _synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def measure(length: int, args: argparse.Namespace, device: torch.device, skip: set[str]) -> list[dict[str, object]]:
+    batch = max(1, args.tokens // length)
+    shape = {"dt_rank": math.ceil(args.d_inner / 32), "d_state": args.d_state, "device": str(device)}
+    inputs = random_inputs(batch, length, args.d_inner, dtype=args.dtype, param_dtype=torch.float32, **shape)
+    dy = torch.randn_like(inputs.x)
+    scans = {name: scan for name, scan in contenders(device).items() if name not in skip}
+
+    forwards: dict[str, list[float]] = {name: [] for name in scans}
+    boths: dict[str, list[float]] = {name: [] for name in scans}
+    for name, scan in scans.items():  # compile, and learn who is too slow to take turns
+        if name != SLOW:
+            forward_and_backward(scan, inputs, dy)
+    for turn in range(args.rounds):
+        for name, scan in scans.items():
+            if name == SLOW and turn > 0:
+                continue
+            forwards[name].append(seconds(lambda scan=scan: forward(scan, inputs), device))
+            boths[name].append(seconds(lambda scan=scan: forward_and_backward(scan, inputs, dy), device))
+
+    probe = random_inputs(1, length, 64, dtype=args.dtype, param_dtype=torch.float32, device=str(device))
+    rows: list[dict[str, object]] = []
+    for name, scan in scans.items():
+        both = statistics.median(boths[name])
+        row: dict[str, object] = {
+            "backend": name,
+            "shape": f"{batch} x {length} x {args.d_inner}, N {args.d_state}",
+            "length": length,
+            "forward_ms": 1e3 * statistics.median(forwards[name]),
+            "forward_backward_ms": 1e3 * both,
+            "rounds": len(boths[name]),
+        }
+        for peer in (BASELINE, SLOW, "mamba-ssm"):
+            if peer in boths and peer != name:
+                row[f"speed_up_over_{peer}"] = statistics.median(boths[peer]) / both
+        if name != SLOW:
+            peak = peak_bytes(lambda scan=scan: forward_and_backward(scan, inputs, dy), device)
+            row["peak_tensors"] = peak / (4 * inputs.x.numel())
+            row["error"] = max(errors_against_reference(scan, probe).values())
+        rows.append(row)
+    return rows
+
+
+def environment(device: torch.device) -> dict[str, object]:
+    versions = {}
+    for package in ("torch", "numba", "triton", "mamba-ssm"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    choice = choose_backend("auto", device)
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d"),
+        "auto": f"{choice.name} ({choice.reason})",
+        **versions,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.scan", description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[64, 256, 1024])
+    parser.add_argument("--d-inner", type=int, default=768)
+    parser.add_argument("--d-state", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=2048, help="batch size times length")
+    parser.add_argument("--dtype", type=lambda name: getattr(torch, name), default=torch.float32)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--limit", type=float, default=60, help="seconds that the indexing loop may take, as expected")
+    parser.add_argument("--skip", nargs="*", default=[], help="backends to leave out")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+
+    rows: list[dict[str, object]] = []
+    expected = 0.0  # seconds for the indexing loop at this length: quadratic in L at a constant number of tokens
+    for previous, length in zip([0, *args.lengths], args.lengths, strict=False):
+        expected *= length / previous if previous else 1
+        skip = {*args.skip, *([SLOW] if expected > args.limit else [])}
+        rows += measure(length, args, device, skip)
+        slow = [row for row in rows if row["backend"] == SLOW and row["length"] == length]
+        if slow:
+            expected = float(str(slow[0]["forward_backward_ms"])) / 1e3
+        elif SLOW not in args.skip:
+            rows.append({"backend": SLOW, "length": length, "skipped": f"it would take about {expected:.0f} s"})
+    if args.json:
+        json.dump({"environment": environment(device), "rows": rows}, sys.stdout, indent=1)
+        return
+    print(", ".join(f"{key} {value}" for key, value in environment(device).items()))
+    print(
+        f"{'backend':<11} {'B x L x E':<23} {'fwd ms':>9} {'fwd+bwd ms':>11} {'x unbind':>9} {'x indexing':>11}", end=""
+    )
+    print(f" {'x mamba-ssm':>11} {'memory':>7} {'error':>8}")
+    for row in rows:
+        if "skipped" in row:
+            print(f"{row['backend']:<11} L {row['length']}: left out, {row['skipped']}")
+            continue
+        print(
+            f"{row['backend']:<11} {row['shape']:<23} {row['forward_ms']:9.2f} {row['forward_backward_ms']:11.2f}",
+            end="",
+        )
+        for peer, width in ((BASELINE, 9), (SLOW, 11), ("mamba-ssm", 11)):
+            print(f" {_number(row.get(f'speed_up_over_{peer}'), '.1f'):>{width}}", end="")
+        print(f" {_number(row.get('peak_tensors'), '.2f'):>7} {_number(row.get('error'), '.1e'):>8}")
+
+
+def _number(value: object, form: str) -> str:
+    return format(value, form) if isinstance(value, float) else ""
+
+
+def _cpu_name() -> str:
+    try:
+        listing = subprocess.run(["lscpu"], capture_output=True, text=True, check=True).stdout
+        return next(line.split(":", 1)[1].strip() for line in listing.splitlines() if line.startswith("Model name"))
+    except (OSError, subprocess.CalledProcessError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DiscliError as error:
+        raise SystemExit(str(error)) from None
