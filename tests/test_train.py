@@ -132,9 +132,10 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_exits_75(number, undisturbed, 
     assert _content(run) == _content(undisturbed)
 
 
-def test_two_processes_follow_the_loss_curve_of_one(undisturbed, recipe, digits_file, tmp_path):
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
+def test_two_processes_follow_the_loss_curve_of_one(parallel, undisturbed, recipe, digits_file, tmp_path):
     run = tmp_path / "run"
-    arguments = _command(recipe, digits_file, run)[1:]
+    arguments = _command(recipe, digits_file, run, f"train.parallel={parallel}")[1:]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*launcher, *arguments], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
