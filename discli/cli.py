@@ -47,6 +47,7 @@ class Moments(StrEnum):
 class Features(StrEnum):
     inception = "inception"
     random = "random"
+    dinov2 = "dinov2"
 
 
 class Convention(StrEnum):
@@ -212,7 +213,7 @@ def eval_fid(
     ] = None,
     features: Annotated[Features, typer.Option(help="random needs no download, and is not FID.")] = Features.inception,
     weights: Annotated[
-        Path | None, typer.Option(help="Inception's weights. Default: DISCLI_INCEPTION_WEIGHTS, or a download.")
+        Path | None, typer.Option(help="Default: DISCLI_INCEPTION_WEIGHTS or a download; DISCLI_DINOV2_WEIGHTS.")
     ] = None,
     convention: Annotated[
         Convention, typer.Option(help="Whose resizing, quantisation and Inception.")
