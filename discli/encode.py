@@ -72,7 +72,7 @@ def encode(
         _check_finished(target, contract)
     else:
         if workers is None:
-            workers = _default_workers(stage)
+            workers = _default_workers(stage, len(positions))
         _write(target, pictures, contract, stage, positions, Preparation(resolution, crop, small), workers)
     if ranks:
         _merge_if_last(out)
@@ -230,11 +230,13 @@ def _promise(
     )
 
 
-def _default_workers(stage: Stage) -> int:
-    share_of_cores = max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+def _default_workers(stage: Stage, count: int) -> int:
     if stage.name == "vae" and not stage.on_gpu:
         return 0  # the autoencoder needs the cores, and takes far longer than decoding
-    return min(32, share_of_cores)
+    if count <= stage.batch_size:
+        return 0
+    cores = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(32, max(1, cores))
 
 
 def _check_finished(target: Path, contract: DataContract) -> None:

@@ -214,6 +214,8 @@ def _json_label(data: bytes) -> Any:
 
 def _printable(name: str) -> str:
     """File names need be neither UTF-8 nor a single line; names in the data file are."""
+    if name.isprintable():
+        return name
     return name.encode("utf-8", "backslashreplace").decode("utf-8").translate(_CONTROL)
 
 

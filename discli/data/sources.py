@@ -8,7 +8,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -152,8 +152,7 @@ def _listable(entries: list[Entry]) -> tuple[list[Entry], list[tuple[str, str]]]
 
 
 def _leads_outside(name: str) -> bool:
-    parts = name.replace("\\", "/").split("/")
-    return ".." in parts or name.startswith(("/", "\\")) or bool(PureWindowsPath(name).drive)
+    return name.startswith(("/", "\\")) or (".." in name and ".." in re.split(r"[/\\]", name)) or name[1:2] == ":"
 
 
 def _labels(listing: Listing, entries: list[Entry], where: str, labels: Path | str | None) -> Labels:
