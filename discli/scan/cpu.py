@@ -12,6 +12,7 @@ float16 and bfloat16 tensors work on float32 copies.
 """
 
 import importlib.util
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -82,7 +83,11 @@ def _keep(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, list[Tensor]], output:
     ctx.set_materialize_grads(False)  # or autograd would make zeros as large as all that is kept
 
 
-def _backward(ctx: FunctionCtx, dy: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+def _backward(
+    ctx: FunctionCtx, dy: Tensor | None, *_: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, Sequence[Tensor | None]]:
+    if dy is None:
+        return None, None, [None] * 2 * len(DirectionParams._fields)
     x, z, *params, projected, saved = ctx.saved_tensors  # type: ignore[attr-defined]
     dx, dz, *dparams = _scan_backward(dy, x, z, params, projected, saved)
     return dx, dz, dparams

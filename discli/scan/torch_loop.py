@@ -1,8 +1,8 @@
-"""The scan as a loop of PyTorch operations with a backward pass written by hand.
+"""The scan in PyTorch operations with a backward pass written by hand.
 
-What the CPU falls back on without numba, and what runs float64. Autograd would keep several
-(B, E, N) tensors per step; this keeps one state per sqrt(L) steps and recomputes the others, a
-chunk of sqrt(L) steps at a time.
+What the CPU falls back on without numba, and what runs float64. A chunk of sqrt(L) steps at a time is
+computed whole, but for one operation per step. Autograd would keep several (B, E, N) tensors per step;
+this keeps one state per chunk and recomputes the others.
 """
 
 import math
@@ -23,15 +23,13 @@ def bidirectional_scan(x: Tensor, z: Tensor, forward: DirectionParams, backward:
 @torch.library.custom_op("discli::recurrence", mutates_args=())
 def _recurrence(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
     """`discli.scan.reference.recurrence`, and the state before each chunk, (chunks, B, E, N)."""
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    chunk = _chunk(x.shape[1])
-    states = []
+    y, states = torch.empty_like(x, memory_format=torch.contiguous_format), []
     h = x.new_zeros(x.shape[0], *A.shape)
-    for t in range(x.shape[1]):
-        if t % chunk == 0:
-            states.append(h)
-        h = torch.addcmul(_input(x, delta, B, t), _decay(delta, A, t), h)
-        y[:, t] = torch.einsum("ben,bn->be", h, C[:, t])
+    for chunk in _chunks(x.shape[1]):
+        states.append(h)
+        _, h_BTEN = _walk(x[:, chunk], delta[:, chunk], A, B[:, chunk], h)
+        y[:, chunk] = _over_states(h_BTEN, C[:, chunk])
+        h = h_BTEN[:, -1].clone()
     return y.addcmul_(D, x), torch.stack(states)
 
 
@@ -39,50 +37,59 @@ def _recurrence(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
 def _recurrence_backward(
     dy: Tensor, x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, states: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of the six inputs. With g_t = dL/dh_t = C_t dy_t + decay_{t+1} g_{t+1}, and u_t the
+    """Gradients of the six inputs. With g_t = dL/dh_t = C_t dy_t + decay_{t+1} g_{t+1} and u_t the
     gradient of delta_t A: u_t = g_t decay_t h_{t-1}."""
-    dx, ddelta = (torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(2))
-    dB, dC = (torch.empty_like(B, memory_format=torch.contiguous_format) for _ in range(2))
+    dx, ddelta, dB, dC = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, delta, B, C))
     dA = torch.zeros_like(A)
-    g = x.new_zeros(x.shape[0], *A.shape)
-    chunk = _chunk(x.shape[1])
-    for first in reversed(range(0, x.shape[1], chunk)):
-        steps = range(first, min(first + chunk, x.shape[1]))
-        decays = [_decay(delta, A, t) for t in steps]
-        h = [states[first // chunk]]
-        for decay, t in zip(decays, steps, strict=True):
-            h.append(torch.addcmul(_input(x, delta, B, t), decay, h[-1]))
-        for t in reversed(steps):
-            h_t = h.pop()
-            dC[:, t] = torch.einsum("ben,be->bn", h_t, dy[:, t])
-            g = torch.addcmul(g, dy[:, t, :, None], C[:, t, None, :])
-            dB[:, t] = torch.einsum("ben,be->bn", g, delta[:, t] * x[:, t])
-            into_input = torch.einsum("ben,bn->be", g, B[:, t])
-            g = g * decays.pop()
-            u = g * h[-1]
-            dx[:, t] = delta[:, t] * into_input
-            ddelta[:, t] = (u * A).sum(-1) + x[:, t] * into_input
-            dA += torch.einsum("ben,be->en", u, delta[:, t])
+    g_next = x.new_zeros(x.shape[0], *A.shape)  # decay_{t+1} g_{t+1} for the last t of a chunk
+    for chunk, h_before in reversed(list(zip(_chunks(x.shape[1]), states, strict=True))):
+        x_BTE, delta_BTE, B_BTN, dy_BTE = x[:, chunk], delta[:, chunk], B[:, chunk], dy[:, chunk]
+        decay, h = _walk(x_BTE, delta_BTE, A, B_BTN, h_before)
+        dC[:, chunk] = _over_channels(h, dy_BTE)
+
+        g = dy_BTE.unsqueeze(-1) * C[:, chunk].unsqueeze(2)
+        g[:, -1] += g_next
+        for t in range(g.shape[1] - 2, -1, -1):
+            g[:, t].addcmul_(decay[:, t + 1], g[:, t + 1])
+        dB[:, chunk] = _over_channels(g, delta_BTE * x_BTE)
+        dsource = _over_states(g, B_BTN)
+
+        u = g.mul_(decay)
+        g_next = u[:, 0].clone()
+        u[:, 1:].mul_(h[:, :-1])
+        u[:, 0].mul_(h_before)
+        dx[:, chunk] = delta_BTE * dsource
+        ddelta[:, chunk] = (u * A).sum(-1).addcmul_(x_BTE, dsource)
+        dA += u.mul_(delta_BTE.unsqueeze(-1)).sum((0, 1))
     return dx.addcmul_(D, dy), ddelta, dA, dB, dC, (dy * x).sum((0, 1))
 
 
-def _chunk(length: int) -> int:
-    return math.isqrt(max(length - 1, 0)) + 1
+def _walk(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """Decays and states of one chunk, both (B, T, E, N), from the state before it."""
+    decay = torch.exp(delta.unsqueeze(-1) * A)
+    states = (delta * x).unsqueeze(-1) * B.unsqueeze(2)
+    for t in range(states.shape[1]):
+        h = states[:, t].addcmul_(decay[:, t], h)
+    return decay, states
 
 
-def _decay(delta: Tensor, A: Tensor, t: int) -> Tensor:
-    return torch.exp(delta[:, t, :, None] * A)
+def _over_states(h_BTEN: Tensor, C_BTN: Tensor) -> Tensor:
+    return torch.matmul(h_BTEN, C_BTN.unsqueeze(-1)).squeeze(-1)
 
 
-def _input(x: Tensor, delta: Tensor, B: Tensor, t: int) -> Tensor:
-    return (delta[:, t] * x[:, t])[:, :, None] * B[:, t, None, :]
+def _over_channels(h_BTEN: Tensor, dy_BTE: Tensor) -> Tensor:
+    return torch.matmul(dy_BTE.unsqueeze(2), h_BTEN).squeeze(2)
+
+
+def _chunks(length: int) -> list[slice]:
+    steps = math.isqrt(max(length - 1, 0)) + 1
+    return [slice(start, min(start + steps, length)) for start in range(0, length, steps)]
 
 
 @_recurrence.register_fake
 def _(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
-    length = x.shape[1]
-    chunks = -(-length // _chunk(length))
-    return torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(chunks, x.shape[0], *A.shape)
+    states = x.new_empty(len(_chunks(x.shape[1])), x.shape[0], *A.shape)
+    return torch.empty_like(x, memory_format=torch.contiguous_format), states
 
 
 @_recurrence_backward.register_fake
@@ -94,9 +101,12 @@ def _(
 
 def _save(ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(*inputs, output[1])
+    ctx.set_materialize_grads(False)  # or autograd would make zeros as large as the states
 
 
-def _backward(ctx: FunctionCtx, dy: Tensor, _dstates: Tensor) -> tuple[Tensor, ...]:
+def _backward(ctx: FunctionCtx, dy: Tensor | None, _dstates: Tensor | None) -> tuple[Tensor | None, ...]:
+    if dy is None:
+        return (None,) * 6
     return tuple(_recurrence_backward(dy, *ctx.saved_tensors))  # type: ignore[attr-defined]
 
 

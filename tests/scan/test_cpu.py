@@ -7,7 +7,8 @@ import textwrap
 import pytest
 import torch
 
-from discli.scan import cpu, torch_loop
+from discli.scan import cpu, cpu_threads, torch_loop
+from tests.bench.scan import forward_and_backward, peak_bytes
 from tests.scan.cases import assert_matches_reference, random_inputs, values_and_gradients
 
 SCANS = {"numba": cpu.bidirectional_scan, "torch loop": torch_loop.bidirectional_scan}
@@ -149,3 +150,36 @@ def test_several_python_threads_may_scan_at_once(two_threads):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: cpu.bidirectional_scan(*inputs), range(16)))
     assert all(torch.equal(y, expected) for y in found)
+
+
+def test_where_openmp_is_out_of_reach_own_threads_give_the_same_bits(two_threads, monkeypatch):
+    inputs = random_inputs(3, 140, 48)
+    expected = values_and_gradients(cpu.bidirectional_scan, inputs)
+    monkeypatch.setattr(cpu_threads, "_gomp_parallel", None)
+    found = values_and_gradients(cpu.bidirectional_scan, inputs)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_without_numba_pytorch_does_the_work(monkeypatch):
+    inputs = random_inputs(2, 17, 24)
+    fast = cpu.bidirectional_scan(*inputs)
+    monkeypatch.setattr(cpu, "HAS_NUMBA", False)
+    assert_matches_reference(cpu.bidirectional_scan, inputs, 2e-5)
+    assert not torch.equal(cpu.bidirectional_scan(*inputs), fast)  # another order of additions: it did change hands
+
+
+def test_forward_and_backward_hold_at_most_four_tensors_of_the_inputs_size(two_threads):
+    inputs = random_inputs(8, 256, 768, dt_rank=24)
+    dy = torch.randn_like(inputs.x)
+    peak = peak_bytes(lambda: forward_and_backward(cpu.bidirectional_scan, inputs, dy), torch.device("cpu"))
+    one = 4 * inputs.x.numel()
+    assert 3 * one < peak <= 4 * one  # y, dx and dz are three
+
+
+def test_a_nan_shows_and_stays_in_its_sample():
+    inputs = random_inputs(2, 70, 20)
+    x = inputs.x.detach().clone()
+    x[0, 30, 3] = torch.nan
+    y = cpu.bidirectional_scan(x, *inputs[1:])
+    assert y[0].isnan().all()  # x_proj mixes the channels, the two directions reach every token
+    assert y[1].isfinite().all()
