@@ -1,5 +1,6 @@
 """Flags and help of every command. Imports typer and nothing heavy: ``discli --help`` must not wait for torch."""
 
+import errno
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -322,6 +323,8 @@ def main() -> None:
             _fail(f"{str(error.format_message()).rstrip('.')}. See {command} --help.", error.exit_code)
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _fail(f"{error}. What was finished is kept. Free some space and run the same command again.", 1)
         _fail(f"internal error: {type(error).__name__}: {error} (run again with --debug for the traceback)", 1)
     sys.exit(status if isinstance(status, int) else 0)
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from discli import __version__
 from discli.console import stderr
 from discli.errors import DiscliError
+from discli.files import write_text
 from discli.model import DiS
 from discli.model.authors import AuthorsModel, convert, read_shapes
 from discli.recipe import DataContract, Recipe, parse_recipe
 from discli.recipe.contract import RgbIdentity, VaeIdentity
 from discli.training.checkpoint import write_checkpoint
-from discli.training.run import write_atomically
 
 # Both are what the authors' code samples with; a checkpoint does not say.
 _VAE = "stabilityai/sd-vae-ft-ema"
@@ -54,7 +54,7 @@ def export_from_authors(checkpoint: Path, out: Path | None = None) -> Path:
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in description.items()}
     out.mkdir(parents=True, exist_ok=True)
     write_checkpoint(out, 0, {"ema": weights}, {"from_authors": checkpoint.name}, metadata)
-    write_atomically(out / "run.json", json.dumps(description, indent=1))
+    write_text(out / "run.json", json.dumps(description, indent=1))
     count = sum(tensor.numel() for tensor in weights.values())
     stderr.print(f"{count:,} parameters, {shape.depth} blocks of width {shape.embed_dim}: discli sample {out}")
     return out

@@ -21,6 +21,7 @@ from discli.codecs import load_codec
 from discli.console import format_seconds, progress, stderr
 from discli.diffusion import build_sampler, build_schedule, guided, trajectory
 from discli.errors import DiscliError
+from discli.files import write_text
 from discli.model import DiS
 from discli.recipe import DataContract, Recipe, parse_recipe
 from discli.recipe.sample import SampleSpec
@@ -28,7 +29,6 @@ from discli.report.sheet import contact_sheet, save_picture
 from discli.scan import choose_backend
 from discli.streams import Stream, normal, uniform
 from discli.training.checkpoint import newest_checkpoint, read_metadata, read_tensors
-from discli.training.run import write_atomically
 
 SHEET_PICTURES = 100
 
@@ -105,7 +105,7 @@ def sample(
         stderr.print(f"{n:,} images in {out}/ ({format_seconds(time.monotonic() - started)})")
 
     save_picture(contact_sheet(_read_back(out, min(n, SHEET_PICTURES))), out.with_name(out.name + ".png"))
-    write_atomically(out / "manifest.json", json.dumps(manifest | {"finished": True}, indent=1))
+    write_text(out / "manifest.json", json.dumps(manifest | {"finished": True}, indent=1))
     return out
 
 
@@ -282,9 +282,11 @@ def _prepare_folder(out: Path, manifest: dict[str, Any], overwrite: bool) -> set
         done = set()
         for path in own:
             path.unlink()
+    for leftover in out.glob(".*.writing"):  # of a run that was killed
+        leftover.unlink(missing_ok=True)
     for index in [i for i in done if i >= manifest["n"]]:
         (out / file_name(index)).unlink()
-    write_atomically(present, json.dumps(manifest | {"finished": False}, indent=1))
+    write_text(present, json.dumps(manifest | {"finished": False}, indent=1))
     return done
 
 

@@ -6,7 +6,7 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from discli.data.journal import Journal, State, journal_of
 from discli.data.layout import ROWS_AT, UNFINISHED, check_layout, write_around_rows
 from discli.errors import DiscliError
+from discli.files import sync, write_text
 from discli.recipe.contract import DataContract
 
 Rows = npt.NDArray[np.generic]
@@ -121,7 +122,7 @@ class StoreWriter:
         write_around_rows(self.partial, contract, names, labels, skipped, positions)
         write_list(skipped_of(self.out), skipped)
         self.partial.replace(self.out)
-        sync_folder(self.out.parent)
+        sync(self.out.parent)
         self._journal.close(remove=True)
 
     def discard(self) -> None:
@@ -207,32 +208,7 @@ def skipped_of(out: Path) -> Path:
 
 def write_list(path: Path, lines: Sequence[str]) -> None:
     """One line each, in place of whatever list was there; none at all when there is nothing to list."""
-    if not lines:
+    if lines:
+        write_text(path, "".join(f"{line}\n" for line in lines))
+    else:
         path.unlink(missing_ok=True)
-        return
-
-    def fill(temporary: Path) -> None:
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-    write_beside(path, fill)
-
-
-def write_beside(path: Path, fill: Callable[[Path], None]) -> None:
-    """``fill`` a temporary file in the same folder, then give it its name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fill(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes a rename outlast a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

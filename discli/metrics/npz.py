@@ -6,7 +6,6 @@ its sample batches hold ``arr_0``, sometimes with labels as ``arr_1``. Nothing i
 """
 
 import json
-import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from discli.errors import DiscliError
+from discli.files import write_beside
 from discli.metrics.moments import Gaussian
 
 _KEYS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
@@ -40,15 +40,12 @@ def write_statistics(path: Path, statistics: ReferenceStatistics) -> None:
         arrays |= {mu: gaussian.mean.numpy(), sigma: gaussian.covariance.numpy()}
     n = {feature: gaussian.n for feature, gaussian in statistics.gaussians.items()}
     arrays["discli"] = np.array(json.dumps(statistics.about | {"n": n}))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
-    try:
-        with temporary.open("wb") as file:
+
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # a name would get .npz appended
             np.savez(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    write_beside(path, save)
 
 
 def read_statistics(path: Path) -> ReferenceStatistics | None:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
@@ -13,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from discli.files import write_text
 from discli.report.score_table import fact_rows, score_rows
 from discli.report.sheet import contact_sheet
 
@@ -40,12 +40,7 @@ def write_score_card(path: Path, result: dict[str, Any], samples: Tensor, neares
     """``result`` as eval-fid returns it, ``samples`` (N, 3, H, W) uint8. Written beside its name, then renamed."""
     page = score_card(result, samples, nearest)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.writing")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(page)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    write_text(path, page)
 
 
 def score_card(result: dict[str, Any], samples: Tensor, nearest: NearestPictures | None) -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from discli.files import write_beside
+
 _GAP = 2
 _SMALLEST_CELL = 64
 
@@ -31,8 +33,5 @@ def contact_sheet(pictures: Tensor, columns: int | None = None) -> Image.Image:
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a PNG beside its name, then rename."""
-    temporary = path.with_name(f".{path.name}.writing")
-    with temporary.open("wb") as file:
-        picture.save(file, format="PNG")
-    temporary.rename(path)
+    """Write a PNG that is whole or not there."""
+    write_beside(path, lambda temporary: picture.save(temporary, format="PNG"))

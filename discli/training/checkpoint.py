@@ -10,9 +10,9 @@ Nothing is pickled. A checkpoint is written under a temporary name, fsynced and 
 import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from discli.console import format_bytes, stderr
 from discli.errors import DiscliError
+from discli.files import sync, write_beside
 
 FORMAT = 1
 _TEMPORARY = ".writing-"
@@ -56,16 +57,16 @@ def write_checkpoint(
             path = temporary / f"{name}.safetensors"
             save_file({k: t.contiguous() for k, t in tensors.items()}, path, metadata=dict(metadata))
             listing[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-            _fsync(path)
+            sync(path)
         (temporary / "state.json").write_text(
             json.dumps({"format": FORMAT, "step": step, "files": listing, **state}, indent=1), encoding="utf-8"
         )
-        _fsync(temporary / "state.json")
-        _fsync(temporary)
+        sync(temporary / "state.json")
+        sync(temporary)
         if final.exists():  # a damaged one, or the same step after a roll-back
             shutil.rmtree(final)
         temporary.rename(final)
-        _fsync(parent)
+        sync(parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "os error" in str(error):
@@ -80,10 +81,8 @@ def write_snapshot(run: Path, step: int, averages: Mapping[str, Mapping[str, Ten
     folder.mkdir(exist_ok=True)
     for std, weights in zip(stds, averages.values(), strict=True):
         path = folder / f"{step:08d}-{std:g}.safetensors"
-        temporary = folder / f"{_TEMPORARY}{path.name}"
-        save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, temporary)
-        _fsync(temporary)
-        temporary.rename(path)
+        half = {name: tensor.half().contiguous() for name, tensor in weights.items()}
+        write_beside(path, partial(save_file, half))
 
 
 def newest_checkpoint(run: Path) -> Path | None:
@@ -158,11 +157,3 @@ def _disk_full(final: Path, needed: int, free: int) -> DiscliError:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

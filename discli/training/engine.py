@@ -14,7 +14,7 @@ from discli.recipe.train import TrainSpec
 
 
 class Engine:
-    """Starts under ``python``, ``torchrun``, ``accelerate launch`` and ``srun`` alike."""
+    """Starts under ``python``, ``torchrun`` and ``accelerate launch``, and reads what ``srun`` sets."""
 
     def __init__(self, spec: TrainSpec, tracker_folder: Path) -> None:
         from accelerate import Accelerator

@@ -8,6 +8,7 @@ from typing import Any, Self, TextIO
 
 from discli import __version__
 from discli.errors import DiscliError
+from discli.files import write_text
 from discli.recipe import DataContract, Recipe
 
 # What may change between two sittings of one run without changing what it computes up to then.
@@ -48,7 +49,7 @@ class Run:
         elif any(p.name != ".lock" for p in self.folder.iterdir()):
             self._lock.close()
             raise DiscliError(f"{self.folder} holds files that are not a run's.", "Give another --out.")
-        write_atomically(self.folder / "run.json", json.dumps(self._description, indent=1))
+        write_text(self.folder / "run.json", json.dumps(self._description, indent=1))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -89,7 +90,7 @@ class Log:
         """Keep the complete lines up to ``last_step``; later ones will be written again."""
         self.close()
         kept = [line for line in read_log(self._path) if line["step"] <= last_step]
-        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = self._path.open("a", encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
@@ -128,16 +129,6 @@ def read_run(folder: Path) -> dict[str, Any]:
         return {key: description[key] for key in ("discli_version", "recipe", "contract", "data_file")}
     except (OSError, ValueError, KeyError, TypeError):
         raise DiscliError(f"{folder} is not a run of discli train.", "Give a folder under runs/.") from None
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside the name, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.writing")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -34,6 +34,11 @@ def feed(writer: StoreWriter, until: int = 6) -> None:
         writer.append(ROWS[rows], 2 * batch + 2, skipped, upscaled=1)
 
 
+def feed_and_settle(writer: StoreWriter) -> None:
+    feed(writer)
+    writer.settle()
+
+
 def run(out: Path, until: int = 6) -> None:
     with StoreWriter(out, PROMISE, range(12), {"crop": "adm"}) as writer:
         feed(writer, until)
@@ -157,9 +162,9 @@ def test_a_disk_that_fills_up_is_said_so_and_nothing_is_lost(tmp_path, uninterru
     run(out, until=2)
     with StoreWriter(out, PROMISE, range(12), {"crop": "adm"}) as writer:
         file, writer._file = writer._file, Path("/dev/full").open("r+b", buffering=0)  # noqa: SIM115
-        feed(writer)
+        # The thread that writes decides whether the first to hear of it is an append or the end.
         with pytest.raises(DiscliError, match="No space left") as refused:
-            writer.settle()
+            feed_and_settle(writer)
         assert "goes on" in refused.value.hint
         file.close()
     run(out)
