@@ -135,6 +135,23 @@ def encode(
     typer.echo(written)
 
 
+@app.command(epilog="Example: discli info imagenet-256.h5")
+def info(
+    what: Annotated[str, typer.Argument(help="A file of discli encode.")],
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")] = False,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="The contact sheet. Default: beside the file.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", "--n", min=0, help="Samples on the contact sheet; 0: no sheet.")] = 12,
+    vae: Annotated[str | None, typer.Option(help="Where the file's autoencoder lies now.")] = None,
+    device: Device = None,
+) -> None:
+    """Everything that a data file records, and decoded samples beside the pictures they were made from."""
+    from discli.info import info as run
+
+    run(what, as_json=as_json, sheet=sheet, count=n, vae=vae, device=device)
+
+
 @app.command(epilog="Example: discli train cifar10-dis-s-2 --data cifar.h5 --set train.batch_size=64")
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],

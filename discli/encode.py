@@ -13,14 +13,14 @@ import numpy as np
 
 import discli
 from discli.console import Ticker, format_bytes, progress, stderr
-from discli.data.decoding import Preparation, decode_batches, usable_cores
+from discli.data.decoding import Preparation, Workers, decode_batches, usable_cores
 from discli.data.journal import State, first_difference
 from discli.data.merge import find_parts, merge_parts, part_of, share
 from discli.data.pictures import Crop
 from discli.data.sources import Source, open_source
 from discli.data.store import Store
 from discli.data.writer import StoreWriter, forget_journal, skipped_of
-from discli.encode_stage import CodecName, Stage
+from discli.encode_stage import CodecName, Stage, pick_device
 from discli.errors import DiscliError
 from discli.recipe.contract import DataContract
 
@@ -58,22 +58,25 @@ def encode(
     if shard is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         shard = ranks = (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
         stderr.quiet = ranks[0] > 0
-    pictures = open_source(source, labels)
-    _say(f"{source} ({pictures.kind}): {len(pictures):,} pictures, {_classes(pictures)}")
     name = _choose(codec, vae, resolution)
-    stage = Stage(name, resolution, vae=vae, flip=flip, moments=moments, batch_size=batch_size, device=device)
-    if flip and name == "rgb":
-        _say("rgb: --flip stores nothing more, since pixels are mirrored exactly while training.")
-    contract = _promise(pictures, stage, resolution, crop, small, shard)
-    out = out or Path(f"{_UNFIT.sub('_', source.name.split('.')[0])}-{resolution}-{name}.h5")
-    target = part_of(out, shard) if shard else out
-    positions = share(len(pictures), shard or (0, 1), stage.slice_size)
-    if target.exists():
-        _check_finished(target, contract)
-    else:
-        if workers is None:
-            workers = _default_workers(stage, len(positions))
-        _write(target, pictures, contract, stage, positions, Preparation(resolution, crop, small), workers)
+    if workers is None:
+        workers = _default_workers(name, device)
+    with Workers(workers) as decoders:
+        pictures = open_source(source, labels)
+        _say(f"{source} ({pictures.kind}): {len(pictures):,} pictures, {_classes(pictures)}")
+        stage = Stage(name, resolution, vae=vae, flip=flip, moments=moments, batch_size=batch_size, device=device)
+        if flip and name == "rgb":
+            _say("rgb: --flip stores nothing more, since pixels are mirrored exactly while training.")
+        contract = _promise(pictures, stage, resolution, crop, small, shard)
+        out = out or Path(f"{_UNFIT.sub('_', source.name.split('.')[0])}-{resolution}-{name}.h5")
+        target = part_of(out, shard) if shard else out
+        if ranks and out.exists():
+            _check_finished(out, contract.model_copy(update={"shard": None}))
+        elif target.exists():
+            _check_finished(target, contract)
+        else:
+            positions = share(len(pictures), shard or (0, 1), stage.slice_size)
+            _write(target, pictures, contract, stage, positions, Preparation(resolution, crop, small), decoders)
     if ranks:
         _merge_if_last(out)
         return out
@@ -99,7 +102,7 @@ def _write(
     stage: Stage,
     positions: range,
     preparation: Preparation,
-    workers: int,
+    workers: Workers,
 ) -> None:
     settings = contract.settings() | {"batch_size": stage.slice_size, "bfloat16": stage.on_gpu}
     what = f"encode {contract.shard[0]}/{contract.shard[1]}" if contract.shard else "encode"
@@ -150,7 +153,7 @@ def _fill(
     stage: Stage,
     positions: range,
     preparation: Preparation,
-    workers: int,
+    workers: Workers,
     ticker: Ticker,
 ) -> None:
     waited = {"decoding": 0.0, "the autoencoder" if stage.name == "vae" else "copying": 0.0, "writing": 0.0}
@@ -230,11 +233,9 @@ def _promise(
     )
 
 
-def _default_workers(stage: Stage, count: int) -> int:
-    if stage.name == "vae" and not stage.on_gpu:
+def _default_workers(name: CodecName, device: str | None) -> int:
+    if name == "vae" and not pick_device(device).startswith("cuda"):
         return 0  # the autoencoder needs the cores, and takes far longer than decoding
-    if count <= stage.batch_size:
-        return 0
     cores = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(32, max(1, cores))
 

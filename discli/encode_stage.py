@@ -18,6 +18,15 @@ _GPU_BATCH_PIXELS = 64 * 256 * 256
 _CPU_BATCH = 8
 
 
+def pick_device(device: str | None) -> str:
+    """``device``, or else this rank's GPU, or else the CPU. Imports torch where it has to look."""
+    if device is not None:
+        return device
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
 class Stage:
     """Pixels as they are, or the moments of their latents. torch is imported for latents only.
 
@@ -44,11 +53,10 @@ class Stage:
         self.batch_size = batch_size or min(1024, max(8, _WORKER_BYTES // (3 * resolution**2)))
         if name == "rgb":
             return
-        import torch
 
         from discli.codecs import open_codec
 
-        where = device or (f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
+        where = pick_device(device)
         self.on_gpu = where.startswith("cuda")
         self.batch_size = batch_size or (max(1, _GPU_BATCH_PIXELS // resolution**2) if self.on_gpu else _CPU_BATCH)
         # On a CPU one picture keeps all cores busy, and then no batch size shows in the bytes.

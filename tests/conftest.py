@@ -30,4 +30,4 @@ def digits_file(tmp_path_factory) -> Path:
     for path in (folder / "all").glob("*/*.png"):
         if int(path.stem) >= 20:
             path.unlink()
-    return encode(folder / "all", 8, codec="rgb", out=folder / "digits.h5")
+    return encode(folder / "all", 8, codec="rgb", out=folder / "digits.h5", workers=0)

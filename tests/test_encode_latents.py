@@ -10,7 +10,6 @@ from discli.data.pictures import crop
 from discli.data.store import open_store
 from discli.data.writer import partial_of
 from discli.encode import encode, merge
-from discli.encode_sheet import samples_beside_sources
 from discli.errors import DiscliError
 from tests.codecs.autoencoders import save_kl, save_tiny
 from tests.data.makers import class_files, pixels, write_folder
@@ -124,20 +123,3 @@ def test_pictures_that_are_all_bad_in_a_batch_leave_no_hole(folder, tmp_path, va
     write_folder(folder, {"ant/1.png": b"bad", "ant/2.png": b"bad"})
     store = open_store(run(folder, tmp_path / "a.h5", vae, batch_size=1))
     assert store.names == ["ant/0.png", "bee/0.png", "bee/1.png", "bee/2.png"]
-
-
-def test_the_sheet_shows_source_sample_and_mirror_side_by_side(folder, tmp_path, vae):
-    out = run(folder, tmp_path / "a.h5", vae)
-    sheet = np.asarray(samples_beside_sources(out, 3))
-    assert sheet.shape == (3 * 20, 16 + 2 * 20, 3)
-    assert (sheet[:16, :16] == PICTURES[0]).all()
-    assert (sheet[40:56, :16] == PICTURES[5]).all()
-    rgb = encode(folder, 16, codec="rgb", out=tmp_path / "rgb.h5", workers=0)
-    pair = np.asarray(samples_beside_sources(rgb, 3))
-    assert (pair[:16, :16] == pair[:16, 20:]).all()
-
-
-def test_the_sheet_does_without_a_source_that_is_gone(folder, tmp_path, vae):
-    rgb = encode(folder, 16, codec="rgb", out=tmp_path / "rgb.h5", workers=0)
-    folder.rename(tmp_path / "elsewhere")
-    assert np.asarray(samples_beside_sources(rgb, 3)).shape == (60, 20, 3)

@@ -3,21 +3,22 @@
 import os
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
 from discli.data.pictures import Crop, PictureError, Pixels, crop, decode, too_small
 from discli.data.readers import Locator, Reader
-from discli.data.sources import Source
 from discli.errors import DiscliError
+
+if TYPE_CHECKING:  # workers list nothing, and start sooner without what listing takes
+    from discli.data.sources import Source
 
 _AHEAD = 2  # batches waiting per worker
 
@@ -40,32 +41,48 @@ class Decoded:
     pictures: Pixels
     skipped: list[tuple[int, str]] = field(default_factory=list)  # (position, why)
     upscaled: int = 0
-    seconds: float = 0.0  # of one worker's time
+
+
+class Workers:
+    """Decoding processes, started at once, so that they are ready by the time the source is listed.
+
+    A context manager; with a count of 0 there are none, and this process decodes.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        if self.count:
+            # Spawned, not forked: this process may hold threads and a CUDA context.
+            self.pool = ProcessPoolExecutor(self.count, get_context("spawn"), initializer=_start_worker)
+            for _ in range(self.count):
+                self.pool.submit(int)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, cancel_futures=True)
 
 
 def decode_batches(
-    source: Source, positions: range, batch_size: int, preparation: Preparation, workers: int
+    source: "Source", positions: range, batch_size: int, preparation: Preparation, workers: Workers
 ) -> Iterator[Decoded]:
-    """Batches of ``batch_size`` positions (the last one fewer), in order, from ``workers`` processes.
-
-    Without workers this process decodes. Raises DiscliError if a worker dies.
-    """
+    """Batches of ``batch_size`` positions (the last one fewer), in order. Raises DiscliError if a worker dies."""
     starts = range(positions.start, positions.stop, batch_size)
     spans = [(start, min(start + batch_size, positions.stop)) for start in starts]
-    if workers == 0:
+    if workers.pool is None:
         for start, end in spans:
             yield _decode(source.reader, preparation, source.locators[start:end], start)
         return
-    # Spawned, not forked: this process may hold threads and a CUDA context.
-    pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(source.reader, preparation)
-    )
     waiting: deque[Future[Decoded]] = deque()
     remaining = iter(spans)
     try:
         while True:
-            while len(waiting) < _AHEAD * workers and (span := next(remaining, None)) is not None:
-                waiting.append(pool.submit(_decode_here, source.locators[slice(*span)], span[0]))
+            while len(waiting) < _AHEAD * workers.count and (span := next(remaining, None)) is not None:
+                work = (source.reader, preparation, source.locators[slice(*span)], span[0])
+                waiting.append(workers.pool.submit(_decode, *work))
             if not waiting:
                 return
             yield waiting.popleft().result()
@@ -74,8 +91,6 @@ def decode_batches(
             "A decoding process died, most likely for lack of memory.",
             "Run the same command again with fewer --workers: it goes on where it stopped.",
         ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def usable_cores() -> int:
@@ -93,29 +108,23 @@ def prepare(data: bytes, preparation: Preparation) -> tuple[Pixels, bool]:
 
 
 def _decode(reader: Reader, preparation: Preparation, locators: list[Locator], start: int) -> Decoded:
-    began = time.monotonic()
     side = preparation.resolution
-    batch = Decoded(start, start + len(locators), np.empty((len(locators), side, side, 3), np.uint8))
+    batch = Decoded(start, start + len(locators), np.empty((len(locators), 3, side, side), np.uint8))
     used = 0
     for position, locator in enumerate(locators, start):
         try:
-            batch.pictures[used], small = prepare(reader.read(locator), preparation)
+            pixels, small = prepare(reader.read(locator), preparation)
         except PictureError as reason:
             batch.skipped.append((position, str(reason)))
             continue
+        batch.pictures[used] = pixels.transpose(2, 0, 1)
         used += 1
         batch.upscaled += small
-    batch.pictures = np.ascontiguousarray(batch.pictures[:used].transpose(0, 3, 1, 2))
-    batch.seconds = time.monotonic() - began
+    batch.pictures = batch.pictures[:used]
     return batch
 
 
-_worker: tuple[Reader, Preparation]
-
-
-def _start_worker(reader: Reader, preparation: Preparation) -> None:
-    global _worker
-    _worker = (reader, preparation)
+def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
@@ -126,7 +135,3 @@ def _die_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def _decode_here(locators: list[Locator], start: int) -> Decoded:
-    return _decode(*_worker, locators, start)

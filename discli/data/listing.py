@@ -25,7 +25,7 @@ _SMALL = 1 << 20  # bytes; no sample's metadata is longer
 _NUMBERED = re.compile(r"(^|[-_.])\d+$")  # train-000123, 00042: a shard's name, not a class's
 
 
-@dataclass
+@dataclass(slots=True)
 class Entry:
     name: str
     size: int

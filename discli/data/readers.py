@@ -60,12 +60,19 @@ class _Files:
             os.close(descriptor)
 
     def read_at(self, which: int, size: int, offset: int) -> bytes:
-        if which not in self._open:
-            if len(self._open) >= _OPEN_FILES:
-                os.close(self._open.popitem(last=False)[1])
-            self._open[which] = os.open(self.paths[which], os.O_RDONLY)
-        self._open.move_to_end(which)
-        return os.pread(self._open[which], size, offset)
+        """Raises DiscliError where the archive is gone or its disk fails: no reason to skip what it holds."""
+        try:
+            if which not in self._open:
+                if len(self._open) >= _OPEN_FILES:
+                    os.close(self._open.popitem(last=False)[1])
+                self._open[which] = os.open(self.paths[which], os.O_RDONLY)
+            self._open.move_to_end(which)
+            return os.pread(self._open[which], size, offset)
+        except OSError as error:
+            raise DiscliError(
+                f"Cannot read {self.paths[which]}: {error.strerror}.",
+                "Bring it back and run the same command again: it goes on from there.",
+            ) from None
 
 
 class TarReader:

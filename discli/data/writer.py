@@ -47,7 +47,6 @@ class StoreWriter:
         self._row_bytes = int(np.prod(contract.row_shape)) * np.dtype(contract.dtype).itemsize
         self._queue: queue.Queue[tuple[Rows, int, Sequence[tuple[int, str]], int] | None] = queue.Queue(maxsize=4)
         self._error: BaseException | None = None
-        self.seconds_busy = 0.0
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             if out.is_dir():
@@ -158,7 +157,6 @@ class StoreWriter:
         while (item := self._queue.get()) is not None:
             if self._error is not None:
                 continue  # the queue has to drain for whoever waits to put
-            started = time.monotonic()
             rows, end, skipped, upscaled = item
             try:
                 self._write(rows)
@@ -176,7 +174,6 @@ class StoreWriter:
                     uncommitted, last_commit, committed = [], time.monotonic(), end
             except BaseException as error:  # raised again where the next rows are appended
                 self._error = error
-            self.seconds_busy += time.monotonic() - started
         if self._error is None and self.state.end > committed:
             try:
                 self._commit(uncommitted)

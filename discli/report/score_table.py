@@ -12,9 +12,9 @@ Result = dict[str, Any]
 def print_scores(result: Result, console: Console | None = None) -> None:
     """Two tables on stdout, scores and circumstances; warnings after them."""
     console = console or Console(highlight=False)
-    console.print(_table(score_rows(result), "bold"))
+    console.print(fact_table(score_rows(result), "bold"))
     console.print()
-    console.print(_table(fact_rows(result)))
+    console.print(fact_table(fact_rows(result)))
     for row in result["per_class"] or ():
         console.print(
             f"  {row['class']}: {row['distance']:.4g} ({row['n']:,} samples, {row['n_reference']:,} reference)"
@@ -23,7 +23,8 @@ def print_scores(result: Result, console: Console | None = None) -> None:
         console.print(f"[yellow]Warning:[/yellow] {warning}")
 
 
-def _table(rows: Iterable[tuple[str, str]], style: str = "") -> Table:
+def fact_table(rows: Iterable[tuple[str, str]], style: str = "") -> Table:
+    """(heading, text) rows, without frames; long texts are folded, not cut."""
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style=style)
     table.add_column(overflow="fold", style=style)

@@ -73,13 +73,13 @@ def ours(path: Path, folder: Path) -> int:
 
 
 def decoding_alone(path: Path, folder: Path) -> int:
-    from discli.data.decoding import Preparation, decode_batches
+    from discli.data.decoding import Preparation, Workers, decode_batches
     from discli.data.sources import open_source
 
-    source = open_source(path)
-    return sum(
-        len(batch.pictures) for batch in decode_batches(source, range(len(source)), 682, Preparation(32), WORKERS)
-    )
+    with Workers(WORKERS) as workers:
+        source = open_source(path)
+        batches = decode_batches(source, range(len(source)), 682, Preparation(32), workers)
+        return sum(len(batch.pictures) for batch in batches)
 
 
 def cpu_seconds() -> float:

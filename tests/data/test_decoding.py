@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from discli.data.decoding import Preparation, decode_batches
+from discli.data.decoding import Preparation, Workers, decode_batches
 from discli.data.sources import open_source
 from discli.errors import DiscliError
 from tests.data.makers import pixels, saved, write_zip
@@ -25,7 +25,8 @@ def source(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_in_order_and_name_what_they_skip(source, workers):
-    batches = list(decode_batches(source, range(2, 20), 4, Preparation(8), workers))
+    with Workers(workers) as decoders:
+        batches = list(decode_batches(source, range(2, 20), 4, Preparation(8), decoders))
     assert [(batch.start, batch.end) for batch in batches] == [(2, 6), (6, 10), (10, 14), (14, 18), (18, 20)]
     assert [batch.skipped for batch in batches if batch.skipped] == [
         [(3, "empty file (0 bytes)")],
@@ -38,7 +39,7 @@ def test_batches_are_in_order_and_name_what_they_skip(source, workers):
 
 
 def test_small_pictures_are_skipped_where_asked(source):
-    (batch,) = decode_batches(source, range(4, 7), 4, Preparation(8, small="skip"), 0)
+    (batch,) = decode_batches(source, range(4, 7), 4, Preparation(8, small="skip"), Workers(0))
     assert batch.skipped == [(5, "6 x 20 pixels: smaller than the crop (--small skip)")]
     assert (len(batch.pictures), batch.upscaled) == (2, 0)
 
@@ -50,19 +51,19 @@ class KillsItsProcess:
 
 def test_a_worker_that_dies_is_said_so(source):
     object.__setattr__(source, "reader", KillsItsProcess())
-    with pytest.raises(DiscliError, match="decoding process died") as refused:
-        list(decode_batches(source, range(20), 4, Preparation(8), 1))
+    with Workers(1) as decoders, pytest.raises(DiscliError, match="decoding process died") as refused:
+        list(decode_batches(source, range(20), 4, Preparation(8), decoders))
     assert "--workers" in refused.value.hint
 
 
 PARENT = """
 import sys
 from pathlib import Path
-from discli.data.decoding import Preparation, decode_batches
+from discli.data.decoding import Preparation, Workers, decode_batches
 from discli.data.sources import open_source
 if __name__ == "__main__":
-    batches = decode_batches(open_source(Path(sys.argv[1])), range(20), 1, Preparation(8), 1)
-    next(batches)
+    workers = Workers(1).__enter__()
+    next(decode_batches(open_source(Path(sys.argv[1])), range(20), 1, Preparation(8), workers))
     import multiprocessing
     print(multiprocessing.active_children()[0].pid, flush=True)
     import time
