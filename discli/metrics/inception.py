@@ -20,7 +20,7 @@ from discli.metrics.torch_fidelity import import_torch_fidelity
 SIDE = 299
 _SPATIAL_CHANNELS = 7
 
-# In the frozen graph of 2015 these are mixed_2 ... mixed_10; mixed_6 is Mixed_6d here.
+# The frozen graph of 2015 counts Mixed_5b to Mixed_7c as mixed, mixed_1, ... mixed_10; mixed_6 is Mixed_6d here.
 _STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "MaxPool_2")
 _TO_SPATIAL = (*_STEM, "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d")
 _TO_POOL = ("Mixed_6e", "Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool")
@@ -34,7 +34,7 @@ class Inception:
       statistics, for sFID (arXiv:2103.03841; ADM's evaluator, arXiv:2105.05233);
     - ``logits`` (B, 1008): without the bias, for IS, as the original code and all its ports have it.
 
-    Batch norms are folded into the convolutions and memory is channels-last: on a CPU that is 1.7 times as
+    Batch norms are folded into the convolutions and memory is channels-last: on a CPU that is twice as
     fast and the same to rounding.
     """
 
