@@ -234,8 +234,9 @@ def eval_fid(
         Path | None, typer.Option(help="Default: DISCLI_INCEPTION_WEIGHTS or a download; DISCLI_DINOV2_WEIGHTS.")
     ] = None,
     convention: Annotated[
-        Convention, typer.Option(help="Whose resizing, quantisation and Inception.")
-    ] = Convention.torch_fidelity,
+        Convention | None,
+        typer.Option(help="Whose resizing and quantisation. Default: torch-fidelity; clean-fid for dinov2."),
+    ] = None,
     metrics: Annotated[str, typer.Option(help="fid, sfid, is, kid, prc with commas, or all.")] = "fid",
     n: Annotated[int | None, typer.Option("-n", "--n", min=2, help="Score this many. Default: all.")] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="A score for each class too.")] = False,
@@ -271,7 +272,7 @@ def eval_fid(
             out,
             features=features.value,
             weights=weights,
-            convention=convention.value,
+            convention=convention and convention.value,
             batch_size=batch_size,
             device=device,
         )
@@ -283,7 +284,7 @@ def eval_fid(
             ref,
             features=features.value,
             weights=weights,
-            convention=convention.value,
+            convention=convention and convention.value,
             metrics=[part.strip() for part in metrics.split(",")],
             n=n,
             per_class=per_class,

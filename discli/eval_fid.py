@@ -17,15 +17,16 @@ from discli import __version__
 from discli.console import format_bytes, progress, stderr
 from discli.errors import DiscliError
 from discli.eval_pictures import PictureSet, choose, open_pictures, read_manifest, sha256_of
+from discli.eval_processes import own_device, processes
 from discli.eval_reference import (
     Reference,
+    Scanner,
     check_possible,
     check_resolution,
     check_statistics,
     gather_statistics,
     make_reference_file,
     open_reference,
-    scan,
     trained_on,
 )
 from discli.metrics import (
@@ -69,7 +70,7 @@ def eval_fid(
     *,
     features: str = "inception",
     weights: Path | None = None,
-    convention: str = "torch-fidelity",
+    convention: str | None = None,
     metrics: Sequence[str] = ("fid",),
     n: int | None = None,
     per_class: bool = False,
@@ -85,54 +86,53 @@ def eval_fid(
     ``ref``: FILE.h5, a folder, a zip, or STATS.npz; without it the data that the run was trained on.
     ``metrics``: fid, sfid, is, kid, prc, or all. ``bootstrap`` resamples for the interval of the
     distance (0: neither interval nor FID-infinity). ``card`` writes an HTML score card. Prints a table,
-    or JSON with ``as_json``; returns what the JSON holds.
+    or JSON with ``as_json``; returns what the JSON holds. Under torchrun the processes share the work.
     """
     started = time.monotonic()
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    pictures = open_pictures(samples, where, with_labels=per_class)
-    manifest = read_manifest(samples) if samples.is_dir() else None
-    indices = choose(pictures, n)
-    wanted = choose_metrics(metrics, features)
-    reference = open_reference(ref or trained_on(samples, manifest), where, with_labels=per_class)
-    check_resolution(reference, pictures)
-    extractor = load_extractor(features, weights, convention, where)
-    if reference.published is not None:
-        check_statistics(reference, extractor)
-    check_possible(wanted, len(indices), pictures, reference, per_class)
+    with processes() as team:
+        where = own_device(device)
+        pictures = open_pictures(samples, where, with_labels=per_class)
+        manifest = read_manifest(samples) if samples.is_dir() else None
+        indices = choose(pictures, n)
+        wanted = choose_metrics(metrics, features)
+        reference = open_reference(ref or trained_on(samples, manifest), where, with_labels=per_class)
+        check_resolution(reference, pictures)
+        scanner = Scanner(load_extractor(features, weights, convention, where), batch_size, team)
+        check_statistics(reference, scanner.extractor)
+        check_possible(wanted, len(indices), pictures, reference, per_class)
 
-    ours = _Ours(extractor, wanted, pictures, indices, bootstrap if "fid" in wanted else 0, per_class, card is not None)
-    scan(pictures, indices, extractor, ours.meters(), batch_size, "samples")
-    theirs = _theirs(reference, extractor, wanted, ours, batch_size, cache)
+        ours = _Ours(scanner.extractor, wanted, pictures, indices, bootstrap, per_class)
+        if ours.kept is not None:
+            _say_what_is_kept(len(indices), reference, scanner.extractor.dims["features"])
+        scanner.scan(pictures, indices, ours.meters(), "samples")
+        shown = _pictures(pictures, indices[:CARD_GRID]) if card is not None else None
+        theirs = _theirs(reference, scanner, ours, shown, cache)
 
-    scores = _scores(wanted, extractor.name, ours, theirs)
-    gaussian = theirs.gaussians["features"]
-    effect = _effect_of_n(ours.blocks, gaussian, bootstrap) if ours.blocks is not None else None
-    result: Result = {
-        "discli_version": __version__,
-        "features": extractor.name,
-        "distance": scores.get(score_name("fid", extractor.name)),
-        "scores": scores,
-        "effect_of_n": effect,
-        "per_class": _per_class(ours, theirs, pictures, reference) if per_class else None,
-        "convention": None,
-        "weights_sha256": extractor.weights_sha256,
-        "samples": samples_facts(samples, pictures.kind, len(indices), pictures.size, manifest),
-        "reference": theirs.facts,
-        "warnings": score_warnings(len(indices), gaussian.n, gaussian.dim, SMALLEST_N if bootstrap else 0),
-        "torch_version": torch.__version__,
-        "device": str(where),
-    }
-    if extractor.convention is not None:
-        result["convention"] = {"name": convention, "says": extractor.convention.says}
-    result["seconds"] = round(time.monotonic() - started, 1)
-    if card is not None:
-        shown = _pictures(pictures, indices[:CARD_GRID])
-        write_score_card(card, result, shown, _nearest_pictures(shown, reference, theirs))
-        stderr.print(f"Score card: {card}")
-    if as_json:
-        print(json.dumps(result, indent=1))
-    else:
-        print_scores(result)
+        extractor, gaussian = scanner.extractor, theirs.gaussians["features"]
+        result: Result = {
+            "discli_version": __version__,
+            "features": extractor.name,
+            **team.once(lambda: _numbers(wanted, extractor.name, ours, theirs, bootstrap)),
+            "per_class": team.once(lambda: _per_class(ours, theirs, pictures, reference)),
+            "convention": extractor.convention and extractor.convention.facts("is" in wanted),
+            "network": extractor.network,
+            "weights_sha256": extractor.weights_sha256,
+            "samples": samples_facts(samples, pictures.kind, len(indices), pictures.size, manifest),
+            "reference": theirs.facts,
+            "warnings": score_warnings(len(indices), gaussian.n, gaussian.dim, SMALLEST_N if bootstrap else 0),
+            "torch_version": torch.__version__,
+            "device": str(where),
+            "processes": team.count,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        if team.is_main:
+            if card is not None and shown is not None:
+                write_score_card(card, result, shown, _nearest_pictures(shown, reference, theirs))
+                stderr.print(f"Score card: {card}")
+            if as_json:
+                print(json.dumps(result, indent=1))
+            else:
+                print_scores(result)
     return result
 
 
@@ -142,27 +142,29 @@ def make_ref(
     *,
     features: str = "inception",
     weights: Path | None = None,
-    convention: str = "torch-fidelity",
+    convention: str | None = None,
     batch_size: int = 64,
     device: str | None = None,
 ) -> Path:
     """``discli eval-fid --make-ref SOURCE --out ref.npz``: the statistics that ``--ref ref.npz`` reads."""
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    pictures = open_pictures(source, where)
-    make_reference_file(pictures, load_extractor(features, weights, convention, where), batch_size, out)
-    stderr.print(f"Statistics of {pictures.n:,} pictures: {out}")
+    with processes() as team:
+        where = own_device(device)
+        pictures = open_pictures(source, where)
+        scanner = Scanner(load_extractor(features, weights, convention, where), batch_size, team)
+        make_reference_file(pictures, scanner, out)
+        stderr.print(f"Statistics of {pictures.n:,} pictures: {out}")
     return out
 
 
-def load_extractor(features: str, weights: Path | None, convention: str, device: torch.device) -> Extractor:
-    chosen = find_convention(convention)
+def load_extractor(features: str, weights: Path | None, convention: str | None, device: torch.device) -> Extractor:
+    """The feature network; without a ``convention``, as its published figures were made."""
     if features == "random":
         return RandomFeatures(device)
     if features == "dinov2":
-        return DinoV2(weights, chosen, device)
+        return DinoV2(weights, find_convention(convention or "clean-fid"), device)
     if features != "inception":
         raise DiscliError(f"--features {features}: no such features.", "Choose inception, dinov2 or random.")
-    return Inception(weights, chosen, device)
+    return Inception(weights, find_convention(convention or "torch-fidelity"), device)
 
 
 def choose_metrics(metrics: Sequence[str], features: str) -> list[str]:
@@ -191,26 +193,21 @@ class _Ours:
         indices: Sequence[int],
         bootstrap: int,
         per_class: bool,
-        card: bool,
     ) -> None:
         n, dims = len(indices), extractor.dims
-        self.blocks = BlockMoments(n, dims["features"]) if bootstrap and n >= SMALLEST_N else None
+        self.blocks = BlockMoments(n, dims["features"]) if "fid" in wanted and bootstrap and n >= SMALLEST_N else None
         self.features = self.blocks or Moments(dims["features"])
         self.spatial = Moments(dims["spatial"], "spatial") if "sfid" in wanted else None
-        self.inception_score = self.kept = self.classes = self.queries = None
+        self.inception_score = self.kept = self.classes = None
         if "is" in wanted and extractor.convention is not None:
             self.inception_score = InceptionScore(n, dims["logits"], extractor.convention.splits)
         if {"kid", "prc"} & set(wanted):
             self.kept = KeptFeatures()
-            need = format_bytes(4.0 * dims["features"] * n)
-            stderr.print(f"KID, precision and recall keep every feature: {need} for the samples.")
         if per_class and pictures.labels is not None:
             self.classes = PerClassMoments(pictures.labels[list(indices)], dims["features"])
-        if card:
-            self.queries = KeptFeatures(wanted=torch.arange(CARD_QUERIES))
 
     def meters(self) -> list[Meter]:
-        every = (self.features, self.spatial, self.inception_score, self.kept, self.classes, self.queries)
+        every = (self.features, self.spatial, self.inception_score, self.kept, self.classes)
         return [meter for meter in every if meter is not None]
 
 
@@ -225,11 +222,9 @@ class _Theirs:
     facts: dict[str, Any]
 
 
-def _theirs(
-    reference: Reference, extractor: Extractor, wanted: Sequence[str], ours: _Ours, batch_size: int, cache: bool
-) -> _Theirs:
-    """Published statistics, cached ones, or a pass over the reference's pictures."""
-    pictures, dim = reference.pictures, extractor.dims["features"]
+def _theirs(reference: Reference, scanner: Scanner, ours: _Ours, shown: Tensor | None, cache: bool) -> _Theirs:
+    """Published statistics, cached ones, or a pass over the reference's pictures; ``shown`` want their neighbours."""
+    pictures = reference.pictures
     facts: dict[str, Any] = {"path": str(reference.path), "kind": reference.kind}
     kept = classes = nearest = None
     if pictures is not None:
@@ -237,29 +232,39 @@ def _theirs(
             chosen = choose(pictures, min(pictures.n, REFERENCE_KEPT))
             kept, facts["n_for_kid_and_prc"] = KeptFeatures(wanted=torch.as_tensor(chosen)), len(chosen)
         if ours.classes is not None and pictures.labels is not None:
-            classes = PerClassMoments(pictures.labels, dim)
-        if ours.queries is not None:
-            nearest = Nearest(ours.queries.rows(), CARD_NEIGHBOURS)
+            classes = PerClassMoments(pictures.labels, scanner.extractor.dims["features"])
+        if shown is not None:
+            nearest = Nearest(scanner.extractor(shown[:CARD_QUERIES])["features"], CARD_NEIGHBOURS)
     more: list[Meter] = [meter for meter in (kept, classes, nearest) if meter is not None]
     if reference.published is not None:
         if pictures is not None and more:
-            scan(pictures, range(pictures.n), extractor, more, batch_size, "reference")
+            scanner.scan(pictures, range(pictures.n), more, "reference")
         statistics = reference.published
         facts["sha256"] = statistics.about.get("pictures_sha256") or sha256_of(reference.path)
     else:
         assert pictures is not None
-        statistics, facts["cached"] = gather_statistics(pictures, extractor, batch_size, more, cache)
+        statistics, facts["cached"] = gather_statistics(pictures, scanner, more, cache)
         facts["sha256"] = statistics.about["pictures_sha256"]
     facts |= {"n": statistics.gaussians["features"].n, "resolution": statistics.about.get("resolution")}
     return _Theirs(statistics.gaussians, kept, classes, nearest, facts)
 
 
-def _scores(wanted: Sequence[str], features: str, ours: _Ours, theirs: _Theirs) -> dict[str, float]:
-    """Every score by the name it may be called."""
+def _say_what_is_kept(n: int, reference: Reference, dim: int) -> None:
+    """The one need for memory that grows with n."""
+    theirs = min(reference.pictures.n, REFERENCE_KEPT) if reference.pictures is not None else 0
+    need = format_bytes(4.0 * dim * (n + theirs))
+    stderr.print(f"KID, precision and recall keep the features of {n:,} + {theirs:,} pictures: {need} of memory.")
+
+
+def _numbers(wanted: Sequence[str], features: str, ours: _Ours, theirs: _Theirs, replicates: int) -> dict[str, Any]:
+    """Every score by the name it may be called, and what n does to the distance."""
     found: dict[str, float] = {}
+    distance = effect = None
     if "fid" in wanted:
         distance = frechet_distance(ours.features.gaussian(), theirs.gaussians["features"])
         found[score_name("fid", features)] = distance
+    if ours.blocks is not None:
+        effect = _effect_of_n(ours.blocks, theirs.gaussians["features"], replicates)
     if ours.spatial is not None:
         found[score_name("sfid", features)] = frechet_distance(ours.spatial.gaussian(), theirs.gaussians["spatial"])
     if ours.inception_score is not None:
@@ -274,7 +279,7 @@ def _scores(wanted: Sequence[str], features: str, ours: _Ours, theirs: _Theirs) 
         if "prc" in wanted:
             precision, recall = precision_recall(mine, other)
             found |= {score_name("precision", features): precision, score_name("recall", features): recall}
-    return found
+    return {"distance": distance, "scores": found, "effect_of_n": effect}
 
 
 def _effect_of_n(blocks: BlockMoments, reference: Gaussian, replicates: int) -> dict[str, Any]:
@@ -283,11 +288,10 @@ def _effect_of_n(blocks: BlockMoments, reference: Gaussian, replicates: int) -> 
     return {"n": blocks.gaussian().n, **vars(effect)}
 
 
-def _per_class(ours: _Ours, theirs: _Theirs, pictures: PictureSet, reference: Reference) -> list[dict[str, Any]]:
-    """A distance for every class that both sides have two pictures of."""
-    assert ours.classes is not None
-    assert theirs.classes is not None
-    assert reference.pictures is not None
+def _per_class(ours: _Ours, theirs: _Theirs, pictures: PictureSet, reference: Reference) -> list[dict[str, Any]] | None:
+    """A distance for every class that both sides have two pictures of; None where nobody asked."""
+    if ours.classes is None or theirs.classes is None or reference.pictures is None:
+        return None
     names = pictures.class_names or reference.pictures.class_names
     rows = []
     for label, mine in ours.classes.classes.items():

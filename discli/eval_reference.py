@@ -14,6 +14,7 @@ from discli import __version__
 from discli.console import progress, stderr
 from discli.errors import DiscliError
 from discli.eval_pictures import PictureSet, open_pictures
+from discli.eval_processes import Processes
 from discli.metrics import (
     NEIGHBOURS,
     Extractor,
@@ -27,6 +28,34 @@ from discli.metrics import (
 )
 
 CACHE_VARIABLE = "DISCLI_CACHE"
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """Pictures through the feature network into meters, with a progress bar; several processes share the work."""
+
+    extractor: Extractor
+    batch_size: int
+    team: Processes
+
+    def scan(self, pictures: PictureSet, indices: Sequence[int], meters: Sequence[Meter], what: str) -> None:
+        """The first process's meters have then seen all ``indices``. Refuses fewer than two pictures."""
+        if len(indices) < 2:
+            raise DiscliError(
+                f"{pictures.path} gives {len(indices)} picture to score.",
+                "A distance needs two, a useful one thousands.",
+            )
+        share = self.team.share(len(indices))
+        mine = indices[share.start : share.stop]
+        with progress(what, len(indices), "pictures") as ticker:
+            measure(
+                pictures.batches(mine, self.batch_size),
+                self.extractor,
+                meters,
+                lambda count: ticker.advance(min(count * self.team.count, len(indices) - ticker.done)),
+                first=share.start,
+            )
+        self.team.merge(meters)
 
 
 @dataclass(frozen=True)
@@ -69,29 +98,27 @@ def about_statistics(pictures: PictureSet, extractor: Extractor) -> dict[str, An
 
 
 def gather_statistics(
-    pictures: PictureSet,
-    extractor: Extractor,
-    batch_size: int,
-    more: Sequence[Meter] = (),
-    use_cache: bool = True,
+    pictures: PictureSet, scanner: Scanner, more: Sequence[Meter] = (), use_cache: bool = True
 ) -> tuple[ReferenceStatistics, bool]:
     """Statistics of all pictures, and whether they came from the cache; ``more`` meters see every picture.
+
+    Of several processes the first one has them whole.
 
     The cache is ``$DISCLI_CACHE`` or ``~/.cache/discli``, folder ``reference``; a file there is found by
     the content of the pictures, never by their path. 67 MB each for Inception.
     """
-    about = about_statistics(pictures, extractor)
+    dims = scanner.extractor.dims
+    about = scanner.team.once(lambda: about_statistics(pictures, scanner.extractor))
     cached = cache_folder() / f"{_key(about)}.npz"
-    if use_cache and not more and cached.is_file():
-        found = read_statistics(cached)
-        if found is not None and _key(found.about) == cached.stem:
+    if use_cache and not more:
+        found = scanner.team.once(lambda: _from_cache(cached))
+        if found is not None:
             stderr.print(f"Reference statistics of {pictures.path} from {cached}")
             return found, True
-    kept = [name for name in ("features", "spatial") if name in extractor.dims]
-    moments = [Moments(extractor.dims[name], name) for name in kept]
-    scan(pictures, range(pictures.n), extractor, [*moments, *more], batch_size, "reference")
-    statistics = ReferenceStatistics({m.feature: m.gaussian() for m in moments}, about)
-    if use_cache:
+    moments = [Moments(dims[name], name) for name in ("features", "spatial") if name in dims]
+    scanner.scan(pictures, range(pictures.n), [*moments, *more], "reference")
+    statistics = scanner.team.once(lambda: ReferenceStatistics({m.feature: m.gaussian() for m in moments}, about))
+    if use_cache and scanner.team.is_main:
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)
             write_statistics(cached, statistics)
@@ -100,9 +127,15 @@ def gather_statistics(
     return statistics, False
 
 
+def _from_cache(path: Path) -> ReferenceStatistics | None:
+    found = read_statistics(path) if path.is_file() else None
+    return found if found is not None and _key(found.about) == path.stem else None
+
+
 def check_statistics(reference: Reference, extractor: Extractor) -> None:
     """Refuse published statistics that another network or another resize made."""
-    assert reference.published is not None
+    if reference.published is None:
+        return
     about, path = reference.published.about, reference.path
     ours = {
         "features": extractor.name,
@@ -186,23 +219,6 @@ def trained_on(samples: Path, manifest: dict[str, Any] | None) -> Path:
     return Path(data_file)
 
 
-def scan(
-    pictures: PictureSet,
-    indices: Sequence[int],
-    extractor: Extractor,
-    meters: Sequence[Meter],
-    batch_size: int,
-    what: str,
-) -> None:
-    """``measure`` with a progress bar on stderr; refuses fewer than two pictures."""
-    if len(indices) < 2:
-        raise DiscliError(
-            f"{pictures.path} gives {len(indices)} picture to score.", "A distance needs two, a useful one thousands."
-        )
-    with progress(what, len(indices), "pictures") as ticker:
-        measure(pictures.batches(indices, batch_size), extractor, meters, ticker.advance)
-
-
 def cache_folder() -> Path:
     root = os.environ.get(CACHE_VARIABLE)
     if root:
@@ -210,11 +226,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "discli" / "reference"
 
 
-def make_reference_file(pictures: PictureSet, extractor: Extractor, batch_size: int, out: Path) -> None:
+def make_reference_file(pictures: PictureSet, scanner: Scanner, out: Path) -> None:
     """``discli eval-fid --make-ref``: statistics that ``--ref`` reads, with what they were made of."""
     if out.suffix != ".npz":
         raise DiscliError(f"--out {out}: reference statistics are a .npz.", f"Give --out {out.with_suffix('.npz')}")
-    statistics, _ = gather_statistics(pictures, extractor, batch_size)
+    statistics, _ = gather_statistics(pictures, scanner)
+    if not scanner.team.is_main:
+        return
     about = statistics.about | {"discli_version": __version__, "source": str(pictures.path)}
     out.parent.mkdir(parents=True, exist_ok=True)
     write_statistics(out, ReferenceStatistics(statistics.gaussians, about))

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -160,6 +162,7 @@ def test_inception_scores_equal_those_of_torch_fidelitys_network_and_functions(i
     kid = kid_features_to_metric(pool, pool_ref, kid_subset_size=16, verbose=False)
     assert scores["KID"] == pytest.approx(kid["kernel_inception_distance_mean"], abs=1e-5)
     assert result["convention"]["name"] == "torch-fidelity"
+    assert result["convention"]["inception_score"] == "mean over 10 shuffled splits"
     assert any("16 samples in 2,048 feature dimensions: the covariance is singular" in w for w in result["warnings"])
 
     ref = make_ref(small[1], tmp_path / "ref.npz", weights=inception)
@@ -168,6 +171,26 @@ def test_inception_scores_equal_those_of_torch_fidelitys_network_and_functions(i
     assert again == pytest.approx({"sFID": distance_of_few(*rows)}, rel=1e-4)
     with pytest.raises(DiscliError, match="made with resize tf1-bilinear, the samples are scored with pil-bicubic"):
         eval_fid(small[0], ref, weights=inception, convention="clean-fid")
+
+
+def test_two_processes_under_torchrun_share_the_work_and_give_the_numbers_of_one(data_file, tmp_path):
+    samples = save_samples(tmp_path / "samples", drawn_pictures(60, 12, 0), data_file)
+    flags = [str(samples), "--features", "random", "--metrics", "all", "--per-class", "--bootstrap", "5", "--json"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    found = []
+    for processes, before in ((1, []), (2, launch)):
+        card = tmp_path / f"{processes}.html"
+        command = [sys.executable, *before, "-m", "discli", "eval-fid", *flags, "--card", str(card), "--no-cache"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))  # one of them speaks
+        assert found[-1]["processes"] == processes
+    alone, together = found
+    assert together["scores"] == pytest.approx(alone["scores"], rel=1e-6, abs=1e-6)
+    assert together["effect_of_n"] == pytest.approx(alone["effect_of_n"], rel=1e-6)
+    classes, shared = ({row.pop("class"): row for row in result["per_class"]} for result in found)
+    assert shared == {name: pytest.approx(row, rel=1e-6) for name, row in classes.items()}
+    assert (tmp_path / "1.html").stat().st_size == pytest.approx((tmp_path / "2.html").stat().st_size, rel=0.01)
 
 
 def test_random_features_are_printed_and_keyed_as_not_comparable(folders, capsys):

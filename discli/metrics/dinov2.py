@@ -34,8 +34,9 @@ _OFFSET = 0.1
 class DinoV2:
     """(B, 3, H, W) uint8 to ``features`` (B, D): the normalised class token at 224 px.
 
-    Published figures (FD-DINOv2, arXiv:2306.04675) use ViT-L/14, D = 1024, and the clean-fid resize;
-    the file decides which size it is. float32 throughout.
+    Published figures (FD-DINOv2, arXiv:2306.04675) use ViT-L/14, D = 1024, and an antialiased bicubic
+    resize, which is clean-fid's; torch-fidelity gives the network its TensorFlow resize. The file decides
+    which size it is. float32 throughout.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class DinoV2:
             raise DiscliError(f"{path} is DINOv2 with registers, which nobody scores with.", f"Give {URL}")
         dim = state["cls_token"].shape[-1]
         self.name = f"dinov2-vit-{_SIZES.get(dim, dim)}-{_PATCH}"
+        self.network = f"DINOv2, normalised class token at {SIDE} px, {dim:,} features"
         self.convention = convention
         self.dims: Mapping[str, int] = MappingProxyType({"features": dim})
         self._device = torch.device(device)

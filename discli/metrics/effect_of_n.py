@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from discli.metrics.cores import on_every_core
 from discli.metrics.frechet import FrechetTo, square_root_factor
 from discli.metrics.moments import Gaussian, Moments
 
@@ -33,6 +34,10 @@ class BlockMoments:
         block_of = self._block_of[first : first + len(rows_BD)]
         for index in set(block_of.tolist()):
             self.blocks[index].update(rows_BD[block_of == index])
+
+    def merge(self, other: "BlockMoments") -> None:
+        for mine, theirs in zip(self.blocks, other.blocks, strict=True):
+            mine.merge(theirs)
 
     def merged(self, chosen: _Blocks) -> Gaussian:
         """Statistics of the chosen blocks together; a block chosen twice counts twice."""
@@ -74,7 +79,8 @@ def effect_of_n(
     The interval resamples whole blocks with replacement. A resample holds fewer distinct samples and
     so scores too high on average; the spread of the replicates is therefore centred on the distance.
 
-    ``each`` is called after every distance, ``SIZES + replicates`` times; at D = 2048 each takes a second or two.
+    ``each`` is called after every distance, ``SIZES + replicates`` times; at D = 2048 each keeps a core busy
+    for two seconds.
     """
     rng = np.random.default_rng(seed)
     everything = samples.gaussian()
@@ -87,12 +93,14 @@ def effect_of_n(
         assert some.n is not None
         return some.n, to_reference.distance(some)
 
-    sizes = range(BLOCKS - SIZES + 1, BLOCKS + 1)
-    by_size = [distance_of(rng.permutation(BLOCKS)[:count]) for count in sizes]
+    smaller = [rng.permutation(BLOCKS)[:count] for count in range(BLOCKS - SIZES + 1, BLOCKS + 1)]
+    resamples = [rng.integers(BLOCKS, size=BLOCKS) for _ in range(replicates)]
+    found = on_every_core(distance_of, [*smaller, *resamples])
+    by_size = found[:SIZES]
     distance = by_size[-1][1]
     _slope, infinity = np.polyfit([1 / n for n, _ in by_size], [d for _, d in by_size], 1)
 
-    resampled = np.array([distance_of(rng.integers(BLOCKS, size=BLOCKS))[1] for _ in range(replicates)])
+    resampled = np.array([d for _, d in found[SIZES:]])
     spread = np.quantile(resampled - resampled.mean(), [(1 - level) / 2, (1 + level) / 2])
     low, high = max(0.0, distance + float(spread[0])), distance + float(spread[1])
     return EffectOfN(distance, float(infinity), low, high, level, replicates)

@@ -39,6 +39,7 @@ class Inception:
     """
 
     name = "inception"
+    network = "TensorFlow's Inception of 2015-12-05 in torch-fidelity's port, 2,048 features"
     dims: Mapping[str, int] = MappingProxyType({"features": 2048, "spatial": 17 * 17 * 7, "logits": 1008})
 
     def __init__(

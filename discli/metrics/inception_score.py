@@ -42,6 +42,11 @@ class InceptionScore:
         self._p.index_add_(0, split, p)
         self._p_log_p.index_add_(0, split, (p * log_p).sum(dim=1))
 
+    def merge(self, other: "InceptionScore") -> None:
+        self._n += other._n
+        self._p += other._p
+        self._p_log_p += other._p_log_p
+
     def scores(self) -> Tensor:
         """One score per split, float64."""
         marginal = self._p / self._n[:, None]

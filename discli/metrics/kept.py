@@ -30,6 +30,9 @@ class KeptFeatures:
             rows_BD = rows_BD[torch.isin(torch.arange(first, first + len(rows_BD)), self._wanted)]
         self._rows.append(rows_BD.float())
 
+    def merge(self, other: "KeptFeatures") -> None:
+        self._rows += other._rows
+
     def rows(self) -> Tensor:
         """(n, D) float32, in the order of the stream."""
         return torch.cat(self._rows)

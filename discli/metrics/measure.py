@@ -1,7 +1,7 @@
 """Pictures -> features -> meters: one pass over a stream feeds every metric."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,11 @@ class Extractor(Protocol):
     def name(self) -> str: ...
 
     @property
+    def network(self) -> str:
+        """In a few words, for the score card."""
+        ...
+
+    @property
     def weights_sha256(self) -> str: ...
 
     @property
@@ -32,11 +37,16 @@ class Extractor(Protocol):
 
 
 class Meter(Protocol):
-    """Accumulates one feature; ``first`` is the index in the stream of the batch's first picture."""
+    """Accumulates one feature; ``first`` is the index in the stream of the batch's first picture.
+
+    ``merge`` takes in a meter of the same making that saw the part of the stream after this one's.
+    """
 
     feature: str
 
     def update(self, rows_BD: Tensor, first: int, /) -> None: ...
+
+    def merge(self, other: Any, /) -> None: ...
 
 
 def measure(
@@ -44,12 +54,12 @@ def measure(
     extractor: Extractor,
     meters: Sequence[Meter],
     each_batch: Callable[[int], None] = lambda _count: None,
+    first: int = 0,
 ) -> int:
-    """Feed every meter with the features of all pictures; how many there were.
+    """Feed every meter with the features of all pictures, the first of them number ``first``; gives the next number.
 
     Raises DiscliError for a feature that is not finite, before any meter sees it.
     """
-    first = 0
     with torch.inference_mode():
         for pictures in batches:
             features = extractor(pictures)

@@ -30,7 +30,7 @@ class Gaussian:
 class Moments:
     """Count, mean (D,) and scatter (D, D) = sum of (x - mean)(x - mean)^T of all rows so far.
 
-    Batches and partial results from other processes are combined exactly (Chan, Golub and LeVeque,
+    Batches, and partial results of other processes, are combined exactly (Chan, Golub and LeVeque,
     1983, "Algorithms for computing the sample variance"), so the order and the batch size change
     nothing but rounding. Memory: D * D float64, whatever the number of rows.
     """

@@ -19,7 +19,12 @@ class Nearest:
 
     def update(self, rows_BD: Tensor, first: int) -> None:
         distances = torch.cdist(self._queries, rows_BD.double(), compute_mode="donot_use_mm_for_euclid_dist")
-        indices = torch.arange(first, first + len(rows_BD)).expand(len(self._queries), -1)
+        self._add(distances, torch.arange(first, first + len(rows_BD)).expand(len(self._queries), -1))
+
+    def merge(self, other: "Nearest") -> None:
+        self._add(other.distances, other.indices)
+
+    def _add(self, distances: torch.Tensor, indices: torch.Tensor) -> None:
         distances = torch.cat([self.distances, distances], dim=1)
         indices = torch.cat([self.indices, indices], dim=1)
         nearest = distances.argsort(dim=1, stable=True)[:, : self._k]

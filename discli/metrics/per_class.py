@@ -31,3 +31,7 @@ class PerClassMoments:
         labels = self._labels[first : first + len(rows_BD)]
         for label in set(labels.tolist()):
             self.classes[label].update(rows_BD[torch.eq(labels, label)])
+
+    def merge(self, other: "PerClassMoments") -> None:
+        for label, moments in self.classes.items():
+            moments.merge(other.classes[label])

@@ -38,6 +38,7 @@ class RandomFeatures:
     """
 
     name = "random"
+    network = "fixed random filters in four stages, 160 features"
     convention = None
     dims: Mapping[str, int] = MappingProxyType({"features": 2 * _STAGES * _CHANNELS + _LAYOUT_DIM})
 

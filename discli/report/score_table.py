@@ -8,6 +8,8 @@ from rich.table import Table
 
 Result = dict[str, Any]
 
+_CLASSES_SHOWN = 20
+
 
 def print_scores(result: Result, console: Console | None = None) -> None:
     """Two tables on stdout, scores and circumstances; warnings after them."""
@@ -15,10 +17,9 @@ def print_scores(result: Result, console: Console | None = None) -> None:
     console.print(fact_table(score_rows(result), "bold"))
     console.print()
     console.print(fact_table(fact_rows(result)))
-    for row in result["per_class"] or ():
-        console.print(
-            f"  {row['class']}: {row['distance']:.4g} ({row['n']:,} samples, {row['n_reference']:,} reference)"
-        )
+    if result["per_class"]:
+        console.print()
+        console.print(fact_table(class_rows(result["per_class"], _CLASSES_SHOWN)))
     for warning in result["warnings"]:
         console.print(f"[yellow]Warning:[/yellow] {warning}")
 
@@ -64,14 +65,27 @@ def fact_rows(result: Result) -> Iterator[tuple[str, str]]:
             f" {samples['precision']}, seed {samples['seed']}",
         )
         yield "checkpoint", f"{samples['checkpoint']} (step {samples['step']:,})"
+    else:
+        yield "sampling", "unknown: no manifest of discli sample beside these pictures"
     count = "n unknown" if reference["n"] is None else f"n = {reference['n']:,}"
     size = f", {_size(reference['resolution'])}" if reference["resolution"] else ""
     yield "reference", f"{reference['path']} ({reference['kind']}, {count}{size})"
     if reference["sha256"]:
         yield "reference sha256", reference["sha256"]
-    if result["convention"]:
-        yield "convention", f"{result['convention']['name']}: {result['convention']['says']}"
-    yield "features", f"{result['features']}, weights sha256 {result['weights_sha256']}"
+    words = {"name": "convention", "inception_score": "Inception Score"}
+    for name, value in (result["convention"] or {}).items():
+        yield words.get(name, name), value
+    yield "features", f"{result['features']}: {result['network']}"
+    yield "weights sha256", result["weights_sha256"]
+
+
+def class_rows(classes: list[dict[str, Any]], most: int | None = None) -> Iterator[tuple[str, str]]:
+    """Each class's distance, the worst first."""
+    worst_first = sorted(classes, key=lambda row: -row["distance"])
+    for row in worst_first[:most]:
+        yield row["class"], f"{row['distance']:.4g} ({row['n']:,} samples, {row['n_reference']:,} reference)"
+    if most is not None and len(classes) > most:
+        yield "...", f"{len(classes) - most:,} more: --json or --card has them all"
 
 
 def describe_ema(ema: dict[str, Any]) -> str:

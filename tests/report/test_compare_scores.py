@@ -13,7 +13,8 @@ SCORED = {
     "distance": 3.0,
     "scores": {"FID": 3.0},
     "effect_of_n": {"n": 50_000, "low": 2.9, "high": 3.1, "infinity": 2.8, "level": 0.95},
-    "convention": {"name": "adm", "says": ""},
+    "convention": {"name": "adm", "resize": "bilinear"},
+    "network": "Inception",
     "weights_sha256": "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
     "samples": {
         "path": "samples",
@@ -57,7 +58,7 @@ def test_equal_results_have_nothing_to_explain():
     [
         ({"features": "random"}, "features: inception and random"),
         ({"weights_sha256": "00" * 32}, "weights of the feature network: sha256 6726825d0af5 and 000000000000"),
-        ({"convention": {"name": "clean-fid", "says": ""}}, "adm and clean-fid resize differently"),
+        ({"convention": {"name": "clean-fid"}}, "adm and clean-fid resize differently"),
         ({"reference__sha256": "bb", "reference__n": None}, "imagenet.h5 (1,281,167) and imagenet.h5 (unknown n)"),
         ({"samples__resolution": [512, 512]}, "resolution: 256 px and 512 px"),
     ],
@@ -79,7 +80,7 @@ def test_what_forbids_comparing_is_said_first(changes, expected):
         ({"samples__ema": {"name": "constant", "decay": 0.999}}, "EMA: decay 0.9999 and decay 0.999"),
         ({"samples__precision": "bf16"}, "precision: fp32 and bf16"),
         ({"samples__seed": 7}, "0 and 7"),
-        ({"convention": {"name": "torch-fidelity", "says": ""}}, "their FID is the same"),
+        ({"convention": {"name": "torch-fidelity"}}, "their FID is the same"),
         ({"samples": {k: SCORED["samples"][k] for k in ("path", "kind", "n", "resolution")}}, "nothing is known of"),
     ],
 )
