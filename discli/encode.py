@@ -70,9 +70,9 @@ def encode(
         contract = _promise(pictures, stage, resolution, crop, small, shard)
         out = out or Path(f"{_UNFIT.sub('_', source.name.split('.')[0])}-{resolution}-{name}.h5")
         target = part_of(out, shard) if shard else out
-        if ranks and out.exists():
+        if ranks and out.is_file():
             _check_finished(out, contract.model_copy(update={"shard": None}))
-        elif target.exists():
+        elif target.is_file():
             _check_finished(target, contract)
         else:
             positions = share(len(pictures), shard or (0, 1), stage.slice_size)
@@ -256,7 +256,7 @@ def _merge_if_last(out: Path) -> None:
         if not out.exists():
             merge(out)
     except DiscliError as reason:
-        _say(f"Not merged by this rank: {reason.message}")
+        _say(f"The rank that finishes last merges the parts. ({reason.message})")
 
 
 def _classes(pictures: Source) -> str:

@@ -141,6 +141,11 @@ def test_a_second_run_on_the_same_output_is_refused(folder, tmp_path):
             run(folder, tmp_path / "a.h5")
 
 
+def test_a_folder_is_no_output(folder, tmp_path):
+    with pytest.raises(DiscliError, match=r"Cannot write .*: Is a directory"):
+        run(folder, tmp_path / "pictures")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -266,12 +271,18 @@ def test_shards_merge_into_what_one_run_writes(tmp_path):
         merge(tmp_path / "parts.h5")
 
 
-def test_under_torchrun_ranks_are_shards_and_the_last_one_merges(folder, tmp_path, monkeypatch):
+def test_under_torchrun_ranks_are_shards_and_the_last_one_merges(folder, tmp_path, monkeypatch, said):
+    out = tmp_path / "a.h5"
+    command = [sys.executable, "-m", "discli", "encode", folder, "--res", "8", "--out", out, "--workers", "0"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "WORLD_SIZE": "2"}
+    ranks = [subprocess.Popen(command, env=environment | {"RANK": str(rank)}) for rank in range(2)]
+    assert [rank.wait() for rank in ranks] == [0, 0]
+    assert out.read_bytes() == run(folder, tmp_path / "b.h5").read_bytes()
+    for part in tmp_path.glob("a.shard-*"):
+        part.unlink()
     monkeypatch.setattr(stderr, "quiet", False)
-    for rank in (1, 0):
-        monkeypatch.setenv("RANK", str(rank))
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        assert not (tmp_path / "a.h5").exists()
-        assert run(folder, tmp_path / "a.h5") == tmp_path / "a.h5"
-    monkeypatch.undo()
-    assert (open_store(tmp_path / "a.h5").rows == open_store(run(folder, tmp_path / "b.h5")).rows).all()
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    run(folder, out)
+    assert "a.h5 is finished already: 12 pictures" in said()
+    assert not list(tmp_path.glob("a.shard-*"))

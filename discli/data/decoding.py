@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -73,6 +74,7 @@ def decode_batches(
     starts = range(positions.start, positions.stop, batch_size)
     spans = [(start, min(start + batch_size, positions.stop)) for start in starts]
     if workers.pool is None:
+        _quiet_pillow()
         for start, end in spans:
             yield _decode(source.reader, preparation, source.locators[start:end], start)
         return
@@ -124,7 +126,13 @@ def _decode(reader: Reader, preparation: Preparation, locators: list[Locator], s
     return batch
 
 
+def _quiet_pillow() -> None:
+    """Its warnings of odd EXIF data or large pictures name no file, and ImageNet has many."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
 def _start_worker() -> None:
+    _quiet_pillow()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

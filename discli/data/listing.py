@@ -41,6 +41,7 @@ class Listing:
     class_names: Sequence[str] = ()
     in_order: bool = False  # webdataset and parquet keep their own order; everything else is sorted
     dataset_json: str | None = None
+    left_out: list[tuple[str, str]] = field(default_factory=list)  # (name, why)
 
 
 def is_picture(name: str) -> bool:
@@ -111,7 +112,8 @@ def list_tars(paths: list[Path]) -> Listing:
         prefix = f"{path.stem}/" if len(paths) > 1 else ""
         try:
             with path.open("rb") as file:
-                _list_tar(listing, file, which, prefix, 0)
+                if not _list_tar(listing, file, which, prefix, 0):
+                    listing.left_out.append((path.name, "no end mark: pictures may be missing, compare its size"))
         except tarfile.ReadError as error:
             raise DiscliError(f"{path} cannot be read as a plain tar: {error}.", _tar_hint(path)) from None
     numbered = len(paths) > 1 and all(_NUMBERED.search(path.stem) for path in paths)
@@ -120,7 +122,8 @@ def list_tars(paths: list[Path]) -> Listing:
     return listing
 
 
-def _list_tar(listing: Listing, file: Any, which: int, prefix: str, base: int) -> None:
+def _list_tar(listing: Listing, file: Any, which: int, prefix: str, base: int) -> bool:
+    """Whether the tar ends with the zeros that end a tar; one cut between two members has none."""
     labels: dict[str, Any] = {}
     first = len(listing.entries)
     with tarfile.open(fileobj=file, mode="r:") as archive:
@@ -143,8 +146,11 @@ def _list_tar(listing: Listing, file: Any, which: int, prefix: str, base: int) -
                 labels[_webdataset_key(name)] = inside.read().decode("utf-8", "replace").strip()
             elif name.endswith(".json") and member.size < _SMALL:
                 labels.setdefault(_webdataset_key(name), _json_label(inside.read()))
+        file.seek(archive.offset)  # type: ignore[attr-defined]
+        whole = bool(file.read(tarfile.BLOCKSIZE))
     for entry in listing.entries[first:]:
         entry.label = labels.get(_webdataset_key(entry.name), entry.label)
+    return whole
 
 
 def list_parquet(paths: list[Path]) -> Listing:

@@ -75,7 +75,7 @@ def open_source(path: Path, labels: Path | str | None = None) -> Source:
         labels=assigned,
         class_names=class_names,
         sha256=digest.hexdigest(),
-        left_out=tuple(left_out),
+        left_out=(*listing.left_out, *left_out),
         reader=listing.reader,
         locators=[entry.locator for entry in entries],
     )

@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from discli.console import format_bytes
 from discli.data.journal import Journal, State, journal_of
 from discli.data.layout import ROWS_AT, UNFINISHED, check_layout, write_around_rows
 from discli.errors import DiscliError
@@ -137,7 +138,7 @@ class StoreWriter:
         if needed - already > free:
             less = " (or give --no-flip: half of it)" if self._contract.flip_stored else ""
             raise DiscliError(
-                f"{self.out} needs {needed / 1e9:,.3g} GB, {self.out.parent.resolve()} has {free / 1e9:,.3g} GB free.",
+                f"{self.out} needs {format_bytes(needed)}, {self.out.parent.resolve()} has {format_bytes(free)} free.",
                 f"Free some, or choose another --out{less}.",
             )
 

@@ -104,7 +104,7 @@ class DataContract(Spec):
             ("classes", _numbered(self.class_names) if self.class_names else "none: unlabelled"),
             ("source", f"{self.source} (listing sha256 {self.source_sha256})"),
             ("skipped", f"{self.num_skipped:,} unreadable or left out"),
-            ("small", f"{self.num_upscaled:,} enlarged" if self.small == "upscale" else "skipped"),
+            ("too small", f"{self.num_upscaled:,} enlarged" if self.small == "upscale" else "skipped"),
             ("written by", f"discli {self.discli_version}"),
         ]
         for heading, values in (("mean", self.channel_mean), ("std", self.channel_std)):

@@ -3,6 +3,7 @@
 import gzip
 import json
 import pickle
+import tarfile
 import zipfile
 
 import numpy as np
@@ -267,6 +268,24 @@ def test_a_half_downloaded_tar_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:1500])
     with pytest.raises(DiscliError, match=r"pictures\.tar cannot be read"):
         open_source(path)
+
+
+def test_a_tar_cut_between_two_members_is_noticed(tmp_path):
+    whole = packed("tar", tmp_path)
+    assert open_source(whole).left_out == ()
+    with tarfile.open(whole) as archive:
+        end = archive.getmembers()[4].offset
+    (tmp_path / "cut.tar").write_bytes(whole.read_bytes()[:end])
+    source = open_source(tmp_path / "cut.tar")
+    assert len(source) == 4
+    assert source.left_out == (("cut.tar", "no end mark: pictures may be missing, compare its size"),)
+
+
+def test_an_archive_that_vanishes_stops_the_reading(tmp_path):
+    source = open_source(packed("tar", tmp_path))
+    source.path.unlink()
+    with pytest.raises(DiscliError, match=r"Cannot read .*pictures\.tar: No such file"):
+        source.read(0)
 
 
 def test_the_hash_changes_with_names_sizes_and_labels(tmp_path):
