@@ -42,5 +42,6 @@ class DataSpec(Spec):
     file: Annotated[Path | None, Field(description="an HDF5 file that discli encode wrote")] = None
     horizontal_flip: Flag = True
     cache: Annotated[
-        Literal["none", "ram"], Field(description="where samples live while training: memory map, or RAM")
+        Literal["none", "ram", "device"],
+        Field(description="where samples live while training: a memory map, each process's RAM, or its device"),
     ] = "none"
