@@ -71,7 +71,7 @@ def test_every_commands_help_ends_with_an_example_that_names_it():
     listing = _discli("--help").stdout.split("Commands:")[1]
     commands = [line.split()[0] for line in listing.splitlines() if line.startswith("  ") and line[2] != " "]
     commands.remove("Example:")
-    assert {"quickstart", "encode", "train", "sample", "eval-fid", "export", "info"} == set(commands)
+    assert {"quickstart", "encode", "train", "sample", "eval-fid", "ema", "export", "info"} == set(commands)
     for command in commands:
         text = " ".join(_discli(command, "--help").stdout.split())
         assert f"Example: discli {command}" in text

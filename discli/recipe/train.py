@@ -1,5 +1,6 @@
 """``[train]``: optimisation, averaging, and what a run writes down."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, Strict, model_validator
@@ -36,6 +37,10 @@ class InverseSqrtLr(Spec):
 LrSchedule = Annotated[ConstantLr | CosineLr | InverseSqrtLr, *by_name("constant")]
 
 
+# Of a power function's averaging profile, relative to the steps so far: the flat one's.
+WIDEST_STD = 12**-0.5
+
+
 class ConstantEma(Spec):
     """decay * ema + (1 - decay) * weights, every step."""
 
@@ -56,13 +61,26 @@ class PowerEma(Spec):
 
     @model_validator(mode="after")
     def _stds_in_range(self) -> Self:
-        # A power profile is never wider than the flat one, whose relative std is 1/sqrt(12).
-        if not all(0 < std < 12**-0.5 for std in self.stds):
+        if not all(0 < std < WIDEST_STD for std in self.stds):
             raise ValueError("every one of stds must lie between 0 and 0.288")
         return self
 
 
 Ema = Annotated[ConstantEma | PowerEma, *by_name("constant")]
+
+
+class ScoreSpec(Spec):
+    """A distance between samples of the averaged weights and the data, every so often while training."""
+
+    every: Annotated[Count, Field(description="steps; 0: never")] = 0
+    n: Annotated[PositiveInt, Field(ge=2, description="samples to score")] = 10_000
+    features: Annotated[
+        Literal["inception", "random"], Field(description="random needs no download, and is not FID")
+    ] = "inception"
+    sampling_steps: Annotated[PositiveInt | None, Field(description="default: the recipe's sample.steps")] = None
+    reference: Annotated[
+        Path | None, Field(description="STATS.npz of discli eval-fid --make-ref; default: the training data")
+    ] = None
 
 
 class TrainSpec(Spec):
@@ -99,4 +117,8 @@ class TrainSpec(Spec):
         None
     )
     skip_limit: Annotated[PositiveInt, Field(description="non-finite steps in a row before rolling back")] = 5
+    score: ScoreSpec = ScoreSpec()
+    peak_tflops: Annotated[
+        Positive | None, Field(description="of one device, for model FLOP utilisation; default: known GPUs'")
+    ] = None
     tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"

@@ -11,7 +11,8 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,42 +48,54 @@ def write_checkpoint(
     temporary = parent / f"{_TEMPORARY}{step:08d}"
     shutil.rmtree(temporary, ignore_errors=True)
     needed = sum(t.numel() * t.element_size() for tensors in files.values() for t in tensors.values())
-    free = shutil.disk_usage(parent).free
-    if free < needed:
-        raise _disk_full(final, needed, free)
-    try:
-        temporary.mkdir()
-        listing = {}
-        for name, tensors in files.items():
-            path = temporary / f"{name}.safetensors"
-            save_file({k: t.contiguous() for k, t in tensors.items()}, path, metadata=dict(metadata))
-            listing[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-            sync(path)
-        (temporary / "state.json").write_text(
-            json.dumps({"format": FORMAT, "step": step, "files": listing, **state}, indent=1), encoding="utf-8"
-        )
-        sync(temporary / "state.json")
-        sync(temporary)
-        if final.exists():  # a damaged one, or the same step after a roll-back
-            shutil.rmtree(final)
-        temporary.rename(final)
-        sync(parent)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "os error" in str(error):
-            raise _disk_full(final, needed, shutil.disk_usage(parent).free) from None
-        raise
+    with _room_for(final, needed):
+        try:
+            temporary.mkdir()
+            listing = {}
+            for name, tensors in files.items():
+                path = temporary / f"{name}.safetensors"
+                save_file({k: t.contiguous() for k, t in tensors.items()}, path, metadata=dict(metadata))
+                listing[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+                sync(path)
+            (temporary / "state.json").write_text(
+                json.dumps({"format": FORMAT, "step": step, "files": listing, **state}, indent=1), encoding="utf-8"
+            )
+            sync(temporary / "state.json")
+            sync(temporary)
+            if final.exists():  # a damaged one, or the same step after a roll-back
+                shutil.rmtree(final)
+            temporary.rename(final)
+            sync(parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return final
 
 
-def write_snapshot(run: Path, step: int, averages: Mapping[str, Mapping[str, Tensor]], stds: Sequence[float]) -> None:
+def write_snapshot(
+    run: Path,
+    step: int,
+    averages: Mapping[str, Mapping[str, Tensor]],
+    stds: Sequence[float],
+    metadata: Mapping[str, str],
+) -> None:
     """``runs/NAME/snapshots/<step>-<std>.safetensors``, float16: averages that others are rebuilt from."""
     folder = run / "snapshots"
     folder.mkdir(exist_ok=True)
     for std, weights in zip(stds, averages.values(), strict=True):
         path = folder / f"{step:08d}-{std:g}.safetensors"
         half = {name: tensor.half().contiguous() for name, tensor in weights.items()}
-        write_beside(path, partial(save_file, half))
+        needed = sum(tensor.nbytes for tensor in half.values())
+        with _room_for(path, needed):
+            write_beside(path, partial(save_file, half, metadata=dict(metadata)))
+
+
+def read_snapshots(run: Path) -> dict[tuple[int, float], Path]:
+    """(step, std) -> file, in order of steps."""
+    found = {}
+    for path in sorted((run / "snapshots").glob("*.safetensors")):
+        step, _, std = path.stem.partition("-")
+        found[int(step), float(std)] = path
+    return found
 
 
 def newest_checkpoint(run: Path) -> Path | None:
@@ -132,13 +145,19 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise DiscliError(f"{path} cannot be read as safetensors: {error}.", "Use another checkpoint.") from None
 
 
-def prune(run: Path, keep_last: int, keep_every: int | None) -> None:
-    """Delete all but the last ``keep_last`` checkpoints and those at multiples of ``keep_every``."""
+def prune(run: Path, newest: int, keep_last: int, keep_every: int | None) -> None:
+    """Delete all but the last ``keep_last`` checkpoints and those at multiples of ``keep_every``.
+
+    What claims to be later than ``newest``, the one just written, is a damaged one that was passed
+    over: it must not push out a good one.
+    """
     for leftover in (run / "checkpoints").glob(f"{_TEMPORARY}*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    for folder in sorted(_folders(run))[:-keep_last]:
-        if keep_every is None or int(folder.name) % keep_every:
-            shutil.rmtree(folder, ignore_errors=True)
+    folders = {int(folder.name): folder for folder in _folders(run)}
+    done = sorted(step for step in folders if step <= newest)
+    kept = {*done[-keep_last:], *(step for step in done if keep_every and step % keep_every == 0)}
+    for step in folders.keys() - kept:
+        shutil.rmtree(folders[step], ignore_errors=True)
 
 
 def _folders(run: Path) -> list[Path]:
@@ -146,9 +165,23 @@ def _folders(run: Path) -> list[Path]:
     return [p for p in parent.iterdir() if p.is_dir() and p.name.isdigit()] if parent.is_dir() else []
 
 
-def _disk_full(final: Path, needed: int, free: int) -> DiscliError:
+@contextmanager
+def _room_for(path: Path, needed: int) -> Iterator[None]:
+    """Turns a disk that is full, before or while ``path`` is written, into a message with the bytes ``needed``."""
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise _no_room(path, needed, free)
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "os error" in str(error):
+            raise _no_room(path, needed, shutil.disk_usage(path.parent).free) from None
+        raise
+
+
+def _no_room(path: Path, needed: int, free: int) -> DiscliError:
     return DiscliError(
-        f"No room for checkpoint {final}: it needs {format_bytes(needed)}, {format_bytes(free)} are free.",
+        f"No room for {path}: it needs {format_bytes(needed)}, {format_bytes(free)} are free.",
         "Older checkpoints are untouched. Free some space and run the same command again.",
         status=1,
     )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -71,28 +71,50 @@ def gamma_of(std: float) -> float:
     return (low + high) / 2
 
 
-def posthoc_coefficients(snapshots: Sequence[tuple[int, float]], step: int, std: float) -> np.ndarray:
+class PosthocAverage(NamedTuple):
+    coefficients: np.ndarray  # of the snapshots, in their order
+    error: float  # distance between the profiles, relative to the wanted one's norm
+
+
+def posthoc_average(snapshots: Sequence[tuple[int, float]], step: int, std: float) -> PosthocAverage:
     """Weights of stored snapshots, (step, std) each, whose sum best rebuilds the average of ``std`` at ``step``.
 
     Least squares between averaging profiles (arXiv:2312.02696, section 3.2), whose inner products
-    over training time have a closed form.
+    over training time have a closed form. Unlike there, the weights sum to one exactly: what is the
+    same in all snapshots, most of a network late in training, must come out unscaled.
     """
-    gram = np.array([[_overlap(a, b) for b in snapshots] for a in snapshots])
-    wanted = np.array([_overlap(a, (step, std)) for a in snapshots])
-    return np.asarray(np.linalg.lstsq(gram, wanted, rcond=1e-13)[0])
+    times = np.array([at for at, _ in snapshots], dtype=np.float64)
+    gammas = np.array([gamma_of(s) for _, s in snapshots])
+    target = np.array(float(step)), np.array(gamma_of(std))
+    gram = _overlap(times[:, None], gammas[:, None], times, gammas)
+    wanted = _overlap(times, gammas, *target)
+    norm = float(_overlap(*target, *target))
+
+    # Measured from the snapshot that is nearest already, whose own weight is what is left to one.
+    distances = norm - 2 * wanted + gram.diagonal()
+    nearest = int(distances.argmin())
+    others = np.delete(np.arange(len(times)), nearest)
+    across = gram[others, nearest]
+    shifted = gram[np.ix_(others, others)] - across[:, None] - across + gram[nearest, nearest]
+    aim = wanted[others] - wanted[nearest] - across + gram[nearest, nearest]
+    coefficients = np.empty(len(times))
+    coefficients[others] = np.linalg.lstsq(shifted, aim, rcond=1e-13)[0]
+    coefficients[nearest] = 1 - coefficients[others].sum()
+
+    left = norm - 2 * coefficients @ wanted + coefficients @ gram @ coefficients
+    return PosthocAverage(coefficients, math.sqrt(max(float(left) / norm, 0.0)))
 
 
 def _std_of(gamma: float) -> float:
     return math.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))
 
 
-def _overlap(a: tuple[int, float], b: tuple[int, float]) -> float:
-    """Integral of p_a p_b, with p(tau) = (g + 1) tau^g / t^(g + 1) on [0, t]."""
-    (t_a, std_a), (t_b, std_b) = a, b
-    g_a, g_b = gamma_of(std_a), gamma_of(std_b)
+def _overlap(t_a: np.ndarray, g_a: np.ndarray, t_b: np.ndarray, g_b: np.ndarray) -> np.ndarray:
+    """Integral of p_a p_b, with p(tau) = (g + 1) tau^g / t^(g + 1) on [0, t]; the arguments broadcast."""
+    shorter = np.minimum(t_a, t_b)
     # In powers of ratios, because t^gamma itself overflows.
-    ratio: float = (min(t_a, t_b) / t_a) ** g_a * (min(t_a, t_b) / t_b) ** g_b
-    return (g_a + 1) * (g_b + 1) / (g_a + g_b + 1) * ratio / max(t_a, t_b)
+    ratio = (shorter / t_a) ** g_a * (shorter / t_b) ** g_b
+    return np.asarray((g_a + 1) * (g_b + 1) / (g_a + g_b + 1) * ratio / np.maximum(t_a, t_b))
 
 
 def _copy(model: nn.Module) -> Weights:

@@ -47,8 +47,18 @@ def test_pruning_keeps_the_last_and_every_multiple(tmp_path):
     for step in range(10, 80, 10):
         _write(tmp_path, step)
     (tmp_path / "checkpoints" / ".writing-00000090").mkdir()
-    prune(tmp_path, keep_last=2, keep_every=30)
+    prune(tmp_path, 70, keep_last=2, keep_every=30)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["00000030", "00000060", "00000070"]
+
+
+def test_a_damaged_later_checkpoint_does_not_push_out_the_good_one(tmp_path):
+    """Step 8 was damaged, the run went on from before it, and its next checkpoint is at 6."""
+    for step in (4, 8):
+        _write(tmp_path, step)
+    (tmp_path / "checkpoints" / "00000008" / "ema.safetensors").unlink()
+    good = _write(tmp_path, 6)
+    prune(tmp_path, 6, keep_last=1, keep_every=None)
+    assert newest_checkpoint(tmp_path) == good
 
 
 def test_a_full_disk_leaves_the_old_checkpoint_and_says_what_is_needed(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from discli.training.ema import ConstantEma, PowerEma, gamma_of, posthoc_coefficients
+from discli.training.ema import ConstantEma, PowerEma, gamma_of, posthoc_average
 
 
 def _line(step: int) -> nn.Module:
@@ -43,9 +43,9 @@ def test_power_ema_has_the_stated_relative_width(std):
 
 
 def test_an_average_of_any_length_is_rebuilt_from_snapshots():
-    """Weights that wander; snapshots of two lengths every 250 steps rebuild a third at the end."""
+    """Weights that wander far from zero; snapshots of two lengths every 250 steps rebuild a third at the end."""
     generator = np.random.default_rng(0)
-    path = np.cumsum(generator.normal(size=4000))
+    path = 10_000 + np.cumsum(generator.normal(size=4000))
     stored = PowerEma(_line(0), [0.05, 0.10], 250)
     wanted = PowerEma(_line(0), [0.07], 250)
     snapshots, values = [], []
@@ -58,7 +58,7 @@ def test_an_average_of_any_length_is_rebuilt_from_snapshots():
             for std, weights in zip(stored.stds, stored.averages.values(), strict=True):
                 snapshots.append((step, std))
                 values.append(float(weights["weight"]))
-    rebuilt = posthoc_coefficients(snapshots, 4000, 0.07) @ np.array(values)
+    rebuilt = posthoc_average(snapshots, 4000, 0.07).coefficients @ np.array(values)
     truth = float(wanted.averages["ema"]["weight"])
     nearest_stored = min(abs(values[-1] - truth), abs(values[-2] - truth))
     assert abs(rebuilt - truth) < 0.02 * nearest_stored
