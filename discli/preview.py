@@ -1,11 +1,12 @@
 """Pictures of a run in progress: ``runs/NAME/previews/<step>.png``."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from discli.codecs import load_codec
+from discli.codecs import Codec, load_codec
 from discli.console import stderr
 from discli.errors import DiscliError
 from discli.model import DiS
@@ -18,9 +19,9 @@ _MOST_STEPS = 50
 
 
 def draw_preview(
-    weights: dict[str, Tensor], recipe: Recipe, contract: DataContract, device: torch.device, run: Path, step: int
+    weights: dict[str, Tensor], recipe: Recipe, contract: DataContract, device: torch.device, path: Path
 ) -> None:
-    """Sample from ``weights`` with the recipe's seed, so that all previews of a run share noise and classes.
+    """A contact sheet of ``train.preview_count`` samples from ``weights``, at ``path``.
 
     A codec that cannot be had costs the preview, not the run.
     """
@@ -29,16 +30,26 @@ def draw_preview(
     except DiscliError as error:
         stderr.print(f"[yellow]No preview: {error}[/yellow]")
         return
+    steps = min(recipe.sample.steps, _MOST_STEPS)
+    pictures = list(draw_samples(weights, recipe, codec, device, recipe.train.preview_count, steps))
+    path.parent.mkdir(exist_ok=True)
+    save_picture(contact_sheet(torch.cat(pictures)), path)
+
+
+def draw_samples(
+    weights: dict[str, Tensor], recipe: Recipe, codec: Codec, device: torch.device, count: int, steps: int
+) -> Iterator[Tensor]:
+    """(b, 3, H, W) uint8 on the CPU, ``count`` in all, always of the same noise and classes: the recipe's seed.
+
+    Sampled by a network of its own, so that nothing here waits for other processes.
+    """
     with torch.device("meta"):
         network = DiS.from_recipe(recipe)
     network.load_state_dict(weights, assign=True)
     network.to(device).eval().requires_grad_(False)
 
-    settings = recipe.sample.model_copy(update={"steps": min(recipe.sample.steps, _MOST_STEPS)})
-    pictures = []
-    for members in torch.arange(recipe.train.preview_count, device=device).split(settings.model_batch):
+    settings = recipe.sample.model_copy(update={"steps": steps})
+    for members in torch.arange(count, device=device).split(settings.model_batch):
         labels = draw_classes(members, (), recipe.model.num_classes, recipe.train.seed)
         *_, x0 = denoise(network, recipe, settings, members, labels, recipe.train.seed)
-        pictures.append(codec.decode(x0).cpu())
-    (run / "previews").mkdir(exist_ok=True)
-    save_picture(contact_sheet(torch.cat(pictures)), run / "previews" / f"{step:08d}.png")
+        yield codec.decode(x0).cpu()

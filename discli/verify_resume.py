@@ -16,7 +16,7 @@ from pathlib import Path
 from discli.console import stderr
 from discli.errors import DiscliError
 from discli.recipe import load_recipe
-from discli.training.run import read_log
+from discli.training.logs import read_log
 
 _STEPS = 12
 _BATCH = 8
@@ -36,6 +36,7 @@ def verify_resume(recipe_name: str, *, data: Path | None = None, overrides: Sequ
         "train.checkpoint_every=4",
         "train.log_every=3",
         "train.preview_every=0",
+        "train.score.every=0",
         'train.tracker="none"',
     ]:
         command += ["--set", setting]

@@ -71,6 +71,16 @@ class Recipe(Spec):
         return self
 
     @model_validator(mode="after")
+    def _score_steps_within_schedule(self) -> Self:
+        steps = self.train.score.sampling_steps or 0
+        if self.sample.sampler.name != "euler" and steps > self.diffusion.num_timesteps:
+            raise ValueError(
+                f"train.score.sampling_steps {steps} is more than diffusion.num_timesteps"
+                f" {self.diffusion.num_timesteps}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _guidance_needs_classes(self) -> Self:
         if self.model.num_classes == 0 and self.sample.cfg_scale != 1.0:
             raise ValueError("sample.cfg_scale other than 1 needs a class-conditional model (model.num_classes > 0)")

@@ -1,22 +1,32 @@
-"""How fast a run is, and how long it will take."""
+"""How fast a run is, how much of its devices it uses, and how long it will take."""
 
+import resource
 import time
 
-from discli.console import format_seconds, stderr
+import torch
+
+from discli.console import format_bytes, format_seconds, stderr
 
 
 class Clock:
-    """Speed between log lines, and a first estimate of the whole once the start-up is over."""
+    """Speed between log lines, and a first estimate of the whole once the start-up is over.
+
+    ``flops`` are those of training on one picture, ``peak`` those a second of all devices together.
+    """
 
     _WARM = 10
 
-    def __init__(self, step: int, total: int) -> None:
+    def __init__(self, step: int, total: int, flops: float, peak: float | None) -> None:
+        self._total, self._flops, self._peak = total, flops, peak
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """From ``step`` on with a new feed, as after a roll-back."""
         self._first = self._step = step
-        self._total = total
         self._start = self._time = time.monotonic()
         self._waited = 0.0
 
-    def estimate(self, step: int) -> None:
+    def estimate(self, step: int, device: torch.device) -> None:
         """Once the first steps, which compile and warm up, are over: how long the run will take."""
         done = step - self._first
         if done == 1:
@@ -24,14 +34,27 @@ class Clock:
         elif done == self._WARM and step < self._total:
             per_step = (time.monotonic() - self._start) / (done - 1)
             left = format_seconds(per_step * (self._total - step))
-            stderr.print(f"{per_step:.3g} s a step; about {left} to step {self._total:,}")
+            memory = format_bytes(_memory(device))
+            stderr.print(f"{per_step:.3g} s a step; about {left} to step {self._total:,}; memory so far: {memory}")
 
     def lap(self, step: int, batch_size: int, seconds_waited: float) -> dict[str, float | None]:
+        """``mfu``: model FLOP utilisation, without what activation checkpointing computes again."""
         now = time.monotonic()
         seconds = now - self._time
+        images_per_second = (step - self._step) * batch_size / seconds
+        flops = self._flops * images_per_second
         speed: dict[str, float | None] = {
-            "images_per_second": (step - self._step) * batch_size / seconds,
+            "images_per_second": images_per_second,
             "data_wait": (seconds_waited - self._waited) / seconds,
+            "tflops": flops / 1e12,
+            "mfu": flops / self._peak if self._peak else None,
         }
         self._step, self._time, self._waited = step, now, seconds_waited
         return speed
+
+
+def _memory(device: torch.device) -> int:
+    """The most that was in use so far: of the GPU's memory, or of the process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

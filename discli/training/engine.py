@@ -1,16 +1,22 @@
 """Hugging Face Accelerate, narrowed to what the training loop needs: one process or many, one API."""
 
+import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from discli.errors import DiscliError
 from discli.recipe.train import TrainSpec
+
+# The other processes wait while the main one writes checkpoints, draws previews and scores samples.
+_PATIENCE = timedelta(hours=4)
 
 
 class Engine:
@@ -18,18 +24,37 @@ class Engine:
 
     def __init__(self, spec: TrainSpec, tracker_folder: Path) -> None:
         from accelerate import Accelerator
+        from accelerate.utils import InitProcessGroupKwargs
 
+        if spec.tracker != "none" and importlib.util.find_spec(spec.tracker) is None:
+            # Accelerate would go on without it, and a month later there would be nothing to see.
+            raise DiscliError(
+                f'train.tracker = "{spec.tracker}", which is not installed.',
+                f'pip install {spec.tracker}, or train.tracker = "none": metrics.jsonl is written anyway.',
+            )
         adopt_slurm(os.environ)
         on_cuda = torch.cuda.is_available()
         self.precision = spec.precision if spec.precision != "auto" else "bf16" if on_cuda else "fp32"
+        self._tracker, self._tracker_folder = spec.tracker, tracker_folder
         self._accelerator = Accelerator(
             cpu=not on_cuda,
+            # The recipe decides these, not what accelerate launch was told.
+            mixed_precision="no",
+            dynamo_backend="no",
             log_with=None if spec.tracker == "none" else spec.tracker,
             project_dir=str(tracker_folder),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
         )
-        if on_cuda and spec.tf32:
-            torch.backends.cuda.matmul.allow_tf32 = True
-            torch.backends.cudnn.allow_tf32 = True
+        kind = self._accelerator.distributed_type.value
+        if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
+            raise DiscliError(
+                f"accelerate was configured for {kind}, which discli does not use.",
+                'Launch with --multi_gpu, and set train.parallel = "fsdp2" in the recipe to shard.',
+            )
+        if on_cuda:
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec.tf32
+            # A resumed run must meet the same kernels.
+            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         self.sharded = spec.parallel == "fsdp2" and self.world_size > 1
 
     @property
@@ -99,8 +124,17 @@ class Engine:
     def barrier(self) -> None:
         self._accelerator.wait_for_everyone()
 
-    def start_trackers(self, name: str, config: dict[str, Any]) -> None:
-        self._accelerator.init_trackers(name, config=config)
+    def start_tracker(self, run_name: str, run_id: str, step: int, config: dict[str, Any]) -> None:
+        """On the main process; a resumed run goes on in the same place, from ``step``."""
+        self._accelerator.init_trackers(
+            # TensorBoard takes it as its folder's name, Weights & Biases as a project's.
+            "tracker" if self._tracker == "tensorboard" else "discli",
+            config=config if step == 0 else None,
+            init_kwargs={
+                "tensorboard": {"purge_step": step + 1},
+                "wandb": {"name": run_name, "id": run_id, "resume": "allow", "dir": str(self._tracker_folder)},
+            },
+        )
 
     def track(self, values: dict[str, float | None], step: int) -> None:
         self._accelerator.log({k: v for k, v in values.items() if v is not None}, step=step)
@@ -115,9 +149,14 @@ def full(tensor: Tensor) -> Tensor:
     return whole() if whole is not None else tensor
 
 
-def whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`full` of each."""
-    return {name: full(tensor.detach()) for name, tensor in tensors.items()}
+def whole(tensors: dict[str, Tensor], wanted: bool) -> dict[str, Tensor]:
+    """`full` of each, on the CPU; nothing where it is not ``wanted``, but all ranks must call."""
+    gathered = {}
+    for name, tensor in tensors.items():
+        value = full(tensor.detach())  # one after another: together they may not fit on a device
+        if wanted:
+            gathered[name] = value.cpu()
+    return gathered
 
 
 @torch.no_grad()

@@ -35,9 +35,11 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, Tensor]) -> None:
+    fused = bool(optimizer.defaults.get("fused"))
     for name, parameter in model.named_parameters():
+        step = saved[f"step.{name}"]
         optimizer.state[parameter] = {
-            "step": saved[f"step.{name}"],
+            "step": step.to(parameter.device) if fused else step,
             "exp_avg": like(parameter, saved[f"exp_avg.{name}"]),
             "exp_avg_sq": like(parameter, saved[f"exp_avg_sq.{name}"]),
         }

@@ -1,23 +1,25 @@
-"""A run's folder: who may write to it, what it was started with, and its logs."""
+"""A run's folder: who may write to it, and what it was started with."""
 
 import fcntl
 import json
-import os
+import secrets
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, Self
+
+from pydantic import ValidationError
 
 from discli import __version__
 from discli.errors import DiscliError
 from discli.files import write_text
-from discli.recipe import DataContract, Recipe
+from discli.recipe import DataContract, Recipe, parse_recipe
 
 # What may change between two sittings of one run without changing what it computes up to then.
 _FREE_TO_CHANGE = {
     "train.steps", "train.log_every", "train.preview_every", "train.preview_count", "train.checkpoint_every",
-    "train.keep_last", "train.keep_every", "train.tracker", "train.micro_batch", "train.parallel",
+    "train.keep_last", "train.keep_every", "train.tracker", "train.peak_tflops", "train.micro_batch", "train.parallel",
     "train.activation_checkpointing", "train.compile", "data.file", "data.cache",
 }  # fmt: skip
-_FREE_SECTIONS = ("sample.", "eval.")
+_FREE_SECTIONS = ("sample.", "eval.", "train.score.")
 
 
 class Run:
@@ -26,6 +28,7 @@ class Run:
     def __init__(self, folder: Path, recipe: Recipe, contract: DataContract, data_file: Path) -> None:
         self.folder = folder
         self.recipe = recipe
+        self.id = secrets.token_hex(4)  # by which a tracker knows the run again
         self._description: dict[str, Any] = {
             "discli_version": __version__,
             "recipe": recipe.model_dump(mode="json"),
@@ -45,11 +48,13 @@ class Run:
                 f"{self.folder} is being trained by another process.", "Wait for it, or give another --out."
             ) from None
         if (self.folder / "run.json").exists():
-            self._refuse_other_recipe(read_run(self.folder))
+            before = read_run(self.folder)
+            self._refuse_other_recipe(before)
+            self.id = before["id"] or self.id
         elif any(p.name != ".lock" for p in self.folder.iterdir()):
             self._lock.close()
             raise DiscliError(f"{self.folder} holds files that are not a run's.", "Give another --out.")
-        write_text(self.folder / "run.json", json.dumps(self._description, indent=1))
+        write_text(self.folder / "run.json", json.dumps({"id": self.id, **self._description}, indent=1))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,74 +66,44 @@ class Run:
         return {key: value if isinstance(value, str) else json.dumps(value) for key, value in self._description.items()}
 
     def _refuse_other_recipe(self, before: dict[str, Any]) -> None:
-        old, new = _flatten(before["recipe"]), _flatten(self._description["recipe"])
-        for key in sorted(old.keys() | new.keys()):
-            free = key in _FREE_TO_CHANGE or key.startswith(_FREE_SECTIONS)
-            if old.get(key) != new.get(key) and not free:
+        where = str(self.folder / "run.json")
+        try:
+            # Read as today's recipes are, so that settings which are newer than the run have their defaults.
+            recipe = parse_recipe(before["recipe"], where)
+            contract = DataContract.model_validate(before["contract"])
+        except (DiscliError, ValidationError) as error:
+            raise DiscliError(
+                f"{where} was written by discli {before['discli_version']} and is not understood here: {error}",
+                "Go on with that version, or give another --out.",
+            ) from None
+        for key, old, new in _differences(recipe.model_dump(mode="json"), self._description["recipe"]):
+            if key not in _FREE_TO_CHANGE and not key.startswith(_FREE_SECTIONS):
                 raise DiscliError(
-                    f"{self.folder} was started with {key} = {old.get(key)!r}, the recipe now says {new.get(key)!r}.",
+                    f"{self.folder} was started with {key} = {old!r}, the recipe now says {new!r}.",
                     "Give another --out for the new recipe, or go back to the old value.",
                 )
-        old, new = (_flatten(d["contract"]) for d in (before, self._description))
-        for key in sorted(old.keys() | new.keys()):
-            if old.get(key) != new.get(key):
-                raise DiscliError(
-                    f"{self.folder} was started on data with {key} = {old.get(key)!r}, this file has {new.get(key)!r}.",
-                    "Give the same --data file as before, or another --out.",
-                )
-
-
-class Log:
-    """An append-only JSON-lines file that a resumed run cuts back to its checkpoint."""
-
-    def __init__(self, path: Path, last_step: int) -> None:
-        self._path = path
-        self._file: TextIO | None = None
-        self.cut(last_step)
-
-    def cut(self, last_step: int) -> None:
-        """Keep the complete lines up to ``last_step``; later ones will be written again."""
-        self.close()
-        kept = [line for line in read_log(self._path) if line["step"] <= last_step]
-        write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = self._path.open("a", encoding="utf-8")
-
-    def write(self, line: dict[str, Any]) -> None:
-        assert self._file is not None
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-
-    def sync(self) -> None:
-        """Make sure that the log is on disk before the checkpoint that counts on it."""
-        assert self._file is not None
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """All complete lines of a log; a line torn by a kill is left out."""
-    lines = []
-    if path.exists():
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(line, dict) and isinstance(line.get("step"), int):
-                lines.append(line)
-    return lines
+        for key, old, new in _differences(contract.model_dump(mode="json"), self._description["contract"]):
+            raise DiscliError(
+                f"{self.folder} was started on data with {key} = {old!r}, this file has {new!r}.",
+                "Give the same --data file as before, or another --out.",
+            )
 
 
 def read_run(folder: Path) -> dict[str, Any]:
     """run.json of a run. Raises DiscliError when ``folder`` is none."""
     try:
         description: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        return {key: description[key] for key in ("discli_version", "recipe", "contract", "data_file")}
+        known = {key: description[key] for key in ("discli_version", "recipe", "contract", "data_file")}
+        return known | {"id": description.get("id", "")}
     except (OSError, ValueError, KeyError, TypeError):
         raise DiscliError(f"{folder} is not a run of discli train.", "Give a folder under runs/.") from None
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(dotted key, old value, new value) of every leaf that is not the same."""
+    before, after = _flatten(old), _flatten(new)
+    keys = sorted(before.keys() | after.keys())
+    return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

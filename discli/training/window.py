@@ -18,10 +18,13 @@ class Window:
         quartile = (fraction * _QUARTILES).long().clamp(0, _QUARTILES - 1)
         vb = torch.zeros_like(loss) if vb is None else vb
         head = torch.stack([torch.ones_like(loss), loss, mse, vb]).double().sum(1)
-        by_quartile = torch.zeros(2 * _QUARTILES, dtype=torch.float64, device=loss.device)
-        by_quartile.index_add_(0, quartile, loss.double())
-        by_quartile.index_add_(0, quartile + _QUARTILES, torch.ones_like(loss).double())
-        self.sums[: 4 + 2 * _QUARTILES] += torch.cat([head, by_quartile])
+        # Masked sums, because index_add_ on a GPU adds in an order of its own each time.
+        mine = quartile == torch.arange(_QUARTILES, device=loss.device).unsqueeze(1)
+        by_quartile = torch.where(mine, loss.double(), 0.0).sum(1)
+        self.sums[: 4 + 2 * _QUARTILES] += torch.cat([head, by_quartile, mine.double().sum(1)])
+
+    def is_finite(self) -> bool:
+        return bool(torch.isfinite(self.sums).all())
 
     def add_step(self, grad_norm: float) -> None:
         self.sums[-2] += 1

@@ -1,0 +1,86 @@
+"""All that changes from step to step, how it is written down, and how it is taken up again."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+from torch.optim import Optimizer
+
+from discli.errors import DiscliError
+from discli.recipe.train import TrainSpec
+from discli.training.checkpoint import (
+    newest_checkpoint,
+    prune,
+    read_state,
+    read_tensors,
+    write_checkpoint,
+    write_snapshot,
+)
+from discli.training.ema import ConstantEma, PowerEma
+from discli.training.engine import Engine, fill, whole
+from discli.training.optimizer import optimizer_tensors, restore_optimizer
+from discli.training.window import Window
+
+Metadata = Mapping[str, str]
+
+
+class TrainingState:
+    """Weights, averages, optimizer, the open log window and three counters; random streams need no state.
+
+    Whatever gathers sharded tensors is called by all ranks; ``metadata`` is None on those that don't write.
+    """
+
+    def __init__(
+        self, folder: Path, network: nn.Module, optimizer: Optimizer, ema: ConstantEma | PowerEma, engine: Engine
+    ) -> None:
+        self.folder, self.network, self.optimizer, self.ema, self._engine = folder, network, optimizer, ema, engine
+        self.window = Window(engine.device)
+        self.step = 0  # steps done; also the number of the step to do next
+        self.rollbacks = 0
+        self.skipped_in_a_row = 0
+
+    def resume(self) -> bool:
+        """Take up the newest undamaged checkpoint; False if there is none."""
+        checkpoint = newest_checkpoint(self.folder)
+        if checkpoint is None:
+            return False
+        state = read_state(checkpoint)
+        if "window" not in state:
+            raise DiscliError(
+                f"{checkpoint} holds averaged weights alone, which is enough to sample and not to train.",
+                "Give another --out.",
+            )
+        fill(dict(self.network.named_parameters()), read_tensors(checkpoint, "model"))
+        for stem, weights in self.ema.averages.items():
+            fill(weights, read_tensors(checkpoint, stem))
+        restore_optimizer(self.network, self.optimizer, read_tensors(checkpoint, "optimizer"))
+        self.step, self.rollbacks = state["step"], state["rollbacks"]
+        self.skipped_in_a_row = state["skipped_in_a_row"]
+        self.window = Window(self._engine.device, state["window"] if self._engine.is_main else None)
+        return True
+
+    def checkpoint(self, metadata: Metadata | None, spec: TrainSpec) -> None:
+        """Write all of it, and delete what ``spec`` does not keep."""
+        window = self._engine.sum(self.window.sums.clone())
+        main = metadata is not None
+        files = {
+            "model": whole(dict(self.network.named_parameters()), wanted=main),
+            "optimizer": whole(optimizer_tensors(self.network, self.optimizer), wanted=main),
+        }
+        files |= {stem: whole(weights, wanted=main) for stem, weights in self.ema.averages.items()}
+        if metadata is None:
+            self.window.clear()  # rank 0 holds the sums of all from here on
+            return
+        self.window.sums.copy_(window)
+        counters = {"rollbacks": self.rollbacks, "skipped_in_a_row": self.skipped_in_a_row}
+        write_checkpoint(self.folder, self.step, files, {**counters, "window": window.tolist()}, metadata)
+        prune(self.folder, self.step, spec.keep_last, spec.keep_every)
+
+    def snapshot(self, metadata: Metadata | None) -> None:
+        """The averages alone, where they are of the kind that others are rebuilt from, at the steps for it."""
+        if not isinstance(self.ema, PowerEma) or self.step % self.ema.snapshot_every:
+            return
+        main = metadata is not None
+        averages = {stem: whole(weights, wanted=main) for stem, weights in self.ema.averages.items()}
+        if metadata is not None:
+            write_snapshot(self.folder, self.step, averages, self.ema.stds, metadata)

@@ -1,0 +1,89 @@
+"""A recipe so small that a run takes a second, and what to compare two runs by."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from discli.training.logs import read_log
+
+RECIPE = """
+name = "tiny"
+[model]
+embed_dim = 16
+depth = 3
+patch_size = 2
+num_classes = 10
+[data]
+resolution = 8
+horizontal_flip = true
+[train]
+steps = 12
+batch_size = 8
+lr = 1e-3
+checkpoint_every = 4
+keep_last = 3
+log_every = 3
+preview_every = 0
+tracker = "none"
+[sample]
+steps = 4
+model_batch = 4
+"""
+
+
+def arguments(recipe: Path, data: Path, run: Path, *settings: str) -> list[str]:
+    flags = [part for setting in settings for part in ("--set", setting)]
+    return ["-m", "discli", "train", str(recipe), "--data", str(data), "--out", str(run), *flags]
+
+
+def command(recipe: Path, data: Path, run: Path, *settings: str) -> list[str]:
+    return [sys.executable, *arguments(recipe, data, run, *settings)]
+
+
+def launch_two(how: str, *train: str) -> list[subprocess.CompletedProcess[str]]:
+    """Two processes of one run: by torchrun, by accelerate launch, or with the variables that srun sets."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    if how == "slurm":
+        job = {"SLURM_NTASKS": "2", "SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "localhost"}
+        tasks = [
+            subprocess.Popen(
+                [sys.executable, *train],
+                env=environment | job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+        outputs = [task.communicate() for task in tasks]
+        return [
+            subprocess.CompletedProcess(task.args, task.returncode, *output)
+            for task, output in zip(tasks, outputs, strict=True)
+        ]
+    launcher = {
+        "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+        "accelerate": ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"],
+    }[how]
+    done = subprocess.run([sys.executable, "-m", *launcher, *train], capture_output=True, text=True, env=environment)
+    return [done]
+
+
+def content(run: Path, step: int = 12) -> dict[str, object]:
+    """Everything that an interruption must leave the same, bit for bit."""
+    folder = run / "checkpoints" / f"{step:08d}"
+    tensors = {
+        path.name: {k: v.numpy().tobytes() for k, v in load_file(path).items()} for path in folder.glob("*.safetensors")
+    }
+    return {
+        "tensors": tensors,
+        "metrics": (run / "metrics.jsonl").read_bytes(),
+        "window": json.loads((folder / "state.json").read_text())["window"],
+    }
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in read_log(run / "metrics.jsonl")]
