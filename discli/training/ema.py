@@ -37,13 +37,14 @@ class PowerEma:
 
     def __init__(self, model: nn.Module, stds: Sequence[float], snapshot_every: int) -> None:
         self.stds = tuple(stds)
+        self._gammas = [gamma_of(std) for std in stds]
         self.snapshot_every = snapshot_every
         self.averages = {stem(i): _copy(model) for i in range(len(self.stds))}
 
     def update(self, model: nn.Module, step: int) -> None:
-        for weights, std in zip(self.averages.values(), self.stds, strict=True):
+        for weights, gamma in zip(self.averages.values(), self._gammas, strict=True):
             # eq. 127: beta = (1 - 1/t)^(gamma + 1), so that the first step replaces the initial weights.
-            _lerp(weights, model, 1 - (1 - 1 / step) ** (gamma_of(std) + 1))
+            _lerp(weights, model, 1 - (1 - 1 / step) ** (gamma + 1))
 
 
 def build_ema(choice: spec.Ema, model: nn.Module) -> ConstantEma | PowerEma:
