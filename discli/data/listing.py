@@ -146,7 +146,7 @@ def _list_tar(listing: Listing, file: Any, which: int, prefix: str, base: int) -
                 labels[_webdataset_key(name)] = inside.read().decode("utf-8", "replace").strip()
             elif name.endswith(".json") and member.size < _SMALL:
                 labels.setdefault(_webdataset_key(name), _json_label(inside.read()))
-        file.seek(archive.offset)  # type: ignore[attr-defined]
+        file.seek(archive.offset)
         whole = bool(file.read(tarfile.BLOCKSIZE))
     for entry in listing.entries[first:]:
         entry.label = labels.get(_webdataset_key(entry.name), entry.label)
