@@ -16,7 +16,7 @@ from torch import Tensor
 from discli import __version__
 from discli.console import format_bytes, progress, stderr
 from discli.errors import DiscliError
-from discli.eval_pictures import PictureSet, choose, open_pictures, read_manifest, sha256_of
+from discli.eval_pictures import PictureSet, choose, open_pictures, sha256_of
 from discli.eval_processes import own_device, processes
 from discli.eval_reference import (
     Reference,
@@ -92,7 +92,7 @@ def eval_fid(
     with processes() as team:
         where = own_device(device)
         pictures = open_pictures(samples, where, with_labels=per_class)
-        manifest = read_manifest(samples) if samples.is_dir() else None
+        manifest = pictures.manifest
         indices = choose(pictures, n)
         wanted = choose_metrics(metrics, features)
         reference = open_reference(ref or trained_on(samples, manifest), where, with_labels=per_class)

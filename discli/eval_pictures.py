@@ -1,4 +1,4 @@
-"""What can be scored: a folder, zip or tar of pictures, a data file, a batch in .npz, as uint8 batches.
+"""What can be scored: a folder, zip or tar of pictures, a data file, a batch in .npz, a run, as uint8 batches.
 
 Pictures are scored as they are: no crop and no resize happens here, because a reference prepared
 otherwise than the samples is the commonest reason why two FIDs disagree.
@@ -24,6 +24,7 @@ from discli.data.pictures import PictureError, decode
 from discli.data.sources import open_source
 from discli.data.store import open_store
 from discli.errors import DiscliError
+from discli.eval_sampled import SampledPictures, is_run
 from discli.metrics import NpzPictures
 
 _DECODED_AHEAD = 256  # pictures; 50 MB at 256 px
@@ -38,6 +39,11 @@ class PictureSet(Protocol):
     n: int
     labels: Tensor | None  # (n,) int64
     class_names: Sequence[str]
+
+    @property
+    def manifest(self) -> dict[str, Any] | None:
+        """How ``discli sample`` made them, where it did."""
+        ...
 
     @property
     def size(self) -> tuple[int, int]:
@@ -59,7 +65,12 @@ def open_pictures(path: Path, device: torch.device, with_labels: bool = False) -
         return StoredPictures(path, device)
     if path.suffix == ".npz":
         return BatchPictures(path)
-    return SourcePictures(path, with_labels)
+    if is_run(path):
+        return SampledPictures(path, device)
+    manifest = read_manifest(path) if path.is_dir() else None
+    if manifest is not None and manifest.get("format") == "npz":
+        return BatchPictures(path / "samples.npz", manifest)
+    return SourcePictures(path, with_labels, manifest)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -79,11 +90,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 class SourcePictures:
     """Files in a folder, zip or tar, decoded by threads ahead of whoever takes them."""
 
-    def __init__(self, path: Path, with_labels: bool = False) -> None:
-        self.path = path
+    def __init__(self, path: Path, with_labels: bool = False, manifest: dict[str, Any] | None = None) -> None:
+        self.path, self.manifest = path, manifest
+        if manifest is not None and manifest.get("format") == "zip":
+            path = path / "samples.zip"
         self._source = open_source(path, None if with_labels else "none")
         self.kind = f"pictures in a {self._source.kind}"
-        self.manifest = read_manifest(path) if path.is_dir() else None
         self._reading = threading.Lock()  # readers keep files open between calls
         self._files = list(range(len(self._source)))
         self.labels = None if self._source.labels is None else torch.from_numpy(self._source.labels)
@@ -165,6 +177,8 @@ class SourcePictures:
 class StoredPictures:
     """A data file of ``discli encode``: its pixels, or what the autoencoder makes of its latents."""
 
+    manifest = None
+
     def __init__(self, path: Path, device: torch.device) -> None:
         self.path = path
         self._store = open_store(path)
@@ -196,15 +210,14 @@ class StoredPictures:
 
 
 class BatchPictures:
-    """``arr_0`` of a .npz, as ADM's sampler writes it."""
+    """``arr_0`` of a .npz, as ADM's sampler writes it, or as ``discli sample --npz`` does."""
 
-    kind = "pictures in a .npz"
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, manifest: dict[str, Any] | None = None) -> None:
+        self.path, self.manifest = path, manifest
+        self.kind = "pictures in a .npz" if manifest is None else "samples"
         self._pictures = NpzPictures(path)
         self.n, self.labels = self._pictures.n, self._pictures.labels
-        self.class_names: Sequence[str] = ()
+        self.class_names: Sequence[str] = () if manifest is None else manifest["contract"]["class_names"]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -227,6 +240,8 @@ def choose(pictures: PictureSet, n: int | None) -> Sequence[int]:
 
     The first n files of a folder sorted by class would be one class.
     """
+    if isinstance(pictures, SampledPictures):
+        return pictures.take(n)
     if n is None or n == pictures.n:
         return range(pictures.n)
     if n > pictures.n:

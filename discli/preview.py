@@ -8,11 +8,12 @@ from torch import Tensor
 
 from discli.codecs import Codec, load_codec
 from discli.console import stderr
+from discli.draw import denoise, draw_classes
 from discli.errors import DiscliError
 from discli.model import DiS
 from discli.recipe import DataContract, Recipe
 from discli.report.sheet import contact_sheet, save_picture
-from discli.sample import denoise, draw_classes
+from discli.trained import CPU_MODEL_BATCH
 
 # Enough to see by; a recipe's 250 steps would hold up the training.
 _MOST_STEPS = 50
@@ -49,7 +50,10 @@ def draw_samples(
     network.to(device).eval().requires_grad_(False)
 
     settings = recipe.sample.model_copy(update={"steps": steps})
-    for members in torch.arange(count, device=device).split(settings.model_batch):
+    if settings.guidance.name == "autoguidance":  # the weaker network is for samples
+        settings = settings.model_copy(update={"cfg_scale": 1.0})
+    together = CPU_MODEL_BATCH if settings.model_batch == "auto" else settings.model_batch
+    for members in torch.arange(count, device=device).split(together):
         labels = draw_classes(members, (), recipe.model.num_classes, recipe.train.seed)
         *_, x0 = denoise(network, recipe, settings, members, labels, recipe.train.seed)
         yield codec.decode(x0).cpu()

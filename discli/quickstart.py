@@ -36,16 +36,14 @@ def quickstart(out: Path) -> None:
     _say("3. Train a small class-conditional DiS", f"discli train quickstart --data {data} --out {run}")
     train("quickstart", data=data, out=run)
 
-    scale = recipe.sample.cfg_scale
-    _say("4. Sample with guidance", f"discli sample {run} -n {recipe.eval.n} --cfg-scale {scale} --out {samples}")
-    digits = [str(digit) for digit in range(10)]
-    sample(run, recipe.eval.n, classes=digits, out=samples)
+    _say("4. Sample with guidance", f"discli sample {run} -n {recipe.eval.n} --classes balanced --out {samples}")
+    sample(run, recipe.eval.n, classes="balanced", out=samples)
 
     _say("5. Score", f"discli eval-fid {samples} --features random")
     eval_fid(samples, features="random")
 
     sheet = samples.with_name(samples.name + ".png")
-    print(f"\nThe digits 0 to 9, asked for in turn, row by row: {sheet}")
+    print(f"\nThe digits that were asked for, a row each: {sheet}")
     print(f"How they came out of noise while training: {run / 'previews'}")
     print("Next, your own pictures:\n  discli encode my-pictures/ --res 32 --out mine.h5")
     print("  discli train cifar10-dis-s-2 --data mine.h5 --out runs/mine")

@@ -19,6 +19,40 @@ def shared() -> Path:
     return _SHARED
 
 
+_TINY_RECIPE = """
+name = "tiny"
+[model]
+embed_dim = 16
+depth = 3
+patch_size = 2
+num_classes = 10
+[data]
+resolution = 8
+[train]
+steps = 30
+batch_size = 16
+lr = 3e-3
+preview_every = 0
+tracker = "none"
+[train.ema]
+decay = 0.9
+[sample]
+steps = 5
+cfg_scale = 1.5
+model_batch = 4
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, digits_file) -> Path:
+    """A run of 30 steps: too few to draw a digit, enough to sample from."""
+    from discli.train import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.toml").write_text(_TINY_RECIPE)
+    return train(folder / "tiny.toml", data=digits_file, out=folder / "runs" / "tiny")
+
+
 @pytest.fixture(scope="session")
 def digits_file(tmp_path_factory) -> Path:
     """200 of the package's digits, encoded as a user would."""

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from discli.errors import DiscliError
 from discli.export import export_from_authors
-from discli.sample import load_trained
+from discli.trained import load_trained
 
 
 @pytest.fixture

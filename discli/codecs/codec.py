@@ -41,16 +41,22 @@ def open_codec(
 
 
 def load_codec(
-    identity: CodecIdentity, device: torch.device | str = "cpu", vae: str | None = None, slice_size: int | None = None
+    identity: CodecIdentity,
+    device: torch.device | str = "cpu",
+    vae: str | torch.nn.Module | None = None,
+    slice_size: int | None = None,
 ) -> Codec:
     """The codec that data was encoded with, checked by the hash of its weights.
 
-    ``vae`` says where the autoencoder lies now, if not where it lay then. Raises DiscliError when it
-    cannot be had or has other weights.
+    ``vae`` says where the autoencoder lies now, if not where it lay then, or is it. Raises DiscliError
+    when it cannot be had or has other weights.
     """
     if identity.name == "rgb":
         return RgbCodec()
-    codec = VaeCodec(vae or identity.vae, torch.device(device), slice_size)
+    if isinstance(vae, torch.nn.Module):
+        codec = VaeCodec(identity.vae, torch.device(device), slice_size, module=vae)
+    else:
+        codec = VaeCodec(vae or identity.vae, torch.device(device), slice_size)
     codec.check(identity)
     return codec
 

@@ -53,7 +53,7 @@ def _cached(repo: str) -> Path | None:
 def _download(repo: str) -> Path:
     from huggingface_hub import constants, errors, file_exists, hf_hub_download
 
-    if constants.HF_HUB_OFFLINE or not _hub_answers():
+    if constants.HF_HUB_OFFLINE or not hub_answers():
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
         here = repo.split("/")[-1]
         raise DiscliError(
@@ -77,7 +77,8 @@ def _download(repo: str) -> Path:
     raise DiscliError(f"{repo} holds no diffusers autoencoder ({WEIGHTS[0]}).", "Check the id.")
 
 
-def _hub_answers() -> bool:
+def hub_answers() -> bool:
+    """Whether the hub is within reach, in seconds rather than after its client's many tries."""
     from huggingface_hub import constants, get_session
 
     try:

@@ -30,15 +30,27 @@ class VaeCodec:
     Encodes in bfloat16 on CUDA, decodes in float32 everywhere.
     """
 
-    def __init__(self, vae: str, device: torch.device, slice_size: int | None = None) -> None:
-        """Raises DiscliError when ``vae`` (hub id or folder) cannot be had or is of another kind."""
-        folder = fetch(vae)
-        kind = str(read_config(folder).get("_class_name"))
-        if kind not in KINDS:
-            raise DiscliError(
-                f"{vae} is a {kind}, not an autoencoder that encode knows.", f"Known: {', '.join(KINDS)}."
-            )
-        self._vae = _load(kind, folder, vae)
+    def __init__(
+        self,
+        vae: str,
+        device: torch.device,
+        slice_size: int | None = None,
+        module: torch.nn.Module | None = None,
+    ) -> None:
+        """Raises DiscliError when ``vae`` (hub id or folder) cannot be had or is of another kind.
+
+        ``module`` is the autoencoder itself, where a caller has loaded it already.
+        """
+        if module is None:
+            folder = fetch(vae)
+            kind = str(read_config(folder).get("_class_name"))
+            if kind not in KINDS:
+                raise DiscliError(
+                    f"{vae} is a {kind}, not an autoencoder that encode knows.", f"Known: {', '.join(KINDS)}."
+                )
+            self._vae = _load(kind, folder, vae)
+        else:
+            kind, self._vae = type(module).__name__, module
         self.device = device
         self.slice_size = slice_size or _SLICE.get(device.type, 1)
         sha256 = _sha256(self._vae)  # before the weights move
@@ -74,6 +86,11 @@ class VaeCodec:
         assert isinstance(self.identity, VaeIdentity)
         latent = x0.to(self.device).float() / self.identity.scaling_factor + self.identity.shift_factor
         return self._in_slices(lambda z: to_pixels(self._vae.decode(z).sample), latent)
+
+    @property
+    def module(self) -> Any:
+        """diffusers' autoencoder."""
+        return self._vae
 
     def check(self, identity: VaeIdentity) -> None:
         """Raises DiscliError unless this is the autoencoder that ``identity`` names."""

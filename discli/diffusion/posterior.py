@@ -8,7 +8,7 @@ class Posterior:
     """Mean and variance of arXiv:2006.11239, eq. 6-7, for a jump from t to any earlier ``previous``.
 
     t and previous are (B,) int64; previous = -1 means the clean sample. Coefficients are computed
-    in float64, then cast to the dtype of ``like``; all are (B, 1, 1, 1).
+    in float64, then moved to dtype and device of ``like``; all are (B, 1, 1, 1).
     """
 
     def __init__(self, alphas_cumprod: Tensor, t: Tensor, previous: Tensor, like: Tensor) -> None:
@@ -24,10 +24,17 @@ class Posterior:
         stand_in = (1 - second / with_clean[1]) * (1 - with_clean[1]) / (1 - second)
         safe = torch.where(previous[:, None, None, None] < 0, stand_in, variance)
 
-        self._x0_coefficient = (beta * abar_previous.sqrt() / (1 - abar)).to(like.dtype)
-        self._x_t_coefficient = ((1 - abar_previous) * alpha.sqrt() / (1 - abar)).to(like.dtype)
-        self.log_variance = torch.log(safe).to(like.dtype)
-        self._log_beta = torch.log(beta).to(like.dtype)
+        self._x0_coefficient = (beta * abar_previous.sqrt() / (1 - abar)).to(like)
+        self._x_t_coefficient = ((1 - abar_previous) * alpha.sqrt() / (1 - abar)).to(like)
+        self.log_variance = torch.log(safe).to(like)
+        self._log_beta = torch.log(beta).to(like)
+
+    def __getitem__(self, k: int) -> "Posterior":
+        """The k-th of B alone, (1, 1, 1, 1) each."""
+        one = object.__new__(Posterior)
+        for name, coefficients in vars(self).items():
+            setattr(one, name, coefficients[k : k + 1])
+        return one
 
     def mean(self, x0: Tensor, x_t: Tensor) -> Tensor:
         return self._x0_coefficient * x0 + self._x_t_coefficient * x_t

@@ -1,7 +1,12 @@
 """The noise process: x_t = a_t x0 + s_t eps, with a_t and s_t from one of two schedules.
 
-A schedule has ``coefficients(t, like)``, ``timestep(fraction)`` and ``model_time(t)``.
+Training asks for batches of timesteps: ``coefficients(t, like)``, ``timestep(fraction)``,
+``model_time(t)``. Sampling goes from one time to the next, both plain numbers: ``at(t)``,
+``clean`` (the time at which nothing is noise), ``fraction(t)``, and ``straightened(t)`` with
+``slope(x0, eps)``, the variables in which the probability-flow ODE is dz/dtau = slope.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -32,6 +37,30 @@ class LinearBetas:
     def model_time(self, t: Tensor) -> Tensor:
         return t
 
+    clean = -1
+
+    def at(self, t: float) -> tuple[float, float]:
+        """a_t and s_t; t = -1 is the clean sample."""
+        abar = 1.0 if t < 0 else float(self.alphas_cumprod[int(t)])
+        return math.sqrt(abar), math.sqrt(1 - abar)
+
+    def fraction(self, t: float) -> float:
+        """How far t is from clean, 0 to 1."""
+        return (t + 1) / self.num_timesteps
+
+    def straightened(self, t: float) -> tuple[float, float]:
+        """scale and tau: with z = x / scale, dz/dtau is the noise (arXiv:2010.02502, eq. 14)."""
+        a, s = self.at(t)
+        return a, s / a
+
+    @staticmethod
+    def slope(x0: Tensor, eps: Tensor) -> Tensor:
+        return eps
+
+    def for_network(self, t: float, like: Tensor) -> Tensor:
+        """(B,) int64: the time as the network takes it."""
+        return torch.full((len(like),), int(t), device=like.device)
+
 
 class StraightPath:
     """a_t = 1 - t, s_t = t; t in [0, 1] (SiT's linear interpolant, arXiv:2401.08740, section 2)."""
@@ -50,6 +79,28 @@ class StraightPath:
     def model_time(self, t: Tensor) -> Tensor:
         """The network's time embedding expects numbers of the size of DDPM's timesteps."""
         return t * self.num_timesteps
+
+    clean = 0
+
+    def at(self, t: float) -> tuple[float, float]:
+        """a_t and s_t."""
+        return 1.0 - t, t
+
+    def fraction(self, t: float) -> float:
+        """How far t is from clean, 0 to 1."""
+        return t
+
+    def straightened(self, t: float) -> tuple[float, float]:
+        """scale and tau: dx/dt is the velocity as it is."""
+        return 1.0, t
+
+    @staticmethod
+    def slope(x0: Tensor, eps: Tensor) -> Tensor:
+        return eps - x0
+
+    def for_network(self, t: float, like: Tensor) -> Tensor:
+        """(B,) float: the time as the network takes it."""
+        return torch.full((len(like),), t * self.num_timesteps, device=like.device, dtype=torch.float32)
 
 
 Schedule = LinearBetas | StraightPath

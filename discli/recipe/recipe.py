@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from discli.recipe.data import DataSpec
 from discli.recipe.diffusion import DiffusionSpec
 from discli.recipe.model import ModelSpec
-from discli.recipe.sample import EvalSpec, SampleSpec
+from discli.recipe.sample import SAMPLERS, EvalSpec, SampleSpec
 from discli.recipe.spec import Spec
 from discli.recipe.train import TrainSpec
 
@@ -53,21 +53,20 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _sampler_fits(self) -> Self:
-        flow = self.diffusion.objective.name == "flow"
-        if flow != (self.sample.sampler.name == "euler"):
-            allowed = '"euler"' if flow else '"ddpm" or "ddim"'
+        path = "flow" if self.diffusion.objective.name == "flow" else "betas"
+        if path not in self.sample.sampler.fits:
+            fitting = [f'"{kind.model_fields["name"].default}"' for kind in SAMPLERS if path in kind.fits]
             raise ValueError(
                 f'sample.sampler "{self.sample.sampler.name}" does not fit diffusion.objective'
-                f' "{self.diffusion.objective.name}": use {allowed}'
+                f' "{self.diffusion.objective.name}": use {", ".join(fitting)}'
             )
         return self
 
     @model_validator(mode="after")
     def _steps_within_schedule(self) -> Self:
-        if self.sample.sampler.name != "euler" and self.sample.steps > self.diffusion.num_timesteps:
-            raise ValueError(
-                f"sample.steps {self.sample.steps} is more than diffusion.num_timesteps {self.diffusion.num_timesteps}"
-            )
+        most = self.diffusion.num_timesteps
+        if self.diffusion.objective.name != "flow" and self.sample.steps > most:
+            raise ValueError(f"sample.steps {self.sample.steps} is more than diffusion.num_timesteps {most}")
         return self
 
     @model_validator(mode="after")
@@ -82,6 +81,7 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _guidance_needs_classes(self) -> Self:
-        if self.model.num_classes == 0 and self.sample.cfg_scale != 1.0:
+        weaker_model = self.sample.guidance.name == "autoguidance"
+        if self.model.num_classes == 0 and self.sample.cfg_scale != 1.0 and not weaker_model:
             raise ValueError("sample.cfg_scale other than 1 needs a class-conditional model (model.num_classes > 0)")
         return self

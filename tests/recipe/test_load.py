@@ -72,7 +72,7 @@ def test_overrides_reach_any_field(recipe_file):
         ("train.steps=0", ["train.steps", "0", "greater than 0"]),
         ("sample.cfg_scale=2.0", ["sample.cfg_scale", "num_classes"]),
         ("sample.steps=2000", ["sample.steps", "2000", "1000"]),
-        ("diffusion.objective=flow", ["sample.sampler", '"ddpm"', '"euler"']),
+        ("diffusion.objective=flow", ["sample.sampler", '"ddpm"', '"euler"', '"heun"']),
         ("model.preset=dis-x", ["model.preset", "'dis-x'", '"dis-s"']),
         ("train.lr", ["train.lr", "section.key=value"]),
         ('name="../up"', ["name", "'../up'"]),

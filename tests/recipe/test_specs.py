@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import pytest
 
+from discli.diffusion.guidance import SCALES
 from discli.diffusion.objective import OBJECTIVES
 from discli.diffusion.samplers import SAMPLERS
 from discli.model.conditioning import CONDITIONINGS
@@ -15,7 +16,8 @@ from discli.recipe import diffusion, model, sample
 REGISTRIES: list[tuple[Any, dict[str, Any], set[str]]] = [
     (model.Skip, SKIPS, {"embed_dim"}),
     (model.Conditioning, CONDITIONINGS, {"embed_dim", "has_classes"}),
-    (sample.Sampler, SAMPLERS, {"schedule", "objective", "num_steps", "clip_denoised"}),
+    (sample.Sampler, SAMPLERS, {"schedule", "num_steps"}),
+    (sample.ScaleSchedule, SCALES, set()),
 ]
 
 

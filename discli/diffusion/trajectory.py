@@ -1,0 +1,53 @@
+"""A recipe's way from noise to samples: schedule, objective, guidance and sampler put together."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from discli.diffusion.guidance import Network, guided
+from discli.diffusion.objective import OBJECTIVES
+from discli.diffusion.samplers import Noise, build_sampler, predictor
+from discli.diffusion.schedule import build_schedule
+from discli.recipe.diffusion import DiffusionSpec
+from discli.recipe.sample import SampleSpec
+
+
+@torch.no_grad()
+def trajectory(
+    network: Network,
+    diffusion: DiffusionSpec,
+    settings: SampleSpec,
+    x: Tensor,
+    y: Tensor | None,
+    noise: Noise,
+    null_class: int = 0,
+    weak: Network | None = None,
+) -> Iterator[Tensor]:
+    """Yields x (B, C, H, W) after every step, starting from pure noise ``x``; the last one is the sample.
+
+    ``noise(k)`` is step k's, (B, C, H, W). ``weak`` is the other network of autoguidance.
+    """
+    schedule = build_schedule(diffusion)
+    guide = guided(network, settings, schedule, null_class, weak)
+    predict = predictor(guide, schedule, OBJECTIVES[diffusion.objective.name], y, settings.clip_denoised)
+    yield from build_sampler(settings.sampler, schedule, settings.steps).steps(predict, x, noise)
+
+
+def count_evaluations(diffusion: DiffusionSpec, settings: SampleSpec, channels: int) -> int:
+    """NFE: how often an image goes through a network, guidance and autoguidance's other one included.
+
+    Counted, not derived: the trajectory of one pixel with a network that only keeps count.
+    """
+    calls = 0
+
+    def network(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        nonlocal calls
+        calls += len(x)
+        return x.repeat(1, 2, 1, 1) if diffusion.learn_sigma else x
+
+    pixel = torch.zeros(1, channels, 1, 1)
+    weak = network if settings.guidance.name == "autoguidance" else None
+    for _ in trajectory(network, diffusion, settings, pixel, torch.zeros(1).long(), lambda k: pixel, weak=weak):
+        pass
+    return calls

@@ -1,0 +1,37 @@
+"""One of several processes that share work and never talk: who am I, and which part is mine."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from discli.errors import DiscliError
+
+
+def rank_and_world() -> tuple[int, int]:
+    """This process's number and how many there are, as torchrun, accelerate or srun say; (0, 1) alone."""
+    for rank, world in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        if rank in os.environ and world in os.environ:
+            return int(os.environ[rank]), int(os.environ[world])
+    return 0, 1
+
+
+def share(count: int, rank: int, world: int) -> range:
+    """The ``rank``-th of ``world`` consecutive parts of range(count), as equal as can be."""
+    return range(count * rank // world, count * (rank + 1) // world)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """While one process is in here, others that share the folder wait at the door."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def check_overwrite(overwrite: bool, world: int) -> None:
+    """Several processes cannot tell another's new pictures from the old ones."""
+    if overwrite and world > 1:
+        raise DiscliError(f"--overwrite with {world} processes.", "Remove the folder first, or give another --out.")

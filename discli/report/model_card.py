@@ -1,0 +1,90 @@
+"""README.md of a published model, as the hub shows it: what it is, how to use it, how it was made and scored."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from discli import __version__
+from discli.recipe import DataContract, Recipe
+
+
+def model_card(recipe: Recipe, contract: DataContract, step: int, scores: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown with the hub's front matter. ``scores`` are results of ``discli eval-fid``; none: it says so."""
+    classes = "class-conditional" if recipe.model.num_classes else "unconditional"
+    call = 'pipe(16, classes="balanced", cfg_scale=2.0)' if recipe.model.num_classes else "pipe(16)"
+    return f"""---
+library_name: diffusers
+pipeline_tag: unconditional-image-generation
+tags: [discli, dis, state-space, mamba, diffusion, image-generation]
+---
+
+# {recipe.name}
+
+A {classes} diffusion model of {contract.resolution} px pictures with a state-space backbone
+(DiS, [arXiv:2402.05608](https://arxiv.org/abs/2402.05608)), trained with discli {__version__}.
+
+![Samples](samples.png)
+
+## Use
+
+```python
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("THIS_REPOSITORY", trust_remote_code=True)  # needs discli
+images = {call}.images
+```
+
+The same settings and seed give the pictures of `discli sample`. Arguments are fields of the recipe's
+`[sample]`: `steps`, `sampler`, `cfg_scale`, ...
+
+## Scores
+
+{_scores(scores)}
+
+## Training
+
+{_table(_training(recipe, contract, step))}
+
+<details><summary>The whole recipe</summary>
+
+```json
+{recipe.model_dump_json(indent=1)}
+```
+
+</details>
+
+## What to know before use
+
+It draws what its training pictures look like, with their biases, and was made to study the model.
+Whoever publishes it should say here under which licence, and what the training pictures allow.
+"""
+
+
+def _training(recipe: Recipe, contract: DataContract, step: int) -> list[tuple[str, str]]:
+    train, model = recipe.train, recipe.model
+    return [
+        ("pictures", f"{contract.num_samples:,} of {contract.resolution} px, crop {contract.crop}"),
+        ("classes", f"{model.num_classes:,}" if model.num_classes else "none"),
+        ("codec", contract.codec.vae if contract.codec.name == "vae" else "pixels"),
+        ("network", f"{model.depth} blocks of width {model.embed_dim}, patches of {model.patch_size}"),
+        ("objective", recipe.diffusion.objective.name),
+        ("steps", f"{step:,} of {train.batch_size} pictures"),
+        ("learning rate", f"{train.lr:g}, {train.lr_schedule.name}"),
+        ("weights", f"averaged: {', '.join(f'{k} {v}' for k, v in train.ema.model_dump(mode='json').items())}"),
+        ("sampling", f"{recipe.sample.sampler.name}, {recipe.sample.steps} steps, scale {recipe.sample.cfg_scale:g}"),
+    ]
+
+
+def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
+    if not scores:
+        return "Not scored yet."
+    rows = []
+    for score in scores:
+        samples, reference = score["samples"], score["reference"]
+        how = ", ".join(f"{key} {samples[key]}" for key in ("n", "nfe", "cfg_scale", "seed") if key in samples)
+        against = f"{reference.get('n', '?')} pictures"
+        rows += [(name, f"{value:.4g} ({how}; against {against})") for name, value in score["scores"].items()]
+    return _table(rows)
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows)])
