@@ -105,21 +105,24 @@ def eval_fid(
         if ours.kept is not None:
             _say_what_is_kept(len(indices), reference, scanner.extractor.dims["features"])
         scanner.scan(pictures, indices, ours.meters(), "samples")
-        shown = _pictures(pictures, indices[:CARD_GRID]) if card is not None else None
+        shown = _pictures(pictures, _spread(indices, CARD_GRID)) if card is not None else None
         theirs = _theirs(reference, scanner, ours, shown, cache)
 
         extractor, gaussian = scanner.extractor, theirs.gaussians["features"]
+        classes = team.once(lambda: _per_class(ours, theirs, pictures, reference))
         result: Result = {
             "discli_version": __version__,
             "features": extractor.name,
             **team.once(lambda: _numbers(wanted, extractor.name, ours, theirs, bootstrap)),
-            "per_class": team.once(lambda: _per_class(ours, theirs, pictures, reference)),
+            "per_class": classes,
             "convention": extractor.convention and extractor.convention.facts("is" in wanted),
             "network": extractor.network,
             "weights_sha256": extractor.weights_sha256,
             "samples": samples_facts(samples, pictures.kind, len(indices), pictures.size, manifest),
             "reference": theirs.facts,
-            "warnings": score_warnings(len(indices), gaussian.n, gaussian.dim, SMALLEST_N if bootstrap else 0),
+            "warnings": score_warnings(
+                len(indices), gaussian.n, gaussian.dim, SMALLEST_N if bootstrap else 0, classes or ()
+            ),
             "torch_version": torch.__version__,
             "device": str(where),
             "processes": team.count,
@@ -234,7 +237,7 @@ def _theirs(reference: Reference, scanner: Scanner, ours: _Ours, shown: Tensor |
         if ours.classes is not None and pictures.labels is not None:
             classes = PerClassMoments(pictures.labels, scanner.extractor.dims["features"])
         if shown is not None:
-            nearest = Nearest(scanner.extractor(shown[:CARD_QUERIES])["features"], CARD_NEIGHBOURS)
+            nearest = Nearest(scanner.extractor(_queries(shown))["features"], CARD_NEIGHBOURS)
     more: list[Meter] = [meter for meter in (kept, classes, nearest) if meter is not None]
     if reference.published is not None:
         if pictures is not None and more:
@@ -314,4 +317,14 @@ def _nearest_pictures(shown: Tensor, reference: Reference, theirs: _Theirs) -> N
         return None
     wanted, place = torch.unique(theirs.nearest.indices, return_inverse=True)
     found = _pictures(reference.pictures, wanted.tolist())
-    return NearestPictures(shown[: len(place)], found[place], theirs.nearest.distances)
+    return NearestPictures(_queries(shown), found[place], theirs.nearest.distances)
+
+
+def _spread(indices: Sequence[int], most: int) -> list[int]:
+    """Evenly over all: the first of a folder sorted by class would be one class."""
+    count = min(len(indices), most)
+    return [indices[place * len(indices) // count] for place in range(count)]
+
+
+def _queries(shown: Tensor) -> Tensor:
+    return shown[_spread(range(len(shown)), CARD_QUERIES)]

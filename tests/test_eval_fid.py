@@ -309,11 +309,14 @@ def test_the_score_card_shows_samples_neighbours_and_every_condition(data_file, 
     samples = save_samples(tmp_path / "<b>samples", pictures, data_file)
     result = eval_fid(samples, features="random", card=tmp_path / "cards" / "card.html", per_class=True)
     page = (tmp_path / "cards" / "card.html").read_text(encoding="utf-8")
-    assert page.count('src="data:image/png;base64,') == 2
+    assert page.count('src="data:image/png;base64,') == 1 + 8 * (
+        1 + 5
+    )  # the sheet; eight samples, five neighbours each
     assert "<b>" not in page
     for fact in (RANDOM_FD, result["reference"]["sha256"], result["weights_sha256"], "Each class on its own"):
         assert fact in page
-    assert "Distances to the nearest, row by row: 0," in page
+    assert page.count("<figcaption>0</figcaption>") == 1
+    assert "2 classes have no more than 160 pictures" in page
     assert [path.name for path in (tmp_path / "cards").iterdir()] == ["card.html"]
 
 

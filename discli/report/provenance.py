@@ -1,6 +1,6 @@
 """What must stand beside a score for anyone to compare it: how the samples were made, and its weak points."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ def samples_facts(
     return facts | {key: manifest[key] for key in _FROM_MANIFEST if manifest is not None and key in manifest}
 
 
-def score_warnings(n: int, reference_n: int | None, dim: int, smallest_for_interval: int) -> list[str]:
+def score_warnings(
+    n: int, reference_n: int | None, dim: int, smallest_for_interval: int, classes: Iterable[Mapping[str, Any]] = ()
+) -> list[str]:
     """Lines about too few pictures, for people; empty when there is nothing to say."""
     found = []
     for side, count in (("samples", n), ("reference pictures", reference_n)):
@@ -37,6 +39,12 @@ def score_warnings(n: int, reference_n: int | None, dim: int, smallest_for_inter
                 f"{count:,} {side} in {dim:,} feature dimensions: the covariance is singular and the distance far"
                 f" too high. Compare only at equal n; {dim + 1:,} make it regular, several times as many useful."
             )
+    few = [row for row in classes if min(row["n"], row["n_reference"]) <= dim]
+    if few:
+        found.append(
+            f"{len(few):,} classes have no more than {dim:,} pictures, as many as there are feature dimensions: their"
+            " distances are far too high, and comparable only between classes and runs of the same n."
+        )
     if n < smallest_for_interval:
         found.append(
             f"{n:,} samples are too few for an interval and an extrapolation ({smallest_for_interval} needed)."

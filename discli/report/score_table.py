@@ -1,5 +1,6 @@
 """A score and its circumstances, for the terminal."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,11 +10,13 @@ from rich.table import Table
 Result = dict[str, Any]
 
 _CLASSES_SHOWN = 20
+_UNFOLDED = 400  # columns
 
 
 def print_scores(result: Result, console: Console | None = None) -> None:
     """Two tables on stdout, scores and circumstances; warnings after them."""
-    console = console or Console(highlight=False)
+    # In a file or a pipe there is no edge to fold long hashes at.
+    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else _UNFOLDED)
     console.print(fact_table(score_rows(result), "bold"))
     console.print()
     console.print(fact_table(fact_rows(result)))
