@@ -5,8 +5,8 @@ recomputes 32 steps' states and decays of two states n, walks back over them, an
 """
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
-from discli.scan.cpu_forward import TILE, TILES, convolution, load_states, step_sizes
-from discli.scan.cpu_job import GROUP, SPAN
+from discli.scan.cpu_forward import TILE, TILES, before, convolve_strip, load_states, step_sizes
+from discli.scan.cpu_job import GROUP, SPAN, STRIP
 from discli.scan.cpu_lanes import FLOAT, LANES, VECTOR, fma, jit, load, load_broadcast, splat, store, store_totals
 from discli.scan.cpu_math import exp2_nonpositive, sigmoid, softplus_and_slope
 from discli.scan.cpu_matmul import matmul
@@ -234,15 +234,18 @@ def scan_backward(job, work, task, scratch):
 
 
 @jit
-def sum_groups(job, work, slot, total):
-    """What all groups of channels found for dt, B and C of one sample, in the order of the groups."""
+def sum_groups(job, work, task):
+    """One span of one sample: adds what all groups of channels found for dt, B and C to the first's, in order."""
     groups = (job.vectors + GROUP - 1) // GROUP
-    partial = job.partial + slot * job.partial_sample
-    for offset in range(0, work.steps * job.columns * FLOAT, VECTOR):
-        value = load(partial + offset)
+    spans = (work.steps + SPAN - 1) // SPAN
+    slot, begin = task // spans, task % spans * SPAN
+    rows, columns = min(SPAN, work.steps - begin), job.columns * FLOAT
+    partial = job.partial + slot * job.partial_sample + begin * columns
+    for offset in range(0, rows * columns, VECTOR):
+        total = load(partial + offset)
         for group in range(1, groups):
-            value = value + load(partial + group * job.partial_group + offset)
-        store(total + offset, value)
+            total = total + load(partial + group * job.partial_group + offset)
+        store(partial + offset, total)
 
 
 @jit
@@ -263,30 +266,89 @@ def convolve_backward(job, work, task, scratch):
             zero(dweight + tap * row, vectors * VECTOR)
         zero(dbias, vectors * VECTOR)
 
-    slope, activated, dprojected = scratch, scratch + TILES, scratch + 2 * TILES
-    for t in range(rows):
+    slope, activated = scratch, scratch + TILES
+    for strip in range(0, rows, STRIP):
+        steps = min(STRIP, rows - strip)
         for v in range(vectors):
-            conv = convolution(job, x + v * VECTOR, first_channel + v * VECTOR, work.first_step + t)
-            gate = sigmoid(conv)
-            store(activated + t * _ROW + v * VECTOR, conv * gate)
-            store(slope + t * _ROW + v * VECTOR, gate * fma(conv, splat(1.0) - gate, splat(1.0)))
+            channel, here = first_channel + v * VECTOR, strip * _ROW + v * VECTOR
+            convolve_strip(job, x + v * VECTOR, channel, work.first_step + strip, steps, activated + here, _ROW)
+            for t in range(steps):
+                at = here + t * _ROW
+                conv = load(activated + at)
+                gate = sigmoid(conv)
+                store(activated + at, conv * gate)
+                store(slope + at, gate * fma(conv, splat(1.0) - gate, splat(1.0)))
 
-    sum_groups(job, work, slot, dprojected)
+    dprojected = job.partial + slot * job.partial_sample
     dinner, x_proj = job.inner + slot * job.inner_sample + first_channel, job.x_proj_out + first_channel
     matmul(dprojected, columns, FLOAT, x_proj, row, VECTOR, dinner, row, VECTOR, rows, vectors, job.columns, 1)
     matmul(dprojected, FLOAT, columns, activated, _ROW, VECTOR, dx_proj, row, VECTOR, job.columns, vectors, rows, 1)
-    for t in range(rows):
-        step = work.first_step + t
+    for strip in range(0, rows, STRIP):
+        steps = min(STRIP, rows - strip)
         for v in range(vectors):
-            here = v * VECTOR
-            dconv = load(dinner + t * row + here) * load(slope + t * _ROW + here)
-            store(dbias + here, load(dbias + here) + dconv)
-            for tap in range(max(0, job.taps - 1 - step), job.taps):
-                source = step - job.taps + 1 + tap
-                dtap, weight = dweight + tap * row + here, load(job.conv_weight + tap * row + first_channel + here)
-                into = dx + source * job.dx_step + here
-                store(dtap, fma(load(x + source * job.x_step + here), dconv, load(dtap)))
-                store(into, fma(weight, dconv, load(into)))
+            here, weight = v * VECTOR, job.conv_weight + first_channel + v * VECTOR
+            dconv = slope + here
+            for t in range(strip, strip + steps):
+                store(dconv + t * _ROW, load(dinner + t * row + here) * load(dconv + t * _ROW))
+            if job.taps == 4:
+                four_taps(
+                    job, x + here, dx + here, work.first_step, dconv, weight, dweight + here, dbias + here, strip, steps
+                )
+            else:
+                any_taps(
+                    job, x + here, dx + here, work.first_step, dconv, weight, dweight + here, dbias + here, strip, steps
+                )
+    if job.taps == 4:  # the inputs of the last steps, which no later step of this chunk reads
+        for v in range(vectors):
+            here, weight = v * VECTOR, job.conv_weight + first_channel + v * VECTOR
+            for t in range(rows, rows + 3):
+                into = work.first_step + t - 3
+                if into >= 0:
+                    total = load(dx + here + into * job.dx_step)
+                    for tap in range(t - rows + 1, 4):
+                        total = fma(load(weight + tap * row), before(slope + here, _ROW, t - tap), total)
+                    store(dx + here + into * job.dx_step, total)
+
+
+@jit
+def four_taps(job, x, dx, first, dconv, weight, dweight, dbias, strip, steps):
+    """One strip of one vector of channels: gradients of the weights, and of the inputs three steps before."""
+    row = job.width * FLOAT
+    w0, w1, w2, w3 = load(weight), load(weight + row), load(weight + 2 * row), load(weight + 3 * row)
+    x0 = before(x, job.x_step, first + strip - 3)
+    x1 = before(x, job.x_step, first + strip - 2)
+    x2 = before(x, job.x_step, first + strip - 1)
+    d3, d2, d1 = before(dconv, _ROW, strip - 3), before(dconv, _ROW, strip - 2), before(dconv, _ROW, strip - 1)
+    dw0, dw1, dw2, dw3 = load(dweight), load(dweight + row), load(dweight + 2 * row), load(dweight + 3 * row)
+    total = load(dbias)
+    for t in range(strip, strip + steps):
+        d0, x3 = load(dconv + t * _ROW), load(x + (first + t) * job.x_step)
+        dw0, dw1, dw2, dw3 = fma(d0, x0, dw0), fma(d0, x1, dw1), fma(d0, x2, dw2), fma(d0, x3, dw3)
+        total = total + d0
+        into = first + t - 3
+        if into >= 0:
+            here = dx + into * job.dx_step
+            store(here, fma(w3, d3, fma(w2, d2, fma(w1, d1, fma(w0, d0, load(here))))))
+        x0, x1, x2, d3, d2, d1 = x1, x2, x3, d2, d1, d0
+    store(dweight, dw0)
+    store(dweight + row, dw1)
+    store(dweight + 2 * row, dw2)
+    store(dweight + 3 * row, dw3)
+    store(dbias, total)
+
+
+@jit
+def any_taps(job, x, dx, first, dconv, weight, dweight, dbias, strip, steps):
+    """The same for any number of taps, with the inputs of every step."""
+    row = job.width * FLOAT
+    for t in range(strip, strip + steps):
+        step, d = first + t, load(dconv + t * _ROW)
+        store(dbias, load(dbias) + d)
+        for tap in range(max(0, job.taps - 1 - step), job.taps):
+            source = step - job.taps + 1 + tap
+            dtap, into = dweight + tap * row, dx + source * job.dx_step
+            store(dtap, fma(load(x + source * job.x_step), d, load(dtap)))
+            store(into, fma(load(weight + tap * row), d, load(into)))
 
 
 @jit

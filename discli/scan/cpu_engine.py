@@ -63,7 +63,7 @@ class _Call:
 
         counters = np.zeros(24, np.int64)  # three of them, each in a cache line of its own
         self.memory.append(counters)
-        scratch = self._allocate("scratch", self.threads, scratch_bytes(sizes.states, sizes.columns) // FLOAT)
+        scratch = self._allocate("scratch", self.threads, scratch_bytes(sizes.states) // FLOAT)
         self._set(counters=counters.ctypes.data, scratch_bytes=scratch.stride(0) * FLOAT)
         inner = self._allocate("inner", samples, steps, sizes.width)
         self._set(inner_sample=inner.stride(0) * FLOAT)

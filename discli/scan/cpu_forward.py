@@ -1,7 +1,7 @@
 """Kernels of the forward pass: convolution with x_proj, then the scan, and the gate after both directions."""
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
-from discli.scan.cpu_job import CHUNK, GROUP, SPAN
+from discli.scan.cpu_job import CHUNK, GROUP, SPAN, STRIP
 from discli.scan.cpu_lanes import FLOAT, VECTOR, fma, jit, load, load_broadcast, splat, store
 from discli.scan.cpu_math import exp2_nonpositive, sigmoid, softplus_and_slope
 from discli.scan.cpu_matmul import matmul
@@ -11,17 +11,35 @@ TILES = GROUP * TILE
 
 
 @jit
-def convolution(job, x_column, channel, step):
-    """The causal depthwise convolution of one vector of channels at one step, before SiLU.
+def before(column, step_size, step):
+    """A vector at ``step`` of a column of rows; zero before the first step."""
+    return load(column + step * step_size) if step >= 0 else splat(0.0)
+
+
+@jit
+def convolve_strip(job, x_column, channel, first, rows, out, out_step):
+    """The causal depthwise convolution of one vector of channels over ``rows`` steps, before SiLU.
 
     ``x_column`` is where step 0 of these channels lies, ``channel`` their offset in a row.
     """
-    row = job.width * FLOAT
-    total = load(job.conv_bias + channel)
-    for tap in range(max(0, job.taps - 1 - step), job.taps):
-        x = load(x_column + (step - job.taps + 1 + tap) * job.x_step)
-        total = fma(load(job.conv_weight + tap * row + channel), x, total)
-    return total
+    row, bias = job.width * FLOAT, load(job.conv_bias + channel)
+    weight, step_size = job.conv_weight + channel, job.x_step
+    if job.taps == 4:  # Mamba's: the last inputs stay in registers
+        w0, w1, w2, w3 = load(weight), load(weight + row), load(weight + 2 * row), load(weight + 3 * row)
+        x0 = before(x_column, step_size, first - 3)
+        x1 = before(x_column, step_size, first - 2)
+        x2 = before(x_column, step_size, first - 1)
+        for t in range(rows):
+            x3 = load(x_column + (first + t) * step_size)
+            store(out + t * out_step, fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, bias)))))
+            x0, x1, x2 = x1, x2, x3
+        return
+    for t in range(rows):
+        total = bias
+        for tap in range(max(0, job.taps - 1 - first - t), job.taps):
+            x = load(x_column + (first + t - job.taps + 1 + tap) * step_size)
+            total = fma(load(weight + tap * row), x, total)
+        store(out + t * out_step, total)
 
 
 @jit
@@ -34,10 +52,13 @@ def convolve(job, work, task):
     first, sample = work.first_step + begin, work.first_sample + slot
     x = job.x + sample * job.x_sample
     inner = job.inner + slot * job.inner_sample + begin * row
-    for t in range(rows):
+    for strip in range(0, rows, STRIP):
+        steps, here = min(STRIP, rows - strip), inner + strip * row
         for channel in range(0, row, VECTOR):
-            conv = convolution(job, x + channel, channel, first + t)
-            store(inner + t * row + channel, conv * sigmoid(conv))
+            convolve_strip(job, x + channel, channel, first + strip, steps, here + channel, row)
+            for t in range(steps):
+                conv = load(here + t * row + channel)
+                store(here + t * row + channel, conv * sigmoid(conv))
     if not job.is_backward_pass:  # that one has kept it
         projected = job.projected + sample * job.projected_sample + first * columns
         weight, vectors = job.x_proj_in, columns // VECTOR

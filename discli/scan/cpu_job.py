@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from numba import from_dtype
 
-from discli.scan.cpu_lanes import LANES, VECTOR
+from discli.scan.cpu_lanes import VECTOR
 
 CHUNK = 128  # steps of a sample under way at a time, and between two states kept for the backward pass
 SPAN = 32  # steps whose states and decays the backward pass keeps at once; they have to fit in L1
 GROUP = 8  # vectors of channels per task
+STRIP = 8  # steps that a convolution takes at once: rows of memory, which must not drive each other out of L1
 
 _FIELDS = [
     "is_backward_pass",
@@ -70,8 +71,6 @@ _FIELDS = [
     "partial",
     "partial_group",
     "partial_sample",
-    "dprojected",
-    "dprojected_sample",
     "dstate",
     "gradients",
     "gradients_sample",
@@ -94,9 +93,7 @@ JOB = np.dtype([(name, np.int64) for name in [*_FIELDS, f"sources_{_digest}"]], 
 job_type = from_dtype(JOB)
 
 
-def scratch_bytes(states: int, columns: int) -> int:
-    """What one thread needs. For the scan: tiles of a chunk, buffers of a span, the state before each
-    span; for the convolution: two tiles and a chunk of x_proj's output."""
-    scan = GROUP * (7 * CHUNK + CHUNK // SPAN * states) + 4 * SPAN * 2
-    convolution = GROUP * 2 * CHUNK + CHUNK * columns // LANES
-    return VECTOR * max(scan, convolution)
+def scratch_bytes(states: int) -> int:
+    """What one thread needs: tiles of a chunk, buffers of a span, the state before each span. The
+    convolution gets by with two of those tiles."""
+    return VECTOR * (GROUP * (7 * CHUNK + CHUNK // SPAN * states) + 4 * SPAN * 2)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from numba import carray, cfunc, types
 
-from discli.scan.cpu_backward import convolve_backward, scan_backward, sum_samples
+from discli.scan.cpu_backward import convolve_backward, scan_backward, sum_groups, sum_samples
 from discli.scan.cpu_forward import convolve, scan
 from discli.scan.cpu_job import CHUNK, GROUP, SPAN, job_type
 from discli.scan.cpu_lanes import claim, count, counted, jit
@@ -23,7 +23,7 @@ class Work(NamedTuple):
 
 
 _SPINS = 50_000  # some 50 microseconds
-CONVOLVE, SCAN, CONVOLVE_BACKWARD = range(3)  # the phases of one chunk
+CONVOLVE, SCAN, SUM_GROUPS, CONVOLVE_BACKWARD = range(4)  # the phases of one chunk
 
 if os.name == "posix":
     _usleep = types.ExternalFunction("usleep", types.intc(types.uintc))
@@ -59,9 +59,11 @@ def _wait(done, end):
 
 @jit
 def _tasks(job, work, phase, to_sum):
+    spans = work.samples * ((work.steps + SPAN - 1) // SPAN)
     if phase == CONVOLVE:
-        summing = job.gradient_rows if to_sum > 0 else 0
-        return summing + work.samples * ((work.steps + SPAN - 1) // SPAN)
+        return spans + (job.gradient_rows if to_sum > 0 else 0)
+    if phase == SUM_GROUPS:
+        return spans
     return work.samples * ((job.vectors + GROUP - 1) // GROUP)
 
 
@@ -74,6 +76,8 @@ def _do(job, other, work, phase, to_sum, task, scratch):
             sum_samples(other, to_sum, task)
         else:
             convolve(job, work, task - summing)
+    elif phase == SUM_GROUPS:
+        sum_groups(job, work, task)
     elif phase == CONVOLVE_BACKWARD:
         convolve_backward(job, work, task, scratch)
     elif job.is_backward_pass:
@@ -101,7 +105,7 @@ def _run(pointer):
             for i in range(chunks):
                 first_step = (chunks - 1 - i if job.is_backward_pass else i) * CHUNK
                 work = Work(first_sample, samples, first_step, min(CHUNK, job.length - first_step), i == 0)
-                for phase in range(3 if job.is_backward_pass else 2):
+                for phase in range(4 if job.is_backward_pass else 2):
                     begin, end = end, end + _tasks(job, work, phase, to_sum)
                     ticket = _next_task(taken, end)
                     while ticket >= 0:
