@@ -189,8 +189,8 @@ def finish(job, sample, step, first_channel, vectors, rows, inner, gradients, sc
 def scan_backward(job, work, task, scratch):
     """One group of channels of one sample, over one chunk."""
     groups = (job.vectors + GROUP - 1) // GROUP
-    slot, group = task // groups, task % groups
-    sample, first_vector = work.first_sample + slot, group * GROUP
+    place, group = task // groups, task % groups
+    slot, sample, first_vector = work.first_slot + place, work.first_sample + place, group * GROUP
     vectors, rows = min(GROUP, job.vectors - first_vector), work.steps
     columns, row, first_channel = job.columns * FLOAT, job.width * FLOAT, first_vector * VECTOR
     rank_columns, per_vector = job.rank_columns * FLOAT, job.states * VECTOR
@@ -238,7 +238,8 @@ def sum_groups(job, work, task):
     """One span of one sample: adds what all groups of channels found for dt, B and C to the first's, in order."""
     groups = (job.vectors + GROUP - 1) // GROUP
     spans = (work.steps + SPAN - 1) // SPAN
-    slot, begin = task // spans, task % spans * SPAN
+    place, begin = task // spans, task % spans * SPAN
+    slot = work.first_slot + place
     rows, columns = min(SPAN, work.steps - begin), job.columns * FLOAT
     partial = job.partial + slot * job.partial_sample + begin * columns
     for offset in range(0, rows * columns, VECTOR):
@@ -252,8 +253,8 @@ def sum_groups(job, work, task):
 def convolve_backward(job, work, task, scratch):
     """One group of channels of one sample: x_proj, SiLU and the convolution, towards x and weights."""
     groups = (job.vectors + GROUP - 1) // GROUP
-    slot, first_vector = task // groups, task % groups * GROUP
-    sample, first_channel = work.first_sample + slot, first_vector * VECTOR
+    place, first_vector = task // groups, task % groups * GROUP
+    slot, sample, first_channel = work.first_slot + place, work.first_sample + place, first_vector * VECTOR
     vectors, rows = min(GROUP, job.vectors - first_vector), work.steps
     columns, row = job.columns * FLOAT, job.width * FLOAT
     gradients = job.gradients + slot * job.gradients_sample + first_channel

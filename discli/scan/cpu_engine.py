@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from discli.scan.cpu_job import CHUNK, JOB, scratch_bytes
-from discli.scan.cpu_kernels import run
+from discli.scan.cpu_kernels import BACKWARD_PHASES, FORWARD_PHASES, run
 from discli.scan.cpu_lanes import FLOAT, LANES
 from discli.scan.cpu_layout import Sizes, from_rows, pack_for_backward, pack_for_forward, to_rows, unpack_gradients
 from discli.scan.cpu_threads import run_on_threads
@@ -54,9 +54,14 @@ class _Call:
         self.memory: list[object] = []  # what the records point to
         self.threads = torch.get_num_threads()
         steps = max(1, min(sizes.length, CHUNK))
-        samples = max(-(-_TASKS_PER_THREAD * self.threads // sizes.groups), CHUNK // steps)
-        samples = max(1, min(samples, sizes.batch))
+        whole_samples = sizes.batch >= 2 * self.threads
+        if whole_samples:
+            samples = self.threads
+        else:
+            samples = max(-(-_TASKS_PER_THREAD * self.threads // sizes.groups), CHUNK // steps)
+            samples = max(1, min(samples, sizes.batch))
         self._set(is_backward_pass=is_backward_pass, batch=sizes.batch, samples=samples, length=sizes.length)
+        self._set(whole_samples=whole_samples, phases=len(BACKWARD_PHASES if is_backward_pass else FORWARD_PHASES))
         self._set(width=sizes.width, vectors=sizes.width // LANES, states=sizes.states)
         self._set(taps=sizes.d_conv, rank=sizes.dt_rank, rank_columns=sizes.rank_columns, columns=sizes.columns)
         self.jobs["is_last_direction"] = (False, True)

@@ -46,10 +46,11 @@ def convolve_strip(job, x_column, channel, first, rows, out, out_step):
 def convolve(job, work, task):
     """One span of one sample: x' = SiLU(conv(x)) and, in the forward pass, (dt, B, C) = x_proj x'."""
     spans = (work.steps + SPAN - 1) // SPAN
-    slot, begin = task // spans, task % spans * SPAN
+    place, begin = task // spans, task % spans * SPAN
+    slot = work.first_slot + place
     rows = min(SPAN, work.steps - begin)
     row, columns = job.width * FLOAT, job.columns * FLOAT
-    first, sample = work.first_step + begin, work.first_sample + slot
+    first, sample = work.first_step + begin, work.first_sample + place
     x = job.x + sample * job.x_sample
     inner = job.inner + slot * job.inner_sample + begin * row
     for strip in range(0, rows, STRIP):
@@ -119,8 +120,8 @@ def save_states(job, sample, step, first_vector, vectors, state):
 def scan(job, work, task, scratch):
     """One group of channels of one sample, over one chunk."""
     groups = (job.vectors + GROUP - 1) // GROUP
-    slot, first_vector = task // groups, task % groups * GROUP
-    sample, first_channel = work.first_sample + slot, first_vector * VECTOR
+    place, first_vector = task // groups, task % groups * GROUP
+    slot, sample, first_channel = work.first_slot + place, work.first_sample + place, first_vector * VECTOR
     vectors = min(GROUP, job.vectors - first_vector)
     columns, row, per_vector = job.columns * FLOAT, job.width * FLOAT, job.states * VECTOR
     projected = job.projected + sample * job.projected_sample + work.first_step * columns

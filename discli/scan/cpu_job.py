@@ -21,6 +21,8 @@ STRIP = 8  # steps that a convolution takes at once: rows of memory, which must 
 _FIELDS = [
     "is_backward_pass",
     "is_last_direction",
+    "whole_samples",
+    "phases",
     "batch",
     "samples",
     "length",

@@ -133,6 +133,20 @@ def test_activation_checkpointing_changes_no_gradient():
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
+@pytest.mark.parametrize("conditioning", ["token", "adaln"])
+def test_the_whole_model_compiles_without_a_graph_break(conditioning):
+    model = _small(conditioning=conditioning)
+    x, t, y, drop_path = torch.randn(2, 3, 8, 8), torch.tensor([3, 999]), torch.tensor([0, 4]), torch.rand(6, 2)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    found = []
+    for call in (model, compiled):
+        model.zero_grad()
+        out = call(x, t, y, drop_path)
+        out.square().sum().backward()
+        found.append([out.detach(), *(p.grad for p in model.parameters())])
+    torch.testing.assert_close(*found)
+
+
 def test_autocast_keeps_the_residual_stream_wide():
     model = _small()
     streams = []

@@ -76,8 +76,9 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(scan, tuple(inputs.named().values()))
 
 
-def test_the_number_of_threads_changes_no_bit(two_threads):
-    inputs = random_inputs(3, 300, 80)
+@pytest.mark.parametrize("batch", [3, 5])  # with two threads: all at one sample, and each at its own
+def test_the_number_of_threads_changes_no_bit(two_threads, batch):
+    inputs = random_inputs(batch, 300, 80)
     both = values_and_gradients(cpu.bidirectional_scan, inputs)
     torch.set_num_threads(1)
     alone = values_and_gradients(cpu.bidirectional_scan, inputs)
