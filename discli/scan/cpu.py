@@ -1,10 +1,10 @@
 """The scan on a CPU: numba kernels for float32, PyTorch operations for float64 or without numba.
 
-The kernels (`cpu_forward`, `cpu_backward`) hold 16 channels in a register and walk L a chunk of 128
-steps at a time, both directions by reversed indexing. Memory of a forward and backward pass, beside
-inputs, outputs and gradients: x_proj's output and one state per 128 steps, 2 (R + 2N) / E and 2N / 128
-tensors of (B, L, E); the weights in the kernels' layout; and what is under way, a chunk of as many
-samples as give each thread three tasks, about 1.6 rows of E floats a token.
+The kernels (`cpu_forward`, `cpu_backward`) hold 16, 8 or 4 channels in a register and walk L a chunk of
+64 steps at a time, both directions by reversed indexing. Memory of a forward and backward pass, beside
+inputs, outputs and gradients: x_proj's output and one state per 64 steps, 2 (R + 2N) / E and 2N / 64
+tensors of (B, L, E); the weights in the kernels' layout; and what is under way, a chunk of one sample
+a thread or, where there are fewer samples, of as many as give each thread three tasks.
 
 Results are the same to the last bit for any number of threads, and a sample of a batch comes out as
 it would alone: every sum has one order, and no BLAS is involved. Forward and backward passes of

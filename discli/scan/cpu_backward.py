@@ -7,7 +7,7 @@ recomputes 32 steps' states and decays of two states n, walks back over them, an
 
 from discli.scan.cpu_forward import TILE, TILES, before, convolve_strip, load_states, step_sizes
 from discli.scan.cpu_job import GROUP, SPAN, STRIP
-from discli.scan.cpu_lanes import FLOAT, LANES, VECTOR, fma, jit, load, load_broadcast, splat, store, store_totals
+from discli.scan.cpu_lanes import FLOAT, LANES, VECTOR, add_totals, fma, jit, load, load_broadcast, splat, store
 from discli.scan.cpu_math import exp2_nonpositive, sigmoid, softplus_and_slope
 from discli.scan.cpu_matmul import matmul
 
@@ -127,8 +127,8 @@ def scan_span(job, slot, first_vector, vectors, first, rows, projected, partial,
             )
         for t in range(rows):
             dB_t, pair = dB_rows + t * columns + n * FLOAT, scratch + t * _PAIR
-            store_totals(dB_t, load(pair + _DB), load(pair + _DB + VECTOR))
-            store_totals(dB_t + job.states * FLOAT, load(pair + _DC), load(pair + _DC + VECTOR))
+            add_totals(dB_t, load(pair + _DB), load(pair + _DB + VECTOR))
+            add_totals(dB_t + job.states * FLOAT, load(pair + _DC), load(pair + _DC + VECTOR))
 
 
 @jit
@@ -208,8 +208,8 @@ def scan_backward(job, work, task, scratch):
     inner = job.inner + slot * job.inner_sample + first_channel
     step_sizes(job, projected, first_channel, vectors, rows, scratch + _DELTA)
     prepare(job, sample, work.first_step, first_channel, vectors, rows, inner, scratch)
-    for t in range(rows):  # the last vector may end in padding, which x_proj's gradient multiplies
-        store(partial + (t + 1) * columns - VECTOR, splat(0.0))
+    if group == 0 or not job.whole_samples:
+        zero(partial, rows * columns)
 
     load_states(job, sample, work.first_step, first_vector, vectors, scratch + _STATE)
     last = (rows - 1) // SPAN
@@ -229,7 +229,7 @@ def scan_backward(job, work, task, scratch):
     draw, dt_out = scratch + _SLOPE, job.dt_out + first_vector * LANES * rank_columns
     ddt_weight = gradients + job.ddt_weight + first_channel
     channels, rank_vectors = vectors * LANES, rank_columns // VECTOR
-    matmul(draw, _ROW, FLOAT, dt_out, rank_columns, VECTOR, partial, columns, VECTOR, rows, rank_vectors, channels, 0)
+    matmul(draw, _ROW, FLOAT, dt_out, rank_columns, VECTOR, partial, columns, VECTOR, rows, rank_vectors, channels, 1)
     matmul(projected, FLOAT, columns, draw, _ROW, VECTOR, ddt_weight, row, VECTOR, job.rank, vectors, rows, 1)
 
 

@@ -73,8 +73,11 @@ class _Call:
         inner = self._allocate("inner", samples, steps, sizes.width)
         self._set(inner_sample=inner.stride(0) * FLOAT)
         if is_backward_pass:
-            partial = self._allocate("partial", sizes.groups, samples, steps, sizes.columns)
-            self._set(partial_group=partial.stride(0) * FLOAT, partial_sample=partial.stride(1) * FLOAT)
+            # One thread takes the groups of a sample in turn and adds up in place; many need a place for each.
+            groups = 1 if whole_samples else sizes.groups
+            partial = self._allocate("partial", groups, samples, steps, sizes.columns)
+            self._set(partial_group=0 if whole_samples else partial.stride(0) * FLOAT)
+            self._set(partial_sample=partial.stride(1) * FLOAT)
             self._allocate("dstate", samples, sizes.width * sizes.states)
             rows = sizes.gradient_rows
             gradients = self._allocate("gradients", samples, sum(rows.values()), sizes.width)

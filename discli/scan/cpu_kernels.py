@@ -65,7 +65,7 @@ def _tasks(job, work, phase, to_sum):
     if phase == CONVOLVE:
         return spans + (job.gradient_rows if job.is_backward_pass and to_sum > 0 else 0)
     if phase == SUM_GROUPS:
-        return spans
+        return 0 if job.whole_samples else spans
     return work.samples * ((job.vectors + GROUP - 1) // GROUP)
 
 

@@ -134,8 +134,8 @@ def raise_exponent(builder, value, shifted):
 
 
 @instruction(types.void, address, lanes, lanes)
-def store_totals(builder, where, first, second):
-    """Two floats: the sums over the lanes of two vectors, added up by halves in one fixed order."""
+def add_totals(builder, where, first, second):
+    """Adds to two floats the sums over the lanes of two vectors, which are added up by halves in one fixed order."""
 
     def shuffle(a: ir.Value, b: ir.Value, indices: list[int]) -> ir.Value:
         return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_int32, len(indices)), indices))
@@ -148,7 +148,8 @@ def store_totals(builder, where, first, second):
         nothing = ir.Constant(sums.type, ir.Undefined)
         halves = [shuffle(sums, nothing, [*range(begin, begin + width)]) for begin in (0, width)]
         sums = builder.fadd(*halves)
-    builder.store(sums, pointer(builder, where, sums.type), align=FLOAT)
+    both = pointer(builder, where, sums.type)
+    builder.store(builder.fadd(builder.load(both, align=FLOAT), sums), both, align=FLOAT)
 
 
 @instruction(types.int64, address)
