@@ -168,7 +168,7 @@ def compare(jobs: dict[str, Callable[[Path, Path], int]], path: Path, rounds: in
     for which, unit in enumerate(("pictures/s", "pictures per second of processor time")):
         for name, each in rates.items():
             print(f"{name:20} {statistics.median(pair[which] for pair in each):9,.1f} {unit}")
-        for name in jobs.keys() - {"ours"}:
+        for name in [name for name in jobs if name != "ours"]:
             ratios = [one[which] / other[which] for one, other in zip(rates["ours"], rates[name], strict=True)]
             print(
                 f"ours / {name:13} {statistics.median(ratios):9.2f} ({', '.join(f'{ratio:.2f}' for ratio in ratios)})"
@@ -177,8 +177,9 @@ def compare(jobs: dict[str, Callable[[Path, Path], int]], path: Path, rounds: in
 
 def main() -> None:
     import torch
-    import torchvision  # noqa: F401 - both are loaded before the clock starts
+    import torchvision  # noqa: F401 - all are loaded before the clock starts
 
+    import discli.encode  # noqa: F401
     from discli.console import stderr
     from discli.data.decoding import usable_cores
 
