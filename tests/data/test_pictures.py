@@ -189,13 +189,13 @@ def test_resize_squeezes_the_whole_picture():
     assert (crop(picture, 16, "resize") == np.asarray(picture.resize((16, 16), Image.Resampling.BICUBIC))).all()
 
 
-def test_celeba_crop_takes_128_pixels_around_the_face():
-    face = np.zeros((218, 178, 3), np.uint8)
-    face[57:185, 25:153] = 255  # rows 121 +- 64, columns 89 +- 64
-    assert (crop(Image.fromarray(face), 64, "celeba") == 255).all()
-    face[57:185, 25:153] = pixels(8, 128, 128)
-    inner = Image.fromarray(pixels(8, 128, 128)).resize((64, 64), Image.Resampling.BILINEAR)
-    assert (crop(Image.fromarray(face), 64, "celeba") == np.asarray(inner)).all()
+def test_celeba_crop_is_the_preparation_of_u_vit():
+    """Its transforms for CelebA 64: torchvision's crop at (121 - 64, 89 - 64), then Resize."""
+    from torchvision.transforms import functional
+
+    face = Image.fromarray(pixels(8, 178, 218))
+    theirs = functional.resize(functional.crop(face, 121 - 64, 89 - 64, 128, 128), [64])
+    assert (crop(face, 64, "celeba") == np.asarray(theirs)).all()
 
 
 def test_celeba_crop_refuses_pictures_of_another_size():
