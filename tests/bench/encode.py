@@ -93,6 +93,7 @@ def cpu_seconds() -> float:
 def measure(job: Callable[[Path, Path], int], path: Path) -> tuple[float, float]:
     """Pictures per second of wall clock, and per second of processor time: the second bears a busy machine."""
     folder = Path(tempfile.mkdtemp())
+    os.sync()  # or the job before this one goes on writing
     started, cpu_before = time.perf_counter(), cpu_seconds()
     count = job(path, folder)
     rates = count / (time.perf_counter() - started), count / (cpu_seconds() - cpu_before)
