@@ -8,7 +8,7 @@ averages, optimizer and the open log window are written together, atomically.
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,23 @@ import torch
 from torch import Tensor
 
 from discli.codecs import to_model_space
-from discli.console import Ticker, progress, stderr
+from discli.console import progress, stderr
 from discli.data.device import OnDevice
 from discli.data.store import Store, open_store
 from discli.diffusion import DiffusionLoss
 from discli.errors import DiscliError
 from discli.model import DiS
 from discli.model.flops import forward_flops
-from discli.preview import draw_preview
 from discli.recipe import Recipe, check_fits, load_recipe
 from discli.scan import choose_backend
 from discli.streams import Stream, normal, uniform
-from discli.train_score import TrainingScore
 from discli.training.batches import Batch, BatchPlan, Feed, share_of_batch
 from discli.training.checkpoint import (
     newest_checkpoint,
 )
 from discli.training.clock import Clock
 from discli.training.ema import build_ema
-from discli.training.engine import Engine, whole
+from discli.training.engine import Engine
 from discli.training.estimate import describe_needs
 from discli.training.interrupts import EXIT_INTERRUPTED, Interrupts
 from discli.training.logs import Logs
@@ -42,6 +40,7 @@ from discli.training.optimizer import build_optimizer, lr_at
 from discli.training.peak import peak_flops
 from discli.training.run import Run
 from discli.training.state import TrainingState
+from discli.watch import Watch
 
 
 def train(
@@ -103,6 +102,7 @@ class Trainer:
         self.state = TrainingState(folder, self.network, self.optimizer, self.ema, engine)
         self.state.resume()
         self.metadata = run.checkpoint_metadata if run else None
+        self.watch = Watch(recipe, store.contract, folder, engine)
 
         peak = peak_flops(engine.device, engine.precision, spec.tf32, spec.peak_tflops)
         # Forward once, backward twice as much.
@@ -119,10 +119,13 @@ class Trainer:
     def loop(self, interrupts: Interrupts) -> None:
         spec, engine, state = self.recipe.train, self.engine, self.state
         with ExitStack() as stack:
-            ticker = stack.enter_context(self._progress()) if engine.is_main else None
+            ticker = None
+            if engine.is_main:
+                done, total = (steps * spec.batch_size for steps in (state.step, spec.steps))
+                ticker = stack.enter_context(progress(self.recipe.name, total, "images", done))
             feed = stack.enter_context(ExitStack())
             batches = feed.enter_context(self._feed())
-            self._look(only_missing=True)
+            self.watch.look(self.ema.averages["ema"], state.step, only_missing=True)
             self.clock.restart(state.step)
 
             while state.step < spec.steps:
@@ -154,7 +157,7 @@ class Trainer:
                     self._checkpoint()
                 if asked_to_stop and not done:
                     self._stop(interrupts)
-                self._look()
+                self.watch.look(self.ema.averages["ema"], state.step)
 
     # One step
 
@@ -275,11 +278,9 @@ class Trainer:
         )
         shards = self.engine.world_size if self.engine.sharded else 1
         stderr.print(describe_needs(spec, self.num_parameters, len(self.ema.averages), shards, self.folder))
-        self.score = (
-            TrainingScore(recipe, self.store.contract, data_file, self.engine.device) if spec.score.every else None
-        )
         self.logs = Logs(self.folder, self.state.step, self.state.rollbacks)
         stack.callback(self.logs.close)
+        self.watch.open(data_file, self.logs.scores)
         self.engine.start_tracker(recipe.name, run.id, self.state.step, {"recipe": recipe.model_dump_json()})
 
     def _log(self, seconds_waited: float) -> None:
@@ -302,36 +303,6 @@ class Trainer:
             self.logs.sync()
         self.state.checkpoint(self.metadata, self.recipe.train)
 
-    # What people look at
-
-    def _look(self, only_missing: bool = False) -> None:
-        """A preview and a score of the averaged weights, at the steps for them.
-
-        Step 0 has a preview too, which is noise to see later ones against. A run killed between a
-        checkpoint and its preview makes up for it when it starts again.
-        """
-        spec, step = self.recipe.train, self.state.step
-        preview = _is_due(spec.preview_every, step, spec.steps)
-        score = step > 0 and _is_due(spec.score.every, step, spec.steps)
-        if not (preview or score):
-            return
-        path = self.folder / "previews" / f"{step:08d}.png"
-        if only_missing:  # which the main process knows
-            preview = preview and self.run is not None and not path.exists()
-            score = score and self.run is not None and all(line["step"] != step for line in self.logs.scores.lines())
-            preview, score = self.engine.any(preview, score)
-        weights = whole(self.ema.averages["ema"], wanted=self.engine.is_main)  # the last that all ranks do together
-        if self.run and preview:
-            draw_preview(weights, self.recipe, self.store.contract, self.engine.device, path)
-        if self.run and score and self.score:
-            scores = self.score(weights)
-            self.logs.scores.write({"step": step, **scores})
-            self.engine.track({name: value for name, value in scores.items() if isinstance(value, float)}, step)
-
-    def _progress(self) -> AbstractContextManager[Ticker]:
-        spec = self.recipe.train
-        return progress(self.recipe.name, spec.steps * spec.batch_size, "images", self.state.step * spec.batch_size)
-
     def _stop(self, interrupts: Interrupts) -> None:
         name = interrupts.received.name if interrupts.received else "a signal on another rank"
         if self.engine.is_main:
@@ -344,7 +315,3 @@ class Trainer:
         plan = BatchPlan(len(self.store), spec.batch_size, self.seed, engine.rank, engine.world_size)
         pin = engine.device.type == "cuda" and self.source is self.store
         return Feed(self.source, plan, self.state.step, spec.steps, self.recipe.data.horizontal_flip, pin)
-
-
-def _is_due(every: int, step: int, last: int) -> bool:
-    return every > 0 and (step % every == 0 or step == last)

@@ -3,7 +3,7 @@
 import importlib.util
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -149,7 +149,7 @@ def full(tensor: Tensor) -> Tensor:
     return whole() if whole is not None else tensor
 
 
-def whole(tensors: dict[str, Tensor], wanted: bool) -> dict[str, Tensor]:
+def whole(tensors: Mapping[str, Tensor], wanted: bool) -> dict[str, Tensor]:
     """`full` of each, on the CPU; nothing where it is not ``wanted``, but all ranks must call."""
     gathered = {}
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""``python -m tests.bench.feed [CIFAR.zip]``: does training wait for its data?
+"""``python -m tests.bench.feed [CIFAR.zip [FOLDER [prepare]]]``: does training wait for its data?
 
 Two files: CIFAR-10's 50,000 pictures, and 100,000 synthetic latents as ``discli encode`` stores those
 of 256 px pictures (mean and standard deviation, both orientations, float16, 3.3 GB). For each:
@@ -7,6 +7,8 @@ of 256 px pictures (mean and standard deviation, both orientations, float16, 3.3
   turn about in one run;
 - what the feed alone delivers, flips and all: a model that trains faster than that would wait;
 - the share of time that a real training run waits, with a network so small that data matter most.
+
+The files are kept in FOLDER where one is given; ``prepare`` writes them and measures nothing.
 """
 
 import os
@@ -122,16 +124,23 @@ def waiting(path: Path, folder: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    pictures = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
+    zipped = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
     stderr.quiet = True
     print(
         f"{platform.machine()}, {os.cpu_count()} cores (load {os.getloadavg()[0]:.1f} before), "
         f"torch {torch.__version__}, h5py {h5py.__version__}, batches of {BATCH}"
     )
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        files = [encode(pictures, 32, out=folder / "pictures.h5", workers=2), write_latents(folder / "latents.h5")]
-        for path in files:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        kept = Path(sys.argv[2]) if len(sys.argv) > 2 else folder
+        pictures, latents = kept / "pictures.h5", kept / "latents.h5"
+        if not pictures.exists():
+            encode(zipped, 32, out=pictures, workers=2)
+        if not latents.exists():
+            write_latents(latents)
+        if sys.argv[3:] == ["prepare"]:
+            return
+        for path in (pictures, latents):
             store = open_store(path)
             print(f"{path.stem}: {len(store):,} samples of {store.rows[0].nbytes:,} bytes")
             rates = random_reads(path)

@@ -1,4 +1,4 @@
-"""Scores while training, against the same samples scored by hand."""
+"""Previews and scores while training, against the same samples scored by hand."""
 
 import pytest
 

@@ -1,6 +1,7 @@
-"""Scores of a run in progress: a distance between samples of the averaged weights and the data."""
+"""What people look at while a run goes on: previews and scores of the averaged weights."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,55 @@ from discli.metrics import (
     measure,
     score_name,
 )
-from discli.preview import draw_samples
+from discli.preview import draw_preview, draw_samples
 from discli.recipe import DataContract, Recipe
+from discli.training.engine import Engine, whole
+from discli.training.logs import Log
 
 _BATCH = 64
+
+
+class Watch:
+    """Makes pictures and scores at the steps for them, on the main process; the others only lend their shards."""
+
+    def __init__(self, recipe: Recipe, contract: DataContract, folder: Path, engine: Engine) -> None:
+        self._recipe, self._contract, self._folder, self._engine = recipe, contract, folder, engine
+
+    def open(self, data_file: Path, scores: Log) -> None:
+        """On the main process, before the first step: what could fail fails here."""
+        scored = self._recipe.train.score.every > 0
+        self._score = TrainingScore(self._recipe, self._contract, data_file, self._engine.device) if scored else None
+        self._scores = scores
+
+    def look(self, averaged: Mapping[str, Tensor], step: int, only_missing: bool = False) -> None:
+        """Called by all ranks after every step, and with ``only_missing`` before the first one.
+
+        Step 0 has a preview too, which is noise to see later ones against. A run killed between a
+        checkpoint and its preview makes up for it when it starts again.
+        """
+        spec, engine = self._recipe.train, self._engine
+        preview = _is_due(spec.preview_every, step, spec.steps)
+        score = step > 0 and _is_due(spec.score.every, step, spec.steps)
+        if not (preview or score):
+            return
+        path = self._folder / "previews" / f"{step:08d}.png"
+        if only_missing:  # which the main process knows
+            preview = preview and engine.is_main and not path.exists()
+            score = score and engine.is_main and all(line["step"] != step for line in self._scores.lines())
+            preview, score = engine.any(preview, score)
+        if not (preview or score):
+            return
+        weights = whole(averaged, wanted=engine.is_main)  # the last that all ranks do together
+        if engine.is_main and preview:
+            draw_preview(weights, self._recipe, self._contract, engine.device, path)
+        if engine.is_main and score and self._score:
+            found = self._score(weights)
+            self._scores.write({"step": step, **found})
+            engine.track({name: value for name, value in found.items() if isinstance(value, float)}, step)
+
+
+def _is_due(every: int, step: int, last: int) -> bool:
+    return every > 0 and (step % every == 0 or step == last)
 
 
 class TrainingScore:
