@@ -64,16 +64,17 @@ def train(
     store = open_store(file, cache="ram" if recipe.data.cache == "ram" else "none")
     check_fits(recipe, store.contract, str(file))
 
-    engine = Engine(recipe.train, tracker_folder=folder)
     with ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())  # being asked to stop while starting is asking, too
+        engine = Engine(recipe.train, tracker_folder=folder)
         # Only the main process writes; the others learn of a refusal by its absence.
         run = stack.enter_context(Run(folder, recipe, store.contract, file)) if engine.is_main else None
         engine.barrier()
         trainer = Trainer(recipe, store, engine, folder, run)
         if run:
             trainer.open_logs(stack, run, file)
-        trainer.loop(stack.enter_context(Interrupts()))
-    engine.close()
+        trainer.loop(interrupts)
+        engine.close()
     return folder
 
 

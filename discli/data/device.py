@@ -40,10 +40,9 @@ class OnDevice:
         """See `Store.read`."""
         chosen = torch.from_numpy(indices).to(self._device)
         mirrored = None if flip is None else torch.from_numpy(np.asarray(flip)).to(self._device)
-        if self._flip_stored:
-            orientation = torch.zeros_like(chosen) if mirrored is None else mirrored.long()
-            return self._rows[chosen, orientation]
-        samples = self._rows[chosen]
+        if self._flip_stored:  # rows of two orientations, one after the other
+            return self._rows.flatten(0, 1).index_select(0, 2 * chosen + (0 if mirrored is None else mirrored))
+        samples = self._rows.index_select(0, chosen)
         if mirrored is None:
             return samples
         return torch.where(mirrored.reshape(-1, *[1] * (samples.ndim - 1)), samples.flip(-1), samples)

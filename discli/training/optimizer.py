@@ -35,6 +35,9 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, Tensor]) -> None:
+    if not saved:  # of a run whose every step was skipped
+        optimizer.state.clear()
+        return
     fused = bool(optimizer.defaults.get("fused"))
     for name, parameter in model.named_parameters():
         step = saved[f"step.{name}"]

@@ -135,7 +135,7 @@ def main() -> None:
         kept = Path(sys.argv[2]) if len(sys.argv) > 2 else folder
         pictures, latents = kept / "pictures.h5", kept / "latents.h5"
         if not pictures.exists():
-            encode(zipped, 32, out=pictures, workers=2)
+            encode(zipped, 32, out=pictures, workers=0)
         if not latents.exists():
             write_latents(latents)
         if sys.argv[3:] == ["prepare"]:

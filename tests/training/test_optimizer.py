@@ -3,11 +3,12 @@
 import math
 
 import pytest
+import torch
 
 from discli.model import DiS
 from discli.recipe import parse_recipe
 from discli.recipe.train import ConstantLr, CosineLr, InverseSqrtLr
-from discli.training.optimizer import build_optimizer, lr_at
+from discli.training.optimizer import build_optimizer, lr_at, optimizer_tensors, restore_optimizer
 
 
 def test_warm_up_rises_linearly_and_reaches_the_base():
@@ -29,8 +30,8 @@ def test_inverse_sqrt_halves_at_four_times_its_start():
     assert lr_at(schedule, 2.0, 3000, 10_000) == pytest.approx(2 / math.sqrt(3))
 
 
-def test_vectors_states_and_embeddings_are_not_decayed():
-    recipe = parse_recipe(
+def _recipe():
+    return parse_recipe(
         {
             "name": "t",
             "model": {"embed_dim": 16, "depth": 3, "num_classes": 2},
@@ -39,6 +40,30 @@ def test_vectors_states_and_embeddings_are_not_decayed():
         },
         "t",
     )
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_restored_optimizer_steps_as_the_one_that_was_saved(steps):
+    model = DiS.from_recipe(_recipe())
+    optimizer = build_optimizer(model, _recipe().train)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    for _ in range(steps):
+        optimizer.step()
+    twin = DiS.from_recipe(_recipe())
+    twin.load_state_dict(model.state_dict())
+    restored = build_optimizer(twin, _recipe().train)
+    saved = {name: tensor.clone() for name, tensor in optimizer_tensors(model, optimizer).items()}
+    restore_optimizer(twin, restored, saved)
+    for ours, theirs in zip(twin.parameters(), model.parameters(), strict=True):
+        ours.grad = theirs.grad.clone()
+    optimizer.step()
+    restored.step()
+    assert all(torch.equal(a, b) for a, b in zip(twin.parameters(), model.parameters(), strict=True))
+
+
+def test_vectors_states_and_embeddings_are_not_decayed():
+    recipe = _recipe()
     model = DiS.from_recipe(recipe)
     names = {id(p): n for n, p in model.named_parameters()}
     decayed, kept = ({names[id(p)] for p in g["params"]} for g in build_optimizer(model, recipe.train).param_groups)
