@@ -1,19 +1,19 @@
-"""Kernels of the backward pass: the scan's adjoint, then that of x_proj and of the convolution.
+"""Kernels of the backward pass: the scan's adjoint. That of x_proj and the convolution follows in `cpu_backward_conv`.
 
 Nothing but x, z, x_proj's output and one state in 64 steps is kept from the forward pass. A task
 recomputes 32 steps' states and decays of two states n, walks back over them, and takes the next two.
 """
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
-from discli.scan.cpu_forward import TILE, TILES, before, convolve_strip, load_states, step_sizes
-from discli.scan.cpu_job import GROUP, SPAN, STRIP
+from discli.scan.cpu_forward import TILE, TILES, load_states, step_sizes
+from discli.scan.cpu_job import GROUP, SPAN
 from discli.scan.cpu_lanes import FLOAT, LANES, VECTOR, add_totals, fma, jit, load, load_broadcast, splat, store
 from discli.scan.cpu_math import exp2_nonpositive, sigmoid, softplus_and_slope
 from discli.scan.cpu_matmul import matmul
 
 _LN_2 = 0.6931471805599453
 _PAIR = 2 * VECTOR  # two states of one vector of channels
-_ROW = GROUP * VECTOR  # a row of channels in those tiles that matmul reads
+ROW = GROUP * VECTOR  # a row of channels in those tiles that matmul reads
 
 # A task's scratch memory: tiles of a chunk, buffers of a span, then the state before each span.
 _DELTA, _SOURCE, _DY, _Y, _DSOURCE, _DDELTA, _SLOPE = range(0, 7 * TILES, TILES)
@@ -150,7 +150,7 @@ def prepare(job, sample, step, first_channel, vectors, rows, inner, scratch):
             store(tile + _Y, skip * x)
             store(tile + _DSOURCE, splat(0.0))
             store(tile + _DDELTA, splat(0.0))
-            store(scratch + _SLOPE + t * _ROW + v * VECTOR, slope)
+            store(scratch + _SLOPE + t * ROW + v * VECTOR, slope)
 
 
 @jit
@@ -166,7 +166,7 @@ def finish(job, sample, step, first_channel, vectors, rows, inner, gradients, sc
         for t in range(rows):
             tile = scratch + v * TILE + t * VECTOR
             x_here = inner + t * job.width * FLOAT + v * VECTOR
-            slope_here = scratch + _SLOPE + t * _ROW + v * VECTOR
+            slope_here = scratch + _SLOPE + t * ROW + v * VECTOR
             x, dy, dsource = load(x_here), load(tile + _DY), load(tile + _DSOURCE)
             ddelta = fma(x, dsource, splat(_LN_2) * load(tile + _DDELTA))
             draw = ddelta * load(slope_here)
@@ -229,8 +229,8 @@ def scan_backward(job, work, task, scratch):
     draw, dt_out = scratch + _SLOPE, job.dt_out + first_vector * LANES * rank_columns
     ddt_weight = gradients + job.ddt_weight + first_channel
     channels, rank_vectors = vectors * LANES, rank_columns // VECTOR
-    matmul(draw, _ROW, FLOAT, dt_out, rank_columns, VECTOR, partial, columns, VECTOR, rows, rank_vectors, channels, 1)
-    matmul(projected, FLOAT, columns, draw, _ROW, VECTOR, ddt_weight, row, VECTOR, job.rank, vectors, rows, 1)
+    matmul(draw, ROW, FLOAT, dt_out, rank_columns, VECTOR, partial, columns, VECTOR, rows, rank_vectors, channels, 1)
+    matmul(projected, FLOAT, columns, draw, ROW, VECTOR, ddt_weight, row, VECTOR, job.rank, vectors, rows, 1)
 
 
 @jit
@@ -247,109 +247,6 @@ def sum_groups(job, work, task):
         for group in range(1, groups):
             total = total + load(partial + group * job.partial_group + offset)
         store(partial + offset, total)
-
-
-@jit
-def convolve_backward(job, work, task, scratch):
-    """One group of channels of one sample: x_proj, SiLU and the convolution, towards x and weights."""
-    groups = (job.vectors + GROUP - 1) // GROUP
-    place, first_vector = task // groups, task % groups * GROUP
-    slot, sample, first_channel = work.first_slot + place, work.first_sample + place, first_vector * VECTOR
-    vectors, rows = min(GROUP, job.vectors - first_vector), work.steps
-    columns, row = job.columns * FLOAT, job.width * FLOAT
-    gradients = job.gradients + slot * job.gradients_sample + first_channel
-    dx_proj, dweight, dbias = gradients + job.dx_proj, gradients + job.dconv_weight, gradients + job.dconv_bias
-    x, dx = job.x + sample * job.x_sample + first_channel, job.dx + sample * job.dx_sample + first_channel
-    if work.is_first:
-        for r in range(job.columns):
-            zero(dx_proj + r * row, vectors * VECTOR)
-        for tap in range(job.taps):
-            zero(dweight + tap * row, vectors * VECTOR)
-        zero(dbias, vectors * VECTOR)
-
-    slope, activated = scratch, scratch + TILES
-    for strip in range(0, rows, STRIP):
-        steps = min(STRIP, rows - strip)
-        for v in range(vectors):
-            channel, here = first_channel + v * VECTOR, strip * _ROW + v * VECTOR
-            convolve_strip(job, x + v * VECTOR, channel, work.first_step + strip, steps, activated + here, _ROW)
-            for t in range(steps):
-                at = here + t * _ROW
-                conv = load(activated + at)
-                gate = sigmoid(conv)
-                store(activated + at, conv * gate)
-                store(slope + at, gate * fma(conv, splat(1.0) - gate, splat(1.0)))
-
-    dprojected = job.partial + slot * job.partial_sample
-    dinner, x_proj = job.inner + slot * job.inner_sample + first_channel, job.x_proj_out + first_channel
-    matmul(dprojected, columns, FLOAT, x_proj, row, VECTOR, dinner, row, VECTOR, rows, vectors, job.columns, 1)
-    matmul(dprojected, FLOAT, columns, activated, _ROW, VECTOR, dx_proj, row, VECTOR, job.columns, vectors, rows, 1)
-    for strip in range(0, rows, STRIP):
-        steps = min(STRIP, rows - strip)
-        for v in range(vectors):
-            here, weight = v * VECTOR, job.conv_weight + first_channel + v * VECTOR
-            dconv = slope + here
-            for t in range(strip, strip + steps):
-                store(dconv + t * _ROW, load(dinner + t * row + here) * load(dconv + t * _ROW))
-            if job.taps == 4:
-                four_taps(
-                    job, x + here, dx + here, work.first_step, dconv, weight, dweight + here, dbias + here, strip, steps
-                )
-            else:
-                any_taps(
-                    job, x + here, dx + here, work.first_step, dconv, weight, dweight + here, dbias + here, strip, steps
-                )
-    if job.taps == 4:  # the inputs of the last steps, which no later step of this chunk reads
-        for v in range(vectors):
-            here, weight = v * VECTOR, job.conv_weight + first_channel + v * VECTOR
-            for t in range(rows, rows + 3):
-                into = work.first_step + t - 3
-                if into >= 0:
-                    total = load(dx + here + into * job.dx_step)
-                    for tap in range(t - rows + 1, 4):
-                        total = fma(load(weight + tap * row), before(slope + here, _ROW, t - tap), total)
-                    store(dx + here + into * job.dx_step, total)
-
-
-@jit
-def four_taps(job, x, dx, first, dconv, weight, dweight, dbias, strip, steps):
-    """One strip of one vector of channels: gradients of the weights, and of the inputs three steps before."""
-    row = job.width * FLOAT
-    w0, w1, w2, w3 = load(weight), load(weight + row), load(weight + 2 * row), load(weight + 3 * row)
-    x0 = before(x, job.x_step, first + strip - 3)
-    x1 = before(x, job.x_step, first + strip - 2)
-    x2 = before(x, job.x_step, first + strip - 1)
-    d3, d2, d1 = before(dconv, _ROW, strip - 3), before(dconv, _ROW, strip - 2), before(dconv, _ROW, strip - 1)
-    dw0, dw1, dw2, dw3 = load(dweight), load(dweight + row), load(dweight + 2 * row), load(dweight + 3 * row)
-    total = load(dbias)
-    for t in range(strip, strip + steps):
-        d0, x3 = load(dconv + t * _ROW), load(x + (first + t) * job.x_step)
-        dw0, dw1, dw2, dw3 = fma(d0, x0, dw0), fma(d0, x1, dw1), fma(d0, x2, dw2), fma(d0, x3, dw3)
-        total = total + d0
-        into = first + t - 3
-        if into >= 0:
-            here = dx + into * job.dx_step
-            store(here, fma(w3, d3, fma(w2, d2, fma(w1, d1, fma(w0, d0, load(here))))))
-        x0, x1, x2, d3, d2, d1 = x1, x2, x3, d2, d1, d0
-    store(dweight, dw0)
-    store(dweight + row, dw1)
-    store(dweight + 2 * row, dw2)
-    store(dweight + 3 * row, dw3)
-    store(dbias, total)
-
-
-@jit
-def any_taps(job, x, dx, first, dconv, weight, dweight, dbias, strip, steps):
-    """The same for any number of taps, with the inputs of every step."""
-    row = job.width * FLOAT
-    for t in range(strip, strip + steps):
-        step, d = first + t, load(dconv + t * _ROW)
-        store(dbias, load(dbias) + d)
-        for tap in range(max(0, job.taps - 1 - step), job.taps):
-            source = step - job.taps + 1 + tap
-            dtap, into = dweight + tap * row, dx + source * job.dx_step
-            store(dtap, fma(load(x + source * job.x_step), d, load(dtap)))
-            store(into, fma(load(weight + tap * row), d, load(into)))
 
 
 @jit

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from numba import carray, cfunc, types
 
-from discli.scan.cpu_backward import convolve_backward, scan_backward, sum_groups, sum_samples
+from discli.scan.cpu_backward import scan_backward, sum_groups, sum_samples
+from discli.scan.cpu_backward_conv import convolve_backward
 from discli.scan.cpu_forward import convolve, scan
 from discli.scan.cpu_job import CHUNK, GROUP, SPAN, job_type
 from discli.scan.cpu_lanes import claim, count, counted, jit
