@@ -25,6 +25,7 @@ from discli.eval_reference import (
     check_resolution,
     check_statistics,
     gather_statistics,
+    make_folder_of,
     make_reference_file,
     open_reference,
     trained_on,
@@ -90,6 +91,8 @@ def eval_fid(
     """
     started = time.monotonic()
     with processes() as team:
+        if card is not None:
+            make_folder_of(card, "--card")
         where = own_device(device)
         pictures = open_pictures(samples, where, with_labels=per_class)
         manifest = pictures.manifest
@@ -129,13 +132,13 @@ def eval_fid(
             "seconds": round(time.monotonic() - started, 1),
         }
         if team.is_main:
-            if card is not None and shown is not None:
-                write_score_card(card, result, shown, _nearest_pictures(shown, reference, theirs))
-                stderr.print(f"Score card: {card}")
             if as_json:
                 print(json.dumps(result, indent=1))
             else:
                 print_scores(result)
+            if card is not None and shown is not None:
+                write_score_card(card, result, shown, _nearest_pictures(shown, reference, theirs))
+                stderr.print(f"Score card: {card}")
     return result
 
 
@@ -151,6 +154,7 @@ def make_ref(
 ) -> Path:
     """``discli eval-fid --make-ref SOURCE --out ref.npz``: the statistics that ``--ref ref.npz`` reads."""
     with processes() as team:
+        make_folder_of(out, "--out")
         where = own_device(device)
         pictures = open_pictures(source, where)
         scanner = Scanner(load_extractor(features, weights, convention, where), batch_size, team)

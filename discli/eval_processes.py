@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from discli.console import stderr
+from discli.errors import DiscliError
 from discli.training.engine import adopt_slurm
 
 Result = TypeVar("Result")
@@ -76,9 +77,13 @@ def processes() -> Iterator[Processes]:
 
 
 def own_device(device: str | None) -> torch.device:
-    """The one that was asked for; else this process's GPU, else the CPU."""
+    """The one that was asked for; else this process's GPU, else the CPU. Raises DiscliError where it is not there."""
     if device is not None:
-        return torch.device(device)
+        try:
+            return torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            why = str(error).splitlines()[0]
+            raise DiscliError(f"--device {device}: {why}", "Leave --device out, or give cpu.") from None
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")

@@ -226,6 +226,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "discli" / "reference"
 
 
+def make_folder_of(path: Path, flag: str) -> None:
+    """Before any work: where a result is to be written, it can be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiscliError(f"{flag} {path}: {error}.", "Give a place where files can be written.") from None
+    if not os.access(path.parent, os.W_OK):
+        raise DiscliError(f"{flag} {path}: no right to write there.", "Give a place where files can be written.")
+
+
 def make_reference_file(pictures: PictureSet, scanner: Scanner, out: Path) -> None:
     """``discli eval-fid --make-ref``: statistics that ``--ref`` reads, with what they were made of."""
     if out.suffix != ".npz":
@@ -234,7 +244,6 @@ def make_reference_file(pictures: PictureSet, scanner: Scanner, out: Path) -> No
     if not scanner.team.is_main:
         return
     about = statistics.about | {"discli_version": __version__, "source": str(pictures.path)}
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_statistics(out, ReferenceStatistics(statistics.gaussians, about))
 
 

@@ -365,6 +365,9 @@ def test_bad_input_is_refused_in_one_line(folders, data_file, tmp_path):
     with h5py.File(tmp_path / "foreign.h5", "w") as file:
         file["x"] = 1
     assert "discli encode did not write it" in message(samples, tmp_path / "foreign.h5")
+    assert "--device nowhere" in message(samples, ref, device="nowhere")
+    (tmp_path / "file").touch()
+    assert "--card" in message(samples, ref, card=tmp_path / "file" / "card.html")
     with pytest.raises(DiscliError, match=r"statistics are a \.npz"):
         make_ref(ref, tmp_path / "made.txt", features="random")
 
