@@ -26,7 +26,7 @@ from discli.report.sheet import save_picture
 from discli.sample import sample
 from discli.trained import Trained
 
-CARD_PICTURES = 48
+CARD_ROWS, CARD_COLUMNS = 8, 6  # classes, spread over all, and pictures of each
 
 # What diffusers executes when it loads the folder: our classes, by their names.
 _PIPELINE = '''"""Loaded by diffusers with trust_remote_code=True; needs discli (pip install discli)."""
@@ -84,8 +84,9 @@ def export_diffusers(trained: Trained, out: Path | None = None, scores: Sequence
             index["vae"] = ["diffusers", type(codec.module).__name__]
         (temporary / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
 
-        classes = "balanced" if trained.recipe.model.num_classes else "random"
-        shown = sample(trained, CARD_PICTURES, classes=classes, grid=(6, 8))
+        count = trained.recipe.model.num_classes
+        spread = sorted({k * count // CARD_ROWS for k in range(CARD_ROWS)}) if count else []
+        shown = sample(trained, CARD_ROWS * CARD_COLUMNS, classes=spread, grid=(CARD_ROWS, CARD_COLUMNS))
         save_picture(shown.sheet, temporary / "samples.png")
         write_text(temporary / "README.md", model_card(trained.recipe, trained.contract, trained.step, known))
         temporary.rename(folder)

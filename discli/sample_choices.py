@@ -87,7 +87,7 @@ def _number_or_complaint(text: str, num_classes: int, names: Sequence[str]) -> i
     number = _number(text, num_classes, names)
     if number is not None:
         return number
-    near = difflib.get_close_matches(text, names, n=1)
+    near = [] if text.isdecimal() else difflib.get_close_matches(text, names, n=1)
     example = f", or names such as {names[0]!r}" if names else ""
     hint = f"Did you mean {near[0]!r}?" if near else f"Give numbers from 0 to {num_classes - 1}{example}."
     raise DiscliError(f"--classes {text}: no such class.", hint)

@@ -96,7 +96,8 @@ def test_the_model_card_has_recipe_scores_and_grid(folder):
     assert "1.234 (n 200, nfe 40, cfg_scale 2.0, seed 0; against 1797 pictures)" in card
     assert '"embed_dim": 16' in card
     with Image.open(folder / "samples.png") as grid:
-        assert grid.height == 6 * 66 + 2
+        assert grid.height == 8 * 66 + 2
+        assert grid.width > 6 * 66 + 2
 
 
 def test_a_safetensors_file_holds_the_recipe_and_is_sampled_from(tiny_run, tmp_path):
