@@ -252,7 +252,8 @@ def _theirs(reference: Reference, scanner: Scanner, ours: _Ours, shown: Tensor |
         assert pictures is not None
         statistics, facts["cached"] = gather_statistics(pictures, scanner, more, cache)
         facts["sha256"] = statistics.about["pictures_sha256"]
-    facts |= {"n": statistics.gaussians["features"].n, "resolution": statistics.about.get("resolution")}
+    seen = list(pictures.size) if pictures is not None else None
+    facts |= {"n": statistics.gaussians["features"].n, "resolution": statistics.about.get("resolution", seen)}
     return _Theirs(statistics.gaussians, kept, classes, nearest, facts)
 
 
@@ -277,7 +278,9 @@ def _numbers(wanted: Sequence[str], features: str, ours: _Ours, theirs: _Theirs,
     if ours.inception_score is not None:
         scores = ours.inception_score.scores()
         name = score_name("is", features)
-        found |= {name: float(scores.mean()), f"{name} std": float(scores.std(correction=0))}
+        found[name] = float(scores.mean())
+        if len(scores) > 1:
+            found[f"{name} std"] = float(scores.std(correction=0))
     if ours.kept is not None and theirs.kept is not None:
         mine, other = ours.kept.rows(), theirs.kept.rows()
         if "kid" in wanted:
