@@ -54,11 +54,12 @@ class _Call:
         self.memory: list[object] = []  # what the records point to
         self.threads = torch.get_num_threads()
         steps = max(1, min(sizes.length, CHUNK))
-        whole_samples = sizes.batch >= 2 * self.threads
+        # Short samples are better shared out many at a time: their gradients then are added up less often.
+        whole_samples = sizes.batch >= 2 * self.threads and sizes.length >= CHUNK
         if whole_samples:
             samples = self.threads
         else:
-            samples = max(-(-_TASKS_PER_THREAD * self.threads // sizes.groups), CHUNK // steps)
+            samples = max(-(-_TASKS_PER_THREAD * self.threads // sizes.groups), 2 * CHUNK // steps)
             samples = max(1, min(samples, sizes.batch))
         self._set(is_backward_pass=is_backward_pass, batch=sizes.batch, samples=samples, length=sizes.length)
         self._set(whole_samples=whole_samples, phases=len(BACKWARD_PHASES if is_backward_pass else FORWARD_PHASES))
