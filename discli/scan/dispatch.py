@@ -86,9 +86,6 @@ def choose_backend(name: str, device: torch.device) -> Choice:
     return Choice("reference", "; ".join(passed_over) or f"the only one for {device.type} tensors")
 
 
-# torch.compile runs this while it traces and keeps the answer: environment, imports and choice stay
-# out of the graph, which sees one entry of _scans.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _resolve(name: str, device_type: str, device_index: int | None) -> str:
     """The name of the backend to run, of which _scans then holds the function."""
     key = (name, device_type, device_index, os.environ.get(VARIABLE))
@@ -97,6 +94,11 @@ def _resolve(name: str, device_type: str, device_index: int | None) -> str:
         _scans[_resolved[key]] = _load(_resolved[key]).bidirectional_scan
     return _resolved[key]
 
+
+# torch.compile runs this while it traces and keeps the answer: environment, imports and choice stay
+# out of the graph, which sees one entry of _scans. torch.compiler.assume_constant_result would set
+# just this, after importing all of torch._dynamo: three seconds at the start of every command.
+_resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 _resolved: dict[tuple[str, str, int | None, str | None], str] = {}
 _scans: dict[str, _Scan] = {}

@@ -1,5 +1,8 @@
 """Which backend runs, why, and what is said when it can't."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -53,3 +56,8 @@ def test_the_dispatch_compiles_without_a_graph_break():
     inputs = random_inputs(2, 17, 16)
     compiled = torch.compile(bidirectional_scan, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(*inputs), bidirectional_scan(*inputs))
+
+
+def test_commands_start_without_the_compiler():
+    code = "import sys, discli.train, discli.sample, discli.eval_fid; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
