@@ -97,7 +97,7 @@ def _resolve(name: str, device_type: str, device_index: int | None) -> str:
 
 # torch.compile runs this while it traces and keeps the answer: environment, imports and choice stay
 # out of the graph, which sees one entry of _scans. torch.compiler.assume_constant_result would set
-# just this, after importing all of torch._dynamo: three seconds at the start of every command.
+# just this, after importing all of torch._dynamo, about three seconds that sampling can do without.
 _resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 _resolved: dict[tuple[str, str, int | None, str | None], str] = {}
