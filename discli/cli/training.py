@@ -1,0 +1,45 @@
+"""Flags and help: training, and what becomes of a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from discli.cli.app import Set, app
+
+
+@app.command(epilog="Example: discli train cifar10-dis-s-2 --data cifar.h5 --set train.batch_size=64")
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
+    data: Annotated[Path | None, typer.Option(help="A file of discli encode.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/NAME.")] = None,
+    overrides: Set = None,
+    verify_resume: Annotated[
+        bool, typer.Option("--verify-resume", help="Only test, in miniature, that resuming this recipe is exact.")
+    ] = False,
+) -> None:
+    """Train a model, or go on with a run: the same command resumes it, bit for bit.
+
+    Exit status 75: stopped by SIGTERM, SIGUSR1 or Ctrl-C after writing a checkpoint; run it again.
+    """
+    if verify_resume:
+        from discli.verify_resume import verify_resume as verify
+
+        verify(recipe, data=data, overrides=overrides or [])
+        return
+    from discli.train import train as run
+
+    typer.echo(run(recipe, data=data, out=out, overrides=overrides or []))
+
+
+@app.command(epilog="Example: discli ema runs/mine --std 0.08 && discli sample runs/mine/ema-0.08")
+def ema(
+    run: Annotated[Path, typer.Argument(help='The folder of a run trained with train.ema = "power".')],
+    std: Annotated[float, typer.Option(help="Width of the average, relative to the steps trained: 0 to 0.288.")],
+    step: Annotated[int | None, typer.Option(help="At which snapshot. Default: the last.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Default: RUN/ema-STD.")] = None,
+) -> None:
+    """An average of any length after training, from a run's snapshots (EDM2's post-hoc EMA)."""
+    from discli.posthoc import posthoc_ema
+
+    typer.echo(posthoc_ema(run, std, step, out))
