@@ -47,7 +47,7 @@ class Block(nn.Module):
         residual = add_residual(residual, hidden, keep)
         normed = self.norm(residual)
         if self.modulation is not None:
-            normed = self.modulation(normed, condition)
+            return self.modulation(normed, condition, self.mixer), residual
         return self.mixer(normed), residual
 
 

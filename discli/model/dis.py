@@ -31,9 +31,7 @@ class Head(nn.Module):
     def forward(self, residual: Tensor, condition: Tensor | None) -> Tensor:
         x = self.norm(residual)
         x = nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6)
-        if self.modulation is not None:
-            x = self.modulation(x, condition)
-        patches: Tensor = self.linear(x)
+        patches: Tensor = self.linear(x) if self.modulation is None else self.modulation(x, condition, self.linear)
         return patches
 
 

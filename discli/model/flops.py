@@ -2,7 +2,7 @@
 
 import math
 
-from discli.model.conditioning import build_conditioning
+from discli.model.conditioning import Modulation, build_conditioning
 from discli.recipe import Recipe
 
 # Of the recurrence, for each token, channel and state: delta*A, exp, two for decay*h + input,
@@ -25,7 +25,9 @@ def forward_flops(recipe: Recipe) -> dict[str, int]:
     patches = recipe.num_patches
     L = patches + conditioning.extra_tokens
     directions = 2 * model.depth
-    modulations = conditioning.modulates_head + (model.depth if conditioning.block_modulation() else 0)
+    block_modulation = conditioning.block_modulation()
+    modulated = Modulation.width * conditioning.modulates_head
+    modulated += model.depth * (block_modulation.width if block_modulation else 0)
 
     return {
         "patch embedding": _matmul(patches, p * p * recipe.in_channels, D),
@@ -35,7 +37,7 @@ def forward_flops(recipe: Recipe) -> dict[str, int]:
         "x_proj and dt_proj": directions * (_matmul(L, E, R + 2 * N) + _matmul(L, R, E)),
         "scan": directions * (_SCAN * L * E * N),
         "long skips": (model.depth // 2) * _matmul(L, 2 * D, D) if model.skip.name == "concat" else 0,
-        "modulation": modulations * _matmul(1, D, 2 * D),
+        "modulation": _matmul(1, D, modulated * D),
         "head": _matmul(L, D, p * p * recipe.out_channels),
     }
 

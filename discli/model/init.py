@@ -6,7 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from discli.model.conditioning import GatedModulation
 from discli.model.mixer import BidirectionalMamba, Direction
+from discli.model.skip import GatedSkip
 
 
 @torch.no_grad()
@@ -22,6 +24,8 @@ def initialise(model: nn.Module, backward_dt_init: Literal["like-forward", "auth
     out_proj                          the same / sqrt(number of blocks - 1)
     class and other embeddings        normal(0, 0.02)
     pos_embed                         0
+    gate of a skip (D)                0: half of it is let through
+    modulation of adaln-zero          0
     other linear biases               0
     other weights                     PyTorch's default
     ================================  ==========================================================
@@ -35,8 +39,12 @@ def initialise(model: nn.Module, backward_dt_init: Literal["like-forward", "auth
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
+        elif isinstance(module, GatedSkip):
+            nn.init.zeros_(module.gate)
         elif isinstance(module, Direction):
             _initialise_direction(module)
+        elif isinstance(module, GatedModulation):
+            nn.init.zeros_(module.linear.weight)
     for mixer in mixers:
         mixer.out_proj.weight /= math.sqrt(max(len(mixers) - 1, 1))
         if backward_dt_init == "authors":

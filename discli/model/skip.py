@@ -42,7 +42,18 @@ class NoSkip(nn.Module):
         return hidden
 
 
-SKIPS: dict[str, type[nn.Module]] = {"concat": ConcatSkip, "add": AddSkip, "none": NoSkip}
+class GatedSkip(nn.Module):
+    """hidden + sigmoid(gate) * skip, one gate for each channel; between `NoSkip` and `AddSkip`, at first half-way."""
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.empty(embed_dim))
+
+    def forward(self, hidden: Tensor, skip: Tensor) -> Tensor:
+        return hidden + torch.sigmoid(self.gate) * skip
+
+
+SKIPS: dict[str, type[nn.Module]] = {"concat": ConcatSkip, "add": AddSkip, "none": NoSkip, "gated": GatedSkip}
 
 
 def build_skip(choice: spec.Skip, embed_dim: int) -> nn.Module:

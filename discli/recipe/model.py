@@ -26,7 +26,13 @@ class NoSkip(Spec):
     name: Literal["none"] = "none"
 
 
-Skip = Annotated[ConcatSkip | AddSkip | NoSkip, *by_name("concat")]
+class GatedSkip(Spec):
+    """Hidden plus the mirrored in-block's output times a learned share of each channel."""
+
+    name: Literal["gated"] = "gated"
+
+
+Skip = Annotated[ConcatSkip | AddSkip | NoSkip | GatedSkip, *by_name("concat")]
 
 
 class TokenConditioning(Spec):
@@ -41,7 +47,21 @@ class AdaLNConditioning(Spec):
     name: Literal["adaln"] = "adaln"
 
 
-Conditioning = Annotated[TokenConditioning | AdaLNConditioning, *by_name("token")]
+class AdaLNZeroConditioning(Spec):
+    """adaLN that also gates what each block adds, from zero on (DiT's choice, arXiv:2212.09748)."""
+
+    name: Literal["adaln-zero"] = "adaln-zero"
+
+
+class FinalOnlyConditioning(Spec):
+    """Time plus class scale and shift the head's norm, and nothing before it."""
+
+    name: Literal["final-only"] = "final-only"
+
+
+Conditioning = Annotated[
+    TokenConditioning | AdaLNConditioning | AdaLNZeroConditioning | FinalOnlyConditioning, *by_name("token")
+]
 
 ScanBackend = Literal["auto", "reference", "cpu", "triton", "mamba-ssm"]
 

@@ -5,8 +5,11 @@ import torch
 
 from discli.model import DiS
 from discli.model.authors import our_name
+from discli.model.conditioning import CONDITIONINGS
+from discli.model.skip import SKIPS
 from discli.recipe import parse_recipe
 from tests.golden import Golden, load_golden
+from tests.model.small import small
 
 CASES = ["a_uncond", "b_class10"]
 
@@ -83,7 +86,7 @@ def _head_only(model: DiS, residual: torch.Tensor) -> torch.Tensor:
 
 
 def test_drop_path_rates_rise_from_zero():
-    model = _small()
+    model = small()
     assert model.drop_path_rates().tolist() == pytest.approx([0, 0, 0.2 / 3, 0.4 / 3, 0.2, 0.2])
 
 
@@ -110,10 +113,14 @@ def test_published_parameter_counts(preset, pixels, latents):
         assert sum(p.numel() for p in model.parameters()) == expected
 
 
-@pytest.mark.parametrize("conditioning", ["token", "adaln"])
-@pytest.mark.parametrize("skip", ["concat", "add", "none"])
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+@pytest.mark.parametrize("skip", SKIPS)
 def test_every_choice_runs_and_trains_every_parameter(skip, conditioning):
-    model = _small(skip=skip, conditioning=conditioning)
+    model = small(skip=skip, conditioning=conditioning)
+    with torch.no_grad():
+        for block in model.blocks:
+            if conditioning == "adaln-zero":  # whose gates let no gradient through at first
+                block.modulation.linear.weight.normal_(std=0.1)
     x, t, y = torch.randn(2, 3, 8, 8), torch.tensor([5, 900]), torch.tensor([1, 4])
     out = model(x, t, y)
     assert out.shape == (2, 6, 8, 8)
@@ -125,7 +132,7 @@ def test_activation_checkpointing_changes_no_gradient():
     grads = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        model = _small()
+        model = small()
         model.checkpoint_blocks = checkpointing
         torch.manual_seed(1)
         model(torch.randn(2, 3, 8, 8), torch.tensor([3, 4]), torch.tensor([0, 1])).square().mean().backward()
@@ -133,9 +140,9 @@ def test_activation_checkpointing_changes_no_gradient():
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
-@pytest.mark.parametrize("conditioning", ["token", "adaln"])
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
 def test_the_whole_model_compiles_without_a_graph_break(conditioning):
-    model = _small(conditioning=conditioning)
+    model = small(conditioning=conditioning)
     x, t, y, drop_path = torch.randn(2, 3, 8, 8), torch.tensor([3, 999]), torch.tensor([0, 4]), torch.rand(6, 2)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     found = []
@@ -148,23 +155,13 @@ def test_the_whole_model_compiles_without_a_graph_break(conditioning):
 
 
 def test_autocast_keeps_the_residual_stream_wide():
-    model = _small()
+    model = small()
     streams = []
     for block in model.blocks:
         block.register_forward_hook(lambda _m, _i, out: streams.append((out[0].dtype, out[1].dtype)))
     with torch.autocast("cpu", torch.bfloat16):
         model(torch.randn(2, 3, 8, 8), torch.tensor([3, 4]), torch.tensor([0, 1]))
     assert set(streams) == {(torch.bfloat16, torch.float32)}
-
-
-def _small(**model_settings) -> DiS:
-    tree = {
-        "name": "small",
-        "model": {"embed_dim": 32, "depth": 5, "num_classes": 4, "drop_path_rate": 0.2, **model_settings},
-        "data": {"resolution": 8},
-        "train": {"steps": 1},
-    }
-    return DiS.from_recipe(parse_recipe(tree, "small"))
 
 
 def _relative(actual: torch.Tensor, expected: torch.Tensor) -> float:

@@ -5,7 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from discli.model import DiS
+from discli.model.conditioning import CONDITIONINGS
 from discli.model.flops import forward_flops
+from discli.model.skip import SKIPS
 from discli.recipe import parse_recipe
 
 # GFLOPs of one forward pass: 32 px RGB, p = 4, unconditional; and 32x32x4 latents, p = 2, 1000 classes.
@@ -30,8 +32,8 @@ def test_presets_take_the_work_that_their_shapes_imply(preset):
     assert found == pytest.approx(TABLE[preset], rel=0.01)
 
 
-@pytest.mark.parametrize("skip", ["concat", "add"])
-@pytest.mark.parametrize("conditioning", ["token", "adaln"])
+@pytest.mark.parametrize("skip", SKIPS)
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
 @pytest.mark.parametrize("num_classes", [0, 3])
 def test_matrix_products_and_convolutions_equal_torchs_count(skip, conditioning, num_classes):
     model = {
