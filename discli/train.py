@@ -39,6 +39,7 @@ from discli.training.logs import Logs
 from discli.training.optimizer import build_optimizer, lr_at
 from discli.training.peak import peak_flops
 from discli.training.run import Run
+from discli.training.sittings import record_sitting
 from discli.training.state import TrainingState
 from discli.watch import Watch
 
@@ -279,6 +280,14 @@ class Trainer:
         )
         shards = self.engine.world_size if self.engine.sharded else 1
         stderr.print(describe_needs(spec, self.num_parameters, len(self.ema.averages), shards, self.folder))
+        record_sitting(
+            self.folder,
+            self.state.step,
+            self.engine.device,
+            processes=self.engine.world_size,
+            precision=self.engine.precision,
+            scan=self.scan.name,
+        )
         self.logs = Logs(self.folder, self.state.step, self.state.rollbacks)
         stack.callback(self.logs.close)
         self.watch.open(data_file, self.logs.scores)

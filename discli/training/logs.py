@@ -74,13 +74,17 @@ class Log:
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """All complete lines of a log; a line torn by a kill is left out."""
+    return parse_log(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else []
+
+
+def parse_log(text: str) -> list[dict[str, Any]]:
+    """The lines that are whole; every one has a step."""
     lines = []
-    if path.exists():
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(line, dict) and isinstance(line.get("step"), int):
-                lines.append(line)
+    for part in text.splitlines():
+        try:
+            line = json.loads(part)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
     return lines

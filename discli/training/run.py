@@ -3,8 +3,9 @@
 import fcntl
 import json
 import secrets
+import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from pydantic import ValidationError
 
@@ -20,6 +21,7 @@ _FREE_TO_CHANGE = {
     "train.activation_checkpointing", "train.compile", "data.file", "data.cache",
 }  # fmt: skip
 _FREE_SECTIONS = ("sample.", "eval.", "train.score.")
+_TRIES, _SECONDS_BETWEEN_TRIES = 5, 0.05
 
 
 class Run:
@@ -40,13 +42,11 @@ class Run:
         """Raises DiscliError when another process trains here, or the folder began with another recipe."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = (self.folder / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _lock(self._lock):
             self._lock.close()
             raise DiscliError(
                 f"{self.folder} is being trained by another process.", "Wait for it, or give another --out."
-            ) from None
+            )
         if (self.folder / "run.json").exists():
             before = read_run(self.folder)
             self._refuse_other_recipe(before)
@@ -87,6 +87,17 @@ class Run:
                 f"{self.folder} was started on data with {key} = {old!r}, this file has {new!r}.",
                 "Give the same --data file as before, or another --out.",
             )
+
+
+def _lock(file: TextIO) -> bool:
+    """Whether the lock is ours now. `discli.training.survey` holds it for an instant, so one refusal proves nothing."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+    return False
 
 
 def read_run(folder: Path) -> dict[str, Any]:
