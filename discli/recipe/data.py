@@ -27,8 +27,8 @@ class VaeCodec(Spec):
 
     name: Literal["vae"] = "vae"
     vae: Annotated[str | None, Field(description="hub id or folder; refuses data encoded with another")] = None
-    channels: PositiveInt = 4
-    downsample: PositiveInt = 8
+    channels: Annotated[PositiveInt, Field(description="of a latent")] = 4
+    downsample: Annotated[PositiveInt, Field(description="pixels on a side for one latent cell")] = 8
 
 
 Codec = Annotated[RgbCodec | VaeCodec, *by_name("rgb")]
@@ -37,10 +37,10 @@ Codec = Annotated[RgbCodec | VaeCodec, *by_name("rgb")]
 class DataSpec(Spec):
     """``resolution`` is in pixels; the model's input is ``resolution / codec.downsample`` on a side."""
 
-    resolution: PositiveInt
-    codec: Codec = RgbCodec()
+    resolution: Annotated[PositiveInt, Field(description="side of the pictures in pixels")]
+    codec: Annotated[Codec, Field(description="what the model sees of a picture")] = RgbCodec()
     file: Annotated[Path | None, Field(description="an HDF5 file that discli encode wrote")] = None
-    horizontal_flip: Flag = True
+    horizontal_flip: Annotated[Flag, Field(description="mirror half of the samples; not for text or digits")] = True
     cache: Annotated[
         Literal["none", "ram", "device"],
         Field(description="where samples live while training: a memory map, each process's RAM, or its device"),

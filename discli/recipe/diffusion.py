@@ -11,7 +11,7 @@ class EpsObjective(Spec):
     """Predict the noise; ``learn_sigma`` adds the learned variance of arXiv:2102.09672."""
 
     name: Literal["eps"] = "eps"
-    learn_sigma: Flag = True
+    learn_sigma: Annotated[Flag, Field(description="learn the variance too")] = True
 
 
 class VObjective(Spec):
@@ -45,7 +45,7 @@ class MinSnrWeighting(Spec):
     """min(SNR, gamma) in x0 terms (arXiv:2303.09556)."""
 
     name: Literal["min-snr"] = "min-snr"
-    gamma: Positive = 5.0
+    gamma: Annotated[Positive, Field(description="the most that the signal-to-noise ratio counts")] = 5.0
 
 
 Weighting = Annotated[UniformWeighting | MinSnrWeighting, *by_name("uniform")]
@@ -61,8 +61,8 @@ class LogitNormalTimesteps(Spec):
     """t = sigmoid(mean + std * normal) (arXiv:2403.03206, section 3.1)."""
 
     name: Literal["logit-normal"] = "logit-normal"
-    mean: Real = 0.0
-    std: Positive = 1.0
+    mean: Annotated[Real, Field(description="of the normal; above 0: more noise")] = 0.0
+    std: Annotated[Positive, Field(description="of the normal")] = 1.0
 
 
 Timesteps = Annotated[UniformTimesteps | LogitNormalTimesteps, *by_name("uniform")]
@@ -71,12 +71,12 @@ Timesteps = Annotated[UniformTimesteps | LogitNormalTimesteps, *by_name("uniform
 class DiffusionSpec(Spec):
     """A linear schedule of betas (DDPM, arXiv:2006.11239), or a straight path for ``flow``."""
 
-    objective: Objective = EpsObjective()
-    weighting: Weighting = UniformWeighting()
-    timesteps: Timesteps = UniformTimesteps()
-    num_timesteps: Annotated[int, Strict(), Field(ge=2)] = 1000
-    beta_start: Annotated[float, Strict(), Field(gt=0, lt=1)] = 1e-4
-    beta_end: Annotated[float, Strict(), Field(gt=0, lt=1)] = 0.02
+    objective: Annotated[Objective, Field(description="what the network predicts")] = EpsObjective()
+    weighting: Annotated[Weighting, Field(description="how much each timestep counts")] = UniformWeighting()
+    timesteps: Annotated[Timesteps, Field(description="how often each timestep is drawn")] = UniformTimesteps()
+    num_timesteps: Annotated[int, Strict(), Field(ge=2, description="length of the schedule of betas")] = 1000
+    beta_start: Annotated[float, Strict(), Field(gt=0, lt=1, description="of the first timestep")] = 1e-4
+    beta_end: Annotated[float, Strict(), Field(gt=0, lt=1, description="of the last timestep")] = 0.02
 
     @property
     def learn_sigma(self) -> bool:

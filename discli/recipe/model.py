@@ -69,22 +69,31 @@ ScanBackend = Literal["auto", "reference", "cpu", "triton", "mamba-ssm"]
 class ModelSpec(Spec):
     """A DiS network (arXiv:2402.05608). ``depth`` counts all blocks, the middle one included."""
 
-    preset: Literal["dis-s", "dis-b", "dis-m", "dis-l", "dis-h"] | None = None
-    embed_dim: PositiveInt
-    depth: PositiveInt
-    patch_size: PositiveInt = 2
+    preset: Annotated[
+        Literal["dis-s", "dis-b", "dis-m", "dis-l", "dis-h"] | None,
+        Field(description="a published size, instead of embed_dim and depth"),
+    ] = None
+    embed_dim: Annotated[PositiveInt, Field(description="width of a token; even")]
+    depth: Annotated[PositiveInt, Field(description="blocks; odd")]
+    patch_size: Annotated[PositiveInt, Field(description="pixels or latent cells on a side of a token")] = 2
     num_classes: Annotated[Count, Field(description="0: unconditional")] = 0
-    skip: Skip = ConcatSkip()
-    conditioning: Conditioning = TokenConditioning()
-    d_state: PositiveInt = 16
-    d_conv: PositiveInt = 4
-    expand: PositiveInt = 2
-    drop_path_rate: Fraction = 0.1
+    skip: Annotated[Skip, Field(description="how a block of the second half meets its mirror in the first")] = (
+        ConcatSkip()
+    )
+    conditioning: Annotated[Conditioning, Field(description="how time and class reach the blocks")] = (
+        TokenConditioning()
+    )
+    d_state: Annotated[PositiveInt, Field(description="states of a channel's recurrence")] = 16
+    d_conv: Annotated[PositiveInt, Field(description="tokens that the convolution before the scan sees")] = 4
+    expand: Annotated[PositiveInt, Field(description="inner width of a mixer / embed_dim")] = 2
+    drop_path_rate: Annotated[
+        Fraction, Field(description="chance that training leaves the last block out; lower before")
+    ] = 0.1
     backward_dt_init: Annotated[
         Literal["like-forward", "authors"],
         Field(description='"authors": their code zeroes the backward dt bias by oversight'),
     ] = "like-forward"
-    scan: ScanBackend = "auto"
+    scan: Annotated[ScanBackend, Field(description="auto: the fastest that works here")] = "auto"
 
     @model_validator(mode="before")
     @classmethod

@@ -23,7 +23,7 @@ class DdimSampler(_SamplerSpec):
     """DDIM (arXiv:2010.02502); ``eta`` 0 is deterministic, 1 adds the ancestral amount of noise."""
 
     name: Literal["ddim"] = "ddim"
-    eta: Fraction = 0.0
+    eta: Annotated[Fraction, Field(description="0: no noise; 1: as much as DDPM")] = 0.0
 
 
 class DpmSolverSampler(_SamplerSpec):
@@ -62,7 +62,7 @@ class EulerMaruyamaSampler(_SamplerSpec):
     """The reverse SDE of flow models; ``noise_scale`` 1 diffuses as SiT does (arXiv:2401.08740), 0 is Euler."""
 
     name: Literal["euler-maruyama"] = "euler-maruyama"
-    noise_scale: Annotated[float, Strict(), Field(ge=0)] = 1.0
+    noise_scale: Annotated[float, Strict(), Field(ge=0, description="0: no noise; 1: as SiT")] = 1.0
     fits: ClassVar[tuple[str, ...]] = ("flow",)
 
 
@@ -100,7 +100,7 @@ class Autoguidance(Spec):
     """Away from what a weaker model predicts of the same class (arXiv:2406.02507): a run or a checkpoint of it."""
 
     name: Literal["autoguidance"] = "autoguidance"
-    checkpoint: str
+    checkpoint: Annotated[str, Field(description="folder of the weaker run or checkpoint")]
 
 
 Guidance = Annotated[ClassifierFree | Autoguidance, *by_name("classifier-free")]
@@ -122,7 +122,7 @@ class CosineScale(Spec):
     """From 1 to ``cfg_scale`` along half a cosine of progress ** ``power`` (MDT, arXiv:2303.14389)."""
 
     name: Literal["cosine"] = "cosine"
-    power: Positive = 4.0
+    power: Annotated[Positive, Field(description="higher: guidance sets in later")] = 4.0
 
 
 ScaleSchedule = Annotated[ConstantScale | LinearScale | CosineScale, *by_name("constant")]
@@ -131,8 +131,8 @@ ScaleSchedule = Annotated[ConstantScale | LinearScale | CosineScale, *by_name("c
 class GuidanceInterval(Spec):
     """Guide only where ``low`` < noise level <= ``high`` (arXiv:2404.07724); the level is sigma = s / a."""
 
-    low: Annotated[float, Strict(), Field(ge=0)] = 0.0
-    high: Positive
+    low: Annotated[float, Strict(), Field(ge=0, description="no guidance at or below this noise level")] = 0.0
+    high: Annotated[Positive, Field(description="no guidance above this noise level")]
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -144,12 +144,14 @@ class GuidanceInterval(Spec):
 class SampleSpec(Spec):
     """Sampling defaults of a recipe; flags of ``discli sample`` win over them."""
 
-    sampler: Sampler = DdpmSampler()
-    steps: PositiveInt = 250
-    cfg_scale: Annotated[float, Strict(), Field(ge=0, description="1: no guidance")] = 1.0
-    guidance: Guidance = ClassifierFree()
-    cfg_schedule: ScaleSchedule = ConstantScale()
-    cfg_interval: GuidanceInterval | None = None
+    sampler: Annotated[Sampler, Field(description="how noise becomes a picture")] = DdpmSampler()
+    steps: Annotated[PositiveInt, Field(description="sampling steps")] = 250
+    cfg_scale: Annotated[float, Strict(), Field(ge=0, description="guidance; 1: none")] = 1.0
+    guidance: Annotated[Guidance, Field(description="what to guide away from")] = ClassifierFree()
+    cfg_schedule: Annotated[ScaleSchedule, Field(description="the scale over the steps")] = ConstantScale()
+    cfg_interval: Annotated[
+        GuidanceInterval | None, Field(description="guide only between these noise levels; default: everywhere")
+    ] = None
     guided_channels: Annotated[
         Literal["all", "first-three"],
         Field(description='"first-three": as the authors\' code guides, for exact comparison'),
@@ -158,7 +160,7 @@ class SampleSpec(Spec):
     precision: Annotated[Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 on CUDA, fp32 elsewhere")] = (
         "auto"
     )
-    compile: Flag = False
+    compile: Annotated[Flag, Field(description="torch.compile; CUDA graphs")] = False
     model_batch: Annotated[
         PositiveInt | Literal["auto"],
         Field(description="images per model call, the same for all, so that image i never depends on -n"),
@@ -168,5 +170,7 @@ class SampleSpec(Spec):
 class EvalSpec(Spec):
     """Scoring defaults of a recipe."""
 
-    n: PositiveInt = 50_000
-    features: Literal["inception", "random"] = "inception"
+    n: Annotated[PositiveInt, Field(description="samples to score")] = 50_000
+    features: Annotated[
+        Literal["inception", "random"], Field(description="random needs no download, and is not FID")
+    ] = "inception"

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 
 class Spec(BaseModel):
@@ -17,13 +19,36 @@ def by_name(default: str) -> tuple[Any, Any]:
     ``skip = "concat"`` is short for ``skip = {name = "concat"}``, and a table without a name
     refines the default choice.
     """
+    return Field(discriminator="name"), _ShortForm(default)
 
-    def named(value: Any) -> Any:
+
+class _ShortForm:
+    """What `by_name` says of names and tables, to pydantic and in JSON Schema."""
+
+    def __init__(self, default: str) -> None:
+        self.default = default
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._named, handler(source))
+
+    def _named(self, value: Any) -> Any:
         if isinstance(value, str):
             return {"name": value}
-        return {"name": default, **value} if isinstance(value, dict) else value
+        return {"name": self.default, **value} if isinstance(value, dict) else value
 
-    return Field(discriminator="name"), BeforeValidator(named)
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        tables = handler(schema)["oneOf"]
+        names, meanings = [], []
+        for table in tables:
+            spec = handler.resolve_ref_schema(table)
+            spec["properties"]["name"]["description"] = spec["description"]
+            if "required" not in spec:  # a name alone says enough
+                names.append(spec["properties"]["name"]["const"])
+                meanings.append(spec["description"])
+        # x-taplo: what the editors' TOML extension shows beside each name that it offers.
+        short = {"enum": names, "x-taplo": {"docs": {"enumValues": meanings}}}
+        # Not oneOf: a table without a name may be one of several, where a parent recipe has the name.
+        return {"anyOf": [short, *tables]}
 
 
 # Strict: a recipe that says depth = "25" or compile = 1 is more likely mistaken than terse.

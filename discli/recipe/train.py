@@ -5,33 +5,34 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from discli.recipe.spec import Count, Flag, Fraction, Positive, PositiveInt, Spec, by_name
+from discli.recipe.spec import Count, Flag, Fraction, Positive, PositiveInt, Real, Spec, by_name
 
 Decay = Annotated[float, Strict(), Field(ge=0, lt=1)]
 Rate = Annotated[float, Strict(), Field(ge=0)]
+Warmup = Annotated[Count, Field(description="steps over which lr rises from 0")]
 
 
 class ConstantLr(Spec):
     """A linear warm-up, then lr."""
 
     name: Literal["constant"] = "constant"
-    warmup_steps: Count = 0
+    warmup_steps: Warmup = 0
 
 
 class CosineLr(Spec):
     """A linear warm-up, then half a cosine down to ``min_lr`` at the last step: the authors' choice."""
 
     name: Literal["cosine"] = "cosine"
-    warmup_steps: Count = 0
-    min_lr: Rate = 1e-6
+    warmup_steps: Warmup = 0
+    min_lr: Annotated[Rate, Field(description="at the last step")] = 1e-6
 
 
 class InverseSqrtLr(Spec):
     """A linear warm-up, then lr / sqrt(max(step / decay_after, 1)) (EDM2, arXiv:2312.02696, eq. 67)."""
 
     name: Literal["inverse-sqrt"] = "inverse-sqrt"
-    warmup_steps: Count = 0
-    decay_after: PositiveInt = 70_000
+    warmup_steps: Warmup = 0
+    decay_after: Annotated[PositiveInt, Field(description="steps at the full lr")] = 70_000
 
 
 LrSchedule = Annotated[ConstantLr | CosineLr | InverseSqrtLr, *by_name("constant")]
@@ -45,7 +46,7 @@ class ConstantEma(Spec):
     """decay * ema + (1 - decay) * weights, every step."""
 
     name: Literal["constant"] = "constant"
-    decay: Decay = 0.9999
+    decay: Annotated[Decay, Field(description="what is kept of the average at each step")] = 0.9999
 
 
 class PowerEma(Spec):
@@ -56,8 +57,10 @@ class PowerEma(Spec):
     """
 
     name: Literal["power"] = "power"
-    stds: Annotated[tuple[float, ...], Field(min_length=1)] = (0.05, 0.10)
-    snapshot_every: PositiveInt = 5_000
+    stds: Annotated[
+        tuple[Real, ...], Field(min_length=1, description="relative widths; previews and samples use the first")
+    ] = (0.05, 0.10)
+    snapshot_every: Annotated[PositiveInt, Field(description="steps")] = 5_000
 
     @model_validator(mode="after")
     def _stds_in_range(self) -> Self:
@@ -86,33 +89,35 @@ class ScoreSpec(Spec):
 class TrainSpec(Spec):
     """The authors' settings by default. ``batch_size`` is global: all processes and micro-batches."""
 
-    steps: PositiveInt
-    batch_size: PositiveInt = 128
+    steps: Annotated[PositiveInt, Field(description="optimizer steps, in all")]
+    batch_size: Annotated[PositiveInt, Field(description="of a step, over all processes and micro-batches")] = 128
     micro_batch: Annotated[
         PositiveInt | None, Field(description="samples per process and backward pass; default: all at once")
     ] = None
-    lr: Positive = 1e-4
-    lr_schedule: LrSchedule = ConstantLr()
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    weight_decay: Rate = 0.0
-    grad_clip: Positive = 1.0
-    class_dropout_prob: Fraction = 0.1
-    ema: Ema = ConstantEma()
-    seed: Count = 0
+    lr: Annotated[Positive, Field(description="AdamW's learning rate")] = 1e-4
+    lr_schedule: Annotated[LrSchedule, Field(description="lr over the steps")] = ConstantLr()
+    betas: Annotated[tuple[Decay, Decay], Field(description="AdamW's averages of gradients and squares")] = (0.9, 0.999)
+    weight_decay: Annotated[Rate, Field(description="AdamW's")] = 0.0
+    grad_clip: Annotated[Positive, Field(description="the largest norm of all gradients together")] = 1.0
+    class_dropout_prob: Annotated[Fraction, Field(description="samples that train without their class")] = 0.1
+    ema: Annotated[Ema, Field(description="average of the weights, which is what samples")] = ConstantEma()
+    seed: Annotated[Count, Field(description="of weights, order and noise")] = 0
 
     precision: Annotated[Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 on CUDA, fp32 elsewhere")] = (
         "auto"
     )
-    tf32: Flag = True
-    compile: Flag = False
-    activation_checkpointing: Flag = False
-    parallel: Literal["ddp", "fsdp2"] = "ddp"
+    tf32: Annotated[Flag, Field(description="TensorFloat-32 for float32 products on CUDA")] = True
+    compile: Annotated[Flag, Field(description="torch.compile")] = False
+    activation_checkpointing: Annotated[Flag, Field(description="less memory, a third more work")] = False
+    parallel: Annotated[
+        Literal["ddp", "fsdp2"], Field(description="fsdp2: each process keeps a share of weights and optimizer")
+    ] = "ddp"
 
-    log_every: PositiveInt = 50
-    preview_every: Annotated[Count, Field(description="0: never")] = 5_000
-    preview_count: Annotated[PositiveInt, Field(le=400)] = 36
-    checkpoint_every: PositiveInt = 5_000
-    keep_last: PositiveInt = 2
+    log_every: Annotated[PositiveInt, Field(description="steps")] = 50
+    preview_every: Annotated[Count, Field(description="steps; 0: never")] = 5_000
+    preview_count: Annotated[PositiveInt, Field(le=400, description="pictures")] = 36
+    checkpoint_every: Annotated[PositiveInt, Field(description="steps")] = 5_000
+    keep_last: Annotated[PositiveInt, Field(description="checkpoints")] = 2
     keep_every: Annotated[PositiveInt | None, Field(description="also keep every checkpoint at a multiple of this")] = (
         None
     )
@@ -121,4 +126,6 @@ class TrainSpec(Spec):
     peak_tflops: Annotated[
         Positive | None, Field(description="of one device, for model FLOP utilisation; default: known GPUs'")
     ] = None
-    tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
+    tracker: Annotated[Literal["tensorboard", "wandb", "none"], Field(description="where curves are drawn")] = (
+        "tensorboard"
+    )
