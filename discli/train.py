@@ -27,9 +27,7 @@ from discli.recipe import Recipe, check_fits, load_recipe
 from discli.scan import choose_backend
 from discli.streams import Stream, normal, uniform
 from discli.training.batches import Batch, BatchPlan, Feed, share_of_batch
-from discli.training.checkpoint import (
-    newest_checkpoint,
-)
+from discli.training.checkpoint import newest_checkpoint
 from discli.training.clock import Clock
 from discli.training.ema import build_ema
 from discli.training.engine import Engine
@@ -45,19 +43,20 @@ from discli.watch import Watch
 
 
 def train(
-    recipe_name: str | Path,
+    recipe: Recipe | str | Path,
     *,
     data: Path | None = None,
     out: Path | None = None,
     overrides: Sequence[str] = (),
 ) -> Path:
-    """Train, or go on with, the run that ``recipe_name`` describes; returns its folder.
+    """Train, or go on with, the run that ``recipe`` (or the file, or shipped recipe, of that name) describes.
 
-    ``data`` is a file of ``discli encode`` and wins over the recipe's ``data.file``; ``out``
-    defaults to ``runs/<recipe name>``. Raises DiscliError before the first step where recipe and
+    Returns the run's folder: ``out``, by default ``runs/<recipe name>``. ``data`` is a file of
+    ``discli encode`` and wins over the recipe's ``data.file``. Raises DiscliError before the first step where recipe and
     data do not fit; exits with status 75 after a checkpoint when asked to stop.
     """
-    recipe = load_recipe(recipe_name, list(overrides))
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, list(overrides))
     folder = out or Path("runs") / recipe.name
     file = data or recipe.data.file
     if file is None:
@@ -159,7 +158,8 @@ class Trainer:
                     self._checkpoint()
                 if asked_to_stop and not done:
                     self._stop(interrupts)
-                self.watch.look(self.ema.averages["ema"], state.step)
+                with self.clock.paused():
+                    self.watch.look(self.ema.averages["ema"], state.step)
 
     # One step
 
@@ -303,7 +303,7 @@ class Trainer:
         means = self.state.window.means(total, has_vb=self.recipe.diffusion.learn_sigma)
         lr = lr_at(spec.lr_schedule, spec.lr, step - 1, spec.steps)
         self.logs.metrics.write({"step": step, "images": step * spec.batch_size, **means, "lr": lr})
-        speed = self.clock.lap(step, spec.batch_size, seconds_waited)
+        speed = self.clock.lap(step, spec.batch_size, seconds_waited, self.engine.device)
         self.logs.speed.write({"step": step, **speed})
         self.engine.track(means | {"lr": lr} | speed, step)
         self.last_note = f"step {step:,}  loss {means['loss']:.4f}"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from discli.cli.app import Set, app
+from discli.cli.app import Json, Set, app
 
 
 @app.command(epilog="Example: discli train cifar10-dis-s-2 --data cifar.h5 --set train.batch_size=64")
@@ -43,3 +43,29 @@ def ema(
     from discli.posthoc import posthoc_ema
 
     typer.echo(posthoc_ema(run, std, step, out))
+
+
+@app.command(epilog="Example: discli ablate patch-size-small --data cifar10.h5 --dry-run")
+def ablate(
+    study: Annotated[str, typer.Argument(help="A study file, or the name of a shipped one.")],
+    data: Annotated[Path | None, typer.Option(help="A file of discli encode.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The study's folder. Default: runs/ablate-NAME.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print every cell with its size, work, disk and time.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Cells at once; on several GPUs, one each in turn.")] = 1,
+    cell: Annotated[
+        str | None, typer.Option(metavar="I|NAME", help="Run this cell alone, as in a Slurm array.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a study: every combination of its settings and seeds, then a report of what differs.
+
+    Killed, the same command goes on; a cell that fails is reported and the others go on. Under
+    torchrun or srun the processes share the cells.
+    """
+    from discli.ablate import ablate as run
+
+    folder = run(study, data=data, out=out, jobs=jobs, cell=cell, dry_run=dry_run, as_json=as_json)
+    if not (as_json or dry_run):
+        typer.echo(folder)

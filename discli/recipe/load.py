@@ -21,7 +21,7 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) ->
     Raises DiscliError naming file, key, what was found and what is allowed.
     """
     path = find_recipe(name_or_path)
-    tree = _read_with_parents(path, seen=())
+    tree = read_tree(path)
     where = str(path)
     for override in overrides or []:
         _apply(tree, override)
@@ -35,27 +35,36 @@ def parse_recipe(tree: dict[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise _explain(error, where) from None
+        raise explain(error, where) from None
 
 
 def find_recipe(name_or_path: str | Path) -> Path:
+    return find_shipped(name_or_path, shipped_recipes(), "recipe")
+
+
+def find_shipped(name_or_path: str | Path, shipped: dict[str, Path], what: str) -> Path:
+    """A file by its path, or one of ``shipped`` by its name. Raises DiscliError with the nearest name."""
     path = Path(name_or_path)
     if path.is_file():
         return path
-    shipped = shipped_recipes()
-    if path.name == str(name_or_path) and path.stem in shipped and path.suffix in ("", ".toml"):
+    if path.name == str(name_or_path) and path.suffix in ("", ".toml") and path.stem in shipped:
         return shipped[path.stem]
     near = difflib.get_close_matches(path.stem, shipped, n=1)
-    suggestion = f"Did you mean {near[0]}?" if near else "Shipped recipes: " + ", ".join(sorted(shipped)) + "."
-    raise DiscliError(f"No recipe at {name_or_path}.", suggestion)
+    listed = f"Shipped: {', '.join(sorted(shipped))}." if shipped else "Give the path of a TOML file."
+    raise DiscliError(f"No {what} at {name_or_path}.", f"Did you mean {near[0]}?" if near else listed)
 
 
 def shipped_recipes() -> dict[str, Path]:
     """Name -> file of every recipe that came with discli."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))} if SHIPPED else {}
+    return shipped_files("")
 
 
-def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def shipped_files(folder: str) -> dict[str, Path]:
+    """Name -> file of every TOML file in a folder of the shipped recipes."""
+    return {path.stem: path for path in sorted((SHIPPED / folder).glob("*.toml"))} if SHIPPED else {}
+
+
+def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The file's tree over the tree of the file it ``extends``, if any."""
     if path.resolve() in seen:
         raise DiscliError(f"{path}: extends itself, by way of {seen[-1].name}.", "Break the circle of extends.")
@@ -73,16 +82,17 @@ def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     parent_path = path.parent / parent
     if not parent_path.is_file():
         raise DiscliError(f"{path}: extends {parent}, which does not exist.", f"Looked for {parent_path}.")
-    return _merge(_read_with_parents(parent_path, (*seen, path.resolve())), tree)
+    return merge(read_tree(parent_path, (*seen, path.resolve())), tree)
 
 
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """What ``above`` says, and what ``below`` says where it is silent."""
     merged = dict(below)
     for key, value in above.items():
         both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
         # A table that names another choice replaces the parent's choice instead of mixing with it.
         same_choice = both_tables and value.get("name", merged[key].get("name")) == merged[key].get("name")
-        merged[key] = _merge(merged[key], value) if same_choice else value
+        merged[key] = merge(merged[key], value) if same_choice else value
     return merged
 
 
@@ -105,12 +115,12 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     tree[keys[-1]] = value
 
 
-def _explain(error: ValidationError, where: str) -> DiscliError:
+def explain(error: ValidationError, where: str, root: type[BaseModel] = Recipe) -> DiscliError:
     """The first of pydantic's complaints in one line; the rest are counted."""
     first, *others = error.errors(include_url=False)
     # Locations inside a union carry the chosen name; people look for the key they wrote.
     keys = [str(part) for part in first["loc"]]
-    path, model = _keys_and_model(keys)
+    path, model = _keys_and_model(keys, root)
     key = ".".join(path)
     found = first["input"]
     context = first.get("ctx", {})
@@ -144,9 +154,9 @@ def _explain(error: ValidationError, where: str) -> DiscliError:
     return DiscliError(message, hint)
 
 
-def _keys_and_model(location: list[str]) -> tuple[list[str], type[BaseModel] | None]:
+def _keys_and_model(location: list[str], root: type[BaseModel]) -> tuple[list[str], type[BaseModel] | None]:
     """Walk the schema along a pydantic location, leaving out union tags. Also the innermost Spec."""
-    model: type[BaseModel] | None = Recipe
+    model: type[BaseModel] | None = root
     options: dict[str, type[BaseModel]] = {}
     keys: list[str] = []
     for part in location:

@@ -2,6 +2,8 @@
 
 import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -37,8 +39,20 @@ class Clock:
             memory = format_bytes(_memory(device))
             stderr.print(f"{per_step:.3g} s a step; about {left} to step {self._total:,}; memory so far: {memory}")
 
-    def lap(self, step: int, batch_size: int, seconds_waited: float) -> dict[str, float | None]:
-        """``mfu``: model FLOP utilisation, without what activation checkpointing computes again."""
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time in here is not training: previews and scores."""
+        started = time.monotonic()
+        yield
+        elapsed = time.monotonic() - started
+        self._time += elapsed
+        self._start += elapsed
+
+    def lap(self, step: int, batch_size: int, seconds_waited: float, device: torch.device) -> dict[str, float | None]:
+        """``mfu``: model FLOP utilisation, without what activation checkpointing computes again.
+
+        ``peak_memory``: bytes, of this process and sitting, previews and scores included.
+        """
         now = time.monotonic()
         seconds = now - self._time
         images_per_second = (step - self._step) * batch_size / seconds
@@ -48,6 +62,7 @@ class Clock:
             "data_wait": (seconds_waited - self._waited) / seconds,
             "tflops": flops / 1e12,
             "mfu": flops / self._peak if self._peak else None,
+            "peak_memory": _memory(device),
         }
         self._step, self._time, self._waited = step, now, seconds_waited
         return speed

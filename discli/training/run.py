@@ -76,13 +76,13 @@ class Run:
                 f"{where} was written by discli {before['discli_version']} and is not understood here: {error}",
                 "Go on with that version, or give another --out.",
             ) from None
-        for key, old, new in _differences(recipe.model_dump(mode="json"), self._description["recipe"]):
+        for key, old, new in differences(recipe.model_dump(mode="json"), self._description["recipe"]):
             if key not in _FREE_TO_CHANGE and not key.startswith(_FREE_SECTIONS):
                 raise DiscliError(
                     f"{self.folder} was started with {key} = {old!r}, the recipe now says {new!r}.",
                     "Give another --out for the new recipe, or go back to the old value.",
                 )
-        for key, old, new in _differences(contract.model_dump(mode="json"), self._description["contract"]):
+        for key, old, new in differences(contract.model_dump(mode="json"), self._description["contract"]):
             raise DiscliError(
                 f"{self.folder} was started on data with {key} = {old!r}, this file has {new!r}.",
                 "Give the same --data file as before, or another --out.",
@@ -110,7 +110,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise DiscliError(f"{folder} is not a run of discli train.", "Give a folder under runs/.") from None
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """(dotted key, old value, new value) of every leaf that is not the same."""
     before, after = _flatten(old), _flatten(new)
     keys = sorted(before.keys() | after.keys())

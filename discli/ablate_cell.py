@@ -1,0 +1,165 @@
+"""One cell of a study, from recipe to result: train -> score -> pictures -> ``result.json``.
+
+Everything is in the cell's folder: ``run/`` is an ordinary run (resume it, sample from it, report on
+it), ``pictures.png`` the same noise and classes as in every other cell, ``log.txt`` what it said.
+"""
+
+import fcntl
+import json
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from discli import __version__
+from discli.errors import DiscliError
+from discli.eval_fid import eval_fid
+from discli.files import write_text
+from discli.model import DiS
+from discli.model.flops import forward_flops
+from discli.recipe import Cell, Recipe, Study, parse_recipe
+from discli.report.sheet import save_picture
+from discli.sample import sample
+from discli.train import train
+from discli.training.logs import read_log
+from discli.training.run import differences
+
+RESULT, PICTURES, LOG = "result.json", "pictures.png", "log.txt"
+
+# Where a run lies and how it talks is nothing that a result depends on.
+_NOT_COMPARED = ("data.file", "data.cache", "train.tracker", "train.log_every")
+
+
+def plan_recipe(study: Study, cell: Cell) -> Recipe:
+    """The cell's recipe with the steps that the budget gives it and the scores along the way."""
+    sketch = cell.recipe(steps=1)
+    steps = study.budget.steps_of(sketch, 3 * sum(forward_flops(sketch).values()))
+    every = max(1, steps // study.score.curve_points) if study.score.curve_points else 0
+    score = {"every": every, "n": study.score.curve_n, "features": study.score.features}
+    tree = cell.recipe(steps).model_dump(mode="json")
+    tree["train"] |= {"score": tree["train"]["score"] | score, "tracker": "none"}
+    return parse_recipe(tree, cell.name)
+
+
+def run_cell(study: Study, cell: Cell, folder: Path, data: Path | None) -> dict[str, Any]:
+    """Brings one cell to its result, from wherever it was left; one that is finished is left alone.
+
+    Raises DiscliError when another process is at it, and SystemExit(75) when asked to stop.
+    """
+    recipe = plan_recipe(study, cell)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _held(folder, cell):
+        found = read_result(folder, recipe, cell)
+        if found is not None:
+            return found
+        run = folder / "run"
+        train(recipe, data=data, out=run)
+        scored = eval_fid(run, features=study.score.features, n=study.score.n, bootstrap=0)
+        _draw(run, study.score.pictures, folder / PICTURES)
+        result = {
+            "cell": cell.name,
+            "point": cell.point.name,
+            "seed": cell.seed,
+            "settings": cell.point.settings,
+            "recipe": recipe.model_dump(mode="json"),
+            **costs(recipe),
+            **_training_facts(run, recipe),
+            "score": scored["distance"],
+            "score_name": next(iter(scored["scores"])),
+            "curve": curve(run, next(iter(scored["scores"]))),
+            "eval": scored,
+            "environment": _environment(scored["device"]),
+        }
+        write_text(folder / RESULT, json.dumps(result, indent=1))
+    return result
+
+
+def read_result(folder: Path, recipe: Recipe, cell: Cell) -> dict[str, Any] | None:
+    """The result in a cell's folder, if it has one. Raises DiscliError where it is another recipe's."""
+    path = folder / RESULT
+    if not path.exists():
+        return None
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        before = parse_recipe(result["recipe"], str(path)).model_dump(mode="json")
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DiscliError(f"{path} is damaged.", "Remove it: the cell is scored again from its run.") from None
+    for key, old, new in differences(before, recipe.model_dump(mode="json")):
+        if key not in _NOT_COMPARED:
+            raise DiscliError(
+                f"{cell.name}: {folder} was run with {key} = {old!r}, the study now says {new!r}.",
+                "Give another --out for the changed study, or change it back.",
+            )
+    return result
+
+
+def costs(recipe: Recipe) -> dict[str, Any]:
+    """What is known of a cell before it is run."""
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in DiS.from_recipe(recipe).parameters())
+    flops = sum(forward_flops(recipe).values())
+    images = recipe.train.steps * recipe.train.batch_size
+    return {
+        "parameters": parameters,
+        "forward_gflops": flops / 1e9,
+        "steps": recipe.train.steps,
+        "images": images,
+        "training_tflops": 3 * flops * images / 1e12,
+    }
+
+
+def curve(run: Path, score_name: str) -> list[dict[str, Any]]:
+    """(step, score, n) of the scores along the way."""
+    lines = read_log(run / "scores.jsonl")
+    return [{"step": line["step"], "score": line[score_name], "n": line["n"]} for line in lines if score_name in line]
+
+
+def _training_facts(run: Path, recipe: Recipe) -> dict[str, Any]:
+    """Loss over the last tenth of the run, seconds of training without scores and previews, peak memory."""
+    losses = read_log(run / "metrics.jsonl")
+    tail = [line["loss"] for line in losses if line["step"] > 0.9 * recipe.train.steps] or [losses[-1]["loss"]]
+    laps = read_log(run / "speed.jsonl")
+    starts = [0, *(lap["step"] for lap in laps)]
+    seconds = sum(
+        (lap["step"] - start) * recipe.train.batch_size / lap["images_per_second"]
+        for start, lap in zip(starts, laps, strict=False)
+    )
+    return {
+        "loss": sum(tail) / len(tail),
+        "seconds": seconds,
+        "images_per_second": recipe.train.steps * recipe.train.batch_size / seconds,
+        "peak_memory": max(lap["peak_memory"] for lap in laps),
+    }
+
+
+def _draw(run: Path, count: int, path: Path) -> None:
+    """The first ``count`` pictures of seed 0, classes in turn, side by side without gaps: (side, count * side)."""
+    conditional = json.loads((run / "run.json").read_text())["recipe"]["model"]["num_classes"] > 0
+    pixels = sample(run, count, classes="balanced" if conditional else "random").pixels
+    strip = pixels.permute(2, 0, 3, 1).flatten(1, 2).contiguous()
+    save_picture(Image.fromarray(strip.numpy()), path)
+
+
+def _environment(device: str) -> dict[str, str]:
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or platform.machine()
+    return {
+        "discli": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": name,
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+@contextmanager
+def _held(folder: Path, cell: Cell) -> Iterator[None]:
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DiscliError(f"{cell.name} is being run by another process.", "Leave it to that one.") from None
+        yield

@@ -1,0 +1,132 @@
+"""What a study will take, before it is run: every cell with its size, work, disk and time."""
+
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from discli.ablate_cell import costs, plan_recipe, read_result
+from discli.console import format_bytes, format_seconds, stderr
+from discli.diffusion import count_evaluations
+from discli.model import DiS
+from discli.recipe import Cell, Recipe, Study
+from discli.training.estimate import disk_needed
+
+# A trial step that takes more work than this would itself be a wait.
+_MOST_TRIAL_FLOPS = 2e12
+_TRIAL_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell, where it lies, and what it takes."""
+
+    cell: Cell
+    recipe: Recipe
+    folder: Path
+    costs: Mapping[str, Any]
+    result: dict[str, Any] | None  # when it is finished
+    samples: int  # that are scored, along the way and at the end
+
+    @property
+    def sampling_flops(self) -> float:
+        calls = count_evaluations(self.recipe.diffusion, self.recipe.sample, self.recipe.in_channels)
+        return float(1e9 * self.costs["forward_gflops"] * calls * self.samples)
+
+    @property
+    def disk(self) -> int:
+        """Bytes, of checkpoints mostly."""
+        return disk_needed(self.recipe.train, self.costs["parameters"], 1)[1]
+
+    def seconds(self, rate: float) -> float:
+        """At ``rate`` FLOP/s."""
+        return (1e12 * float(self.costs["training_tflops"]) + self.sampling_flops) / rate
+
+
+def make_plan(study: Study, cells: Sequence[Cell], out: Path) -> list[Planned]:
+    """Raises DiscliError when a cell's recipe is not valid, or its folder holds another recipe's result."""
+    plan = []
+    for cell in cells:
+        recipe, folder = plan_recipe(study, cell), out / "cells" / cell.name
+        score = recipe.train.score
+        along_the_way = -(-recipe.train.steps // score.every) * score.n if score.every else 0
+        result = read_result(folder, recipe, cell)
+        plan.append(Planned(cell, recipe, folder, costs(recipe), result, along_the_way + study.score.n))
+    return plan
+
+
+def print_plan(study: Study, plan: Sequence[Planned], as_json: bool) -> None:
+    """A row a cell on stdout, or JSON; and what is left in all."""
+    rate, source = find_rate(plan)
+    rows = [
+        {
+            "cell": p.cell.name,
+            **{k: v for k, v in p.costs.items() if k != "images"},
+            "disk": p.disk,
+            "seconds": p.seconds(rate) if rate and p.result is None else None,
+            "finished": p.result is not None,
+        }
+        for p in plan
+    ]
+    if as_json:
+        typer.echo(json.dumps({"study": study.name, "flops_per_second": rate, "rate": source, "cells": rows}, indent=1))
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("cell", overflow="fold")
+    for heading in ("parameters", "GFLOPs", "steps", "disk", "time"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        time_left = format_seconds(row["seconds"]) if row["seconds"] else "?"
+        table.add_row(
+            row["cell"],
+            f"{row['parameters']:,}",
+            f"{row['forward_gflops']:.3g}",
+            f"{row['steps']:,}",
+            format_bytes(row["disk"]),
+            "finished" if row["finished"] else time_left,
+        )
+    Console(highlight=False).print(table)
+    left = [row for row in rows if not row["finished"]]
+    total = f", about {format_seconds(sum(row['seconds'] for row in left))} one after another" if rate else ""
+    disk = format_bytes(sum(row["disk"] for row in left))
+    stderr.print(f"{len(left)} of {len(rows)} cells to run ({study.budget.describe()}): {disk} of disk{total}.")
+    stderr.print(f"Times are {source}." if rate else f"No times: {source}.")
+
+
+def find_rate(plan: Sequence[Planned]) -> tuple[float | None, str]:
+    """FLOP/s to expect, and where the figure is from: finished cells, else a trial of the cheapest cell."""
+    rates = [1e12 * p.result["training_tflops"] / p.result["seconds"] for p in plan if p.result is not None]
+    if rates:
+        return statistics.median(rates), "at the speed of the finished cells' training"
+    cheapest = min(plan, key=lambda planned: planned.costs["forward_gflops"])
+    flops = 3e9 * cheapest.costs["forward_gflops"] * _TRIAL_BATCH
+    if flops > _MOST_TRIAL_FLOPS and not torch.cuda.is_available():
+        return None, "even a trial step of the cheapest cell would take long here"
+    seconds = _trial(cheapest.recipe)
+    return flops / seconds, f"from a trial step of {cheapest.cell.name} on this machine, scaled by FLOPs"
+
+
+def _trial(recipe: Recipe) -> float:
+    """Seconds of a forward and backward pass of a small batch, float32, the best of three after a first."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = DiS.from_recipe(recipe).to(device)
+    x = torch.randn(_TRIAL_BATCH, recipe.in_channels, recipe.input_size, recipe.input_size, device=device)
+    t = torch.full((_TRIAL_BATCH,), 500.0, device=device)
+    y = torch.zeros(_TRIAL_BATCH, dtype=torch.int64, device=device) if recipe.model.num_classes else None
+    best = float("inf")
+    for turn in range(4):
+        started = time.perf_counter()
+        network(x, t, y).square().mean().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if turn:  # the first one compiles
+            best = min(best, time.perf_counter() - started)
+    return best

@@ -1,0 +1,195 @@
+"""Studies: a base recipe, what varies, seeds and a budget, to one recipe for every cell.
+
+A study file says ``base``, then ``[axes]`` (a list of values for each key, taken as a product) or
+``[[points]]`` (one table each), or both; ``[set]`` holds for all cells. See recipes/ablations/.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from discli.errors import DiscliError
+from discli.recipe.load import explain, find_recipe, find_shipped, merge, parse_recipe, read_tree, shipped_files
+from discli.recipe.recipe import Recipe
+from discli.recipe.spec import Count, Positive, PositiveInt, Spec
+
+Tree = dict[str, Any]
+
+
+class Budget(Spec):
+    """How long every cell trains; exactly one of these. What is given is the same for all, the steps follow."""
+
+    steps: PositiveInt | None = None
+    images: PositiveInt | None = None
+    tokens: Annotated[PositiveInt | None, Field(description="patches, conditioning tokens not counted")] = None
+    flops: Annotated[Positive | None, Field(description="of forward and backward passes, a multiply-add as two")] = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("give exactly one of steps, images, tokens and flops")
+        return self
+
+    def steps_of(self, recipe: Recipe, training_flops: float) -> int:
+        """Steps of ``recipe`` that use the budget up; ``training_flops`` are those of one picture, both passes."""
+        if self.steps is not None:
+            return self.steps
+        if self.images is not None:
+            images = float(self.images)
+        elif self.tokens is not None:
+            images = self.tokens / recipe.num_patches
+        else:
+            assert self.flops is not None
+            images = self.flops / training_flops
+        return max(1, round(images / recipe.train.batch_size))
+
+    def describe(self) -> str:
+        [kind] = self.model_fields_set
+        return f"{getattr(self, kind):,g} {kind.replace('flops', 'FLOPs')} each".replace("e+", "e")
+
+
+class StudyScore(Spec):
+    """How every cell is scored: with the recipe's sampler and guidance, of the same noise and classes."""
+
+    features: Annotated[
+        Literal["inception", "random"], Field(description="random needs no download, and is not FID")
+    ] = "inception"
+    n: Annotated[PositiveInt, Field(ge=2, description="samples of the final score")] = 10_000
+    curve_points: Annotated[Count, Field(description="scores along the way; 0: only the final one")] = 5
+    curve_n: Annotated[PositiveInt, Field(ge=2, description="samples of each of those")] = 2_000
+    pictures: Annotated[PositiveInt, Field(le=64, description="samples of each cell in the picture matrix")] = 10
+
+
+class Study(Spec):
+    """What ``discli ablate`` is given."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.+-]+$", description="letters, digits, . _ + and -")]
+    base: Annotated[str, Field(description="a shipped recipe's name, or a file relative to this one")]
+    seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0, 1, 2)
+    budget: Budget
+    score: StudyScore = StudyScore()
+    set: Annotated[Tree, Field(default_factory=dict, description="over the base recipe, in every cell")]
+    axes: Annotated[Tree, Field(default_factory=dict, description="lists of values; all combinations are run")]
+    points: Annotated[tuple[Tree, ...], Field(description="one table of settings each, with an optional name")] = ()
+
+    @model_validator(mode="after")
+    def _something_varies(self) -> Self:
+        if len(frozenset(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds must differ from one another")
+        if not self.axes and not self.points:
+            raise ValueError("nothing varies: give [axes] or [[points]]")
+        for key, values in _leaves(self.axes):
+            if not isinstance(values, list) or not values:
+                raise ValueError(f"axes.{key} must be a list of values, such as [2, 4]")
+        return self
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of settings; the seeds of a study repeat it."""
+
+    name: str
+    settings: dict[str, Any]  # dotted key -> value
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run of a study."""
+
+    point: Point
+    seed: int
+    tree: Tree
+
+    @property
+    def name(self) -> str:
+        return f"{self.point.name}/seed-{self.seed}"
+
+    def recipe(self, steps: int) -> Recipe:
+        """Raises DiscliError where the point's settings do not make a recipe."""
+        return parse_recipe(merge(self.tree, {"train": {"steps": steps}}), self.name)
+
+
+def shipped_studies() -> dict[str, Path]:
+    """Name -> file of every study that came with discli."""
+    return shipped_files("ablations")
+
+
+def load_study(name_or_path: str | Path) -> tuple[Study, list[Cell]]:
+    """A study file, or a shipped one by its name, and its cells: all seeds of the first point, then the next.
+
+    Raises DiscliError naming file and key, or the cell whose recipe is not valid.
+    """
+    path = find_shipped(name_or_path, shipped_studies(), "study")
+    try:
+        study = Study.model_validate(read_tree(path))
+    except ValidationError as error:
+        raise explain(error, str(path), Study) from None
+    base_tree = read_tree(find_recipe(_relative_to(path, study.base)))
+    points = list(_points(study))
+    names = [point.name for point in points]
+    if len({*names}) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DiscliError(f"{path}: two points are called {twice}.", "Give every one of [[points]] its own name.")
+    return study, [_cell(study, base_tree, point, seed) for point in points for seed in study.seeds]
+
+
+def _relative_to(study_file: Path, base: str) -> str | Path:
+    beside = study_file.parent / base
+    return beside if beside.is_file() else base
+
+
+def _points(study: Study) -> Iterator[Point]:
+    """Each of ``points`` (or the base alone) with every combination of ``axes``."""
+    axes = dict(_leaves(study.axes))
+    for given in study.points or ({},):
+        named = str(given.get("name", ""))
+        fixed = dict(_leaves({key: value for key, value in given.items() if key != "name"}))
+        for values in itertools.product(*axes.values()):
+            varied = dict(zip(axes, values, strict=True))
+            shown = varied if named else fixed | varied
+            parts = [named] if named else []
+            parts += [f"{_short(key, [*fixed, *axes])}={_word(value)}" for key, value in shown.items()]
+            yield Point(",".join(parts), fixed | varied)
+
+
+def _cell(study: Study, base_tree: Tree, point: Point, seed: int) -> Cell:
+    tree = merge(base_tree, study.set)
+    for key, value in point.settings.items():
+        tree = merge(tree, _nested(key, value))
+    return Cell(point, seed, merge(tree, {"name": study.name, "train": {"seed": seed}}))
+
+
+def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of everything that is no table; a table with a ``name`` is a choice, and so a value."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and "name" not in value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _nested(dotted: str, value: Any) -> Tree:
+    for key in reversed(dotted.split(".")):
+        value = {key: value}
+    nested: Tree = value
+    return nested
+
+
+def _short(key: str, keys: list[str]) -> str:
+    """The last part of a dotted key, unless another key ends the same."""
+    last = key.rpartition(".")[2]
+    return last if [other.rpartition(".")[2] for other in keys].count(last) == 1 else key
+
+
+def _word(value: Any) -> str:
+    """A value as a part of a folder's name."""
+    if isinstance(value, dict):
+        return ",".join(str(part) if key == "name" else f"{key}={_word(part)}" for key, part in value.items())
+    text = value if isinstance(value, str) else json.dumps(value)
+    return re.sub(r"[^\w.+-]+", "_", text)
