@@ -44,8 +44,8 @@ class Ticker:
 
 @contextmanager
 def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Ticker]:
-    """A progress bar with rate and time left; plain lines when stderr is no terminal."""
-    if not stderr.is_terminal:
+    """A progress bar with rate and time left; plain lines when stderr is no terminal, or one that cannot go back."""
+    if not stderr.is_terminal or stderr.is_dumb_terminal:
         yield Ticker(None, None, what, total, done, unit)
         return
     columns = (

@@ -23,8 +23,7 @@ from discli.data.writer import StoreWriter, forget_journal, skipped_of
 from discli.encode_stage import CodecName, Stage, pick_device
 from discli.errors import DiscliError
 from discli.recipe.contract import DataContract
-
-LARGEST_RGB = 64  # pixels a side; above, attention and scans over pixels cost more than a VAE loses
+from discli.recipe.data import LARGEST_RGB
 
 _UNFIT = re.compile(r"[^\w.-]+")  # for a file's name
 

@@ -68,7 +68,9 @@ def verify_resume(recipe_name: str, *, data: Path | None = None, overrides: Sequ
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise DiscliError("The trial run failed: " + done.stderr.strip().splitlines()[-1], status=done.returncode)
+        what, how = _complaint(done.stderr)
+        how = how or "Train without --verify-resume to see more."
+        raise DiscliError(f"The trial run failed: {what}", how, status=done.returncode)
 
 
 def _kill_midway(command: list[str], run: Path) -> None:
@@ -85,8 +87,14 @@ def _kill_midway(command: list[str], run: Path) -> None:
     finally:
         process.kill()
     if process.returncode != -signal.SIGKILL:
-        last = errors.strip().splitlines()[-1] if errors.strip() else "it finished before it could be killed"
-        raise DiscliError(f"The trial run could not be interrupted: {last}", status=1)
+        what, how = _complaint(errors) if process.returncode else ("it finished before it could be killed.", "")
+        raise DiscliError(f"The trial run could not be interrupted: {what}", how or "Try again.", status=1)
+
+
+def _complaint(errors: str) -> tuple[str, str]:
+    """The two lines with which a command ends that failed, the first without its "discli: "."""
+    *_, what, how = ["", "", *errors.strip().splitlines()]
+    return (what.removeprefix("discli: "), how.strip()) if what.startswith("discli: ") else (how, "")
 
 
 def _compare(a: Path, b: Path) -> dict[str, bool]:

@@ -24,15 +24,16 @@ def test_what_fails_while_writing_leaves_the_old_content_and_nothing_else(tmp_pa
     assert os.listdir(tmp_path) == ["a.json"]  # noqa: PTH208
 
 
-def test_a_full_disk_is_one_line_that_says_how_to_go_on():
+def test_a_full_disk_is_said_and_how_to_go_on():
     code = (
-        "import sys, errno, discli.cli as cli\n"
+        "import sys\n"
+        "from discli.cli import entry\n"
         "def full(**_): open('/dev/full', 'w', buffering=1).write('x\\n')\n"
-        "cli.app = full\n"
+        "entry.app = full\n"
         "sys.argv = ['discli', 'sample']\n"
-        "cli.main()\n"
+        "entry.main()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 2
     assert "Free some space and run the same command again" in done.stderr

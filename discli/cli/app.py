@@ -6,24 +6,56 @@ import typer
 from typer.core import TyperGroup
 
 from discli import __version__
+from discli.errors import DiscliError, did_you_mean
 
 # The order of the help: the order in which one comes to need them.
 ORDER = (
     "quickstart", "doctor", "recipe", "encode", "info", "train", "runs", "report", "sample", "eval-fid", "ablate",
     "ema", "export",
 )  # fmt: skip
+# Interrupted, these leave finished work that the same command goes on from; the others begin anew.
+GO_ON = ("quickstart", "encode", "train", "sample", "ablate")
 
 
-class InOrder(TyperGroup):
-    """Commands in the order of `ORDER`, whichever module they are in."""
+class Group(TyperGroup):
+    """Commands of which the nearest is suggested for a misspelt one."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, commands = args[0], super().list_commands(ctx)
+        if not (name in commands or name.startswith("-") or ctx.resilient_parsing):
+            suggestion = did_you_mean(name, commands) or f"There are: {', '.join(self.list_commands(ctx))}."
+            raise DiscliError(f"No such command: {ctx.command_path} {name}.", suggestion)
+        return super().resolve_command(ctx, args)
+
+
+class InOrder(Group):
+    """The commands of discli in the order of `ORDER`, whichever module they are in. Ctrl-C ends each in two lines."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=ORDER.index)
 
+    def invoke(self, ctx: Any) -> Any:
+        # Caught here, for typer makes a bare status of it.
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            goes_on = ctx.invoked_subcommand in GO_ON
+            how = "again: it goes on from what was finished." if goes_on else "to start again."
+            raise DiscliError("Interrupted.", f"Run the same command {how}", status=130) from None
+
 
 app = typer.Typer(
     name="discli",
-    help="Train, sample and score diffusion models with state-space backbones (DiS, arXiv:2402.05608).",
+    help="""Train, sample and score diffusion models with state-space backbones (DiS, arXiv:2402.05608).
+
+    \b
+    Exit status:
+      0    done
+      1    something failed that is not your mistake
+      2    wrong input: flags, recipes, files
+      75   stopped after writing a checkpoint; the same command goes on
+      130  Ctrl-C
+    """,
     epilog="Example: discli quickstart",
     cls=InOrder,
     no_args_is_help=True,

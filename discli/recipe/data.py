@@ -7,6 +7,8 @@ from pydantic import Field
 
 from discli.recipe.spec import Flag, PositiveInt, Spec, by_name
 
+LARGEST_RGB = 64  # pixels a side; above, attention and scans over pixels cost more than a VAE loses
+
 
 class RgbCodec(Spec):
     """Pixels, scaled to [-1, 1]."""

@@ -1,18 +1,15 @@
 """TOML on disk to a `Recipe`: ``extends``, ``--set`` overrides, and errors a person can act on."""
 
-import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from discli.errors import DiscliError
+from discli.errors import DiscliError, did_you_mean
 from discli.recipe.recipe import Recipe
-
-_PACKAGE = Path(__file__).resolve().parents[1]
-# A checkout keeps recipes/ beside the package; a wheel carries them inside it.
-SHIPPED = next((d for d in (_PACKAGE.parent / "recipes", _PACKAGE / "shipped_recipes") if d.is_dir()), None)
+from discli.shipped import shipped_files
 
 
 def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -20,14 +17,16 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) ->
 
     Raises DiscliError naming file, key, what was found and what is allowed.
     """
+    return parse_recipe(*load_tree(name_or_path, overrides))
+
+
+def load_tree(name_or_path: str | Path, overrides: list[str] | None = None) -> tuple[dict[str, Any], str]:
+    """The settings that a recipe, what it extends and the overrides make together, and where they are from."""
     path = find_recipe(name_or_path)
     tree = read_tree(path)
-    where = str(path)
     for override in overrides or []:
         _apply(tree, override)
-    if overrides:
-        where += " with --set"
-    return parse_recipe(tree, where)
+    return tree, f"{path} with --set" if overrides else str(path)
 
 
 def parse_recipe(tree: dict[str, Any], where: str) -> Recipe:
@@ -49,19 +48,13 @@ def find_shipped(name_or_path: str | Path, shipped: dict[str, Path], what: str) 
         return path
     if path.name == str(name_or_path) and path.suffix in ("", ".toml") and path.stem in shipped:
         return shipped[path.stem]
-    near = difflib.get_close_matches(path.stem, shipped, n=1)
     listed = f"Shipped: {', '.join(sorted(shipped))}." if shipped else "Give the path of a TOML file."
-    raise DiscliError(f"No {what} at {name_or_path}.", f"Did you mean {near[0]}?" if near else listed)
+    raise DiscliError(f"No {what} at {name_or_path}.", did_you_mean(path.stem, shipped) or listed)
 
 
 def shipped_recipes() -> dict[str, Path]:
     """Name -> file of every recipe that came with discli."""
-    return shipped_files("")
-
-
-def shipped_files(folder: str) -> dict[str, Path]:
-    """Name -> file of every TOML file in a folder of the shipped recipes."""
-    return {path.stem: path for path in sorted((SHIPPED / folder).glob("*.toml"))} if SHIPPED else {}
+    return shipped_files()
 
 
 def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -127,8 +120,7 @@ def explain(error: ValidationError, where: str, root: type[BaseModel] = Recipe) 
     match first["type"]:
         case "extra_forbidden":
             allowed = sorted(model.model_fields) if model else []
-            near = difflib.get_close_matches(path[-1], allowed, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"Allowed here: {', '.join(allowed)}."
+            hint = did_you_mean(path[-1], allowed) or f"Allowed here: {', '.join(allowed)}."
             message = f"{where}: {key}: unknown key."
         case "missing":
             message, hint = f"{where}: {key}: missing.", "Add it to the recipe."
@@ -136,22 +128,29 @@ def explain(error: ValidationError, where: str, root: type[BaseModel] = Recipe) 
                 hint = 'Give embed_dim and depth, or a preset: preset = "dis-s" (dis-b, dis-m, dis-l, dis-h).'
         case "union_tag_invalid":
             message = f"{where}: {key}: found {context['tag']!r}."
-            hint = f"Allowed: {context['expected_tags'].replace(chr(39), chr(34))}."
+            hint = _allowed(context["tag"], context["expected_tags"])
         case "literal_error":
             message = f"{where}: {key}: found {found!r}."
-            hint = f"Allowed: {context['expected'].replace(chr(39), chr(34))}."
+            hint = _allowed(str(found), context["expected"])
         case "value_error":
             reason = str(context["error"])
             message = f"{where}: {key}: found {found!r}; {reason}." if key else f"{where}: {reason}."
             if isinstance(found, dict):
                 message = f"{where}: {key + ': ' if key else ''}{reason}."
-            hint = ""
+            hint = f"Change {key}." if key else "Change one of these settings."
         case _:
             message = f"{where}: {key}: found {found!r}; {first['msg'][0].lower() + first['msg'][1:]}."
-            hint = ""
+            field = model.model_fields.get(path[-1]) if model else None
+            hint = f"Change {key}{f' ({field.description})' if field and field.description else ''}."
     if others:
         hint = f"{hint} ({len(others)} more after this one.)".strip()
     return DiscliError(message, hint)
+
+
+def _allowed(found: str, expected: str) -> str:
+    """Pydantic's ``'a' or 'b'`` as a hint, with the one that was probably meant in front."""
+    suggestion = did_you_mean(found, re.findall("'([^']*)'", expected))
+    return f"{suggestion} Allowed: {expected.replace(chr(39), chr(34))}.".strip()
 
 
 def _keys_and_model(location: list[str], root: type[BaseModel]) -> tuple[list[str], type[BaseModel] | None]:

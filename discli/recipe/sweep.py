@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from discli.errors import DiscliError
-from discli.recipe.load import explain, find_recipe, find_shipped, merge, parse_recipe, read_tree, shipped_files
+from discli.recipe.load import explain, find_recipe, find_shipped, merge, parse_recipe, read_tree
 from discli.recipe.recipe import Recipe
 from discli.recipe.spec import Count, Positive, PositiveInt, Spec
+from discli.shipped import shipped_files
 
 Tree = dict[str, Any]
 

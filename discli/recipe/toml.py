@@ -22,7 +22,7 @@ def toml_value(value: Any) -> str:
         case bool():
             return "true" if value else "false"
         case int():
-            return f"{value:_}"
+            return f"{value:_}" if abs(value) >= 10_000 else str(value)
         case float():
             return re.sub(r"e([+-])0+", r"e\1", repr(value))
         case {"name": str(name)} if len(value) == 1:

@@ -122,7 +122,7 @@ class TrainSpec(Spec):
         None
     )
     skip_limit: Annotated[PositiveInt, Field(description="non-finite steps in a row before rolling back")] = 5
-    score: ScoreSpec = ScoreSpec()
+    score: Annotated[ScoreSpec, Field(description="a distance to the data while training")] = ScoreSpec()
     peak_tflops: Annotated[
         Positive | None, Field(description="of one device, for model FLOP utilisation; default: known GPUs'")
     ] = None

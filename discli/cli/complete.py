@@ -1,0 +1,8 @@
+"""What the shell offers after TAB. Runs at every press of the key, so it imports nothing that takes time."""
+
+from discli.shipped import first_comment, shipped_files
+
+
+def recipe_names(incomplete: str) -> list[tuple[str, str]]:
+    """(name, what it is for) of the shipped recipes that begin like that; the shell adds files itself."""
+    return [(name, first_comment(path)) for name, path in shipped_files().items() if name.startswith(incomplete)]

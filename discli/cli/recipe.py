@@ -1,0 +1,111 @@
+"""Flags and help: recipes to look at, to begin from, and to edit with help."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from discli.cli.app import Group, Json, Set, app
+from discli.cli.complete import recipe_names
+from discli.cli.data import Codec
+from discli.errors import DiscliError
+from discli.shipped import first_comment, shipped_files
+
+recipe = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog="Example: discli recipe show dis-h-2 --resolved",
+)
+app.add_typer(recipe, name="recipe", help="Recipes: list and show them, begin a new one, and edit with completion.")
+
+
+class Preset(StrEnum):
+    dis_s = "dis-s"
+    dis_b = "dis-b"
+    dis_m = "dis-m"
+    dis_l = "dis-l"
+    dis_h = "dis-h"
+
+
+@recipe.command("list", epilog="Example: discli recipe list")
+def list_(as_json: Json = False) -> None:
+    """The recipes that come with discli, and what each is for."""
+    about = {name: first_comment(path) for name, path in shipped_files().items()}
+    if as_json:
+        typer.echo(json.dumps(about, indent=1))
+        return
+    width = max(map(len, about), default=0)
+    for name, comment in about.items():
+        typer.echo(f"{name:{width}}  {comment}")
+
+
+@recipe.command(epilog="Example: discli recipe show cifar10-dis-s-2 --set train.batch_size=64 --resolved")
+def show(
+    name: Annotated[
+        str, typer.Argument(help="A recipe file, or the name of a shipped recipe.", autocompletion=recipe_names)
+    ],
+    overrides: Set = None,
+    resolved: Annotated[bool, typer.Option("--resolved", help="With every default.")] = False,
+    as_json: Json = False,
+) -> None:
+    """A recipe as TOML that stands alone: what it extends and --set are in it."""
+    from discli.recipe.load import load_tree, parse_recipe
+    from discli.recipe.toml import to_toml
+
+    tree, where = load_tree(name, overrides)
+    checked = parse_recipe(tree, where)
+    if resolved:
+        tree = checked.model_dump(mode="json")
+    typer.echo(json.dumps(tree, indent=1) if as_json else to_toml(tree), nl=as_json)
+
+
+@recipe.command(epilog="Example: discli recipe new mine --preset dis-s --data cifar10.h5")
+def new(
+    name: Annotated[str, typer.Argument(help="Of the recipe, and so of its runs.")],
+    preset: Annotated[Preset, typer.Option(help="Depth and width: a size of the paper.")] = Preset.dis_s,
+    data: Annotated[Path | None, typer.Option(help="The file of discli encode that it is for.")] = None,
+    res: Annotated[int | None, typer.Option("--res", min=1, help="Without --data: side of the pictures.")] = None,
+    codec: Annotated[Codec | None, typer.Option(help="Without --data. Default: rgb up to 64 px, vae above.")] = None,
+    num_classes: Annotated[int | None, typer.Option(min=0, help="Without --data. Default: 0, unconditional.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Default: NAME.toml.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+) -> None:
+    """Write a recipe that fits a data file, with comments that say what may be changed, and to what."""
+    from discli.new_recipe import new_recipe
+
+    written = new_recipe(
+        name,
+        preset.value,
+        data=data,
+        resolution=res,
+        codec=codec and codec.value,
+        num_classes=num_classes,
+        out=out,
+        overwrite=overwrite,
+    )
+    typer.echo(written)
+
+
+@recipe.command(epilog="Example: discli recipe schema --out recipe.schema.json")
+def schema(
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: stdout.")] = None,
+) -> None:
+    """JSON Schema of recipes, with which editors check and complete them.
+
+    In editors with Taplo (Even Better TOML in VS Code), let a recipe begin with the line
+    #:schema recipe.schema.json, where the file lies relative to the recipe.
+    """
+    from discli.files import write_text
+    from discli.recipe.schema import recipe_schema
+
+    text = json.dumps(recipe_schema(), indent=1) + "\n"
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    if not out.parent.is_dir():
+        raise DiscliError(f"--out {out}: no such folder.", "Make the folder first, or give another --out.")
+    write_text(out, text)
+    typer.echo(out)
