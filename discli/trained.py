@@ -80,7 +80,7 @@ def load_trained(path: Path, device: torch.device, step: int | None = None) -> T
 
 
 def build_network(recipe: Recipe, weights: Mapping[str, Tensor], file: Path) -> DiS:
-    """The recipe's network with these weights. Raises DiscliError where they do not fit it."""
+    """The recipe's network with these weights, where they are. Raises DiscliError where they do not fit it."""
     with torch.device("meta"):
         network = DiS.from_recipe(recipe)
     try:
@@ -89,7 +89,8 @@ def build_network(recipe: Recipe, weights: Mapping[str, Tensor], file: Path) -> 
         raise DiscliError(
             f"{file} holds weights of another architecture than its recipe.", "Export it again."
         ) from None
-    return network
+    # What the network keeps beside its weights was built on the CPU.
+    return network.to(network.pos_embed.device)
 
 
 def newest_run(runs: Path) -> Path:

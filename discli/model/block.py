@@ -1,9 +1,9 @@
-"""One block: long skip, residual sum, norm, mixer."""
+"""One block: long skip, residual sum, norm, mixer; and once more without the skip where an MLP follows the mixer."""
 
 import torch
 from torch import Tensor, nn
 
-from discli.model.mixer import BidirectionalMamba
+from discli.model.conditioning import Modulation
 
 
 class RMSNorm(nn.Module):
@@ -19,14 +19,14 @@ class RMSNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm with two streams: ``hidden`` is the last mixer's output, ``residual`` the running sum.
+    """One layer, pre-norm with two streams: ``hidden`` is the last mixer's output, ``residual`` the running sum.
 
     The long skip joins mixer outputs, not sums as in U-ViT: arXiv:2402.05608's code does so.
     """
 
-    def __init__(
-        self, embed_dim: int, mixer: BidirectionalMamba, skip: nn.Module | None, modulation: nn.Module | None
-    ) -> None:
+    layers = 1
+
+    def __init__(self, embed_dim: int, mixer: nn.Module, skip: nn.Module | None, modulation: Modulation | None) -> None:
         super().__init__()
         self.skip = skip
         self.norm = RMSNorm(embed_dim)
@@ -41,14 +41,40 @@ class Block(nn.Module):
         condition: Tensor | None,
         keep: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """hidden, skipped (B, L, D); condition (B, D); keep (B,) drop-path factors. Returns both streams."""
+        """hidden, skipped (B, L, D); condition (B, D); keep (1, B) drop-path factors. Returns both streams."""
         if self.skip is not None:
             hidden = self.skip(hidden, skipped)
-        residual = add_residual(residual, hidden, keep)
+        residual = add_residual(residual, hidden, None if keep is None else keep[0])
         normed = self.norm(residual)
         if self.modulation is not None:
             return self.modulation(normed, condition, self.mixer), residual
         return self.mixer(normed), residual
+
+
+class PairedBlock(nn.Module):
+    """Two layers as one block: tokens mix, then channels. What leaves it as ``hidden`` is the second's output."""
+
+    layers = 2
+
+    def __init__(self, token_mixing: Block, channel_mixing: Block) -> None:
+        super().__init__()
+        self.token_mixing = token_mixing
+        self.channel_mixing = channel_mixing
+
+    def forward(
+        self,
+        hidden: Tensor,
+        residual: Tensor | None,
+        skipped: Tensor | None,
+        condition: Tensor | None,
+        keep: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `Block.forward`, with keep (2, B)."""
+        hidden, residual = self.token_mixing(hidden, residual, skipped, condition, keep)
+        streams: tuple[Tensor, Tensor] = self.channel_mixing(
+            hidden, residual, None, condition, None if keep is None else keep[1:]
+        )
+        return streams
 
 
 def add_residual(residual: Tensor | None, hidden: Tensor, keep: Tensor | None) -> Tensor:

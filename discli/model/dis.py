@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from discli.model.block import Block, RMSNorm, add_residual
+from discli.model.attention import Mlp
+from discli.model.block import Block, PairedBlock, RMSNorm, add_residual
 from discli.model.conditioning import Modulation, build_conditioning
 from discli.model.embed import TimeEmbed, unpatchify
 from discli.model.init import initialise
-from discli.model.mixer import BidirectionalMamba
+from discli.model.mixer import build_mixer
+from discli.model.order import build_paths
 from discli.model.skip import build_skip
 from discli.recipe import Recipe
 from discli.recipe.model import ModelSpec
@@ -56,12 +58,18 @@ class DiS(nn.Module):
         tokens = self.conditioning.extra_tokens + (input_size // p) ** 2
         self.pos_embed = nn.Parameter(torch.empty(1, tokens, D))
 
-        def block(index: int) -> Block:
-            mixer = BidirectionalMamba(D, spec.d_state, spec.d_conv, spec.expand, spec.scan)
+        def block(index: int) -> Block | PairedBlock:
+            paths = build_paths(spec.scan_order, input_size // p, index, self.conditioning.extra_tokens)
+            mixer = build_mixer(spec, paths)
             skip = build_skip(spec.skip, D) if index > spec.depth // 2 else None
-            return Block(D, mixer, skip, self.conditioning.block_modulation())
+            mixing = Block(D, mixer, skip, self.conditioning.block_modulation())
+            if not mixer.mlp_ratio:
+                return mixing
+            return PairedBlock(mixing, Block(D, Mlp(D, mixer.mlp_ratio), None, self.conditioning.block_modulation()))
 
-        self.blocks = nn.ModuleList(block(index) for index in range(spec.depth))
+        blocks = [block(index) for index in range(spec.depth)]
+        self.blocks = nn.ModuleList(blocks)
+        self.layers_per_block = blocks[0].layers
         self.head = Head(D, p * p * out_channels, modulated=self.conditioning.modulates_head)
 
         if self.pos_embed.device.type != "meta":
@@ -72,7 +80,7 @@ class DiS(nn.Module):
         return cls(recipe.model, recipe.input_size, recipe.in_channels, recipe.out_channels)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, drop_path: Tensor | None = None) -> Tensor:
-        """``drop_path`` (depth + 1, B) scales what each block adds to the residual stream; see `drop_path_rates`."""
+        """``drop_path`` (layers + 1, B) scales what each layer adds to the residual stream; see `drop_path_rates`."""
         patches = self.patch_embed(x).flatten(2).transpose(1, 2)
         time_token = self.time_embed(t)
         class_token = None if self.class_embed is None else self.class_embed(y)
@@ -82,9 +90,10 @@ class DiS(nn.Module):
         residual: Tensor | None = None
         skips: list[Tensor] = []
         middle = len(self.blocks) // 2
+        per = self.layers_per_block
         for index, block in enumerate(self.blocks):
             skipped = skips.pop() if index > middle else None
-            keep = None if drop_path is None else drop_path[index]
+            keep = None if drop_path is None else drop_path[index * per : (index + 1) * per]
             arguments = (hidden, residual, skipped, conditions.blocks, keep)
             if self.checkpoint_blocks and torch.is_grad_enabled():
                 hidden, residual = checkpoint(block, *arguments, use_reentrant=False)
@@ -98,6 +107,9 @@ class DiS(nn.Module):
         return unpatchify(out, self.patch_embed.kernel_size[0])
 
     def drop_path_rates(self) -> Tensor:
-        """(depth + 1,) chance that a sample loses each branch: 0, then linear up to the full rate twice."""
+        """(layers + 1,) chance that a sample loses what is added: the patches never, then block by block
+        linearly up to the full rate, which the last two share. All layers of a block have its rate.
+        """
         rising = torch.linspace(0.0, self.drop_path_rate, len(self.blocks) - 1)
-        return torch.cat([torch.zeros(1), rising, torch.tensor([self.drop_path_rate])])
+        of_blocks = torch.cat([rising, torch.tensor([self.drop_path_rate])])
+        return torch.cat([torch.zeros(1), of_blocks.repeat_interleave(self.layers_per_block)])

@@ -63,6 +63,65 @@ Conditioning = Annotated[
     TokenConditioning | AdaLNConditioning | AdaLNZeroConditioning | FinalOnlyConditioning, *by_name("token")
 ]
 
+
+def head_width(channels: int, head_dim: int | None) -> int:
+    """Channels of a head: ``head_dim``, or of what divides ``channels`` the number nearest to 64."""
+    return head_dim or min((d for d in range(1, channels + 1) if channels % d == 0), key=lambda d: abs(d - 64))
+
+
+HeadDim = Annotated[PositiveInt | None, Field(description="channels of a head; by default 64 or what comes near")]
+
+
+class MambaMixer(Spec):
+    """Mamba's selective scan in both directions: the paper's choice. ``scan`` picks what computes it."""
+
+    name: Literal["mamba"] = "mamba"
+
+
+class Mamba2Mixer(Spec):
+    """The scan of Mamba-2 in both directions (arXiv:2405.21060): one rate for all channels of a head."""
+
+    name: Literal["mamba2"] = "mamba2"
+    head_dim: HeadDim = None
+    chunk: Annotated[PositiveInt, Field(description="most tokens of a chunk: speed and memory, not results")] = 64
+
+
+class AttentionMixer(Spec):
+    """Self-attention and an MLP, as in DiT (arXiv:2212.09748); expand, d_state, d_conv and scan mean nothing to it."""
+
+    name: Literal["attention"] = "attention"
+    head_dim: HeadDim = None
+
+
+Mixer = Annotated[MambaMixer | Mamba2Mixer | AttentionMixer, *by_name("mamba")]
+
+
+class RasterOrder(Spec):
+    """Row by row: the paper's choice."""
+
+    name: Literal["raster"] = "raster"
+
+
+class ColumnsOrder(Spec):
+    """Column by column."""
+
+    name: Literal["columns"] = "columns"
+
+
+class ZigzagOrder(Spec):
+    """To and fro along rows or columns, on another path block by block (ZigMa, arXiv:2403.13802)."""
+
+    name: Literal["zigzag"] = "zigzag"
+
+
+class FourOrder(Spec):
+    """Rows and columns in every block, both ways, each with its own parameters (VMamba, arXiv:2401.10166)."""
+
+    name: Literal["four"] = "four"
+
+
+ScanOrder = Annotated[RasterOrder | ColumnsOrder | ZigzagOrder | FourOrder, *by_name("raster")]
+
 ScanBackend = Literal["auto", "reference", "cpu", "triton", "mamba-ssm"]
 
 
@@ -83,6 +142,8 @@ class ModelSpec(Spec):
     conditioning: Annotated[Conditioning, Field(description="how time and class reach the blocks")] = (
         TokenConditioning()
     )
+    mixer: Annotated[Mixer, Field(description="how tokens hear of each other")] = MambaMixer()
+    scan_order: Annotated[ScanOrder, Field(description="how the scans walk over the patches")] = RasterOrder()
     d_state: Annotated[PositiveInt, Field(description="states of a channel's recurrence")] = 16
     d_conv: Annotated[PositiveInt, Field(description="tokens that the convolution before the scan sees")] = 4
     expand: Annotated[PositiveInt, Field(description="inner width of a mixer / embed_dim")] = 2
@@ -121,4 +182,23 @@ class ModelSpec(Spec):
     def _drop_path_below_one(self) -> Self:
         if self.drop_path_rate == 1.0:
             raise ValueError("drop_path_rate must be below 1")
+        return self
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        channels = self.embed_dim * (self.expand if self.mixer.name == "mamba2" else 1)
+        head_dim = None if self.mixer.name == "mamba" else self.mixer.head_dim
+        if head_dim and channels % head_dim:
+            raise ValueError(
+                f"mixer.head_dim {head_dim} does not divide the {channels} channels of {self.mixer.name}:"
+                f" use a divisor, or leave it out for {head_width(channels, None)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _order_means_something(self) -> Self:
+        if self.mixer.name == "attention" and self.scan_order.name != "raster":
+            raise ValueError(
+                f'scan_order "{self.scan_order.name}" means nothing to the mixer "attention": use scan_order "raster"'
+            )
         return self

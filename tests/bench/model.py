@@ -11,6 +11,7 @@ times forward and backward of one block of each instead. ``--scans`` adds the sa
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from collections.abc import Callable
@@ -20,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from discli.errors import DiscliError
-from discli.model import DiS, mixer
+from discli.model import DiS, mamba
 from discli.model.block import Block
+from discli.model.mixer import build_mixer
+from discli.model.order import build_paths
 from discli.recipe.load import load_recipe
 from discli.scan import bidirectional_scan, reference
 from tests.bench.dit import block_of, count, dit_of
@@ -57,11 +60,11 @@ class With:
         self.scan, self.action = scan, action
 
     def __call__(self) -> None:
-        before, mixer.bidirectional_scan = mixer.bidirectional_scan, self.scan
+        before, mamba.bidirectional_scan = mamba.bidirectional_scan, self.scan
         try:
             self.action()
         finally:
-            mixer.bidirectional_scan = before
+            mamba.bidirectional_scan = before
 
 
 def model_contenders(preset: str, tokens: int, batch: int, args: argparse.Namespace) -> list[Contender]:
@@ -104,7 +107,7 @@ def model_contenders(preset: str, tokens: int, batch: int, args: argparse.Namesp
 def block_contenders(preset: str, tokens: int, batch: int, args: argparse.Namespace) -> list[Contender]:
     spec = load_recipe(f"{preset}-2").model
     device = torch.device(args.device)
-    inner = mixer.BidirectionalMamba(spec.embed_dim, spec.d_state, spec.d_conv, spec.expand, "auto")
+    inner = build_mixer(spec, build_paths(spec.scan_order, side=math.isqrt(tokens), block=0, extra_tokens=0))
     with torch.no_grad():
         for parameter in inner.parameters():
             if parameter.dim() == 1 or parameter.shape[-1] <= spec.d_state:

@@ -9,6 +9,8 @@ from discli.diffusion.guidance import SCALES
 from discli.diffusion.objective import OBJECTIVES
 from discli.diffusion.samplers import SAMPLERS
 from discli.model.conditioning import CONDITIONINGS
+from discli.model.mixer import MIXERS
+from discli.model.order import ORDERS
 from discli.model.skip import SKIPS
 from discli.recipe import diffusion, model, sample
 
@@ -16,6 +18,8 @@ from discli.recipe import diffusion, model, sample
 REGISTRIES: list[tuple[Any, dict[str, Any], set[str]]] = [
     (model.Skip, SKIPS, {"embed_dim"}),
     (model.Conditioning, CONDITIONINGS, {"embed_dim", "has_classes"}),
+    (model.Mixer, MIXERS, {"model", "paths"}),
+    (model.ScanOrder, ORDERS, {"side", "block"}),
     (sample.Sampler, SAMPLERS, {"schedule", "num_steps"}),
     (sample.ScaleSchedule, SCALES, set()),
 ]

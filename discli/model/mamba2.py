@@ -1,0 +1,60 @@
+"""A bidirectional mixer with the scan of Mamba-2 (arXiv:2405.21060)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from discli.model.bidirectional import BidirectionalMixer
+from discli.model.order import Path
+from discli.recipe.model import ModelSpec, head_width
+from discli.scan.ssd import ssd
+
+
+class Mamba2Direction(nn.Module):
+    """Convolution, SiLU and scan of (B, L, E), with one rate, one delta and one D for each of H heads."""
+
+    def __init__(self, d_inner: int, d_state: int, d_conv: int, head_dim: int, chunk: int) -> None:
+        super().__init__()
+        heads = d_inner // head_dim
+        self.sizes = [heads, d_state, d_state]
+        self.chunk = chunk
+        self.conv_weight = nn.Parameter(torch.empty(d_inner, d_conv))
+        self.conv_bias = nn.Parameter(torch.empty(d_inner))
+        self.x_proj = nn.Parameter(torch.empty(sum(self.sizes), d_inner))  # rows for delta, then B, then C
+        self.dt_bias = nn.Parameter(torch.empty(heads))
+        self.A_log = nn.Parameter(torch.empty(heads))
+        self.D = nn.Parameter(torch.empty(heads))
+
+    def forward(self, x_BLE: Tensor) -> Tensor:
+        E, K = self.conv_weight.shape
+        causal = F.pad(x_BLE.transpose(1, 2), (K - 1, 0))
+        x_BLE = F.silu(F.conv1d(causal, self.conv_weight.unsqueeze(1), self.conv_bias, groups=E)).transpose(1, 2)
+        dt_BLH, B_BLN, C_BLN = F.linear(x_BLE, self.x_proj).split(self.sizes, dim=-1)
+        # Autocast or not, rates and states are float32 or wider: a sum over all tokens goes through them.
+        delta_BLH = F.softplus(dt_BLH.to(self.dt_bias.dtype) + self.dt_bias)
+        x_BLHP = x_BLE.to(delta_BLH.dtype).unflatten(-1, (len(self.A_log), -1))
+        y_BLHP: Tensor = ssd(x_BLHP, delta_BLH, -torch.exp(self.A_log), B_BLN, C_BLN, self.chunk)
+        y_BLHP = y_BLHP + self.D.unsqueeze(-1) * x_BLHP
+        return y_BLHP.flatten(2)
+
+
+class BidirectionalMamba2(BidirectionalMixer):
+    """The paper's mixer with another scan, so that the two differ in nothing else.
+
+    Of Mamba-2 these are the heads and the chunked scan, with B and C common to all heads. Not taken
+    over are its block's single projection of delta, B and C beside x, and its norm before ``out_proj``.
+    """
+
+    def __init__(self, model: ModelSpec, paths: Sequence[Path], head_dim: int | None, chunk: int) -> None:
+        d_inner = model.expand * model.embed_dim
+
+        def direction() -> Mamba2Direction:
+            return Mamba2Direction(d_inner, model.d_state, model.d_conv, head_width(d_inner, head_dim), chunk)
+
+        super().__init__(model.embed_dim, d_inner, direction, paths)
+
+    def both_ways(self, x_BLE: Tensor, z_BLE: Tensor, forward: nn.Module, backward: nn.Module) -> Tensor:
+        y_BLE: Tensor = forward(x_BLE) + backward(x_BLE.flip(1)).flip(1)
+        return (y_BLE * F.silu(z_BLE.to(y_BLE.dtype))).to(x_BLE.dtype)
