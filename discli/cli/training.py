@@ -69,3 +69,26 @@ def ablate(
     folder = run(study, data=data, out=out, jobs=jobs, cell=cell, dry_run=dry_run, as_json=as_json)
     if not (as_json or dry_run):
         typer.echo(folder)
+
+
+@app.command(epilog="Example: discli runs && discli runs runs/ablate-skip --json")
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Looked through with all folders in it.")] = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """List runs: how far each is, what it is doing, its last loss and score, its speed and size."""
+    from discli.runs import list_runs
+
+    list_runs(folder, as_json=as_json)
+
+
+@app.command(epilog="Example: discli report runs/mine --out mine.html")
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, finished or not.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Default: RUN/report.html.")] = None,
+    as_json: Json = False,
+) -> None:
+    """One HTML page about a run: curves, samples over time, scores, recipe, environment, events."""
+    from discli.report_run import report_run
+
+    report_run(run, out=out, as_json=as_json)

@@ -17,7 +17,7 @@ def page(side):
 def test_a_page_needs_nothing_else_and_fits_a_phone():
     text = page(32)
     assert 'name="viewport"' in text
-    assert "http" not in text
+    assert "://" not in text
     assert text.count("data:image/png") == 1 + 2 * 4
     assert "<script" not in text
 
