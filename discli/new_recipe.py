@@ -74,6 +74,11 @@ def new_recipe(
 def _settings(name: str, preset: str, inputs: dict[str, Any], num_classes: int) -> dict[str, Any]:
     """What is worth choosing in a first run: the recipes' usual settings, and sampling that is quick to look at."""
     spec = DataSpec.model_validate(inputs)
+    if spec.resolution % spec.codec.downsample:
+        multiple = f"a multiple of {spec.codec.downsample}"
+        raise DiscliError(
+            f"--res {spec.resolution}: latents of it need {multiple}.", f"Give {multiple}, or --codec rgb."
+        )
     return {
         "name": name,
         "model": {

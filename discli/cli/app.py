@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from discli import __version__
+from discli.cli.complete import recipe_names
 from discli.errors import DiscliError, did_you_mean
 
 # The order of the help: the order in which one comes to need them.
@@ -63,6 +64,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+RecipeName = Annotated[
+    str, typer.Argument(help="A recipe file, or the name of a shipped recipe.", autocompletion=recipe_names)
+]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any recipe field.")]
 Device = Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu. Default: a GPU where there is one.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")]

@@ -5,4 +5,14 @@ from discli.shipped import first_comment, shipped_files
 
 def recipe_names(incomplete: str) -> list[tuple[str, str]]:
     """(name, what it is for) of the shipped recipes that begin like that; the shell adds files itself."""
-    return [(name, first_comment(path)) for name, path in shipped_files().items() if name.startswith(incomplete)]
+    return _named(incomplete, "")
+
+
+def study_names(incomplete: str) -> list[tuple[str, str]]:
+    """The same of the shipped ablation studies."""
+    return _named(incomplete, "ablations")
+
+
+def _named(incomplete: str, folder: str) -> list[tuple[str, str]]:
+    files = shipped_files(folder)
+    return [(name, first_comment(path)) for name, path in files.items() if name.startswith(incomplete)]

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from discli.cli.app import Group, Json, Set, app
-from discli.cli.complete import recipe_names
+from discli.cli.app import Group, Json, RecipeName, Set, app
 from discli.cli.data import Codec
 from discli.errors import DiscliError
 from discli.shipped import first_comment, shipped_files
@@ -44,9 +43,7 @@ def list_(as_json: Json = False) -> None:
 
 @recipe.command(epilog="Example: discli recipe show cifar10-dis-s-2 --set train.batch_size=64 --resolved")
 def show(
-    name: Annotated[
-        str, typer.Argument(help="A recipe file, or the name of a shipped recipe.", autocompletion=recipe_names)
-    ],
+    name: RecipeName,
     overrides: Set = None,
     resolved: Annotated[bool, typer.Option("--resolved", help="With every default.")] = False,
     as_json: Json = False,

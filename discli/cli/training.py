@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from discli.cli.app import Json, Set, app
+from discli.cli.app import Json, RecipeName, Set, app
+from discli.cli.complete import study_names
 
 
 @app.command(epilog="Example: discli train cifar10-dis-s-2 --data cifar.h5 --set train.batch_size=64")
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
+    recipe: RecipeName,
     data: Annotated[Path | None, typer.Option(help="A file of discli encode.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/NAME.")] = None,
     overrides: Set = None,
@@ -47,7 +48,9 @@ def ema(
 
 @app.command(epilog="Example: discli ablate patch-size-small --data cifar10.h5 --dry-run")
 def ablate(
-    study: Annotated[str, typer.Argument(help="A study file, or the name of a shipped one.")],
+    study: Annotated[
+        str, typer.Argument(help="A study file, or the name of a shipped one.", autocompletion=study_names)
+    ],
     data: Annotated[Path | None, typer.Option(help="A file of discli encode.")] = None,
     out: Annotated[Path | None, typer.Option(help="The study's folder. Default: runs/ablate-NAME.")] = None,
     dry_run: Annotated[

@@ -48,8 +48,13 @@ def _in_toml(setting: Schema) -> Schema:
     if "anyOf" in setting:
         kinds = [kind for kind in setting.pop("anyOf") if kind != {"type": "null"}]
         setting = {**kinds[0], **setting} if len(kinds) == 1 else {"anyOf": kinds, **setting}
-    if setting.get("default", ...) is None:
-        del setting["default"]
-    if isinstance(setting.get("default"), dict) and setting["default"].keys() == {"name"}:
-        setting["default"] = setting["default"]["name"]
-    return setting
+    default = _plain(setting.pop("default", None))
+    return setting if default is None else {**setting, "default": default}
+
+
+def _plain(value: Any) -> Any:
+    """A default as one would write it."""
+    if isinstance(value, dict):
+        value = {key: _plain(item) for key, item in value.items() if item is not None}
+        return value["name"] if value.keys() == {"name"} else value
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -41,10 +41,11 @@ class _ShortForm:
         names, meanings = [], []
         for table in tables:
             spec = handler.resolve_ref_schema(table)
-            spec["properties"]["name"]["description"] = spec["description"]
+            summary = " ".join(spec["description"].split("\n\n")[0].split())
+            spec["properties"]["name"]["description"] = summary
             if "required" not in spec:  # a name alone says enough
                 names.append(spec["properties"]["name"]["const"])
-                meanings.append(spec["description"])
+                meanings.append(summary)
         # x-taplo: what the editors' TOML extension shows beside each name that it offers.
         short = {"enum": names, "x-taplo": {"docs": {"enumValues": meanings}}}
         # Not oneOf: a table without a name may be one of several, where a parent recipe has the name.

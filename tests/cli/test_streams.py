@@ -1,0 +1,69 @@
+"""Results on stdout, all else on stderr; colours only for those who want them."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from tests.cli.commands import discli
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*(?:3[0-8]|9[0-7])[;m]")
+
+
+def _on_a_terminal(*arguments: str, **environment: str) -> str:
+    """Everything a command writes, where stdout and stderr are a terminal."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "discli", *arguments]
+    base = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
+    env = base | {"TERM": "xterm-256color"} | environment
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    os.close(theirs)
+    written = b""
+    while True:
+        try:
+            some = os.read(ours, 4096)
+        except OSError:  # how Linux says that nobody holds the other end
+            break
+        if not some:
+            break
+        written += some
+    process.wait()
+    os.close(ours)
+    return written.decode()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of three."""
+    (tmp_path / "pictures").mkdir()
+    for shade in range(3):
+        Image.new("RGB", (8, 8), (shade, shade, shade)).save(tmp_path / "pictures" / f"{shade}.png")
+    return tmp_path / "pictures"
+
+
+def test_no_colour_where_none_is_wanted(pictures, tmp_path):
+    flags = ["encode", str(pictures), "--res", "8", "--workers", "0", "--out"]
+    assert _COLOUR.search(_on_a_terminal(*flags, str(tmp_path / "a.h5"))), "nothing to suppress: proves nothing"
+    assert not _COLOUR.search(_on_a_terminal(*flags, str(tmp_path / "b.h5"), NO_COLOR="1"))
+    assert "\x1b" not in _on_a_terminal(*flags, str(tmp_path / "c.h5"), TERM="dumb")
+
+
+def test_a_pipe_gets_the_result_and_no_escape_codes(pictures, tmp_path):
+    out = str(tmp_path / "a.h5")
+    done = discli("encode", str(pictures), "--res", "8", "--workers", "0", "--out", out)
+    assert done.stdout == f"{out}\n"
+    assert "3 pictures" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert json.loads(discli("info", out, "-n", "0", "--json").stdout)["contract"]["num_samples"] == 3
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    listing = f"{sys.executable} -m discli recipe show quickstart --resolved | head -n 1"
+    done = subprocess.run(["bash", "-c", listing], capture_output=True, text=True)
+    assert done.stdout == 'name = "quickstart"\n'
+    assert done.stderr == ""
