@@ -92,6 +92,7 @@ def _report(study: Study, cells: list[Cell], out: Path) -> StudyReport:
     pictures = {p.cell.name: p.folder / PICTURES for p in plan}
     report = StudyReport(
         name=study.name,
+        base=study.base,
         budget=study.budget.describe(),
         seeds=study.seeds,
         cells=len(cells),

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +38,23 @@ class Planned:
     samples: int  # that are scored, along the way and at the end
 
     @property
+    def training_flops(self) -> float:
+        return 1e12 * float(self.costs["training_tflops"])
+
+    @cached_property
     def sampling_flops(self) -> float:
         calls = count_evaluations(self.recipe.diffusion, self.recipe.sample, self.recipe.in_channels)
-        return float(1e9 * self.costs["forward_gflops"] * calls * self.samples)
+        return 1e9 * float(self.costs["forward_gflops"]) * calls * self.samples
+
+    @property
+    def flops(self) -> float:
+        """From noise to score."""
+        return self.training_flops + self.sampling_flops
 
     @property
     def disk(self) -> int:
         """Bytes, of checkpoints mostly."""
         return disk_needed(self.recipe.train, self.costs["parameters"], 1)[1]
-
-    def seconds(self, rate: float) -> float:
-        """At ``rate`` FLOP/s."""
-        return (1e12 * float(self.costs["training_tflops"]) + self.sampling_flops) / rate
 
 
 def make_plan(study: Study, cells: Sequence[Cell], out: Path) -> list[Planned]:
@@ -71,7 +77,7 @@ def print_plan(study: Study, plan: Sequence[Planned], as_json: bool) -> None:
             "cell": p.cell.name,
             **{k: v for k, v in p.costs.items() if k != "images"},
             "disk": p.disk,
-            "seconds": p.seconds(rate) if rate and p.result is None else None,
+            "seconds": p.flops / rate if rate and p.result is None else None,
             "finished": p.result is not None,
         }
         for p in plan

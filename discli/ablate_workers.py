@@ -36,7 +36,7 @@ class _Worker:
     process: subprocess.Popen[bytes]
     log: TextIO
     started: float
-    step: int  # when it started, so that a resumed cell's progress is counted once
+    counted: float  # FLOPs of this cell that the progress bar has seen
 
 
 def run_cells(todo: Sequence[Planned], command: Sequence[str], jobs: int) -> Iterator[str]:
@@ -47,11 +47,10 @@ def run_cells(todo: Sequence[Planned], command: Sequence[str], jobs: int) -> Ite
     """
     waiting = list(reversed(todo))
     running: list[_Worker] = []
-    total = sum(p.costs["images"] for p in todo)
-    done = sum(_step_of(p) * p.recipe.train.batch_size for p in todo)
+    total, done = sum(p.flops for p in todo), sum(_flops_done(p) for p in todo)
     before = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
-        with progress("ablate", total, "images", done) as ticker:
+        with progress("ablate", _gflops(total), "GFLOP", _gflops(done)) as ticker:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     slot = next(slot for slot in range(jobs) if all(worker.slot != slot for worker in running))
@@ -61,6 +60,7 @@ def run_cells(todo: Sequence[Planned], command: Sequence[str], jobs: int) -> Ite
                     _advance(worker, ticker)
                 for worker in [worker for worker in running if worker.process.poll() is not None]:
                     running.remove(worker)
+                    _count(worker, worker.planned.flops, ticker, "")
                     yield _ended(worker)
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -91,7 +91,7 @@ def _start(planned: Planned, command: Sequence[str], slot: int, jobs: int) -> _W
         start_new_session=True,
         preexec_fn=_end_with_parent if sys.platform == "linux" else None,
     )
-    return _Worker(planned, slot, process, log, time.monotonic(), _step_of(planned))
+    return _Worker(planned, slot, process, log, time.monotonic(), _flops_done(planned))
 
 
 def _environment(slot: int, jobs: int) -> dict[str, str]:
@@ -119,11 +119,24 @@ def _as_interrupt(number: int, frame: object) -> None:
 
 
 def _advance(worker: _Worker, ticker: Ticker) -> None:
-    step = _step_of(worker.planned)
-    batch, steps = worker.planned.recipe.train.batch_size, worker.planned.recipe.train.steps
+    step, steps = _step_of(worker.planned), worker.planned.recipe.train.steps
     state = f"step {step:,} of {steps:,}" if step < steps else "scoring"
-    ticker.advance(max(0, step - worker.step) * batch, f"{worker.planned.cell.name}: {state}")
-    worker.step = max(worker.step, step)
+    _count(worker, _flops_done(worker.planned), ticker, f"{worker.planned.cell.name}: {state}")
+
+
+def _count(worker: _Worker, flops: float, ticker: Ticker, note: str) -> None:
+    """``flops`` of this cell are done; a cell that goes back to its checkpoint is not counted twice."""
+    ticker.advance(_gflops(max(flops, worker.counted)) - _gflops(worker.counted), note)
+    worker.counted = max(flops, worker.counted)
+
+
+def _flops_done(planned: Planned) -> float:
+    """Of training, and as much of its samples: scores along the way are most of them."""
+    return planned.flops * min(_step_of(planned) / planned.recipe.train.steps, 1.0)
+
+
+def _gflops(flops: float) -> int:
+    return round(flops / 1e9)
 
 
 def _step_of(planned: Planned) -> int:

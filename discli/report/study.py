@@ -35,6 +35,7 @@ class StudyReport:
     """Results of a study's finished cells as `discli.ablate_cell` writes them, and what became of the others."""
 
     name: str
+    base: str
     budget: str
     seeds: Sequence[int]
     cells: int
@@ -226,7 +227,7 @@ def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
     first = report.results[0]
     scored = first["eval"]
     samples, reference = scored["samples"], scored["reference"]
-    yield "base recipe", first["recipe"]["name"]
+    yield "base recipe", report.base
     sampling = f"{samples['sampler']['name']}, {samples['steps']} steps, NFE {samples['nfe']}"
     yield "sampling", f"{sampling}, guidance {samples['cfg_scale']}, seed {samples['seed']} in all cells"
     yield "reference", f"{reference['path']} (n = {reference['n']:,}, sha256 {reference['sha256']})"

@@ -24,5 +24,5 @@ def test_the_same_plot_is_the_same_text():
 def test_a_png_shows_where_a_line_is(tmp_path):
     path = tmp_path / "plot.png"
     save_plot(curves([Line("a", [0, 1], [0, 1])], "x", "y"), path)
-    found = dict((color, count) for count, color in Image.open(path).convert("RGB").getcolors(1 << 20))
+    found = {color: count for count, color in Image.open(path).convert("RGB").getcolors(1 << 20)}
     assert found[31, 119, 180] > 200  # the first colour of the cycle

@@ -1,0 +1,123 @@
+"""Studies: which cells a file stands for, what a budget gives each of them, and what is refused."""
+
+import pytest
+
+from discli.errors import DiscliError
+from discli.recipe import load_study, shipped_studies
+
+BASE = """
+name = "base"
+[model]
+embed_dim = 16
+depth = 3
+[data]
+resolution = 16
+[train]
+steps = 7
+batch_size = 8
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    (tmp_path / "base.toml").write_text(BASE)
+
+    def load(text):
+        (tmp_path / "study.toml").write_text('name = "s"\nbase = "base.toml"\n' + text)
+        return load_study(tmp_path / "study.toml")
+
+    return load
+
+
+def test_axes_are_a_product_and_every_seed_repeats_it(study):
+    _, cells = study(
+        'seeds = [3, 5]\nbudget.steps = 2\n[axes]\nmodel.patch_size = [2, 4]\nmodel.skip = ["add", {name = "none"}]'
+    )
+    assert [cell.name for cell in cells] == [
+        f"patch_size={p},skip={skip}/seed-{seed}" for p in (2, 4) for skip in ("add", "none") for seed in (3, 5)
+    ]
+    recipe = cells[-1].recipe(steps=9)
+    assert (recipe.model.patch_size, recipe.model.skip.name, recipe.train.seed, recipe.train.steps) == (4, "none", 5, 9)
+    assert recipe.train.batch_size == 8
+
+
+def test_points_are_settings_of_their_own_and_may_be_named(study):
+    _, cells = study(
+        "seeds = [0]\nbudget.steps = 2\n[set]\ntrain.lr = 1e-2\n"
+        '[[points]]\nname = "wide"\nmodel = {embed_dim = 32, depth = 1}\n[[points]]\nmodel.depth = 5'
+    )
+    assert [cell.name for cell in cells] == ["wide/seed-0", "depth=5/seed-0"]
+    assert cells[0].point.settings == {"model.embed_dim": 32, "model.depth": 1}
+    assert {cell.recipe(1).train.lr for cell in cells} == {1e-2}
+
+
+def test_points_and_axes_together(study):
+    _, cells = study(
+        'seeds = [0]\nbudget.steps = 2\n[axes]\nmodel.patch_size = [2, 4]\n[[points]]\nname = "a"\nmodel.depth = 1'
+    )
+    assert [cell.point.name for cell in cells] == ["a,patch_size=2", "a,patch_size=4"]
+
+
+def test_keys_that_end_alike_are_told_apart_in_names(study):
+    _, cells = study(
+        'seeds = [0]\nbudget.steps = 2\n[axes]\ntrain.precision = ["fp32"]\nsample.precision = ["fp32", "bf16"]'
+    )
+    assert [cell.point.name for cell in cells] == [
+        f"train.precision=fp32,sample.precision={value}" for value in ("fp32", "bf16")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [
+        ("steps = 5", {2: 5, 4: 5}),
+        ("images = 80", {2: 10, 4: 10}),
+        ("tokens = 5120", {2: 10, 4: 40}),  # 64 and 16 patches, batches of 8
+        ("flops = 8e9", {2: 10, 4: 20}),  # at 1e8 and 5e7 a picture
+    ],
+)
+def test_a_budget_is_the_same_for_all_and_the_steps_follow(study, budget, steps):
+    found, cells = study(f"seeds = [0]\nbudget.{budget}\n[axes]\nmodel.patch_size = [2, 4]")
+    costs = {2: 1e8, 4: 5e7}
+    recipes = [cell.recipe(1) for cell in cells]
+    assert {r.model.patch_size: found.budget.steps_of(r, costs[r.model.patch_size]) for r in recipes} == steps
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("budget.steps = 1", "nothing varies"),
+        ("budget = {}\n[axes]\nmodel.depth = [1]", "exactly one"),
+        ("budget = {steps = 1, images = 2}\n[axes]\nmodel.depth = [1]", "exactly one"),
+        ("budget.steps = 1\n[axes]\nmodel.depth = 3", "axes.model.depth must be a list"),
+        ("budget.steps = 1\nseeds = [1, 1]\n[axes]\nmodel.depth = [1]", "seeds must differ"),
+        ("budget.steps = 1\nbudgte = 2\n[axes]\nmodel.depth = [1]", "Did you mean budget?"),
+        ("budget.steps = 1\n[score]\nn = 1\n[axes]\nmodel.depth = [1]", "score.n"),
+        (
+            'budget.steps = 1\n[[points]]\nname = "a"\n[[points]]\nname = "a"\nmodel.depth = 1',
+            "two points are called a",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(study, text, says):
+    with pytest.raises(DiscliError) as caught:
+        study(text)
+    assert says in str(caught.value)
+    assert "\n" not in caught.value.message
+
+
+def test_a_cell_that_is_no_recipe_is_named(study):
+    _, cells = study("seeds = [0]\nbudget.steps = 1\n[axes]\nmodel.patch_size = [3]")
+    with pytest.raises(DiscliError, match="patch_size=3/seed-0: .*multiple of 3"):
+        cells[0].recipe(1)
+
+
+def test_every_paper_study_has_a_small_twin_and_loads():
+    studies = shipped_studies()
+    assert {"patch-size", "skip", "conditioning", "scaling"} <= studies.keys()
+    for name in studies:
+        study, cells = load_study(name)
+        assert study.name == name
+        assert f"{name.removesuffix('-small')}-small" in studies
+        for cell in cells:
+            assert cell.recipe(10).train.seed == cell.seed
