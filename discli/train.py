@@ -23,8 +23,8 @@ from discli.diffusion import DiffusionLoss
 from discli.errors import DiscliError
 from discli.model import DiS
 from discli.model.flops import forward_flops
+from discli.model.mixer import choose_scan
 from discli.recipe import Recipe, check_fits, load_recipe
-from discli.scan import choose_backend
 from discli.streams import Stream, normal, uniform
 from discli.training.batches import Batch, BatchPlan, Feed, share_of_batch
 from discli.training.checkpoint import newest_checkpoint
@@ -52,8 +52,8 @@ def train(
     """Train, or go on with, the run that ``recipe`` (or the file, or shipped recipe, of that name) describes.
 
     Returns the run's folder: ``out``, by default ``runs/<recipe name>``. ``data`` is a file of
-    ``discli encode`` and wins over the recipe's ``data.file``. Raises DiscliError before the first step where recipe and
-    data do not fit; exits with status 75 after a checkpoint when asked to stop.
+    ``discli encode`` and wins over the recipe's ``data.file``. Raises DiscliError before the first step where
+    recipe and data do not fit; exits with status 75 after a checkpoint when asked to stop.
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, list(overrides))
@@ -87,7 +87,7 @@ class Trainer:
         self.share = share_of_batch(spec, engine.world_size)
         self.source = OnDevice(store, engine.device) if recipe.data.cache == "device" else store
 
-        self.scan = choose_backend(recipe.model.scan, engine.device)
+        self.scan = choose_scan(recipe.model, engine.device)
         with torch.random.fork_rng():
             torch.manual_seed(spec.seed)
             self.network = DiS.from_recipe(recipe)

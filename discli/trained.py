@@ -16,9 +16,9 @@ from discli.console import stderr
 from discli.diffusion.guidance import Network
 from discli.errors import DiscliError
 from discli.model import DiS
+from discli.model.mixer import choose_scan
 from discli.recipe import DataContract, Recipe, parse_recipe
 from discli.recipe.sample import SampleSpec
-from discli.scan import choose_backend
 from discli.training.checkpoint import newest_checkpoint, read_metadata
 
 CPU_MODEL_BATCH = 16
@@ -64,7 +64,7 @@ def load_trained(path: Path, device: torch.device, step: int | None = None) -> T
     except (KeyError, ValueError):
         raise DiscliError(f"{file} was not written by discli.", "Use a checkpoint of discli train or export.") from None
 
-    choice = choose_backend(recipe.model.scan, device)
+    choice = choose_scan(recipe.model, device)
     network = build_network(recipe, _read(file, device), file)
     network.eval().requires_grad_(False)
     stderr.print(f"scan: {choice.name} ({choice.reason})")

@@ -143,7 +143,9 @@ def test_what_may_change_between_sittings_changes_no_bit(setting, undisturbed, r
 def test_a_run_of_an_older_discli_goes_on_with_the_defaults_of_what_is_new(undisturbed, recipe, digits_file, tmp_path):
     run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=["train.steps=6"])
     description = json.loads((run / "run.json").read_text())
-    for section, key in (("model", "d_conv"), ("train", "score"), ("train", "skip_limit")):
+    for section, key in (
+        ("model", "d_conv"), ("model", "mixer"), ("model", "scan_order"), ("train", "score"), ("train", "skip_limit")
+    ):  # fmt: skip
         del description["recipe"][section][key]
     (run / "run.json").write_text(json.dumps(description))
     train(recipe, data=digits_file, out=run)

@@ -1,9 +1,16 @@
 """How a trained network is called: the batch that fits a card, precision, compilation."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import discli
+from discli.model import DiS
+from discli.preview import draw_samples
+from discli.recipe import parse_recipe
 from discli.recipe.sample import SampleSpec
 from discli.trained import LARGEST_MODEL_BATCH, as_sampled, find_model_batch, largest_batch
 
@@ -36,3 +43,38 @@ def test_bf16_is_close_and_not_the_same(tiny_run):
     x, t, y = torch.randn(2, 3, 8, 8), torch.tensor([10, 900]), torch.tensor([0, 10])
     full, half = (as_sampled(model, SampleSpec(precision=name))(x, t, y).float() for name in ("fp32", "bf16"))
     assert 0 < float((full - half).abs().max()) < 0.1 * float(full.abs().max())
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"mixer": "mamba", "scan_order": "zigzag", "skip": "gated"},
+        {"mixer": "mamba2", "scan_order": "four", "conditioning": "adaln-zero"},
+        {"mixer": "attention", "conditioning": "final-only"},
+    ],
+)
+def test_every_kind_of_network_is_built_from_a_file_as_it_was_trained(model, tiny_run, tmp_path):
+    """By way of the meta device, where the walks of the scans must come out although no file holds them."""
+    tree = discli.load(tiny_run).recipe.model_dump(mode="json")
+    recipe = parse_recipe({**tree, "model": {"embed_dim": 16, "depth": 3, "num_classes": 10, **model}}, "test")
+    torch.manual_seed(0)
+    network = DiS.from_recipe(recipe)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    description = json.loads((tiny_run / "run.json").read_text())
+    metadata = {"recipe": recipe.model_dump_json(), "contract": json.dumps(description["contract"])}
+    save_file(network.state_dict(), tmp_path / "tiny.safetensors", metadata)
+
+    trained = discli.load(tmp_path / "tiny.safetensors")
+    x, t, y = torch.randn(2, 3, 8, 8), torch.tensor([10, 900]), torch.tensor([0, 10])
+    assert torch.equal(trained.network(x, t, y), network.eval()(x, t, y))
+    whole = replace(trained, network=network.requires_grad_(False))
+    pixels = discli.sample(trained, 4, seed=3).pixels
+    assert torch.equal(pixels, discli.sample(whole, 4, seed=3).pixels)
+    assert pixels.shape == (4, 3, 8, 8)
+
+    preview = draw_samples(
+        network.state_dict(), recipe, trained.load_codec(), trained.device, count=2, steps=recipe.sample.steps
+    )
+    assert sum(len(pictures) for pictures in preview) == 2

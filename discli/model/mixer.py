@@ -8,11 +8,14 @@ the block (`discli.model.block`); 0 for none.
 
 from collections.abc import Sequence
 
+import torch
+
 from discli.model.attention import Attention
 from discli.model.mamba import BidirectionalMamba
 from discli.model.mamba2 import BidirectionalMamba2
 from discli.model.order import Path
 from discli.recipe.model import ModelSpec
+from discli.scan import Choice, choose_backend
 
 Mixer = BidirectionalMamba | BidirectionalMamba2 | Attention
 
@@ -21,3 +24,10 @@ MIXERS: dict[str, type[Mixer]] = {"mamba": BidirectionalMamba, "mamba2": Bidirec
 
 def build_mixer(model: ModelSpec, paths: Sequence[Path]) -> Mixer:
     return MIXERS[model.mixer.name](model, paths, **model.mixer.model_dump(exclude={"name"}))
+
+
+def choose_scan(model: ModelSpec, device: torch.device) -> Choice:
+    """What computes the model's scans on ``device``. Raises DiscliError as `discli.scan.choose_backend` does."""
+    if model.mixer.name == "mamba":
+        return choose_backend(model.scan, device)
+    return Choice("torch", f"{model.mixer.name} is made of PyTorch's matrix products")

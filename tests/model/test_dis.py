@@ -1,11 +1,15 @@
 """The model against the authors' numbers: outputs, gradients, guidance, and the published sizes."""
 
+import itertools
+
 import pytest
 import torch
 
 from discli.model import DiS
 from discli.model.authors import our_name
 from discli.model.conditioning import CONDITIONINGS
+from discli.model.mixer import MIXERS
+from discli.model.order import ORDERS
 from discli.model.skip import SKIPS
 from discli.recipe import parse_recipe
 from tests.golden import Golden, load_golden
@@ -128,11 +132,52 @@ def test_every_choice_runs_and_trains_every_parameter(skip, conditioning):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
-def test_activation_checkpointing_changes_no_gradient():
+VARIANTS = [
+    {"mixer": mixer, "scan_order": order}
+    for mixer, order in itertools.product(MIXERS, ORDERS)
+    if mixer != "attention" or order == "raster"
+]
+ACROSS = [
+    {"mixer": "mamba", "scan_order": "four", "conditioning": "adaln-zero"},
+    {"mixer": "mamba2", "scan_order": "zigzag", "conditioning": "adaln"},
+    {"mixer": "attention", "skip": "gated", "conditioning": "adaln-zero"},
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: "-".join(variant.values()))
+def test_every_mixer_in_every_order_trains_every_parameter(variant):
+    torch.manual_seed(0)
+    model = small(**{"depth": 3, **variant})
+    x, t, y = torch.randn(2, 3, 8, 8), torch.tensor([5, 900]), torch.tensor([1, 4])
+    model(x, t, y).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "variant", [*VARIANTS, *({"conditioning": name} for name in CONDITIONINGS), *({"skip": name} for name in SKIPS)]
+)
+def test_two_steps_bring_every_variant_nearer_to_its_target(variant):
+    torch.manual_seed(0)
+    model = small(**{"depth": 3, **variant})
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    x, t, y = torch.randn(4, 3, 8, 8), torch.tensor([5, 300, 600, 900]), torch.tensor([1, 4, 0, 2])
+    target = torch.randn(4, 6, 8, 8)
+    losses = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = (model(x, t, y) - target).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] > losses[1] > losses[2]
+
+
+@pytest.mark.parametrize("variant", [{}, *ACROSS])
+def test_activation_checkpointing_changes_no_gradient(variant):
     grads = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        model = small()
+        model = small(**variant)
         model.checkpoint_blocks = checkpointing
         torch.manual_seed(1)
         model(torch.randn(2, 3, 8, 8), torch.tensor([3, 4]), torch.tensor([0, 1])).square().mean().backward()
@@ -140,10 +185,14 @@ def test_activation_checkpointing_changes_no_gradient():
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
-@pytest.mark.parametrize("conditioning", CONDITIONINGS)
-def test_the_whole_model_compiles_without_a_graph_break(conditioning):
-    model = small(conditioning=conditioning)
-    x, t, y, drop_path = torch.randn(2, 3, 8, 8), torch.tensor([3, 999]), torch.tensor([0, 4]), torch.rand(6, 2)
+@pytest.mark.parametrize(
+    "variant", [{}, {"conditioning": "adaln"}, {"conditioning": "final-only", "scan_order": "columns"}, *ACROSS]
+)
+def test_the_whole_model_compiles_without_a_graph_break(variant):
+    torch.manual_seed(0)
+    model = small(**{"depth": 3, **variant})
+    x, t, y = torch.randn(2, 3, 8, 8), torch.tensor([3, 999]), torch.tensor([0, 4])
+    drop_path = torch.rand(len(model.drop_path_rates()), 2)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     found = []
     for call in (model, compiled):
@@ -154,8 +203,9 @@ def test_the_whole_model_compiles_without_a_graph_break(conditioning):
     torch.testing.assert_close(*found)
 
 
-def test_autocast_keeps_the_residual_stream_wide():
-    model = small()
+@pytest.mark.parametrize("variant", [{}, *ACROSS])
+def test_autocast_keeps_the_residual_stream_wide(variant):
+    model = small(**variant)
     streams = []
     for block in model.blocks:
         block.register_forward_hook(lambda _m, _i, out: streams.append((out[0].dtype, out[1].dtype)))
