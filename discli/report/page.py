@@ -51,7 +51,7 @@ img { max-width: 100%; image-rendering: pixelated; display: block; }
 figcaption { font-size: .85rem; color: var(--soft); }
 .state { font-size: .85rem; font-weight: 600; padding: .1rem .6rem; border: 1px solid; border-radius: 1rem; }
 .good { color: var(--good); } .busy { color: var(--busy); } .bad { color: var(--bad); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); gap: .8rem; margin: 1rem 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.5rem, 1fr)); gap: .8rem; margin: 1rem 0; }
 .tiles div { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem .7rem; }
 .tiles span { display: block; font-size: .8rem; color: var(--soft); }
 .tiles b { display: block; font-size: 1.25rem; font-weight: 600; font-variant-numeric: tabular-nums; }
