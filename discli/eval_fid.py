@@ -15,7 +15,7 @@ from torch import Tensor
 
 from discli import __version__
 from discli.console import format_bytes, progress, stderr
-from discli.errors import DiscliError
+from discli.errors import DiscliError, did_you_mean
 from discli.eval_pictures import PictureSet, choose, open_pictures, sha256_of
 from discli.eval_processes import own_device, processes
 from discli.eval_reference import (
@@ -159,7 +159,9 @@ def make_ref(
         pictures = open_pictures(source, where)
         scanner = Scanner(load_extractor(features, weights, convention, where), batch_size, team)
         make_reference_file(pictures, scanner, out)
-        stderr.print(f"Statistics of {pictures.n:,} pictures: {out}")
+        stderr.print(f"Statistics of {pictures.n:,} pictures.")
+        if team.is_main:
+            print(out)
     return out
 
 
@@ -181,7 +183,8 @@ def choose_metrics(metrics: Sequence[str], features: str) -> list[str]:
         return possible
     for name in metrics:
         if name not in METRICS:
-            raise DiscliError(f"--metrics {name}: no such metric.", f"Choose from {', '.join(METRICS)}, or all.")
+            suggestion = did_you_mean(name, METRICS) or f"Choose from {', '.join(METRICS)}, or all."
+            raise DiscliError(f"--metrics {name}: no such metric.", suggestion)
         if name not in possible:
             raise DiscliError(
                 f"--metrics {name} needs Inception.", f"With --features {features}: {', '.join(possible)}."

@@ -9,7 +9,8 @@ _SHIPPED = next((d for d in (_PACKAGE.parent / "recipes", _PACKAGE / "shipped_re
 
 def shipped_files(folder: str = "") -> dict[str, Path]:
     """Name -> file of every TOML file in a folder of the shipped recipes."""
-    return {path.stem: path for path in sorted((_SHIPPED / folder).glob("*.toml"))} if _SHIPPED else {}
+    files = (_SHIPPED / folder).glob("*.toml") if _SHIPPED else ()
+    return {path.stem: path for path in sorted(files, key=lambda path: path.stem)}
 
 
 def first_comment(path: Path) -> str:

@@ -21,7 +21,8 @@ def explain_usage(error: Any) -> tuple[str, str]:
     choice = _NOT_ONE_OF.search(complaint)
     if context and hasattr(error, "possibilities"):
         flags = [flag for known in context.command.params for flag in (*known.opts, *known.secondary_opts)]
-        return f"No such option: {error.option_name}.", f"{did_you_mean(error.option_name, flags)} {see}".strip()
+        near = did_you_mean(error.option_name, ["--help", *flags])
+        return f"No such option: {error.option_name}.", f"{near} {see}".strip()
     if choice:
         allowed = re.findall(r"'([^']*)'", choice[2])
         what = f"{error.param.opts[-1]} {choice[1]}: not one of {', '.join(allowed)}."

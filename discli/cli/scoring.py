@@ -1,5 +1,6 @@
 """Flags and help: scores."""
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -59,7 +60,8 @@ def eval_fid(
     if compare is not None:
         from discli.report.compare_scores import compare_files
 
-        typer.echo("\n".join(compare_files(*compare)))
+        found = compare_files(*compare)
+        typer.echo(json.dumps(vars(found), indent=1) if as_json else "\n".join(found.lines()))
         return
 
     from discli.eval_fid import eval_fid as run

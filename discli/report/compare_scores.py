@@ -1,6 +1,7 @@
 """Two scores that differ, explained in words from what stands beside them."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +11,37 @@ from discli.report.score_table import describe_ema
 Result = dict[str, Any]
 
 
-def compare_files(first: Path, second: Path) -> list[str]:
-    """``discli eval-fid --compare a.json b.json``: lines for people."""
+@dataclass(frozen=True)
+class Comparison:
+    """Sentences: each score; what forbids comparing them, what else can move them, and what follows."""
+
+    scores: list[str]
+    forbids: list[str]
+    explains: list[str]
+    verdict: list[str]
+
+    def lines(self) -> list[str]:
+        """For people, what forbids comparing first."""
+        lines = list(self.scores)
+        if self.forbids:
+            lines += ["They cannot be compared:", *(f"- {line}" for line in self.forbids)]
+        if self.explains:
+            lines.append("Also different:" if self.forbids else "They can be compared. What differs:")
+            lines += [f"- {line}" for line in self.explains]
+        return lines + self.verdict
+
+
+def compare_files(first: Path, second: Path) -> Comparison:
+    """``discli eval-fid --compare a.json b.json``."""
     return compare_scores(_read(first), _read(second), first.name, second.name)
 
 
-def compare_scores(a: Result, b: Result, name_a: str = "A", name_b: str = "B") -> list[str]:
-    """First both distances, then every difference that can move them, the ones that forbid comparing first.
-
-    ``a`` and ``b`` are results of eval-fid.
-    """
-    lines = [f"{name_a}: {_distance(a)}", f"{name_b}: {_distance(b)}"]
+def compare_scores(a: Result, b: Result, name_a: str = "A", name_b: str = "B") -> Comparison:
+    """Both distances and every difference that can move them; ``a`` and ``b`` are results of eval-fid."""
     forbids = _not_comparable(a, b)
     explains = _sample_sizes(a, b) + _scoring(a, b) + _sampling(a, b)
-    if forbids:
-        lines.append("They cannot be compared:")
-        lines += [f"- {line}" for line in forbids]
-    if explains:
-        lines.append("Also different:" if forbids else "They can be compared. What differs:")
-        lines += [f"- {line}" for line in explains]
-    if not forbids:
-        lines += _verdict(a, b, explains)
-    return lines
+    verdict = [] if forbids else _verdict(a, b, explains)
+    return Comparison([f"{name_a}: {_distance(a)}", f"{name_b}: {_distance(b)}"], forbids, explains, verdict)
 
 
 def _not_comparable(a: Result, b: Result) -> list[str]:

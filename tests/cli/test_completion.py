@@ -48,7 +48,7 @@ def test_flags_and_their_values():
 def test_the_shells_that_show_descriptions_get_the_first_comment():
     environment = {"_DISCLI_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
     shown = _run([sys.executable, "-m", "discli"], environment | {"_TYPER_COMPLETE_ARGS": "discli train quick"})
-    assert shown.startswith("quickstart\tA tiny class-conditional DiS")
+    assert shown.split()[:5] == ["quickstart", "A", "tiny", "class-conditional", "DiS"]
 
 
 def test_nothing_heavy_is_imported():

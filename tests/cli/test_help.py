@@ -1,12 +1,14 @@
 """Help: quick, the same everywhere, and with examples that would run."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
 
 import pytest
 
+from discli.training.interrupts import EXIT_INTERRUPTED
 from tests.cli.commands import COMMANDS, ROOT, discli
 
 HEAVY = ("torch", "numpy", "pydantic", "h5py", "PIL", "diffusers")
@@ -86,21 +88,11 @@ def test_every_flag_says_what_it_is(path):
 
 
 def test_exit_statuses_are_documented():
-    lines = discli("--help").stdout.splitlines()
-    assert {line.split()[0] for line in lines if line.startswith("    ") and line.split()[0].isdigit()} == {
-        "0",
-        "1",
-        "2",
-        "75",
-        "130",
-    }
-    from discli.training.interrupts import EXIT_INTERRUPTED
-
-    assert EXIT_INTERRUPTED == 75
+    shown = discli("--help").stdout
+    documented = re.findall(r"^    (\d+) ", shown, re.MULTILINE)
+    assert documented == ["0", "1", "2", str(EXIT_INTERRUPTED), "130"]
 
 
-def test_a_name_alone_shows_its_help():
-    for path in ((), ("recipe",)):
-        done = discli(*path)
-        assert done.stdout.startswith(" ".join(("Usage: discli", *path)))
-        assert done.returncode == 2
+@pytest.mark.parametrize("path", [(), ("recipe",)])
+def test_a_name_alone_shows_its_help(path):
+    assert discli(*path).stdout.startswith(" ".join(("Usage: discli", *path)))

@@ -20,6 +20,7 @@ from tests.cli.commands import discli
         (["ema", "runs/mine"], "Missing option '--std'", "Example: discli ema"),
         (["train", "a", "b"], "unexpected extra argument", "See discli train --help."),
         (["train", "--dta", "x"], "--dta", "Did you mean --data?"),
+        (["--hlep"], "--hlep", "Did you mean --help?"),
         (["sample", "--sed", "1"], "--sed", "Did you mean --seed?"),
         (["sample", "--no-compil"], "--no-compil", "Did you mean --no-compile?"),
         (["encode", "x", "--crop", "amd"], "--crop amd: not one of adm, resize", "Did you mean adm?"),

@@ -7,6 +7,7 @@ import pytest
 
 from discli.errors import DiscliError
 from discli.report.compare_scores import compare_files, compare_scores
+from tests.cli.commands import discli
 
 SCORED = {
     "features": "inception",
@@ -46,7 +47,7 @@ def changed(**changes):
 
 
 def words(other):
-    return "\n".join(compare_scores(SCORED, other))
+    return "\n".join(compare_scores(SCORED, other).lines())
 
 
 def test_equal_results_have_nothing_to_explain():
@@ -64,7 +65,7 @@ def test_equal_results_have_nothing_to_explain():
     ],
 )
 def test_what_forbids_comparing_is_said_first(changes, expected):
-    lines = compare_scores(SCORED, changed(**changes))
+    lines = compare_scores(SCORED, changed(**changes)).lines()
     assert lines[2] == "They cannot be compared:"
     assert expected in lines[3]
 
@@ -104,4 +105,15 @@ def test_files_that_are_no_results_are_refused(tmp_path):
         with pytest.raises(DiscliError, match=name):
             compare_files(tmp_path / name, tmp_path / name)
     (tmp_path / "c.json").write_text(json.dumps(SCORED))
-    assert compare_files(tmp_path / "c.json", tmp_path / "c.json")[0].startswith("c.json: FID = 3 at n = 50,000")
+    assert compare_files(tmp_path / "c.json", tmp_path / "c.json").scores[0].startswith("c.json: FID = 3 at n = 50,000")
+
+
+def test_as_json_the_same_sentences(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(SCORED))
+    (tmp_path / "b.json").write_text(json.dumps(changed(features="dinov2")))
+    shown = [
+        discli("eval-fid", "--compare", "a.json", "b.json", *flags, cwd=tmp_path).stdout for flags in ([], ["--json"])
+    ]
+    found = json.loads(shown[1])
+    assert found["forbids"]
+    assert [line for lines in found.values() for line in lines if line not in shown[0]] == []
