@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from discli.cli.app import Device, Json, app
+from discli.cli.app import Device, Json, Set, app
+from discli.cli.complete import recipe_names
 from discli.errors import DiscliError
 
 
@@ -83,21 +84,52 @@ def encode(
     typer.echo(written)
 
 
-@app.command(epilog="Example: discli info imagenet-256.h5")
+@app.command(epilog="Example: discli info dis-l-2 --gpu A100 --gpus 8 --utilisation 0.3")
 def info(
-    what: Annotated[str, typer.Argument(help="A file of discli encode.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe or a shipped recipe's name, a run, a checkpoint, or a file of encode.",
+            autocompletion=recipe_names,
+        ),
+    ],
+    overrides: Set = None,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Plan for this GPU: A100, H100, RTX 4090, ... Default: this one.")
+    ] = None,
+    tflops: Annotated[
+        float | None, typer.Option(min=0.001, help="Peak of one device, where --gpu is not known.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
+    utilisation: Annotated[
+        float | None, typer.Option(help="Share of the peak to assume; a run's speed.jsonl has what yours reaches.")
+    ] = None,
     as_json: Json = False,
     sheet: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="The contact sheet. Default: beside the file.")
+        Path | None, typer.Option(metavar="FILE.png", help="A data file's contact sheet. Default: beside the file.")
     ] = None,
     n: Annotated[int, typer.Option("-n", "--n", min=0, help="Samples on the contact sheet; 0: no sheet.")] = 12,
-    vae: Annotated[str | None, typer.Option(help="Where the file's autoencoder lies now.")] = None,
+    vae: Annotated[str | None, typer.Option(help="Where the data file's autoencoder lies now.")] = None,
     device: Device = None,
 ) -> None:
-    """Everything that a data file records, and decoded samples beside the pictures they were made from."""
-    from discli.info import info as run
+    """What a recipe takes, how far a run is, or what a data file records.
 
-    run(what, as_json=as_json, sheet=sheet, count=n, vae=vae, device=device)
+    Recipes and runs: parameters, FLOPs, memory, disk, and with --gpu or --tflops the time. Data files:
+    decoded samples beside the pictures they were made from.
+    """
+    from discli.info import info as run
+    from discli.machine import Machine
+
+    run(
+        what,
+        overrides=overrides,
+        machine=Machine.of(gpu, tflops, gpus, utilisation, device),
+        as_json=as_json,
+        sheet=sheet,
+        count=n,
+        vae=vae,
+        device=device,
+    )
 
 
 def _parse_shard(text: str | None) -> tuple[int, int] | None:

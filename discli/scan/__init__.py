@@ -1,6 +1,13 @@
 """The bidirectional selective scan: one function, several backends."""
 
-from discli.scan.dispatch import Choice, bidirectional_scan, choose_backend
+from discli.scan.dispatch import Choice, assume_backend, bidirectional_scan, choose_backend, planned_backend
 from discli.scan.reference import DirectionParams
 
-__all__ = ["Choice", "DirectionParams", "bidirectional_scan", "choose_backend"]
+__all__ = [
+    "Choice",
+    "DirectionParams",
+    "assume_backend",
+    "bidirectional_scan",
+    "choose_backend",
+    "planned_backend",
+]

@@ -2,7 +2,8 @@
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol, cast
 
 import torch
@@ -86,8 +87,26 @@ def choose_backend(name: str, device: torch.device) -> Choice:
     return Choice("reference", "; ".join(passed_over) or f"the only one for {device.type} tensors")
 
 
+def planned_backend(name: str, device_type: str) -> str:
+    """What ``name`` will mean on a machine that is not this one, where all that it needs is installed."""
+    return name if name != "auto" else _PREFERENCE[device_type][0]
+
+
+@contextmanager
+def assume_backend(name: str) -> Iterator[None]:
+    """Scans within go to ``name`` whether or not it could run here: for fake tensors, which only have shapes."""
+    global _assumed
+    _scans[name], _assumed = _load(name).bidirectional_scan, name
+    try:
+        yield
+    finally:
+        _assumed = None
+
+
 def _resolve(name: str, device_type: str, device_index: int | None) -> str:
     """The name of the backend to run, of which _scans then holds the function."""
+    if _assumed is not None:
+        return _assumed
     key = (name, device_type, device_index, os.environ.get(VARIABLE))
     if key not in _resolved:
         _resolved[key] = choose_backend(name, torch.device(device_type, device_index or 0)).name
@@ -102,6 +121,7 @@ _resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 _resolved: dict[tuple[str, str, int | None, str | None], str] = {}
 _scans: dict[str, _Scan] = {}
+_assumed: str | None = None  # by assume_backend
 
 
 def _load(name: str) -> _Backend:

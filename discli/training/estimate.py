@@ -4,9 +4,14 @@ import shutil
 from pathlib import Path
 
 from discli.console import format_bytes
-from discli.recipe.train import TrainSpec
+from discli.recipe.train import Ema, TrainSpec
 
 _FLOAT32, _FLOAT16 = 4, 2
+
+
+def averages_kept(ema: Ema) -> int:
+    """How many averages of the weights a run keeps up to date."""
+    return len(ema.stds) if ema.name == "power" else 1
 
 
 def memory_needed(num_parameters: int, num_averages: int) -> int:

@@ -1,9 +1,11 @@
 """The most a device could compute: what model FLOP utilisation (arXiv:2204.02311, appendix B) is a share of."""
 
+import re
+
 import torch
 
 # TFLOP/s without sparsity, from the makers' data sheets: bfloat16 on tensor cores, TF32, float32.
-# The first entry that the device's name contains is taken.
+# The first entry whose words the device's name contains is taken.
 _KNOWN: tuple[tuple[str, float | None, float | None, float], ...] = (
     ("H200", 989.0, 494.0, 67.0),
     ("H100 NVL", 835.0, 417.0, 60.0),
@@ -26,9 +28,14 @@ def peak_flops(device: torch.device, precision: str, tf32: bool, given_tflops: f
 
 
 def find_peak(name: str, precision: str, tf32: bool) -> float | None:
-    """`peak_flops` by the device's name, as torch.cuda.get_device_name gives it."""
+    """`peak_flops` by the device's name, as torch.cuda.get_device_name gives it or a person types it."""
     for part, bf16, tensor, plain in _KNOWN:
-        if part in name:
+        if re.search(rf"\b{part}\b", name, re.IGNORECASE):  # whole words: an A1000 is no A100
             tflops = bf16 if precision == "bf16" else tensor if tf32 and tensor else plain
             return tflops * 1e12 if tflops else None
     return None
+
+
+def known_devices() -> list[str]:
+    """The names that `find_peak` looks for."""
+    return [name for name, *_ in _KNOWN]

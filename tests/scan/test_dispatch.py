@@ -5,9 +5,10 @@ import sys
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from discli.errors import DiscliError
-from discli.scan import bidirectional_scan, choose_backend
+from discli.scan import DirectionParams, assume_backend, bidirectional_scan, choose_backend
 from tests.scan.cases import random_inputs
 
 CPU = torch.device("cpu")
@@ -50,6 +51,16 @@ def test_every_runnable_backend_gives_the_same_through_the_one_function():
     expected = bidirectional_scan(*inputs, backend="reference")
     for name in ("auto", "cpu"):
         torch.testing.assert_close(bidirectional_scan(*inputs, backend=name), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_assumed_backend_runs_on_shapes_where_it_could_not_run(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with FakeTensorMode(allow_non_fake_inputs=True), assume_backend("triton"), torch.device("cuda"):
+        x, z = torch.empty(2, 17, 16), torch.empty(2, 17, 16)
+        params = [DirectionParams(*map(torch.empty_like, p)) for p in random_inputs(2, 17, 16)[2:]]
+        assert bidirectional_scan(x, z, *params).shape == x.shape
+    inputs = random_inputs(2, 17, 16)
+    assert bidirectional_scan(*inputs).shape == inputs[0].shape  # and afterwards the choice is as before
 
 
 def test_the_dispatch_compiles_without_a_graph_break():
