@@ -22,7 +22,7 @@ from discli.recipe import Cell, Recipe, Study
 from discli.training.estimate import disk_needed
 
 # A trial step that takes more work than this would itself be a wait.
-_MOST_TRIAL_FLOPS = 2e12
+_MOST_TRIAL_FLOPS = 1e11
 _TRIAL_BATCH = 8
 
 

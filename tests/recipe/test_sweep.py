@@ -108,7 +108,7 @@ def test_mistakes_are_one_line(study, text, says):
 
 def test_a_cell_that_is_no_recipe_is_named(study):
     _, cells = study("seeds = [0]\nbudget.steps = 1\n[axes]\nmodel.patch_size = [3]")
-    with pytest.raises(DiscliError, match="patch_size=3/seed-0: .*multiple of 3"):
+    with pytest.raises(DiscliError, match=r"patch_size=3/seed-0: .*multiple of 3"):
         cells[0].recipe(1)
 
 
