@@ -90,7 +90,7 @@ def curves(
     return figure
 
 
-def scatter(points: Sequence[Point], x_label: str, y_label: str, title: str = "") -> Figure:
+def scatter(points: Sequence[Point], x_label: str, y_label: str) -> Figure:
     """Named marks over a logarithmic x."""
     with mpl.rc_context(_STYLE):
         figure, axes = _axes(x_label, y_label)
@@ -101,8 +101,10 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, title: str = ""
             axes.errorbar(point.x, point.y, yerr=bars, fmt="o", capsize=3)
             axes.annotate(point.name, (point.x, point.y), xytext=(7, 3), textcoords="offset points", fontsize=9)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        _plain_numbers(axes.xaxis)
         axes.margins(x=0.15, y=0.1)
-        axes.set_title(title, fontsize=10)
     return figure
 
 

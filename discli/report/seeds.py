@@ -23,7 +23,11 @@ class Estimate:
         return None if self.high is None else self.high - self.mean
 
     def __str__(self) -> str:
-        return f"{self.mean:.4g}" if self.half_width is None else f"{self.mean:.4g} ± {self.half_width:.2g}"
+        """As many decimals as two digits of the half width have: 12.3 ± 1.5, 0.0966 ± 0.0023."""
+        if not self.half_width:
+            return f"{self.mean:.4g}"
+        decimals = max(0, 1 - math.floor(math.log10(self.half_width)))
+        return f"{self.mean:.{decimals}f} ± {self.half_width:.{decimals}f}"
 
 
 def estimate(values: Sequence[float]) -> Estimate:

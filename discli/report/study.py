@@ -55,6 +55,11 @@ class StudyReport:
     def score_name(self) -> str:
         return str(self.results[0]["score_name"])
 
+    @property
+    def axis_label(self) -> str:
+        """The score's name without its warning, which the page has above."""
+        return self.score_name.partition(",")[0]
+
 
 @dataclass(frozen=True)
 class PointResults:
@@ -118,7 +123,8 @@ def study_page(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], mat
     if report.failures:
         parts += ["<h2>Failed cells</h2>", facts(report.failures.items())]
     for figure, caption in plots.values():
-        parts += [f"<h2>{escape(caption.partition(':')[0])}</h2>", as_svg(figure, caption), f"<p>{escape(caption)}</p>"]
+        title, _, explained = caption.partition(": ")
+        parts += [f"<h2>{escape(title)}</h2>", as_svg(figure, caption), f"<p>{escape(explained)}</p>"]
     if matrix is not None:
         side = report.results[0]["recipe"]["data"]["resolution"]
         parts += ["<h2>The same noise and class in every cell</h2>", image(matrix, "picture matrix", side)]
@@ -246,7 +252,7 @@ def _plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
     if lines:
         n = next(result["curve"][0]["n"] for result in report.results if result["curve"])
         caption = f"Score by step: mean over seeds and their range; of {n:,} samples, fewer than the final score's"
-        found["score-by-step.png"] = (curves(lines, "step", report.score_name, log_y=True), caption)
+        found["score-by-step.png"] = (curves(lines, "step", report.axis_label, log_y=True), caption)
     costs = [point.first["forward_gflops"] for point in report.points]
     if len({*costs}) > 1:
         estimates = [point.estimate("score") for point in report.points]
@@ -257,7 +263,7 @@ def _plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
         strength = correlation([math.log10(cost) for cost in costs], [each.mean for each in estimates])
         of = "" if strength is None else f", correlation with log GFLOPs {strength:.2f} over {len(costs)} points"
         caption = f"Score by GFLOPs: of one forward pass{of}"
-        found["score-by-gflops.png"] = (scatter(marks, "GFLOPs", report.score_name), caption)
+        found["score-by-gflops.png"] = (scatter(marks, "GFLOPs", report.axis_label), caption)
     return found
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from discli.report.seeds import correlation, difference, estimate
+from discli.report.seeds import Estimate, correlation, difference, estimate
 
 
 def test_the_interval_is_students():
@@ -32,3 +32,9 @@ def test_correlation_needs_three_points_that_vary():
     assert correlation([1, 2, 3], [6, 4, 2]) == pytest.approx(-1)
     assert correlation([1, 2], [2, 1]) is None
     assert correlation([1, 1, 1], [1, 2, 3]) is None
+
+
+def test_a_mean_shows_as_many_decimals_as_its_interval_deserves():
+    shown = [str(Estimate(mean, mean - half, mean + half, 3)) for mean, half in ((12.34, 1.53), (0.0966, 0.0023))]
+    assert shown == ["12.3 ± 1.5", "0.0966 ± 0.0023"]
+    assert str(Estimate(1234.6, 1200.0, 1269.2, 3)) == "1235 ± 35"

@@ -69,7 +69,7 @@ def test_every_form_holds_the_figures(tmp_path):
     assert names == expected | {"strip.png"}
     page, text = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
     for form in (page, text):
-        assert "6 ± 2.5" in form
+        assert "6.0 ± 2.5" in form
         assert "it broke" in form
     assert "<here>" not in page
     assert page.count("<svg") == 2
