@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from discli.cli.app import app
+from discli.cli.app import Json, app
 
 
 @app.command(epilog="Example: discli quickstart --out quickstart/")
@@ -16,3 +16,15 @@ def quickstart(
     from discli.quickstart import quickstart as run
 
     run(out)
+
+
+@app.command(epilog="Example: discli doctor --json > doctor.json")
+def doctor(
+    offline: Annotated[bool, typer.Option("--offline", help="Ask nothing of the network.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Look at everything that discli needs on this machine; what is wrong comes with its remedy, and status 1."""
+    from discli.doctor import doctor as run
+
+    if not run(as_json=as_json, offline=offline):
+        raise typer.Exit(1)

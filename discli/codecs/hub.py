@@ -27,7 +27,7 @@ def fetch(vae: str) -> Path:
         raise DiscliError(f"{vae} holds no {CONFIG}.", "Give the folder that a diffusers autoencoder was saved to.")
     if folder.is_absolute() or vae.startswith(".") or vae.count("/") != 1:
         raise DiscliError(f"There is no folder {vae}.", "Give a folder, or a hub id like stabilityai/sd-vae-ft-ema.")
-    found = _cached(vae)
+    found = cached(vae)
     return found if found is not None else _download(vae)
 
 
@@ -40,7 +40,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _cached(repo: str) -> Path | None:
+def cached(repo: str) -> Path | None:
+    """The folder with config and weights in the hub's local cache, or None."""
     from huggingface_hub import try_to_load_from_cache
 
     for sub in _SUBFOLDERS:

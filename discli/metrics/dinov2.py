@@ -46,9 +46,7 @@ class DinoV2:
         device: torch.device | str = "cpu",
     ) -> None:
         path = find_dinov2_weights(weights)
-        state, self.weights_sha256 = read_state_dict(path, "blocks.0.ls1.gamma", "a DINOv2 network", URL)
-        if "register_tokens" in state:
-            raise DiscliError(f"{path} is DINOv2 with registers, which nobody scores with.", f"Give {URL}")
+        state, self.weights_sha256 = read_dinov2_weights(path)
         dim = state["cls_token"].shape[-1]
         self.name = f"dinov2-vit-{_SIZES.get(dim, dim)}-{_PATCH}"
         self.network = f"DINOv2, normalised class token at {SIDE} px, {dim:,} features"
@@ -110,6 +108,14 @@ def find_dinov2_weights(given: Path | None = None) -> Path:
         f"DINOv2's weights, {FILE_NAME}, are not here.",
         f"Download {URL} (1.2 GB) and put it at {cached}, or name it with --weights PATH or {VARIABLE}.",
     )
+
+
+def read_dinov2_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The state dict, and the sha256 of the file. DiscliError for what is not a DINOv2 without registers."""
+    state, sha256 = read_state_dict(path, "blocks.0.ls1.gamma", "a DINOv2 network", URL)
+    if "register_tokens" in state:
+        raise DiscliError(f"{path} is DINOv2 with registers, which nobody scores with.", f"Give {URL}")
+    return state, sha256
 
 
 def _resized_position(position_1LD: Tensor) -> Tensor:

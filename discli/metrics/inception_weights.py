@@ -16,7 +16,7 @@ FILE_NAME = "weights-inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE_NAME}"
 VARIABLE = "DISCLI_INCEPTION_WEIGHTS"
 
-_SHA256_PREFIX = "6726825d"  # the publisher writes it into the name, as torch.hub does
+SHA256_PREFIX = "6726825d"  # the publisher writes it into the name, as torch.hub does
 _SECONDS_TO_ANSWER = 10
 
 
@@ -26,13 +26,15 @@ def find_inception_weights(given: Path | None = None) -> Path:
     The cache is torch-fidelity's own, so one download serves both. With HF_HUB_OFFLINE=1 nothing is
     downloaded. Raises DiscliError, naming both ways out, where the weights cannot be had.
     """
-    named = named_weights(given, VARIABLE, FILE_NAME, URL)
-    if named is not None:
-        return named
-    cached = hub_cache(FILE_NAME)
-    if not cached.is_file():
-        _download(cached)
-    return cached
+    path = inception_weights_path(given)
+    if not path.is_file():
+        _download(path)
+    return path
+
+
+def inception_weights_path(given: Path | None = None) -> Path:
+    """Where that file is, or will be once it is downloaded. DiscliError where one is named that is not there."""
+    return named_weights(given, VARIABLE, FILE_NAME, URL) or hub_cache(FILE_NAME)
 
 
 def read_inception_weights(path: Path) -> tuple[dict[str, Tensor], str]:
@@ -43,7 +45,7 @@ def read_inception_weights(path: Path) -> tuple[dict[str, Tensor], str]:
 
 def _download(target: Path) -> None:
     if os.environ.get("HF_HUB_OFFLINE") == "1":
-        raise _unavailable(target, "HF_HUB_OFFLINE=1 forbids downloading")
+        raise inception_unavailable(target, "HF_HUB_OFFLINE=1 forbids downloading")
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{FILE_NAME}.")
     try:
@@ -54,17 +56,18 @@ def _download(target: Path) -> None:
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
-        if not digest.hexdigest().startswith(_SHA256_PREFIX):
-            raise _unavailable(target, "the download does not have the published hash")
+        if not digest.hexdigest().startswith(SHA256_PREFIX):
+            raise inception_unavailable(target, "the download does not have the published hash")
         Path(name).rename(target)
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", None) or error
-        raise _unavailable(target, f"the download failed: {' '.join(str(reason).split())}") from error
+        raise inception_unavailable(target, f"the download failed: {' '.join(str(reason).split())}") from error
     finally:
         Path(name).unlink(missing_ok=True)
 
 
-def _unavailable(target: Path, why: str) -> DiscliError:
+def inception_unavailable(target: Path, why: str) -> DiscliError:
+    """What is to be said, with every way out, where the weights cannot be had."""
     return DiscliError(
         f"Inception's weights, {FILE_NAME}, are not here and cannot be had ({why}).",
         f"Download {URL} elsewhere and put it at {target}, or name it with --weights PATH or {VARIABLE};"

@@ -13,25 +13,27 @@ from torch.nn import functional as F
 
 from discli.scan.reference import DirectionParams
 
-_REBUILD = (
-    "where nvcc is installed, MAMBA_KEEP_CUDA_BUILD=TRUE pip install --force-reinstall --no-deps "
-    "--no-cache-dir --no-build-isolation causal-conv1d mamba-ssm."
+# Left to itself, the build of mamba-ssm leaves this kernel out, and pip keeps what it has built.
+_BUILD = "--no-cache-dir --no-build-isolation causal-conv1d mamba-ssm"
+INSTALL = (
+    f"where nvcc is installed, pip install wheel ninja packaging, then MAMBA_KEEP_CUDA_BUILD=TRUE pip install {_BUILD}."
 )
+REBUILD = f"where nvcc is installed, MAMBA_KEEP_CUDA_BUILD=TRUE pip install --force-reinstall --no-deps {_BUILD}."
 
 
 def unavailable(device: torch.device) -> str | None:
     """Why mamba-ssm can't run on ``device`` and what to do about it, or None if it can."""
-    if importlib.util.find_spec("mamba_ssm") is None or importlib.util.find_spec("causal_conv1d") is None:
-        return "mamba-ssm or causal-conv1d is not installed; pip install --no-build-isolation causal-conv1d mamba-ssm."
     if device.type != "cuda":
         return f"mamba-ssm's kernels are for CUDA and these tensors are on {device.type}; use scan = 'auto'."
+    if importlib.util.find_spec("mamba_ssm") is None or importlib.util.find_spec("causal_conv1d") is None:
+        return f"mamba-ssm or causal-conv1d is not installed; {INSTALL}"
     try:
         importlib.import_module("causal_conv1d_cuda")
         importlib.import_module("selective_scan_cuda")
         importlib.import_module("mamba_ssm.ops.selective_scan_interface")
     except Exception as error:  # a build for another torch or CUDA fails in many ways
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return f"mamba-ssm is installed without a working CUDA module ({reason.rstrip('.')}); {_REBUILD}"
+        return f"mamba-ssm is installed without a working CUDA module ({reason.rstrip('.')}); {REBUILD}"
     return None
 
 
