@@ -31,11 +31,15 @@ def processor(setting: Setting) -> Iterator[Finding]:
     limit = f", {quota:g} of them by the container's quota" if quota is not None and quota < cores else ""
     vectors = torch.backends.cpu.get_cpu_capability()
     found = f"{_model()}, {vectors}; {cores} of {os.cpu_count()} cores usable{limit}; torch uses {threads} threads"
-    found += f"; load {os.getloadavg()[0]:.1f}"  # of others as well, which the scan's speeds suffer from
-    details = {"cores": cores, "quota": quota, "threads": threads, "vectors": vectors}
+    load = os.getloadavg()[0]  # of the last minute: our own, and that of others
+    found += f"; load {load:.1f}"
+    details = {"cores": cores, "quota": quota, "threads": threads, "vectors": vectors, "load": load}
     room = min(cores, quota) if quota is not None else cores
     if threads > max(1, round(room)):
         remedy = f"Set OMP_NUM_THREADS={max(1, round(room))}: more threads than cores wait for each other."
+        yield Finding("processor", "note", found, remedy, details)
+    elif load > 2 * cores:
+        remedy = "Run discli doctor again when it is less busy: the speeds above are lower than this machine's."
         yield Finding("processor", "note", found, remedy, details)
     else:
         yield Finding("processor", "ok", found, details=details)

@@ -43,6 +43,16 @@ def test_more_threads_than_a_containers_quota_are_noted(monkeypatch):
     assert "OMP_NUM_THREADS=4" in finding.remedy
 
 
+def test_a_busy_machine_is_noted_for_its_speeds_are_not_its_own(monkeypatch):
+    for load, verdict in ((1.0, "ok"), (9.0, "note")):
+        monkeypatch.setattr(machine, "usable_cores", lambda: 4)
+        monkeypatch.setattr(machine, "_cpu_quota", lambda: None)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        (finding,) = machine.processor(Setting())
+        assert (finding.verdict, f"load {load}" in finding.found) == (verdict, True)
+
+
 def test_this_machine_has_memory_semaphores_and_as_many_cores_as_it_says():
     (memory,), (processor,) = machine.memory(Setting()), machine.processor(Setting())
     assert memory.details["total"] > 10**8
