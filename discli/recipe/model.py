@@ -66,7 +66,8 @@ Conditioning = Annotated[
 
 def head_width(channels: int, head_dim: int | None) -> int:
     """Channels of a head: ``head_dim``, or of what divides ``channels`` the number nearest to 64."""
-    return head_dim or min((d for d in range(1, channels + 1) if channels % d == 0), key=lambda d: abs(d - 64))
+    # Beyond 127 nothing is nearer to 64 than 1 is, which divides everything.
+    return head_dim or min((d for d in range(1, 128) if channels % d == 0), key=lambda d: abs(d - 64))
 
 
 HeadDim = Annotated[PositiveInt | None, Field(description="channels of a head; by default 64 or what comes near")]
@@ -87,7 +88,10 @@ class Mamba2Mixer(Spec):
 
 
 class AttentionMixer(Spec):
-    """Self-attention and an MLP, as in DiT (arXiv:2212.09748); expand, d_state, d_conv and scan mean nothing to it."""
+    """Self-attention and an MLP, as in DiT (arXiv:2212.09748); expand, d_state, d_conv and scan mean nothing to it.
+
+    A block has about twice the parameters of one of Mamba's: half the ``depth`` makes equals.
+    """
 
     name: Literal["attention"] = "attention"
     head_dim: HeadDim = None
@@ -160,8 +164,9 @@ class ModelSpec(Spec):
     @classmethod
     def _fill_from_preset(cls, given: Any) -> Any:
         """A preset supplies depth and width; what is written beside it wins."""
-        if isinstance(given, dict) and given.get("preset") in PRESETS:
-            return {**PRESETS[given["preset"]], **given}
+        preset = given.get("preset") if isinstance(given, dict) else None
+        if isinstance(preset, str) and preset in PRESETS:
+            return {**PRESETS[preset], **given}
         return given
 
     @field_validator("embed_dim")
