@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 1000  # characters of a line
+
 
 class DiscliError(Exception):
     """What a user did wrong, and what to do about it: one line each.
@@ -12,10 +14,18 @@ class DiscliError(Exception):
     """
 
     def __init__(self, message: str, hint: str = "", *, status: int = 2) -> None:
-        super().__init__(f"{message} {hint}".strip())
-        self.message = message
-        self.hint = hint
+        # They quote files and flags, which may hold anything.
+        self.message, self.hint = _one_line(message), _one_line(hint)
+        super().__init__(f"{self.message} {self.hint}".strip())
         self.status = status
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.splitlines())
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    # A terminal would obey the rest.
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def did_you_mean(found: str, allowed: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """TOML on disk to a `Recipe`: ``extends``, ``--set`` overrides, and errors a person can act on."""
 
 import re
+import reprlib
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ from pydantic import BaseModel, ValidationError
 from discli.errors import DiscliError, did_you_mean
 from discli.recipe.recipe import Recipe
 from discli.shipped import shipped_files
+
+_DEEPEST = 100  # tables and lists in one another; a recipe needs five
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
 
 
 def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -44,12 +49,20 @@ def find_recipe(name_or_path: str | Path) -> Path:
 def find_shipped(name_or_path: str | Path, shipped: dict[str, Path], what: str) -> Path:
     """A file by its path, or one of ``shipped`` by its name. Raises DiscliError with the nearest name."""
     path = Path(name_or_path)
-    if path.is_file():
+    if is_file(path):
         return path
     if path.name == str(name_or_path) and path.suffix in ("", ".toml") and path.stem in shipped:
         return shipped[path.stem]
     listed = f"Shipped: {', '.join(sorted(shipped))}." if shipped else "Give the path of a TOML file."
     raise DiscliError(f"No {what} at {name_or_path}.", did_you_mean(path.stem, shipped) or listed)
+
+
+def is_file(path: Path) -> bool:
+    """Also of what could not be a file's name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, say
+        return False
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -61,9 +74,11 @@ def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The file's tree over the tree of the file it ``extends``, if any."""
     if path.resolve() in seen:
         raise DiscliError(f"{path}: extends itself, by way of {seen[-1].name}.", "Break the circle of extends.")
+    if len(seen) > _DEEPEST:
+        raise DiscliError(f"{path}: the {_DEEPEST}th in a row that extends another.", "Shorten the chain.")
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        tree = _parse(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark that it is UTF-8
+    except ValueError as error:
         raise DiscliError(f"{path}: not valid TOML: {error}.", "Correct the file at the place named.") from None
     except OSError as error:
         raise DiscliError(f"{path}: cannot be read: {error.strerror}.", "Check the path and its permissions.") from None
@@ -71,11 +86,28 @@ def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if parent is None:
         return tree
     if not isinstance(parent, str):
-        raise DiscliError(f"{path}: extends: found {parent!r}.", "Give one file name, relative to this recipe.")
+        raise DiscliError(
+            f"{path}: extends: found {_SHORT.repr(parent)}.", "Give one file name, relative to this recipe."
+        )
     parent_path = path.parent / parent
-    if not parent_path.is_file():
+    if not is_file(parent_path):
         raise DiscliError(f"{path}: extends {parent}, which does not exist.", f"Looked for {parent_path}.")
     return merge(read_tree(parent_path, (*seen, path.resolve())), tree)
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """Raises ValueError for what is no TOML, or so deep that whoever walks through it would not come back."""
+    try:
+        tree = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    level: list[Any] = [tree]
+    for _ in range(_DEEPEST):
+        level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)]
+        level = [inner for inner in level if isinstance(inner, dict | list)]
+        if not level:
+            return tree
+    raise ValueError("nested too deeply")
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -96,8 +128,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not equals or not all(keys):
         raise DiscliError(f"--set {override}: not of the form section.key=value.", "Example: --set train.batch_size=64")
     try:
-        value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = _parse(f"value = {text.strip()}")["value"]
+    except ValueError:
         value = text.strip()
     for key in keys[:-1]:
         child = tree.get(key)
@@ -115,7 +147,7 @@ def explain(error: ValidationError, where: str, root: type[BaseModel] = Recipe) 
     keys = [str(part) for part in first["loc"]]
     path, model = _keys_and_model(keys, root)
     key = ".".join(path)
-    found = first["input"]
+    value, found = first["input"], _SHORT.repr(first["input"])
     context = first.get("ctx", {})
     match first["type"]:
         case "extra_forbidden":
@@ -127,21 +159,22 @@ def explain(error: ValidationError, where: str, root: type[BaseModel] = Recipe) 
             if key in ("model.embed_dim", "model.depth"):
                 hint = 'Give embed_dim and depth, or a preset: preset = "dis-s" (dis-b, dis-m, dis-l, dis-h).'
         case "union_tag_invalid":
-            message = f"{where}: {key}: found {context['tag']!r}."
+            message = f"{where}: {key}: found {_SHORT.repr(context['tag'])}."
             hint = _allowed(context["tag"], context["expected_tags"])
         case "literal_error":
-            message = f"{where}: {key}: found {found!r}."
-            hint = _allowed(str(found), context["expected"])
+            message = f"{where}: {key}: found {found}."
+            hint = _allowed(str(value), context["expected"])
         case "value_error":
             reason = str(context["error"])
-            message = f"{where}: {key}: found {found!r}; {reason}." if key else f"{where}: {reason}."
-            if isinstance(found, dict):
+            message = f"{where}: {key}: found {found}; {reason}." if key else f"{where}: {reason}."
+            if isinstance(value, dict):
                 message = f"{where}: {key + ': ' if key else ''}{reason}."
             hint = f"Change {key}." if key else "Change one of these settings."
         case _:
-            message = f"{where}: {key}: found {found!r}; {first['msg'][0].lower() + first['msg'][1:]}."
-            field = model.model_fields.get(path[-1]) if model else None
-            hint = f"Change {key}{f' ({field.description})' if field and field.description else ''}."
+            what = f"{key}: " if key else ""
+            message = f"{where}: {what}found {found}; {first['msg'][0].lower() + first['msg'][1:]}."
+            field = model.model_fields.get(path[-1]) if model and path else None
+            hint = f"Change {key or where}{f' ({field.description})' if field and field.description else ''}."
     if others:
         hint = f"{hint} ({len(others)} more after this one.)".strip()
     return DiscliError(message, hint)

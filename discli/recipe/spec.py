@@ -10,7 +10,8 @@ from pydantic_core import CoreSchema, core_schema
 class Spec(BaseModel):
     """A frozen group of settings that refuses keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Neither has a form in JSON, which is what every run writes its recipe down in.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def by_name(default: str) -> tuple[Any, Any]:
@@ -54,8 +55,9 @@ class _ShortForm:
 
 # Strict: a recipe that says depth = "25" or compile = 1 is more likely mistaken than terse.
 Flag = Annotated[bool, Strict()]
-Count = Annotated[int, Strict(), Field(ge=0)]
-PositiveInt = Annotated[int, Strict(), Field(gt=0)]
+_LARGEST = 2**63 - 1  # of TOML's integers
+Count = Annotated[int, Strict(), Field(ge=0, le=_LARGEST)]
+PositiveInt = Annotated[int, Strict(), Field(gt=0, le=_LARGEST)]
 Real = Annotated[float, Strict()]
 Positive = Annotated[float, Strict(), Field(gt=0)]
 Fraction = Annotated[float, Strict(), Field(ge=0.0, le=1.0)]

@@ -6,6 +6,7 @@ A study file says ``base``, then ``[axes]`` (a list of values for each key, take
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from discli.errors import DiscliError
-from discli.recipe.load import explain, find_recipe, find_shipped, merge, parse_recipe, read_tree
+from discli.recipe.load import explain, find_recipe, find_shipped, is_file, merge, parse_recipe, read_tree
 from discli.recipe.recipe import Recipe
 from discli.recipe.spec import Count, Positive, PositiveInt, Spec
 from discli.shipped import shipped_files
 
 Tree = dict[str, Any]
+
+_MOST_CELLS = 10_000
+_POINT_NAME = re.compile(r"[\w+-][\w.,=+-]*")  # of a folder, too
 
 
 class Budget(Spec):
@@ -88,6 +92,12 @@ class Study(Spec):
         for key, values in _leaves(self.axes):
             if not isinstance(values, list) or not values:
                 raise ValueError(f"axes.{key} must be a list of values, such as [2, 4]")
+        for point in self.points:
+            if not _POINT_NAME.fullmatch(str(point.get("name", "-"))):
+                raise ValueError("the name of one of points: letters, digits, . , = _ + and -, no dot in front")
+        cells = len(self.seeds) * max(1, len(self.points)) * math.prod(len(v) for _, v in _leaves(self.axes))
+        if cells > _MOST_CELLS:
+            raise ValueError(f"these are {cells:,} cells, and {_MOST_CELLS:,} are the most that one study has")
         return self
 
 
@@ -142,7 +152,7 @@ def load_study(name_or_path: str | Path) -> tuple[Study, list[Cell]]:
 
 def _relative_to(study_file: Path, base: str) -> str | Path:
     beside = study_file.parent / base
-    return beside if beside.is_file() else base
+    return beside if is_file(beside) else base
 
 
 def _points(study: Study) -> Iterator[Point]:
@@ -155,7 +165,7 @@ def _points(study: Study) -> Iterator[Point]:
             varied = dict(zip(axes, values, strict=True))
             shown = varied if named else fixed | varied
             parts = [named] if named else []
-            parts += [f"{_short(key, [*fixed, *axes])}={_word(value)}" for key, value in shown.items()]
+            parts += [f"{_word(_short(key, [*fixed, *axes]))}={_word(value)}" for key, value in shown.items()]
             yield Point(",".join(parts), fixed | varied)
 
 
@@ -192,5 +202,5 @@ def _word(value: Any) -> str:
     """A value as a part of a folder's name."""
     if isinstance(value, dict):
         return ",".join(str(part) if key == "name" else f"{key}={_word(part)}" for key, part in value.items())
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = value if isinstance(value, str) else json.dumps(value, default=str)  # TOML has dates
     return re.sub(r"[^\w.+-]+", "_", text)

@@ -105,6 +105,9 @@ def test_a_recipe_extends_another_and_replaces_choices_whole(recipe_file, tmp_pa
         ('extends = "mine.toml"', "extends itself"),
         ("extends = 3", "extends"),
         ("\x00\xff", "not valid TOML"),
+        ("x = " + "[" * 5000, "not valid TOML"),
+        ("x" + ".x" * 500 + " = 1", "nested too deeply"),
+        ("x = " + "9" * 5000, "not valid TOML"),
     ],
 )
 def test_broken_files_are_named(recipe_file, text, says):
@@ -112,6 +115,37 @@ def test_broken_files_are_named(recipe_file, text, says):
     with pytest.raises(DiscliError, match=says) as caught:
         load_recipe(recipe_file)
     assert "mine.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("model.preset=[]", "model.preset: found \\[\\]"),
+        ("train.lr=inf", "train.lr: found inf; input should be a finite number"),
+        ("train.steps=9223372036854775808", "train.steps"),
+        ("train.lr=" + "[" * 5000, "train.lr"),
+        ("sample.steps=" + "x" * 5000, "sample.steps: found"),
+        (
+            "model={embed_dim=1000000000000000000,depth=3,mixer={name='mamba2',head_dim=3}}",
+            "head_dim 3 does not divide",
+        ),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_what_no_setting_can_be_is_named_in_a_line(recipe_file, override, says):
+    with pytest.raises(DiscliError, match=says) as caught:
+        load_recipe(recipe_file, [override])
+    assert len(caught.value.message) < 1200
+
+
+def test_a_byte_order_mark_is_no_mistake(recipe_file):
+    recipe_file.write_bytes(b"\xef\xbb\xbf" + MINIMAL.replace("\n", "\r\n").encode())
+    assert load_recipe(recipe_file).name == "mine"
+
+
+def test_a_path_that_cannot_be_one_is_not_there():
+    with pytest.raises(DiscliError, match="No recipe at"):
+        load_recipe("x" * 5000)
 
 
 def test_an_unknown_name_suggests_the_near_one():

@@ -121,3 +121,21 @@ def test_every_paper_study_has_a_small_twin_and_loads():
         assert f"{name.removesuffix('-small')}-small" in studies
         for cell in cells:
             assert cell.recipe(10).train.seed == cell.seed
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('points = [{ name = "../../elsewhere", train.lr = 1 }]', "the name of one of points"),
+        ("axes = { " + ", ".join(f"x{n} = [1, 2, 3, 4, 5, 6, 7, 8, 9]" for n in range(12)) + " }", "the most that"),
+        ("axes.x = [1]\nbudget.flops = inf", "budget.flops: found inf"),
+    ],
+)
+def test_a_study_stays_in_its_folder_and_within_reason(study, text, says):
+    with pytest.raises(DiscliError, match=says):
+        study(text if "budget" in text else "budget.steps = 1\n" + text)
+
+
+def test_dates_and_odd_keys_make_names_of_folders(study):
+    _, cells = study('seeds = [0]\nbudget.steps = 1\naxes."a/./b" = [1979-05-27]')
+    assert [cell.name for cell in cells] == ["_b=_1979-05-27_/seed-0"]
