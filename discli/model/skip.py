@@ -53,7 +53,12 @@ class GatedSkip(nn.Module):
         return hidden + torch.sigmoid(self.gate) * skip
 
 
-SKIPS: dict[str, type[nn.Module]] = {"concat": ConcatSkip, "add": AddSkip, "none": NoSkip, "gated": GatedSkip}
+SKIPS: dict[str, type[nn.Module]] = {
+    "concat": ConcatSkip,
+    "add": AddSkip,
+    "none": NoSkip,
+    "gated": GatedSkip,
+}
 
 
 def build_skip(choice: spec.Skip, embed_dim: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Every command that there is, and how tests run one."""
+"""Every command that there is, and how tests run one, or only parse it."""
 
 import subprocess
 import sys
@@ -20,6 +20,31 @@ def walk(group: Any = ROOT, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 
 COMMANDS = dict(walk())
+
+
+def parse(words: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """(path, parameters) of what follows ``discli`` on a command line: checked, and not run.
+
+    Raises typer's own complaint for an unknown command or flag, a value that is not allowed, or one that is missing.
+    """
+    path: tuple[str, ...] = ()
+    while hasattr(COMMANDS[path], "commands") and words and not words[0].startswith("-"):
+        path, words = (*path, words[0]), words[1:]
+        if path not in COMMANDS:
+            raise LookupError(f"No such command: {' '.join(path)}")
+    if hasattr(COMMANDS[path], "commands") or "--help" in words:  # their flags act at once
+        unknown = {word for word in words if word.startswith("-")} - flags(path)
+        if unknown:
+            raise LookupError(f"No such option: {', '.join(unknown)}")
+        return path, {}
+    with COMMANDS[path].make_context(" ".join(path), words) as context:
+        return path, context.params
+
+
+def flags(path: tuple[str, ...]) -> set[str]:
+    """Every spelling of every flag of a command."""
+    spellings = [flag for known in COMMANDS[path].params for flag in (*known.opts, *known.secondary_opts)]
+    return {"--help", *(flag for flag in spellings if flag.startswith("-"))}
 
 
 def discli(*arguments: str, cwd=None, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from discli.training.interrupts import EXIT_INTERRUPTED
-from tests.cli.commands import COMMANDS, ROOT, discli
+from tests.cli.commands import COMMANDS, discli, parse
 
 HEAVY = ("torch", "numpy", "pydantic", "h5py", "PIL", "diffusers")
 _IMPORTED = """
@@ -66,18 +66,15 @@ def _parse(example: str) -> None:
     """All flags of an example resolved against its command, which is not run."""
     program, *words = shlex.split(example.split(" > ")[0])
     assert program == "discli"
-    command = ROOT
-    while hasattr(command, "commands"):
-        name = words.pop(0)
-        command = command.commands[name]
-    command.make_context(name, words).close()
+    parse(words)
 
 
 @pytest.mark.parametrize(
-    "wrong", ["discli train quickstart --dta x.h5", "discli encode x --crop amd", "discli ema runs/mine"]
+    "wrong",
+    ["discli train quickstart --dta x.h5", "discli encode x --crop amd", "discli ema runs/mine", "discli trian x"],
 )
 def test_the_parsing_of_examples_can_fail(wrong):
-    with pytest.raises(Exception, match=r"No such option|not one of|Missing"):
+    with pytest.raises(Exception, match=r"No such option|not one of|Missing|No such command"):
         _parse(wrong)
 
 
