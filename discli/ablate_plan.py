@@ -22,7 +22,7 @@ from discli.recipe import Cell, Recipe, Study
 from discli.training.estimate import disk_needed
 
 # A trial step that takes more work than this would itself be a wait.
-_MOST_TRIAL_FLOPS = 1e11
+_MOST_TRIAL_FLOPS = 5e10
 _TRIAL_BATCH = 8
 
 
@@ -113,20 +113,21 @@ def find_rate(plan: Sequence[Planned]) -> tuple[float | None, str]:
     if rates:
         return statistics.median(rates), "at the speed of the finished cells' training"
     cheapest = min(plan, key=lambda planned: planned.costs["forward_gflops"])
-    flops = 3e9 * cheapest.costs["forward_gflops"] * _TRIAL_BATCH
-    if flops > _MOST_TRIAL_FLOPS and not torch.cuda.is_available():
+    flops = 3e9 * cheapest.costs["forward_gflops"]
+    batch = _TRIAL_BATCH if torch.cuda.is_available() else min(_TRIAL_BATCH, int(_MOST_TRIAL_FLOPS / flops))
+    if not batch:
         return None, "even a trial step of the cheapest cell would take long here"
-    seconds = _trial(cheapest.recipe)
-    return flops / seconds, f"from a trial step of {cheapest.cell.name} on this machine, scaled by FLOPs"
+    seconds = _trial(cheapest.recipe, batch)
+    return batch * flops / seconds, f"from a trial step of {cheapest.cell.name} on this machine, scaled by FLOPs"
 
 
-def _trial(recipe: Recipe) -> float:
-    """Seconds of a forward and backward pass of a small batch, float32, the best of three after a first."""
+def _trial(recipe: Recipe, batch: int) -> float:
+    """Seconds of a forward and backward pass, float32, the best of three after a first."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = DiS.from_recipe(recipe).to(device)
-    x = torch.randn(_TRIAL_BATCH, recipe.in_channels, recipe.input_size, recipe.input_size, device=device)
-    t = torch.full((_TRIAL_BATCH,), 500.0, device=device)
-    y = torch.zeros(_TRIAL_BATCH, dtype=torch.int64, device=device) if recipe.model.num_classes else None
+    x = torch.randn(batch, recipe.in_channels, recipe.input_size, recipe.input_size, device=device)
+    t = torch.full((batch,), 500.0, device=device)
+    y = torch.zeros(batch, dtype=torch.int64, device=device) if recipe.model.num_classes else None
     best = float("inf")
     for turn in range(4):
         started = time.perf_counter()
