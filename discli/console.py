@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+# No markup: a path or a name may hold brackets, and means them.
+stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 # In a log file a bar is noise; a line now and then is not.
 _SECONDS_BETWEEN_LINES = 15.0

@@ -275,4 +275,4 @@ def _report(target: Path, state: State, skipped: int, resolution: int) -> None:
 
 
 def _say(text: str) -> None:
-    stderr.print(text, markup=False, soft_wrap=True)
+    stderr.print(text)

@@ -34,7 +34,7 @@ def samples_beside_sources(
     try:
         columns["source"] = _sources(store, chosen)
     except (DiscliError, PictureError, KeyError) as error:
-        stderr.print(f"The samples stand alone, since their sources are not at hand: {error}", markup=False)
+        stderr.print(f"The samples stand alone, since their sources are not at hand: {error}")
     for mirrored in (False, True) if store.contract.flip_stored else (False,):
         stored = store.read(chosen, np.full(len(chosen), mirrored) if mirrored else None)
         columns["mirrored" if mirrored else "sample"] = codec.decode(to_model_space(identity, stored)).cpu()

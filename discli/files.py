@@ -1,8 +1,10 @@
-"""Writing files so that a name always stands for something whole: the old content or the new."""
+"""Writing files so that a name always stands for something whole, the old content or the new; and reading JSON."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def write_beside(path: Path, fill: Callable[[Path], object]) -> None:
@@ -18,6 +20,19 @@ def write_beside(path: Path, fill: Callable[[Path], object]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     write_beside(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """Raises OSError for what cannot be read, ValueError for what is no JSON."""
+    return parse_json(path.read_text(encoding="utf-8"))
+
+
+def parse_json(text: str) -> Any:
+    """Raises ValueError alone, also for what is nested too deeply for Python to follow."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def sync(path: Path) -> None:

@@ -34,7 +34,7 @@ def data_facts(path: Path, sheet: Path | None, count: int, vae: str | None, devi
         picture, columns = samples_beside_sources(store, count, vae, device)
         save_picture(picture, sheet)
     except (DiscliError, OSError) as error:
-        stderr.print(f"No contact sheet: {error}", markup=False)
+        stderr.print(f"No contact sheet: {error}")
         return Facts(rows, record)
     record |= {"sheet": str(sheet), "sheet_columns": columns}
     rows.append(("sheet", f"{sheet}: {' | '.join(columns)}, of {min(count, len(store))} pictures"))

@@ -64,8 +64,9 @@ def posthoc_ema(run: Path, std: float, step: int | None = None, out: Path | None
 
     line = f"std {std:g} at step {step:,} from {len(used)} snapshots; its profile is off by {average.error:.2%}"
     if average.error > _WORTH_A_WARNING:
-        line = f"[yellow]{line}: take a std nearer to those stored, or train with more snapshots.[/yellow]"
-    stderr.print(line)
+        stderr.print(f"{line}: take a std nearer to those stored, or train with more snapshots.", style="yellow")
+    else:
+        stderr.print(line)
     return out
 
 

@@ -29,7 +29,7 @@ def draw_preview(
     try:
         codec = load_codec(contract.codec, device)
     except DiscliError as error:
-        stderr.print(f"[yellow]No preview: {error}[/yellow]")
+        stderr.print(f"No preview: {error}", style="yellow")
         return
     steps = min(recipe.sample.steps, _MOST_STEPS)
     pictures = list(draw_samples(weights, recipe, codec, device, recipe.train.preview_count, steps))

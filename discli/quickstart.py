@@ -65,4 +65,5 @@ def unpack_digits(folder: Path) -> None:
 
 
 def _say(what: str, command: str) -> None:
-    stderr.print(f"\n[bold]{what}[/bold]\n  [dim]{command}[/dim]")
+    stderr.print(f"\n{what}", style="bold")
+    stderr.print(f"  {command}", style="dim")

@@ -48,7 +48,7 @@ def list_runs(folder: Path, *, as_json: bool = False) -> list[Survey]:
         console.print(runs_table(found, folder, wide=console.width >= _WIDE))
     else:
         how = f"Train one: discli train RECIPE --data FILE.h5 --out {folder / 'NAME'}"
-        stderr.print(f"No run in {folder} or below. {how}", markup=False)
+        stderr.print(f"No run in {folder} or below. {how}")
     return found
 
 
@@ -68,7 +68,7 @@ def find_runs(folder: Path) -> Iterator[Path]:
             with os.scandir(here) as entries:
                 waiting += [here / e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
         except OSError as error:
-            stderr.print(f"{here} cannot be read: {error.strerror}.", style="yellow", markup=False)
+            stderr.print(f"{here} cannot be read: {error.strerror}.", style="yellow")
 
 
 def describe_state(run: Survey) -> str:

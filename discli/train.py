@@ -63,6 +63,8 @@ def train(
         raise DiscliError(f"{recipe.name}: no data file.", "Give --data FILE.h5 (discli encode writes one).")
     store = open_store(file, cache="ram" if recipe.data.cache == "ram" else "none")
     check_fits(recipe, store.contract, str(file))
+    if recipe.model.num_classes and store.labels is None:
+        raise DiscliError(f"{file} has names of classes, but no labels.", "Encode its pictures again.")
 
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())  # being asked to stop while starting is asking, too
@@ -241,7 +243,7 @@ class Trainer:
         self._happened("skipped", grad_norm=str(grad_norm), indices=plan.indices(batch.step).tolist())
         if self.run:
             what = f"loss or gradient not finite (gradient norm {grad_norm})"
-            stderr.print(f"[yellow]step {self.state.step + 1}: {what}; skipped. Its samples: events.jsonl[/yellow]")
+            stderr.print(f"step {self.state.step + 1}: {what}; skipped. Its samples: events.jsonl", style="yellow")
 
     def _roll_back(self) -> None:
         """Back to the last checkpoint with other data, once; a second time means that training is broken."""
@@ -260,7 +262,7 @@ class Trainer:
         self.clock.restart(state.step)
         if self.run:
             self.logs.roll_back(state.step)
-            stderr.print(f"[yellow]{limit} bad steps in a row: back to step {state.step}, with other data.[/yellow]")
+            stderr.print(f"{limit} bad steps in a row: back to step {state.step}, with other data.", style="yellow")
 
     def _happened(self, event: str, **details: Any) -> None:
         if self.run:

@@ -1,5 +1,7 @@
 """Reading a data file: random access to samples as fast as memory, order and flips chosen by the caller."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,14 +39,8 @@ class Store:
                 )
             start, stop, total = file.attrs["positions"].tolist()
             self.positions: tuple[int, int, int] = (start, stop, total)
-            self.labels: npt.NDArray[np.int64] | None = file["labels"][...] if "labels" in file else None
-            rows = file["samples"]
-            offset = rows.id.get_offset()
-            assert rows.shape == (self.contract.num_samples, *self.contract.row_shape), "rows unlike their contract"
-            if offset is None:
-                self.rows: npt.NDArray[Any] = np.empty(rows.shape, rows.dtype)
-            else:
-                self.rows = np.memmap(path, rows.dtype, "r", offset, rows.shape).view(np.ndarray)
+            self.labels: npt.NDArray[np.int64] | None = _labels(file, self.contract)
+            self.rows: npt.NDArray[Any] = _rows(file, self.contract, path)
         if cache == "ram":
             self.rows = np.array(self.rows)
 
@@ -84,13 +80,16 @@ class Store:
 
     def _strings(self, dataset: str) -> list[str]:
         with _opened(self.path) as file:
-            return [text.decode("utf-8") for text in file[dataset][...].tolist()]
+            found = [text.decode("utf-8") for text in file[dataset][...].tolist()]
+            if dataset == "names" and len(found) != len(self):
+                raise ValueError(f"{len(found)} names of {len(self)} samples")
+            return found
 
 
 def open_store(path: Path, cache: Cache = "none") -> Store:
     """A finished data file; ``cache="ram"`` reads it into memory first, instead of mapping it.
 
-    Raises DiscliError for a file that is missing, unfinished, a part, truncated, or not ours.
+    Raises DiscliError for a file that is missing, unfinished, a part, truncated, damaged, or not ours.
     """
     return Store(path, cache)
 
@@ -99,7 +98,49 @@ def _reopen(path: Path, cache: Cache, parts: bool) -> Store:
     return Store(path, cache, parts=parts)
 
 
-def _opened(path: Path) -> h5py.File:
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """Whatever is wrong with what is read within becomes a DiscliError."""
+    try:
+        with _file(path) as file:
+            _check_whole(file, path)
+            yield file
+    except DiscliError:
+        raise
+    except Exception as error:  # what h5py and the HDF5 library stumble over: KeyError, RuntimeError, TypeError, ...
+        why = error if isinstance(error, ValueError | OSError) else "it is not as discli encode writes"
+        raise DiscliError(
+            f"{path} is damaged ({why}).",
+            "Copy it again from where it was written, or encode it again.",
+        ) from None
+
+
+def _rows(file: h5py.File, contract: DataContract, path: Path) -> npt.NDArray[Any]:
+    """All samples, mapped. Raises ValueError where they are not what the contract says."""
+    rows, shape = file["samples"], (contract.num_samples, *contract.row_shape)
+    offset = rows.id.get_offset()
+    if rows.shape != shape or rows.dtype != np.dtype(contract.dtype):
+        raise ValueError(f"samples are {rows.dtype} {rows.shape}, the contract says {contract.dtype} {shape}")
+    if not rows.size:
+        return np.empty(shape, rows.dtype)
+    if offset is None:
+        raise ValueError("samples are not stored in one piece")
+    return np.memmap(path, rows.dtype, "r", offset, shape).view(np.ndarray)
+
+
+def _labels(file: h5py.File, contract: DataContract) -> npt.NDArray[np.int64] | None:
+    """(n,), each the number of a class. Raises ValueError where they are not."""
+    if "labels" not in file:
+        return None
+    labels = file["labels"][...]
+    if labels.shape != (contract.num_samples,) or labels.dtype != np.int64:
+        raise ValueError(f"labels are {labels.dtype} {labels.shape}, of {contract.num_samples} samples")
+    if len(labels) and (labels.min() < 0 or labels.max() >= contract.num_classes):
+        raise ValueError(f"labels from {labels.min()} to {labels.max()}, of {contract.num_classes} classes")
+    return np.asarray(labels)
+
+
+def _file(path: Path) -> h5py.File:
     if not path.is_file():
         if partial_of(path).is_file():
             raise _unfinished(path)
@@ -109,7 +150,7 @@ def _opened(path: Path) -> h5py.File:
     if start == UNFINISHED:
         raise _unfinished(path)
     try:
-        file = h5py.File(path, "r", locking=False)
+        return h5py.File(path, "r", locking=False)
     except OSError as error:
         if "truncated file" in str(error):
             raise DiscliError(
@@ -119,22 +160,22 @@ def _opened(path: Path) -> h5py.File:
         raise DiscliError(
             f"{path} is not an HDF5 file that can be read.", "Give one that discli encode wrote."
         ) from None
+
+
+def _check_whole(file: h5py.File, path: Path) -> None:
     if file.attrs.get("format") != FORMAT:
-        file.close()
         raise DiscliError(f"{path} is an HDF5 file, but discli encode did not write it.", "Encode its pictures first.")
     if not file.attrs.get("finished"):
-        file.close()
         raise _unfinished(path)
-    return file
 
 
 def _contract(file: h5py.File, path: Path) -> DataContract:
     try:
         return DataContract.model_validate_json(file["contract"][()])
     except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        what = ".".join(["contract", *(str(part) for part in error.errors()[0]["loc"])])
         raise DiscliError(
-            f"{path} was written by another version of discli: its contract's {where} is not understood here.",
+            f"{path} was written by another version of discli: its {what} is not understood here.",
             "Use that version, or encode again.",
         ) from None
 

@@ -5,11 +5,13 @@ keeps a copy, so that sampling knows how to turn the model's output back into pi
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, Self
+
+from pydantic import model_validator
 
 from discli.errors import DiscliError
 from discli.recipe.recipe import Recipe
-from discli.recipe.spec import Spec, by_name
+from discli.recipe.spec import Count, Positive, PositiveInt, Real, Spec, by_name
 
 
 class RgbIdentity(Spec):
@@ -33,10 +35,10 @@ class VaeIdentity(Spec):
     vae: str  # hub id or folder, as it was given to encode
     kind: str  # diffusers class name
     weights_sha256: str
-    scaling_factor: float
-    shift_factor: float = 0.0
-    channels: int = 4
-    downsample: int = 8
+    scaling_factor: Positive
+    shift_factor: Real = 0.0
+    channels: PositiveInt = 4
+    downsample: PositiveInt = 8
 
 
 CodecIdentity = Annotated[RgbIdentity | VaeIdentity, *by_name("rgb")]
@@ -47,20 +49,26 @@ class DataContract(Spec):
 
     discli_version: str
     codec: CodecIdentity
-    resolution: int
+    resolution: PositiveInt
     crop: Literal["adm", "resize", "celeba"]
     dtype: Literal["uint8", "float16", "float32"]
     flip_stored: bool
-    num_samples: int  # pictures; a file with flip_stored holds two latents of each
+    num_samples: Count  # pictures; a file with flip_stored holds two latents of each
     class_names: tuple[str, ...]  # empty: unlabelled
     source: str
     source_sha256: str  # of the listing: names, sizes and labels
     small: Literal["upscale", "skip"] = "upscale"  # what became of pictures smaller than the crop
-    num_skipped: int = 0
-    num_upscaled: int = 0
-    channel_mean: tuple[float, ...] = ()  # of what the model is given: pixels in [-1, 1], scaled latents
-    channel_std: tuple[float, ...] = ()
-    shard: tuple[int, int] | None = None  # (i, n): part i of n, to be merged before use
+    num_skipped: Count = 0
+    num_upscaled: Count = 0
+    channel_mean: tuple[Real, ...] = ()  # of what the model is given: pixels in [-1, 1], scaled latents
+    channel_std: tuple[Real, ...] = ()
+    shard: tuple[Count, PositiveInt] | None = None  # (i, n): part i of n, to be merged before use
+
+    @model_validator(mode="after")
+    def _something_to_see(self) -> Self:
+        if self.input_size < 1:
+            raise ValueError(f"resolution {self.resolution} is less than codec.downsample {self.codec.downsample}")
+        return self
 
     @property
     def num_classes(self) -> int:

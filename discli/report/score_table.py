@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 Result = dict[str, Any]
 
@@ -24,7 +25,7 @@ def print_scores(result: Result, console: Console | None = None) -> None:
         console.print()
         console.print(fact_table(class_rows(result["per_class"], _CLASSES_SHOWN)))
     for warning in result["warnings"]:
-        console.print(f"[yellow]Warning:[/yellow] {warning}")
+        console.print(Text.assemble(("Warning:", "yellow"), f" {warning}"))
 
 
 def fact_table(rows: Iterable[tuple[str, str]], style: str = "") -> Table:
@@ -33,7 +34,7 @@ def fact_table(rows: Iterable[tuple[str, str]], style: str = "") -> Table:
     table.add_column(no_wrap=True, style=style)
     table.add_column(overflow="fold", style=style)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table
 
 

@@ -104,7 +104,7 @@ def newest_checkpoint(run: Path) -> Path | None:
         damage = find_damage(folder)
         if damage is None:
             return folder
-        stderr.print(f"[yellow]{folder} is damaged ({damage}); trying the one before it.[/yellow]")
+        stderr.print(f"{folder} is damaged ({damage}); trying the one before it.", style="yellow")
     return None
 
 

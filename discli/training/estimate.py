@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+from rich.text import Text
+
 from discli.console import format_bytes
 from discli.recipe.train import Ema, TrainSpec
 
@@ -27,7 +29,7 @@ def disk_needed(spec: TrainSpec, num_parameters: int, num_averages: int) -> tupl
     return checkpoint, kept * checkpoint + snapshots * _FLOAT16 * num_parameters
 
 
-def describe_needs(spec: TrainSpec, num_parameters: int, num_averages: int, shards: int, folder: Path) -> str:
+def describe_needs(spec: TrainSpec, num_parameters: int, num_averages: int, shards: int, folder: Path) -> Text:
     """One line on memory and disk; ``shards`` processes divide the memory among them."""
     memory = memory_needed(num_parameters, num_averages) / shards
     checkpoint, disk = disk_needed(spec, num_parameters, num_averages)
@@ -37,4 +39,4 @@ def describe_needs(spec: TrainSpec, num_parameters: int, num_averages: int, shar
         f"Memory without activations: {format_bytes(memory)}{each}. Disk: {format_bytes(checkpoint)} a checkpoint, "
         f"{format_bytes(disk)} in all, {format_bytes(free)} free in {folder}/"
     )
-    return line if disk < free else f"[yellow]{line}: not enough for the whole run.[/yellow]"
+    return Text(line) if disk < free else Text(f"{line}: not enough for the whole run.", "yellow")

@@ -121,6 +121,20 @@ def newer(path):
         file["contract"] = text
 
 
+def replaced(name, content, **how):
+    """A maker of a whole file in which one dataset, or attribute, is something else."""
+
+    def make(path):
+        write_store(path, some_rows(3, RGB), RGB, np.array([0, 1, 1]))
+        with h5py.File(path, "r+") as file:
+            holder = file.attrs if name in file.attrs else file
+            del holder[name]
+            if content is not None:
+                holder.create(name, content) if holder is file.attrs else file.create_dataset(name, data=content, **how)
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("make", "message", "remedy"),
     [
@@ -132,7 +146,14 @@ def newer(path):
         (no_hdf5, "not an HDF5 file", "discli encode"),
         (cut, r"cut short \(.* bytes", "Copy it again"),
         (part, "part 1 of 4", "--merge"),
-        (newer, "contract's crop", "encode again"),
+        (newer, r"contract\.crop", "encode again"),
+        (replaced("labels", np.array([0, 2, 1])), "damaged .labels from 0 to 2, of 2 classes", "encode it again"),
+        (replaced("labels", np.array([0, 1])), r"damaged .labels are int64 \(2,\), of 3", "encode it again"),
+        (replaced("samples", some_rows(2, RGB)), r"damaged .samples are uint8 \(2, 3, 4, 4\)", "encode it again"),
+        (replaced("samples", some_rows(3, RGB).astype("f4")), "damaged .samples are float32", "encode it again"),
+        (replaced("samples", some_rows(3, RGB), compression=1), "not stored in one piece", "encode it again"),
+        (replaced("samples", None), "damaged .it is not as discli", "encode it again"),
+        (replaced("positions", None), "damaged .it is not as discli", "encode it again"),
     ],
 )
 def test_a_file_that_is_not_whole_and_ours_is_refused_with_the_remedy(make, message, remedy, tmp_path):

@@ -95,3 +95,9 @@ def test_a_mismatch_is_one_line_that_names_both_sides(data, model, held, ours, t
     assert "in256.h5" in refused.value.message
     assert "\n" not in refused.value.message
     assert refused.value.hint
+
+
+@pytest.mark.parametrize("change", [{"resolution": 0}, {"num_samples": -1}, {"channel_mean": (float("nan"),)}])
+def test_what_no_data_file_holds_is_no_contract(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        contract(**change)

@@ -26,3 +26,9 @@ def test_scores_come_with_interval_spread_and_all_they_depend_on():
     assert "few samples" in text
     joined = "".join(line.strip() for line in text.splitlines())
     assert "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2" in joined
+
+
+def test_brackets_in_paths_are_shown_and_not_taken_for_colours():
+    result = changed(samples__path="runs/[/x] [bold]", samples__checkpoint="c", samples__step=1)
+    result["reference"] |= {"kind": "data file", "resolution": [8, 8]}
+    assert "runs/[/x] [bold]" in shown(result, width=200)
