@@ -1,19 +1,14 @@
 """How far a run is, what a checkpoint holds, and all that their recipe says."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from discli.console import format_bytes, format_seconds
-from discli.errors import DiscliError
 from discli.info_recipe import recipe_facts
 from discli.machine import Machine
-from discli.recipe import DataContract, Recipe, parse_recipe
 from discli.report.facts import Facts
-from discli.training.checkpoint import read_metadata
+from discli.trained import read_description
 from discli.training.survey import Survey, last_number, survey
 
 
@@ -27,13 +22,7 @@ def run_facts(folder: Path, machine: Machine) -> Facts:
 def checkpoint_facts(path: Path, machine: Machine) -> Facts:
     """A checkpoint's folder, or one safetensors file with a recipe in it, such as ``discli export`` writes."""
     file = path if path.is_file() else path / "ema.safetensors"
-    metadata = read_metadata(file)
-    try:
-        recipe: Recipe = parse_recipe(json.loads(metadata["recipe"]), str(file))
-        contract = DataContract.model_validate(json.loads(metadata["contract"]))
-    except (KeyError, ValueError, ValidationError):
-        raise DiscliError(f"{file} was not written by discli.", "Use a checkpoint of discli train or export.") from None
-    step = int(file.parent.name) if file.parent.name.isdigit() else int(metadata.get("step", 0))
+    recipe, contract, step, metadata = read_description(file)
     files = _sizes([path] if path.is_file() else path.iterdir())
     listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in files.items())
     rows = [
@@ -56,7 +45,8 @@ def _progress(run: Survey) -> Facts:
         at = "" if run.score.step is None else f" at step {run.score.step:,}"
         n = "" if run.score.n is None else f", n = {run.score.n:,}"
         rows.append(("score", f"{run.score.name} {run.score.value:.4g}{at}{n}"))
-    if data_file := run.description.get("data_file"):
+    data_file = run.description.get("data_file")
+    if isinstance(data_file, str) and data_file:
         rows.append(("data", data_file if Path(data_file).exists() else f"{data_file} (not there now)"))
     score = run.score and {"name": run.score.name, "value": run.score.value, "step": run.score.step, "n": run.score.n}
     record: dict[str, Any] = {"kind": "run", "folder": str(run.folder), "name": run.name, "state": run.state}
@@ -86,7 +76,7 @@ def _speed(run: Survey) -> Facts:
 def _disk(folder: Path) -> Facts:
     """Everything in the run's folder, and the checkpoints one by one."""
     whole = _sizes(path for path in folder.iterdir() if not path.name.startswith("."))
-    checkpoints = _sizes((folder / "checkpoints").glob("[0-9]*"))
+    checkpoints = _sizes(path for path in (folder / "checkpoints").glob("*") if path.name.isdecimal())
     listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in whole.items() if size)
     rows = [("size on disk", f"{format_bytes(sum(whole.values()))}: {listed}")]
     if checkpoints:
@@ -102,6 +92,7 @@ def _sizes(paths: Iterable[Path]) -> dict[str, int]:
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size if path.is_file() else sum(_size(inside) for inside in path.iterdir())
+        whole = path.is_file() or path.is_symlink()  # a link may lead round in a circle
+        return path.lstat().st_size if whole else sum(_size(inside) for inside in path.iterdir())
     except FileNotFoundError:  # a checkpoint that was deleted meanwhile
         return 0

@@ -114,7 +114,7 @@ def _score_series(run: Survey) -> dict[str, Series]:
 
 
 def _previews(run: Survey) -> list[Path]:
-    return sorted((p for p in (run.folder / "previews").glob("*.png") if p.stem.isdigit()), key=lambda p: int(p.stem))
+    return sorted((p for p in (run.folder / "previews").glob("*.png") if p.stem.isdecimal()), key=lambda p: int(p.stem))
 
 
 def _environment(run: Survey) -> list[tuple[str, str]]:

@@ -1,6 +1,5 @@
 """A trained network, ready to use: averaged weights, recipe and contract of a run, a checkpoint or one file."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from discli.codecs import Codec, load_codec
 from discli.console import stderr
 from discli.diffusion.guidance import Network
 from discli.errors import DiscliError
+from discli.files import parse_json
 from discli.model import DiS
 from discli.model.mixer import choose_scan
 from discli.recipe import DataContract, Recipe, parse_recipe
 from discli.recipe.sample import SampleSpec
-from discli.training.checkpoint import newest_checkpoint, read_metadata
+from discli.training.checkpoint import find_damage, newest_checkpoint, read_metadata
 
 CPU_MODEL_BATCH = 16
 LARGEST_MODEL_BATCH = 512
@@ -57,13 +57,7 @@ def load(run: str | Path | None = None, device: str | None = None, step: int | N
 def load_trained(path: Path, device: torch.device, step: int | None = None) -> Trained:
     """`load` for a path that is known. Raises DiscliError for anything that is not a whole checkpoint of discli."""
     file = _weights_file(path, step)
-    metadata = read_metadata(file)
-    try:
-        recipe = parse_recipe(json.loads(metadata["recipe"]), str(file))
-        contract = DataContract.model_validate(json.loads(metadata["contract"]))
-    except (KeyError, ValueError):
-        raise DiscliError(f"{file} was not written by discli.", "Use a checkpoint of discli train or export.") from None
-
+    recipe, contract, step, metadata = read_description(file)
     choice = choose_scan(recipe.model, device)
     network = build_network(recipe, _read(file, device), file)
     network.eval().requires_grad_(False)
@@ -74,9 +68,21 @@ def load_trained(path: Path, device: torch.device, step: int | None = None) -> T
         contract=contract,
         data_file=metadata.get("data_file"),
         checkpoint=file if file == path else file.parent,
-        step=int(file.parent.name) if file.parent.name.isdigit() else int(metadata.get("step", 0)),
+        step=step,
         device=device,
     )
+
+
+def read_description(file: Path) -> tuple[Recipe, DataContract, int, dict[str, str]]:
+    """What a file of weights says of itself: recipe, contract, step, and all of its metadata."""
+    metadata = read_metadata(file)
+    try:
+        recipe = parse_recipe(parse_json(metadata["recipe"]), str(file))
+        contract = DataContract.model_validate(parse_json(metadata["contract"]))
+        step = int(file.parent.name if file.parent.name.isdecimal() else metadata.get("step", 0))
+    except (KeyError, ValueError):
+        raise DiscliError(f"{file} was not written by discli.", "Use a checkpoint of discli train or export.") from None
+    return recipe, contract, step, metadata
 
 
 def build_network(recipe: Recipe, weights: Mapping[str, Tensor], file: Path) -> DiS:
@@ -95,7 +101,7 @@ def build_network(recipe: Recipe, weights: Mapping[str, Tensor], file: Path) -> 
 
 def newest_run(runs: Path) -> Path:
     """The run whose checkpoints changed last; says which."""
-    found = [p.parent for p in runs.glob("*/checkpoints") if any(p.iterdir())]
+    found = [p.parent for p in runs.glob("*/checkpoints") if p.is_dir() and any(p.iterdir())]
     if not found:
         raise DiscliError(f"No trained run under {runs}/.", "Train one (discli train RECIPE), or name a run's folder.")
     newest = max(found, key=lambda run: (run / "checkpoints").stat().st_mtime)
@@ -192,20 +198,28 @@ def _weights_file(path: Path, step: int | None) -> Path:
             )
         return path
     if (path / "state.json").is_file():
-        return path / "ema.safetensors"
+        return _undamaged(path)
     if step is not None:
         checkpoint = path / "checkpoints" / f"{step:08d}"
         if not checkpoint.is_dir():
             raise DiscliError(f"{path} has no checkpoint of step {step}.", f"Look in {path / 'checkpoints'}.")
-        return checkpoint / "ema.safetensors"
+        return _undamaged(checkpoint)
     newest = newest_checkpoint(path)
     if newest is None:
         raise DiscliError(f"No checkpoint in {path}.", "Give the folder of a run that discli train wrote.")
     return newest / "ema.safetensors"
 
 
+def _undamaged(checkpoint: Path) -> Path:
+    """The averaged weights of a checkpoint that was asked for by its name; what else it held may be gone."""
+    damage = find_damage(checkpoint, ["ema.safetensors"])
+    if damage is not None:
+        raise DiscliError(f"{checkpoint} is damaged ({damage}).", "Give its run: the newest whole checkpoint is taken.")
+    return checkpoint / "ema.safetensors"
+
+
 def _read(file: Path, device: torch.device) -> dict[str, Tensor]:
     try:
-        return load_file(file, device=str(device))
+        return {name: tensor.float() for name, tensor in load_file(file, device=str(device)).items()}
     except (SafetensorError, OSError) as error:
         raise DiscliError(f"{file} cannot be read as safetensors: {error}.", "Use another checkpoint.") from None

@@ -66,3 +66,11 @@ def test_what_is_neither_is_refused(tiny_run, tmp_path):
         info(str(tiny_run), overrides=["train.steps=3"])
     with pytest.raises(DiscliError, match="No recipe at nothing-like-it"):
         info("nothing-like-it")
+
+
+def test_copies_and_circles_beside_checkpoints_are_passed_over(tiny_run, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    (run / "checkpoints" / "00000030.bak").mkdir()
+    (run / "checkpoints" / "round").symlink_to(run / "checkpoints")
+    assert list(_json(run, capsys)["checkpoints"]) == ["30"]

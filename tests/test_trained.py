@@ -1,13 +1,16 @@
 """How a trained network is called: the batch that fits a card, precision, compilation."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import discli
+from discli.errors import DiscliError
 from discli.model import DiS
 from discli.preview import draw_samples
 from discli.recipe import parse_recipe
@@ -78,3 +81,15 @@ def test_every_kind_of_network_is_built_from_a_file_as_it_was_trained(model, tin
         network.state_dict(), recipe, trained.load_codec(), trained.device, count=2, steps=recipe.sample.steps
     )
     assert sum(len(pictures) for pictures in preview) == 2
+
+
+def test_a_damaged_checkpoint_that_is_asked_for_by_name_is_refused(tiny_run, tmp_path):
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    checkpoint = run / "checkpoints" / "00000030"
+    (checkpoint / "optimizer.safetensors").unlink()  # nobody samples with it
+    assert discli.load(checkpoint).step == 30
+    weights = checkpoint / "ema.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    for path, step in ((checkpoint, None), (run, 30)):
+        with pytest.raises(DiscliError, match=r"ema\.safetensors does not match its hash"):
+            discli.load(path, step=step)

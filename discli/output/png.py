@@ -21,7 +21,7 @@ class PngFolder:
         self._threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
     def done(self) -> set[int]:
-        return {int(path.stem) for path in self.folder.glob("*.png") if path.stem.isdigit()}
+        return {int(path.stem) for path in self.folder.glob("*.png") if path.stem.isdecimal()}
 
     def write(self, indices: Sequence[int], pictures: Tensor) -> None:
         self.folder.mkdir(exist_ok=True)

@@ -10,6 +10,7 @@ Lines = Sequence[Mapping[str, Any]]
 Series = list[tuple[int, float]]  # (step, value)
 
 _MOST_POINTS = 300  # more than that would be closer than pixels, and make the page large
+_LARGEST = 1e100  # of a number that can be drawn
 _WORTH_A_LOG_AXIS = 8.0  # largest to smallest value
 _QUARTERS = ("least noise", "second", "third", "most noise")
 
@@ -34,7 +35,7 @@ def series(lines: Lines, key: str, scale: float = 1.0) -> Series:
     found = []
     for line in lines:
         value = line.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST:
             found.append((line["step"], scale * value))
     return found
 

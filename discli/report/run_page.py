@@ -16,7 +16,7 @@ _SHOTS = 8
 _NEWEST_SIDE, _EARLIER_SIDE = 1024, 448  # px: twice what a screen of usual density shows
 _JPEG, _QUALITY = 256, 80  # any px a tile above `image`'s limit for PNG
 _MOST_EVENTS = 50
-_UNREADABLE_AS_SCORE = (KeyError, TypeError, ValueError, AttributeError)
+_UNREADABLE_AS_SCORE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _picture(path: Path, side: int) -> Image.Image | None:
     try:
         with Image.open(path) as opened:
             picture = opened.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except Exception:  # Pillow's plugins raise what their parsers stumble over: SyntaxError, struct.error, ...
         return None
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     return picture
@@ -117,7 +117,7 @@ def _picture(path: Path, side: int) -> Image.Image | None:
 
 def _score(file: str, result: dict[str, Any]) -> list[str]:
     try:
-        scores, about = list(score_rows(result)), list(fact_rows(result))
+        scores, about = ([(name, str(text)) for name, text in rows(result)] for rows in (score_rows, fact_rows))
         warnings = [str(warning) for warning in result["warnings"]]
     except _UNREADABLE_AS_SCORE:
         return [f'<p class="warning">{escape(file)} was written by another discli and is not understood here.</p>']

@@ -2,7 +2,7 @@
 
     runs/NAME/checkpoints/00005000/
         model.safetensors, ema.safetensors, optimizer.safetensors, ...
-        state.json          the step, the log window, and size and sha256 of every file
+        state.json          the step, the log window, and size and sha256 of every file and of itself
 
 Nothing is pickled. A checkpoint is written under a temporary name, fsynced and renamed.
 """
@@ -11,7 +11,7 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from discli.console import format_bytes, stderr
 from discli.errors import DiscliError
-from discli.files import sync, write_beside
+from discli.files import read_json, sync, write_beside
 
 FORMAT = 1
 _TEMPORARY = ".writing-"
@@ -57,9 +57,9 @@ def write_checkpoint(
                 save_file({k: t.contiguous() for k, t in tensors.items()}, path, metadata=dict(metadata))
                 listing[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
                 sync(path)
-            (temporary / "state.json").write_text(
-                json.dumps({"format": FORMAT, "step": step, "files": listing, **state}, indent=1), encoding="utf-8"
-            )
+            content = {"format": FORMAT, "step": step, "files": listing, **state}
+            content["sha256"] = _sha256_of_state(content)
+            (temporary / "state.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
             sync(temporary / "state.json")
             sync(temporary)
             if final.exists():  # a damaged one, or the same step after a roll-back
@@ -94,13 +94,16 @@ def read_snapshots(run: Path) -> dict[tuple[int, float], Path]:
     found = {}
     for path in sorted((run / "snapshots").glob("*.safetensors")):
         step, _, std = path.stem.partition("-")
-        found[int(step), float(std)] = path
+        try:
+            found[int(step), float(std)] = path
+        except ValueError:  # somebody else's file
+            continue
     return found
 
 
 def newest_checkpoint(run: Path) -> Path | None:
     """The newest undamaged checkpoint of a run, or None. Damaged ones are named on stderr and passed over."""
-    for folder in sorted(_folders(run), reverse=True):
+    for folder in sorted(_folders(run), key=lambda folder: int(folder.name), reverse=True):
         damage = find_damage(folder)
         if damage is None:
             return folder
@@ -108,13 +111,27 @@ def newest_checkpoint(run: Path) -> Path | None:
     return None
 
 
-def find_damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, in a few words; None when sizes and hashes are as written."""
+def any_checkpoint(run: Path) -> bool:
+    """Whether there is one, be it damaged."""
+    return bool(_folders(run))
+
+
+def find_damage(folder: Path, files: Container[str] | None = None) -> str | None:
+    """What is wrong with a checkpoint, in a few words; None when sizes and hashes are as written.
+
+    ``files``: look at these alone, and at state.json.
+    """
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        state = read_json(folder / "state.json")
         if state["format"] != FORMAT:
             return f"format {state['format']}, this discli reads {FORMAT}"
+        if "sha256" in state and state["sha256"] != _sha256_of_state(state):
+            return "state.json does not match its hash"
+        if folder.name.isdecimal() and state["step"] != int(folder.name):
+            return f"state.json is of step {state['step']}"
         for name, expected in state["files"].items():
+            if files is not None and name not in files:
+                continue
             path = folder / name
             if not path.is_file():
                 return f"{name} is missing"
@@ -128,7 +145,7 @@ def find_damage(folder: Path) -> str | None:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    state: dict[str, Any] = read_json(folder / "state.json")
     return state
 
 
@@ -162,7 +179,7 @@ def prune(run: Path, newest: int, keep_last: int, keep_every: int | None) -> Non
 
 def _folders(run: Path) -> list[Path]:
     parent = run / "checkpoints"
-    return [p for p in parent.iterdir() if p.is_dir() and p.name.isdigit()] if parent.is_dir() else []
+    return [p for p in parent.iterdir() if p.is_dir() and p.name.isdecimal()] if parent.is_dir() else []
 
 
 @contextmanager
@@ -185,6 +202,11 @@ def _no_room(path: Path, needed: int, free: int) -> DiscliError:
         "Older checkpoints are untouched. Free some space and run the same command again.",
         status=1,
     )
+
+
+def _sha256_of_state(state: Mapping[str, Any]) -> str:
+    others = {key: value for key, value in state.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -172,6 +172,8 @@ def like(parameter: Tensor, source: Tensor) -> Tensor:
 
 
 def _as_sharded(source: Tensor, target: Tensor) -> Tensor:
+    if source.shape != target.shape:
+        raise ValueError(f"{tuple(source.shape)} where {tuple(target.shape)} belongs")
     if not hasattr(target, "device_mesh"):
         return source
     from torch.distributed.tensor import DTensor, distribute_tensor

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any, TextIO
 
-from discli.files import write_text
+from discli.files import parse_json, write_text
 
 
 class Logs:
@@ -82,9 +82,13 @@ def parse_log(text: str) -> list[dict[str, Any]]:
     lines = []
     for part in text.splitlines():
         try:
-            line = json.loads(part)
+            line = parse_json(part)
         except ValueError:
             continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
+        if isinstance(line, dict) and _is_count(line.get("step")) and _is_count(line.get("rollbacks", 0)):
             lines.append(line)
     return lines
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from discli import __version__
 from discli.errors import DiscliError
-from discli.files import write_text
+from discli.files import read_json, write_text
 from discli.recipe import DataContract, Recipe, parse_recipe
 
 # What may change between two sittings of one run without changing what it computes up to then.
@@ -21,6 +21,7 @@ _FREE_TO_CHANGE = {
     "train.activation_checkpointing", "train.compile", "data.file", "data.cache",
 }  # fmt: skip
 _FREE_SECTIONS = ("sample.", "eval.", "train.score.")
+_KINDS = {"discli_version": str, "recipe": dict, "contract": dict, "data_file": str}
 _TRIES, _SECONDS_BETWEEN_TRIES = 5, 0.05
 
 
@@ -47,15 +48,21 @@ class Run:
             raise DiscliError(
                 f"{self.folder} is being trained by another process.", "Wait for it, or give another --out."
             )
+        try:
+            self._take_over()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def _take_over(self) -> None:
         if (self.folder / "run.json").exists():
             before = read_run(self.folder)
             self._refuse_other_recipe(before)
             self.id = before["id"] or self.id
         elif any(p.name != ".lock" for p in self.folder.iterdir()):
-            self._lock.close()
             raise DiscliError(f"{self.folder} holds files that are not a run's.", "Give another --out.")
         write_text(self.folder / "run.json", json.dumps({"id": self.id, **self._description}, indent=1))
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
@@ -103,9 +110,11 @@ def _lock(file: TextIO) -> bool:
 def read_run(folder: Path) -> dict[str, Any]:
     """run.json of a run. Raises DiscliError when ``folder`` is none."""
     try:
-        description: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        known = {key: description[key] for key in ("discli_version", "recipe", "contract", "data_file")}
-        return known | {"id": description.get("id", "")}
+        description: dict[str, Any] = read_json(folder / "run.json")
+        known = {key: description[key] for key in _KINDS} | {"id": description.get("id", "")}
+        if not all(isinstance(known[key], kind) for key, kind in _KINDS.items()):
+            raise ValueError
+        return known | {"id": str(known["id"])}
     except (OSError, ValueError, KeyError, TypeError):
         raise DiscliError(f"{folder} is not a run of discli train.", "Give a folder under runs/.") from None
 

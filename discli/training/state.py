@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 from torch.optim import Optimizer
 
 from discli.errors import DiscliError
 from discli.recipe.train import TrainSpec
 from discli.training.checkpoint import (
+    any_checkpoint,
     newest_checkpoint,
     prune,
     read_state,
@@ -40,9 +43,17 @@ class TrainingState:
         self.skipped_in_a_row = 0
 
     def resume(self) -> bool:
-        """Take up the newest undamaged checkpoint; False if there is none."""
+        """Take up the newest undamaged checkpoint; False if there is none, damaged ones included.
+
+        Raises DiscliError where all are damaged, or the newest is of another network.
+        """
         checkpoint = newest_checkpoint(self.folder)
         if checkpoint is None:
+            if any_checkpoint(self.folder):
+                raise DiscliError(
+                    f"No checkpoint of {self.folder} is whole.",
+                    f"Give another --out, or remove {self.folder / 'checkpoints'} to begin the run again.",
+                )
             return False
         state = read_state(checkpoint)
         if "window" not in state:
@@ -50,14 +61,23 @@ class TrainingState:
                 f"{checkpoint} holds averaged weights alone, which is enough to sample and not to train.",
                 "Give another --out.",
             )
+        try:
+            self._take_up(checkpoint, state)
+        except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
+            raise DiscliError(
+                f"{checkpoint} is whole, but not of this recipe's network ({error}).",
+                "Move it away to go on from the one before, or give another --out.",
+            ) from None
+        return True
+
+    def _take_up(self, checkpoint: Path, state: Mapping[str, Any]) -> None:
         fill(dict(self.network.named_parameters()), read_tensors(checkpoint, "model"))
         for stem, weights in self.ema.averages.items():
             fill(weights, read_tensors(checkpoint, stem))
         restore_optimizer(self.network, self.optimizer, read_tensors(checkpoint, "optimizer"))
-        self.step, self.rollbacks = state["step"], state["rollbacks"]
-        self.skipped_in_a_row = state["skipped_in_a_row"]
+        self.step, self.rollbacks = int(state["step"]), int(state["rollbacks"])
+        self.skipped_in_a_row = int(state["skipped_in_a_row"])
         self.window = Window(self._engine.device, state["window"] if self._engine.is_main else None)
-        return True
 
     def checkpoint(self, metadata: Metadata | None, spec: TrainSpec) -> None:
         """Write all of it, and delete what ``spec`` does not keep."""

@@ -4,8 +4,7 @@ Nothing here raises because of what a folder holds: what cannot be read becomes 
 """
 
 import fcntl
-import json
-import math
+import operator
 import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from discli.errors import DiscliError
+from discli.files import read_json
 from discli.recipe import Recipe, parse_recipe
 from discli.training.logs import parse_log
 
@@ -26,6 +26,7 @@ _NO_SCORES = {"step", "n", "sampling_steps", "cfg_scale", "seconds"}
 _FOLDERS_WITHOUT_SCORES = {"checkpoints", "previews", "tracker", "snapshots"}
 _LARGEST_SCORE_FILE = 10_000_000  # bytes; a manifest beside samples may be larger, and is none
 _LINES_FOR_SPEED = 10
+_LARGEST_NUMBER = 1e300  # sums and shares of it are numbers still
 _NOT_THE_RUN = {".lock", "report.html"}
 
 
@@ -88,7 +89,7 @@ def survey(folder: Path) -> Survey:
     recipe = _read_recipe(description, problems)
     logs = {name: _read_log(folder / f"{name}.jsonl", problems) for name in _LOGS}
     steps, name = _raw(description, "train", "steps"), _raw(description, "name")
-    steps = steps if isinstance(steps, int) else None
+    steps = steps if type(steps) is int else None
     checkpoint, resumable, damaged = _newest_checkpoint(folder, problems)
     logged = logs["metrics"][-1]["step"] if logs["metrics"] else 0
     state: State
@@ -131,13 +132,13 @@ def last_number(lines: Sequence[Mapping[str, Any]], key: str) -> float | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST_NUMBER
 
 
 def _read_description(folder: Path, problems: list[str]) -> dict[str, Any]:
     path = folder / "run.json"
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = read_json(path)
         if not isinstance(description.get("recipe"), dict):
             raise ValueError
     except FileNotFoundError:
@@ -190,7 +191,9 @@ def _newest_checkpoint(folder: Path, problems: list[str]) -> tuple[int | None, b
     """The newest that looks whole; whether training can go on from it; whether any is damaged."""
     damaged = False
     try:
-        found = sorted((p for p in (folder / "checkpoints").iterdir() if p.name.isdigit()), reverse=True)
+        found = sorted(
+            (p for p in (folder / "checkpoints").iterdir() if p.name.isdecimal()), key=lambda p: -int(p.name)
+        )
     except FileNotFoundError:
         found = []
     except OSError as error:
@@ -208,14 +211,14 @@ def _newest_checkpoint(folder: Path, problems: list[str]) -> tuple[int | None, b
 def _read_checkpoint(folder: Path) -> tuple[dict[str, Any], str | None]:
     """state.json, and what is wrong as far as names and sizes tell."""
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        expected = {name: about["bytes"] for name, about in state["files"].items()}
+        state = read_json(folder / "state.json")
+        expected = {name: operator.index(about["bytes"]) for name, about in state["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}, "state.json is missing or unreadable"
     for name, size in expected.items():
         try:
             found = (folder / name).stat().st_size
-        except OSError:
+        except (OSError, ValueError):
             return state, f"{name} is missing"
         if found != size:
             return state, f"{name} has {found:,} bytes instead of {size:,}"
@@ -279,10 +282,10 @@ def _read_score(path: Path) -> Score | None:
     try:
         if path.name == "run.json" or path.stat().st_size > _LARGEST_SCORE_FILE:
             return None
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_json(path)
         scores, samples = result["scores"], result["samples"]
         name, value = next((name, value) for name, value in scores.items() if _is_number(value))
-        step, n = samples.get("step"), samples["n"]
+        step, n = samples.get("step"), operator.index(samples["n"])
         return Score(name, value, step if isinstance(step, int) else None, n, path, result)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
         return None

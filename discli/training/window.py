@@ -11,6 +11,8 @@ class Window:
     """Sums over the samples and steps since the last log line, in float64 on the device."""
 
     def __init__(self, device: torch.device, sums: list[float] | None = None) -> None:
+        if sums is not None and len(sums) != _SIZE:
+            raise ValueError(f"a log window has {_SIZE} sums, not {len(sums)}")
         self.sums = torch.tensor(sums or [0.0] * _SIZE, dtype=torch.float64, device=device)
 
     def add_samples(self, loss: Tensor, mse: Tensor, vb: Tensor | None, fraction: Tensor) -> None:

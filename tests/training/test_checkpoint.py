@@ -43,6 +43,34 @@ def test_a_damaged_newest_is_named_and_the_one_before_used(tmp_path, capsys, dam
     assert str(newest.name) in capsys.readouterr().err.replace("\n", "")
 
 
+def test_a_digit_of_the_state_that_changed_is_damage(tmp_path):
+    older, newest = _write(tmp_path, 1), _write(tmp_path, 2)
+    state = newest / "state.json"
+    state.write_text(state.read_text().replace('"note": "x"', '"note": "y"'))
+    assert find_damage(newest) == "state.json does not match its hash"
+    assert newest_checkpoint(tmp_path) == older
+
+
+def test_a_checkpoint_under_another_steps_name_is_damaged(tmp_path):
+    _write(tmp_path, 2).rename(tmp_path / "checkpoints" / "00000003")
+    assert find_damage(tmp_path / "checkpoints" / "00000003") == "state.json is of step 2"
+
+
+def test_the_newest_is_the_highest_number_and_not_the_last_in_the_alphabet(tmp_path):
+    _write(tmp_path, 99_999_999)
+    newest = _write(tmp_path, 100_000_000)
+    for other in ("\u00b2", "00000030.bak"):
+        (tmp_path / "checkpoints" / other).mkdir()
+    assert newest_checkpoint(tmp_path) == newest
+
+
+def test_names_in_brackets_are_no_colours(tmp_path, capsys):
+    folder = _write(tmp_path / "[/x]", 2)
+    (folder / "state.json").write_text('{"format": 1, "step": 2, "files": {"[/y]": {}}}')
+    assert newest_checkpoint(tmp_path / "[/x]") is None
+    assert "[/y] is missing" in capsys.readouterr().err
+
+
 def test_pruning_keeps_the_last_and_every_multiple(tmp_path):
     for step in range(10, 80, 10):
         _write(tmp_path, step)

@@ -153,3 +153,15 @@ def test_scores_keep_their_names_and_the_latest_step_wins(run):
 def test_a_survey_imports_no_torch():
     code = "import sys; from discli.training.survey import survey; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_numbers_that_are_none_are_left_out(run):
+    with (run / "metrics.jsonl").open("a") as log:
+        log.write(
+            '{"step": 31, "loss": 1%s}\n{"step": true, "loss": 1}\n{"step": 32, "rollbacks": "x"}\n' % ("0" * 400)
+        )
+    (run / "score.json").write_text('{"scores": {"FID": 1.0}, "samples": {"n": "many"}}')
+    found = survey(run)
+    assert found.problems == ["metrics.jsonl: 2 torn lines left out"]
+    assert found.loss == json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+    assert found.scores == []
