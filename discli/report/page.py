@@ -24,7 +24,8 @@ _STYLE = """
     --good: #4ac26b; --busy: #6cb6ff; --bad: #ff8a80; }
 }
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; }
+h1, p, li { overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 table { border-collapse: collapse; width: 100%; }
 th, td { padding: .3rem 1rem .3rem 0; text-align: left; vertical-align: top; overflow-wrap: anywhere; }
@@ -43,6 +44,7 @@ img { max-width: 100%; image-rendering: pixelated; display: block; }
 .wide { overflow-x: auto; }
 .columns { font-size: .9rem; font-variant-numeric: tabular-nums; }
 .columns th, .columns td { width: auto; white-space: nowrap; border-bottom: 1px solid var(--line); }
+.columns td:first-child { white-space: normal; min-width: 8rem; }
 .columns th:not(:first-child), .columns td:not(:first-child) { text-align: right; }
 .plot svg { max-width: 100%; height: auto; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem; }

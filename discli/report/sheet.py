@@ -11,12 +11,14 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from discli.files import write_beside
+from discli.report.names import fold
 
 _GAP = 2
 _ROWS = _COLUMNS = 10
 _SMALLEST_CELL = 64
 _FONT_SIZE = 16
-_LONGEST_NAME = 24  # letters
+_LINE_HEIGHT = 19
+_LONGEST_LINE = 24  # letters
 
 
 def contact_sheet(pictures: Tensor, columns: int | None = None) -> Image.Image:
@@ -92,20 +94,21 @@ def strip(moments: Sequence[Tensor]) -> Image.Image:
 
 
 def rows_sheet(rows: Sequence[tuple[str, Tensor]]) -> Image.Image:
-    """One row a name: the name, then its pictures, (k, 3, H, W) uint8 each; k may differ."""
+    """One row a name: the name, on as many lines as fit, then its pictures, (k, 3, H, W) uint8 each; k may differ."""
     columns = max(len(pictures) for _, pictures in rows)
     blank = torch.full_like(rows[0][1][:1], 255)
     padded = [torch.cat([pictures, blank.repeat(columns - len(pictures), 1, 1, 1)]) for _, pictures in rows]
     sheet = contact_sheet(torch.cat(padded), columns)
 
     font = ImageFont.load_default(_FONT_SIZE)
-    names = [name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "\u2026" for name, _ in rows]
-    margin = math.ceil(max(font.getlength(name) for name in names)) + 12
+    height = (sheet.height - _GAP) / len(rows)
+    names = [fold(name, _LONGEST_LINE, max(1, int(height / _LINE_HEIGHT))) for name, _ in rows]
+    margin = math.ceil(max(font.getlength(line) for name in names for line in name.split("\n"))) + 12
     page = Image.new("RGB", (margin + sheet.width, sheet.height), "white")
     page.paste(sheet, (margin, 0))
-    draw, height = ImageDraw.Draw(page), (sheet.height - _GAP) / len(rows)
+    draw = ImageDraw.Draw(page)
     for row, name in enumerate(names):
-        draw.text((margin - 6, _GAP + (row + 0.5) * height), name, fill="black", font=font, anchor="rm")
+        draw.text((margin - 6, _GAP + (row + 0.5) * height), name, fill="black", font=font, anchor="rm", align="right")
     return page
 
 

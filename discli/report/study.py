@@ -2,11 +2,9 @@
 
 import csv
 import io
-import itertools
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,64 +17,15 @@ from torch import Tensor
 
 from discli.console import format_bytes, format_seconds
 from discli.files import write_text
+from discli.report.findings import in_words
 from discli.report.page import columns, facts, image, page
 from discli.report.plots import Line, Point, as_svg, curves, save_plot, scatter
-from discli.report.seeds import LEVEL, Estimate, correlation, difference, estimate
+from discli.report.results import PointResults, StudyReport
+from discli.report.seeds import LEVEL, correlation
 from discli.report.sheet import rows_sheet, save_picture
 
-Result = dict[str, Any]
-
-# With more points than this, each is compared with the best alone.
-_MOST_FOR_ALL_PAIRS = 5
-
-
-@dataclass(frozen=True)
-class StudyReport:
-    """Results of a study's finished cells as `discli.ablate_cell` writes them, and what became of the others."""
-
-    name: str
-    base: str
-    budget: str
-    seeds: Sequence[int]
-    cells: int
-    results: Sequence[Result]
-    failures: Mapping[str, str] = field(default_factory=dict)  # cell -> why
-    pictures: Mapping[str, Path] = field(default_factory=dict)  # cell -> strip of square pictures
-
-    @cached_property
-    def points(self) -> list["PointResults"]:
-        """In the study's order."""
-        found: dict[str, list[Result]] = {}
-        for result in self.results:
-            found.setdefault(result["point"], []).append(result)
-        return [PointResults(name, results) for name, results in found.items()]
-
-    @property
-    def score_name(self) -> str:
-        return str(self.results[0]["score_name"])
-
-    @property
-    def axis_label(self) -> str:
-        """The score's name without its warning, which the page has above."""
-        return self.score_name.partition(",")[0]
-
-
-@dataclass(frozen=True)
-class PointResults:
-    """One combination of settings, over its seeds."""
-
-    name: str
-    results: Sequence[Result]
-
-    @property
-    def first(self) -> Result:
-        return self.results[0]
-
-    def by_seed(self, key: str) -> dict[int, float]:
-        return {result["seed"]: result[key] for result in self.results}
-
-    def estimate(self, key: str) -> Estimate:
-        return estimate(list(self.by_seed(key).values()))
+_MATRIX = "The same noise and class in every cell"
+_LARGEST_MATRIX, _LEAST_ROW = 8_000, 64  # px high
 
 
 def write_report(report: StudyReport, out: Path) -> None:
@@ -127,7 +76,8 @@ def study_page(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], mat
         parts += [f"<h2>{escape(title)}</h2>", as_svg(figure, caption), f"<p>{escape(explained)}</p>"]
     if matrix is not None:
         side = report.results[0]["recipe"]["data"]["resolution"]
-        parts += ["<h2>The same noise and class in every cell</h2>", image(matrix, "picture matrix", side)]
+        parts += [f"<h2>{_MATRIX}</h2>", f"<p>{escape(_matrix_caption(report))}</p>"]
+        parts.append(image(matrix, "picture matrix", side))
     if report.results:
         parts += ["<h2>How it was measured</h2>", facts(_circumstances(report))]
     return page(f"{report.name}: ablation", parts)
@@ -140,11 +90,12 @@ def study_markdown(report: StudyReport, plots: Mapping[str, tuple[Figure, str]],
         lines += ["| " + " | ".join(_HEADINGS) + " |", "|---" + "|---:" * (len(_HEADINGS) - 1) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in _rows(report)]
         lines += ["", *(f"- {line}" for line in in_words(report)), ""]
-    lines += [f"- Failed: {cell}: {why}" for cell, why in report.failures.items()]
+    if report.failures:
+        lines += [*(f"- Failed: {cell}: {why}" for cell, why in report.failures.items()), ""]
     for name, (_, caption) in plots.items():
-        lines += [f"![{caption}]({name})", ""]
+        lines += [f"{caption}.", "", f"![{caption.partition(':')[0]}]({name})", ""]
     if has_matrix:
-        lines += ["![The same noise and class in every cell](pictures.png)", ""]
+        lines += [f"{_MATRIX}: {_matrix_caption(report)}", "", f"![{_MATRIX}](pictures.png)", ""]
     if report.results:
         lines += [f"- {name}: {text}" for name, text in _circumstances(report)]
     return "\n".join(lines).rstrip() + "\n"
@@ -161,40 +112,14 @@ def study_csv(report: StudyReport) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*keys, *settings])
     for result in report.results:
-        writer.writerow([*(result[key] for key in keys), *(result["settings"].get(key, "") for key in settings)])
+        writer.writerow(
+            [*(result[key] for key in keys), *(_plain(result["settings"].get(key, "")) for key in settings)]
+        )
     return text.getvalue()
 
 
-def in_words(report: StudyReport) -> Iterator[str]:
-    """Which differences in score exceed their interval, which do not, and what that rests on."""
-    points = report.points
-    if len(points) < 2:
-        return
-    best = min(points, key=lambda point: point.estimate("score").mean)
-    all_pairs = len(points) <= _MOST_FOR_ALL_PAIRS
-    pairs = list(itertools.combinations(points, 2)) if all_pairs else [(best, p) for p in points if p is not best]
-    for a, b in pairs:
-        found = difference(a.by_seed("score"), b.by_seed("score"))
-        if found is None:
-            yield f"{a.name} and {b.name}: no two seeds in common, so nothing can be told from chance."
-            continue
-        assert found.low is not None
-        assert found.high is not None
-        better, worse, low, high = (a, b, -found.high, -found.low) if found.mean < 0 else (b, a, found.low, found.high)
-        size = f"by {abs(found.mean):.3g} ({LEVEL:.0%} interval {low:.3g} to {high:.3g}, {found.count} seeds)"
-        if low > 0:
-            yield f"{better.name} scores better (lower) than {worse.name} {size}."
-        else:
-            yield f"{better.name} scores lower than {worse.name} {size}: no more than chance would do."
-    if len(pairs) > 2:
-        yield f"These are {len(pairs)} comparisons: of intervals at {LEVEL:.0%}, one in twenty errs by chance alone."
-    gflops = {point.first["forward_gflops"] for point in points}
-    if len(gflops) > 1:
-        spread = max(gflops) / min(gflops)
-        yield f"The points differ in cost: the most expensive takes {spread:.3g} times the FLOPs of the cheapest."
-    objectives = {point.first["recipe"]["diffusion"]["objective"]["name"] for point in points}
-    if len(objectives) > 1:
-        yield "Their losses measure different things (diffusion.objective) and cannot be compared."
+def _plain(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict | list | bool) else value
 
 
 _HEADINGS = ("", "score", "loss", "seeds", "parameters", "GFLOPs", "steps", "time a cell", "images/s", "memory")
@@ -239,7 +164,8 @@ def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
     yield "reference", f"{reference['path']} (n = {reference['n']:,}, sha256 {reference['sha256']})"
     yield "features", f"{scored['features']}: {scored['network']} (weights sha256 {scored['weights_sha256']})"
     yield "loss", "mean over the last tenth of training"
-    yield "time", "training alone, without scores, of one cell; memory: the most that a cell's process held in training"
+    yield "time", "training alone, without scores, of one cell"
+    yield "memory", "the most that a cell's process held while it trained, scores along the way included"
     environments = {tuple(result["environment"].items()) for result in report.results}
     for environment in sorted(environments):
         yield "environment", ", ".join(f"{key} {value}" for key, value in environment)
@@ -251,7 +177,9 @@ def _plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
     lines = [line for point in report.points if (line := _curve(point)) is not None]
     if lines:
         n = next(result["curve"][0]["n"] for result in report.results if result["curve"])
-        caption = f"Score by step: mean over seeds and their range; of {n:,} samples, fewer than the final score's"
+        final = report.results[0]["eval"]["samples"]["n"]
+        fewer = "" if n == final else f", the final score of {final:,}"
+        caption = f"Score by step: mean over seeds and their range; of {n:,} samples{fewer}"
         found["score-by-step.png"] = (curves(lines, "step", report.axis_label, log_y=True), caption)
     costs = [point.first["forward_gflops"] for point in report.points]
     if len({*costs}) > 1:
@@ -279,13 +207,24 @@ def _curve(point: PointResults) -> Line | None:
 
 
 def _matrix(report: StudyReport) -> Image.Image | None:
-    """A row a point: its first seed's pictures."""
+    """A row a point: its first seed's pictures; of very many points the first ones."""
     rows = []
-    for point in report.points:
+    for point in report.points[: _most_rows(report)]:
         path = report.pictures.get(point.first["cell"])
         if path is not None and path.exists():
             rows.append((point.name, _unstrip(path)))
     return rows_sheet(rows) if rows else None
+
+
+def _most_rows(report: StudyReport) -> int:
+    side = report.results[0]["recipe"]["data"]["resolution"] if report.results else 1
+    return max(1, _LARGEST_MATRIX // max(side, _LEAST_ROW))
+
+
+def _matrix_caption(report: StudyReport) -> str:
+    most, count = _most_rows(report), len(report.points)
+    shown = f"; the first {most} of {count:,} points" if count > most else ""
+    return f"a row a point, of its first finished seed{shown}."
 
 
 def _unstrip(path: Path) -> Tensor:

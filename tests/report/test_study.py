@@ -6,7 +6,9 @@ import io
 import pytest
 from PIL import Image
 
-from discli.report.study import StudyReport, in_words, study_csv, summarise, write_report
+from discli.report.findings import in_words
+from discli.report.results import StudyReport
+from discli.report.study import study_csv, summarise, write_report
 
 
 def result(point, seed, score, gflops=1.0):
@@ -46,6 +48,51 @@ def test_words_tell_differences_from_chance():
 def test_one_seed_claims_nothing():
     [line] = in_words(report(result("a", 0, 1.0), result("b", 0, 99.0)))
     assert "nothing can be told from chance" in line
+
+
+def test_points_that_score_the_same_are_called_equal():
+    [line] = in_words(report(*(result(point, seed, 1.0 + seed) for point in "ab" for seed in (0, 1))))
+    assert line == "a and b score the same with each of 2 seeds."
+
+
+def test_missing_seeds_are_said():
+    lines = list(in_words(report(*CLEAR[:-1])))
+    assert "Not all points have all seeds" in lines[-1]
+
+
+def test_many_points_are_summed_up():
+    points = [
+        result(f"p{i}", seed, 10.0 + (i > 20) * 50 + seed + 0.1 * (seed - 1) * i)
+        for i in range(40)
+        for seed in range(3)
+    ]
+    lines = list(in_words(report(*points)))
+    assert lines[0].startswith("p")
+    assert lines[0].endswith("scores better (lower) than 19 of 39 other points.")
+    assert lines[1].startswith("No more than chance would do sets it apart from p")
+    assert lines[1].endswith("and 8 more.")
+    assert "flatters it" in lines[3]
+    assert len(lines) == 4
+
+
+def test_one_seed_of_many_points_is_one_line():
+    assert len(list(in_words(report(*(result(f"p{i}", 0, float(i)) for i in range(30)))))) == 1
+
+
+def test_scores_against_other_data_are_not_compared_in_silence():
+    other = result("b", 0, 1.0)
+    other["eval"]["reference"] = {"path": "d.h5", "n": 100, "sha256": "another"}
+    assert "2 different references" in " ".join(in_words(report(result("a", 0, 1.0), other)))
+
+
+def test_hundreds_of_points_make_a_report_in_reason(tmp_path):
+    strip = tmp_path / "strip.png"
+    Image.new("RGB", (12, 4)).save(strip)
+    results = [result(f"p{i}", 0, 5.0 + i, gflops=1.0 + i) for i in range(150)]
+    write_report(report(*results, pictures={r["cell"]: strip for r in results}), tmp_path)
+    with Image.open(tmp_path / "pictures.png") as picture:
+        assert picture.height < 8300
+    assert "the first 125 of 150 points" in (tmp_path / "report.md").read_text()
 
 
 def test_differences_in_cost_and_in_what_the_loss_means_are_said():
