@@ -1,14 +1,17 @@
 """One cell of a study, from recipe to result: train -> score -> pictures -> ``result.json``.
 
 Everything is in the cell's folder: ``run/`` is an ordinary run (resume it, sample from it, report on
-it), ``pictures.png`` the same noise and classes as in every other cell, ``log.txt`` what it said.
+it), ``pictures.png`` the same noise and classes as in every other cell; where `discli.ablate_workers`
+started it, ``log.txt`` is what it said and ``failed.txt`` why it failed when it was last tried.
 """
 
-import fcntl
 import json
+import math
 import platform
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +19,37 @@ import torch
 from PIL import Image
 
 from discli import __version__
+from discli.data.store import open_store
 from discli.errors import DiscliError
 from discli.eval_fid import eval_fid
 from discli.files import write_text
 from discli.model import DiS
 from discli.model.flops import forward_flops
+from discli.ranks import is_locked, try_lock
 from discli.recipe import Cell, Recipe, Study, parse_recipe
+from discli.recipe.model import ModelSpec
 from discli.report.sheet import save_picture
 from discli.sample import sample
 from discli.train import train
+from discli.training.interrupts import EXIT_INTERRUPTED
 from discli.training.logs import read_log
 from discli.training.run import differences
 
-RESULT, PICTURES, LOG = "result.json", "pictures.png", "log.txt"
+RESULT, PICTURES, LOG, FAILURE = "result.json", "pictures.png", "log.txt", "failed.txt"
+_LOCK = ".lock"
 
-# Where a run lies and how it talks is nothing that a result depends on.
-_NOT_COMPARED = ("data.file", "data.cache", "train.tracker", "train.log_every")
+# Where a run lies, how it talks and what it keeps is nothing that a result depends on.
+_NOT_COMPARED = {
+    "data.file", "data.cache", "train.tracker", "train.log_every", "train.preview_every", "train.preview_count",
+    "train.checkpoint_every", "train.keep_last", "train.keep_every", "train.peak_tflops",
+}  # fmt: skip
 
 
 def plan_recipe(study: Study, cell: Cell) -> Recipe:
     """The cell's recipe with the steps that the budget gives it and the scores along the way."""
     sketch = cell.recipe(steps=1)
     steps = study.budget.steps_of(sketch, 3 * sum(forward_flops(sketch).values()))
-    every = max(1, steps // study.score.curve_points) if study.score.curve_points else 0
+    every = math.ceil(steps / study.score.curve_points) if study.score.curve_points else 0
     score = {"every": every, "n": study.score.curve_n, "features": study.score.features}
     tree = cell.recipe(steps).model_dump(mode="json")
     tree["train"] |= {"score": tree["train"]["score"] | score, "tracker": "none"}
@@ -48,17 +59,23 @@ def plan_recipe(study: Study, cell: Cell) -> Recipe:
 def run_cell(study: Study, cell: Cell, folder: Path, data: Path | None) -> dict[str, Any]:
     """Brings one cell to its result, from wherever it was left; one that is finished is left alone.
 
-    Raises DiscliError when another process is at it, and SystemExit(75) when asked to stop.
+    Raises DiscliError, with status 75, when another process is at it, and SystemExit(75) when asked to stop.
     """
     recipe = plan_recipe(study, cell)
+    file = data or recipe.data.file
+    if file is None:
+        raise DiscliError(f"{cell.name}: no data file.", "Give --data FILE.h5 (discli encode writes one).")
     folder.mkdir(parents=True, exist_ok=True)
     with _held(folder, cell):
-        found = read_result(folder, recipe, cell)
+        found = read_result(study, cell, recipe, folder)
         if found is not None:
             return found
         run = folder / "run"
-        train(recipe, data=data, out=run)
-        scored = eval_fid(run, features=study.score.features, n=study.score.n, bootstrap=0)
+        train(recipe, data=file, out=run)
+        # Named, for checkpoints know the data only where it was when they were written.
+        reference = recipe.train.score.reference or file
+        with redirect_stdout(sys.stderr):  # the score's table is on the way, not the result
+            scored = eval_fid(run, reference, features=study.score.features, n=study.score.n, bootstrap=0)
         _draw(run, study.score.pictures, folder / PICTURES)
         result = {
             "cell": cell.name,
@@ -66,6 +83,7 @@ def run_cell(study: Study, cell: Cell, folder: Path, data: Path | None) -> dict[
             "seed": cell.seed,
             "settings": cell.point.settings,
             "recipe": recipe.model_dump(mode="json"),
+            "contract": open_store(file).contract.model_dump(mode="json"),
             **costs(recipe),
             **_training_facts(run, recipe),
             "score": scored["distance"],
@@ -78,38 +96,63 @@ def run_cell(study: Study, cell: Cell, folder: Path, data: Path | None) -> dict[
     return result
 
 
-def read_result(folder: Path, recipe: Recipe, cell: Cell) -> dict[str, Any] | None:
-    """The result in a cell's folder, if it has one. Raises DiscliError where it is another recipe's."""
+def read_result(study: Study, cell: Cell, recipe: Recipe, folder: Path) -> dict[str, Any] | None:
+    """The result in a cell's folder, if it has one. Raises DiscliError where it is of another recipe or number n."""
     path = folder / RESULT
     if not path.exists():
         return None
     try:
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         before = parse_recipe(result["recipe"], str(path)).model_dump(mode="json")
+        n = result["eval"]["samples"]["n"]
     except (OSError, ValueError, KeyError, TypeError):
         raise DiscliError(f"{path} is damaged.", "Remove it: the cell is scored again from its run.") from None
-    for key, old, new in differences(before, recipe.model_dump(mode="json")):
-        if key not in _NOT_COMPARED:
+    changed = differences(before, recipe.model_dump(mode="json"))
+    # When to score follows from the steps, which are the better explanation.
+    for key, old, new in sorted(changed, key=lambda change: change[0] == "train.score.every"):
+        if key not in _NOT_COMPARED and not key.startswith("eval."):
             raise DiscliError(
                 f"{cell.name}: {folder} was run with {key} = {old!r}, the study now says {new!r}.",
                 "Give another --out for the changed study, or change it back.",
             )
+    if n != study.score.n:  # on which every distance depends
+        raise DiscliError(
+            f"{cell.name}: {folder} was scored with n = {n:,}, the study now says {study.score.n:,}.",
+            f"Change it back, or remove {RESULT} in every cell: they are scored again from their runs.",
+        )
     return result
+
+
+def failure_of(folder: Path) -> str | None:
+    """Why the cell in ``folder`` failed when it was last tried; None while a process is at it."""
+    path = folder / FAILURE
+    if not path.exists() or is_held(folder):
+        return None
+    return path.read_text(encoding="utf-8", errors="replace").strip()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process is at the cell in ``folder`` now."""
+    return is_locked(folder / _LOCK)
 
 
 def costs(recipe: Recipe) -> dict[str, Any]:
     """What is known of a cell before it is run."""
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in DiS.from_recipe(recipe).parameters())
     flops = sum(forward_flops(recipe).values())
     images = recipe.train.steps * recipe.train.batch_size
     return {
-        "parameters": parameters,
+        "parameters": _parameters(recipe.model, recipe.input_size, recipe.in_channels, recipe.out_channels),
         "forward_gflops": flops / 1e9,
         "steps": recipe.train.steps,
         "images": images,
         "training_tflops": 3 * flops * images / 1e12,
     }
+
+
+@cache  # seeds share a network, and one of a billion takes long to lay out
+def _parameters(model: ModelSpec, input_size: int, in_channels: int, out_channels: int) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in DiS(model, input_size, in_channels, out_channels).parameters())
 
 
 def curve(run: Path, score_name: str) -> list[dict[str, Any]]:
@@ -157,9 +200,9 @@ def _environment(device: str) -> dict[str, str]:
 
 @contextmanager
 def _held(folder: Path, cell: Cell) -> Iterator[None]:
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DiscliError(f"{cell.name} is being run by another process.", "Leave it to that one.") from None
+    with (folder / _LOCK).open("w") as lock:
+        if not try_lock(lock):
+            raise DiscliError(
+                f"{cell.name} is being run by another process.", "Leave it to that one.", status=EXIT_INTERRUPTED
+            )
         yield

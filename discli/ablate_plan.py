@@ -1,11 +1,12 @@
 """What a study will take, before it is run: every cell with its size, work, disk and time."""
 
 import json
+import shutil
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from discli.ablate_cell import costs, plan_recipe, read_result
+from discli.ablate_cell import costs, failure_of, plan_recipe, read_result
 from discli.console import format_bytes, format_seconds, stderr
 from discli.diffusion import count_evaluations
+from discli.errors import DiscliError
 from discli.model import DiS
 from discli.recipe import Cell, Recipe, Study
-from discli.training.estimate import disk_needed
+from discli.recipe.diffusion import DiffusionSpec
+from discli.recipe.sample import SampleSpec
+from discli.training.estimate import averages_kept, disk_needed
 
 # A trial step that takes more work than this would itself be a wait.
 _MOST_TRIAL_FLOPS = 5e10
@@ -36,6 +40,7 @@ class Planned:
     costs: Mapping[str, Any]
     result: dict[str, Any] | None  # when it is finished
     samples: int  # that are scored, along the way and at the end
+    failure: str | None = None  # of the last try
 
     @property
     def training_flops(self) -> float:
@@ -43,7 +48,7 @@ class Planned:
 
     @cached_property
     def sampling_flops(self) -> float:
-        calls = count_evaluations(self.recipe.diffusion, self.recipe.sample, self.recipe.in_channels)
+        calls = _evaluations(self.recipe.diffusion, self.recipe.sample, self.recipe.in_channels)
         return 1e9 * float(self.costs["forward_gflops"]) * calls * self.samples
 
     @property
@@ -54,23 +59,42 @@ class Planned:
     @property
     def disk(self) -> int:
         """Bytes, of checkpoints mostly."""
-        return disk_needed(self.recipe.train, self.costs["parameters"], 1)[1]
+        spec = self.recipe.train
+        return disk_needed(spec, self.costs["parameters"], averages_kept(spec.ema))[1]
 
 
 def make_plan(study: Study, cells: Sequence[Cell], out: Path) -> list[Planned]:
-    """Raises DiscliError when a cell's recipe is not valid, or its folder holds another recipe's result."""
+    """Raises DiscliError when a cell's recipe is not valid, or its folder holds the result of another study."""
     plan = []
     for cell in cells:
         recipe, folder = plan_recipe(study, cell), out / "cells" / cell.name
         score = recipe.train.score
         along_the_way = -(-recipe.train.steps // score.every) * score.n if score.every else 0
-        result = read_result(folder, recipe, cell)
+        result = read_result(study, cell, recipe, folder)
         plan.append(Planned(cell, recipe, folder, costs(recipe), result, along_the_way + study.score.n))
     return plan
 
 
-def print_plan(study: Study, plan: Sequence[Planned], as_json: bool) -> None:
-    """A row a cell on stdout, or JSON; and what is left in all."""
+def look_again(study: Study, plan: Sequence[Planned]) -> list[Planned]:
+    """The plan with the results and failures that lie in the folders now, other processes' included.
+
+    A finished cell is not read a second time. A result that does not belong here is its cell's failure.
+    """
+    return [_look_again(study, planned) for planned in plan]
+
+
+def _look_again(study: Study, planned: Planned) -> Planned:
+    if planned.result is not None:
+        return planned
+    try:
+        result = read_result(study, planned.cell, planned.recipe, planned.folder)
+    except DiscliError as error:  # the study was edited while it ran
+        return replace(planned, failure=str(error))
+    return replace(planned, result=result, failure=None if result is not None else failure_of(planned.folder))
+
+
+def print_plan(study: Study, plan: Sequence[Planned], out: Path, as_json: bool) -> None:
+    """A row a cell on stdout, or JSON; and what is left in all, beside what is free in ``out``."""
     rate, source = find_rate(plan)
     rows = [
         {
@@ -102,9 +126,21 @@ def print_plan(study: Study, plan: Sequence[Planned], as_json: bool) -> None:
     Console(highlight=False).print(table)
     left = [row for row in rows if not row["finished"]]
     total = f", about {format_seconds(sum(row['seconds'] for row in left))} one after another" if rate else ""
-    disk = format_bytes(sum(row["disk"] for row in left))
-    stderr.print(f"{len(left)} of {len(rows)} cells to run ({study.budget.describe()}): {disk} of disk{total}.")
+    stderr.print(f"{len(left)} of {len(rows)} cells to run ({study.budget.describe()}){total}.")
+    say_disk(plan, out)
     stderr.print(f"Times are {source}." if rate else f"No times: {source}.")
+
+
+def say_disk(plan: Sequence[Planned], out: Path) -> None:
+    """One line on the disk that the cells to run will fill, yellow where there is not as much."""
+    need = sum(planned.disk for planned in plan if planned.result is None)
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(existing).free
+    line = f"Disk: {format_bytes(need)} for the cells to run, {format_bytes(free)} free in {existing}/"
+    if need < free:
+        stderr.print(line)
+    else:
+        stderr.print(f"{line}: not enough for the whole study.", style="yellow")
 
 
 def find_rate(plan: Sequence[Planned]) -> tuple[float | None, str]:
@@ -119,6 +155,11 @@ def find_rate(plan: Sequence[Planned]) -> tuple[float | None, str]:
         return None, "even a trial step of the cheapest cell would take long here"
     seconds = _trial(cheapest.recipe, batch)
     return batch * flops / seconds, f"from a trial step of {cheapest.cell.name} on this machine, scaled by FLOPs"
+
+
+@cache  # counted by going through all sampling steps, which most cells share
+def _evaluations(diffusion: DiffusionSpec, settings: SampleSpec, channels: int) -> int:
+    return count_evaluations(diffusion, settings, channels)
 
 
 def _trial(recipe: Recipe, batch: int) -> float:

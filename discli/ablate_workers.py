@@ -6,24 +6,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, Self, TextIO
 
 import torch
 
-from discli.ablate_cell import LOG
+from discli.ablate_cell import FAILURE, LOG, RESULT, is_held
 from discli.ablate_plan import Planned
-from discli.console import Ticker, format_seconds, progress
+from discli.console import format_seconds, progress, stderr
 from discli.files import write_text
 from discli.training.interrupts import EXIT_INTERRUPTED
-from discli.training.logs import read_log
+from discli.training.logs import parse_log
 
-_FAILURE = "failed.txt"
 _SECONDS_BETWEEN_LOOKS = 0.5
 _PR_SET_PDEATHSIG = 1
+_UNITS = ((1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
+_ENOUGH_FOR_A_LINE = 1 << 14  # bytes
 
 # What makes a process believe that it is one of many; a cell is trained by one alone.
 _OF_A_TEAM = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "SLURM_PROCID", "SLURM_NTASKS")
@@ -35,35 +36,55 @@ class _Worker:
     slot: int
     process: subprocess.Popen[bytes]
     log: TextIO
+    log_starts: int  # bytes of earlier tries in front
     started: float
-    counted: float  # FLOPs of this cell that the progress bar has seen
 
 
-def run_cells(todo: Sequence[Planned], command: Sequence[str], jobs: int) -> Iterator[str]:
+def run_cells(todo: Sequence[Planned], command: Sequence[str], jobs: int) -> Generator[str, None, None]:
     """Runs ``discli ablate <command> --cell NAME`` for each, ``jobs`` at once; a line for every one that ends.
 
-    A cell that fails leaves why in its folder, and the others go on. Interrupted, all are asked to
-    stop, write a checkpoint, and KeyboardInterrupt goes on its way.
+    A cell that fails leaves why in its folder, and the others go on. One that another process is at is
+    left to it, and looked at again when that has ended. Whatever ends this early (Ctrl-C, SIGTERM,
+    SIGUSR1, an error), the cells are asked to stop and write a checkpoint first.
     """
-    waiting = list(reversed(todo))
+    waiting = list(todo)
     running: list[_Worker] = []
-    total, done = sum(p.flops for p in todo), sum(_flops_done(p) for p in todo)
-    before = signal.signal(signal.SIGTERM, _as_interrupt)
+    for planned in todo:
+        (planned.folder / FAILURE).unlink(missing_ok=True)
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
-        with progress("ablate", _gflops(total), "GFLOP", _gflops(done)) as ticker:
+        with _Bar(todo) as bar:
             while waiting or running:
-                while waiting and len(running) < jobs:
+                for planned in waiting[:]:
+                    if len(running) == jobs:
+                        break
+                    if is_held(planned.folder):
+                        continue
+                    waiting.remove(planned)
+                    if (planned.folder / RESULT).exists():
+                        bar.ended(planned)
+                        yield f"{planned.cell.name}: done by another process"
+                        continue
                     slot = next(slot for slot in range(jobs) if all(worker.slot != slot for worker in running))
-                    running.append(_start(waiting.pop(), command, slot, jobs))
+                    running.append(_start(planned, command, slot, jobs))
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
                 for worker in running:
-                    _advance(worker, ticker)
+                    bar.look(worker.planned)
+                if not running and waiting:
+                    bar.note(f"waiting for {waiting[0].cell.name}, which another process is at")
                 for worker in [worker for worker in running if worker.process.poll() is not None]:
                     running.remove(worker)
-                    _count(worker, worker.planned.flops, ticker, "")
+                    if _was_held(worker):
+                        worker.log.close()
+                        waiting.append(worker.planned)
+                        continue
+                    bar.ended(worker.planned)
                     yield _ended(worker)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if running:
+            stderr.print(f"Asking {len(running)} cells to write a checkpoint and stop. The same command goes on.")
         for worker in running:
             worker.process.terminate()
         for worker in running:
@@ -71,16 +92,10 @@ def run_cells(todo: Sequence[Planned], command: Sequence[str], jobs: int) -> Ite
             worker.log.close()
 
 
-def failure_of(folder: Path) -> str | None:
-    """Why the cell in ``folder`` failed when it was last tried."""
-    path = folder / _FAILURE
-    return path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else None
-
-
 def _start(planned: Planned, command: Sequence[str], slot: int, jobs: int) -> _Worker:
     planned.folder.mkdir(parents=True, exist_ok=True)
-    (planned.folder / _FAILURE).unlink(missing_ok=True)
     log = (planned.folder / LOG).open("a", encoding="utf-8")
+    starts = (planned.folder / LOG).stat().st_size
     process = subprocess.Popen(
         [sys.executable, "-m", "discli", "ablate", *command, "--cell", planned.cell.name],
         stdin=subprocess.DEVNULL,
@@ -91,7 +106,7 @@ def _start(planned: Planned, command: Sequence[str], slot: int, jobs: int) -> _W
         start_new_session=True,
         preexec_fn=_end_with_parent if sys.platform == "linux" else None,
     )
-    return _Worker(planned, slot, process, log, time.monotonic(), _flops_done(planned))
+    return _Worker(planned, slot, process, log, starts, time.monotonic())
 
 
 def _environment(slot: int, jobs: int) -> dict[str, str]:
@@ -114,55 +129,99 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _as_interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def _stop(number: int, frame: object) -> None:
+    """As ``discli train`` ends when it is asked to: a requeue script tests for the status."""
+    raise SystemExit(EXIT_INTERRUPTED)
 
 
-def _advance(worker: _Worker, ticker: Ticker) -> None:
-    step, steps = _step_of(worker.planned), worker.planned.recipe.train.steps
-    state = f"step {step:,} of {steps:,}" if step < steps else "scoring"
-    _count(worker, _flops_done(worker.planned), ticker, f"{worker.planned.cell.name}: {state}")
+class _Bar:
+    """Progress over all cells, in FLOPs; a cell's samples count with its steps: scores along the way are most of them.
 
+    A cell that goes back to its checkpoint is not counted twice.
+    """
 
-def _count(worker: _Worker, flops: float, ticker: Ticker, note: str) -> None:
-    """``flops`` of this cell are done; a cell that goes back to its checkpoint is not counted twice."""
-    ticker.advance(_gflops(max(flops, worker.counted)) - _gflops(worker.counted), note)
-    worker.counted = max(flops, worker.counted)
+    def __init__(self, todo: Sequence[Planned]) -> None:
+        flops = sum(planned.flops for planned in todo)
+        self._unit, name = next((unit for unit in _UNITS if flops > 1000 * unit[0]), _UNITS[-1])
+        self._counted = {planned.cell.name: self._units(planned, _step_of(planned)) for planned in todo}
+        total = sum(self._units(planned, planned.recipe.train.steps) for planned in todo)
+        self._progress = progress("ablate", total, name, sum(self._counted.values()))
 
+    def __enter__(self) -> Self:
+        self._ticker = self._progress.__enter__()
+        return self
 
-def _flops_done(planned: Planned) -> float:
-    """Of training, and as much of its samples: scores along the way are most of them."""
-    return planned.flops * min(_step_of(planned) / planned.recipe.train.steps, 1.0)
+    def __exit__(self, *error: Any) -> None:
+        self._progress.__exit__(*error)
 
+    def note(self, text: str) -> None:
+        self._ticker.advance(0, text)
 
-def _gflops(flops: float) -> int:
-    return round(flops / 1e9)
+    def look(self, planned: Planned) -> None:
+        """A cell that is running."""
+        step, steps = _step_of(planned), planned.recipe.train.steps
+        state = f"step {step:,} of {steps:,}" if step < steps else "scoring"
+        self._count(planned, step, f"{planned.cell.name}: {state}")
+
+    def ended(self, planned: Planned) -> None:
+        """A cell that will not go on here, finished or not."""
+        self._count(planned, planned.recipe.train.steps, "")
+
+    def _count(self, planned: Planned, step: int, note: str) -> None:
+        name = planned.cell.name
+        now = max(self._counted[name], self._units(planned, step))
+        self._ticker.advance(now - self._counted[name], note)
+        self._counted[name] = now
+
+    def _units(self, planned: Planned, step: int) -> int:
+        return round(planned.flops / self._unit * min(step / planned.recipe.train.steps, 1.0))
 
 
 def _step_of(planned: Planned) -> int:
-    lines = read_log(planned.folder / "run" / "metrics.jsonl")
+    """The last step in its log, of which only the end is read."""
+    path = planned.folder / "run" / "metrics.jsonl"
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _ENOUGH_FOR_A_LINE))
+        lines = parse_log(file.read().decode("utf-8", errors="replace"))
     return int(lines[-1]["step"]) if lines else 0
 
 
+def _was_held(worker: _Worker) -> bool:
+    """Whether another process was at the cell first: nothing that failed."""
+    folder = worker.planned.folder
+    return worker.process.returncode == EXIT_INTERRUPTED and (is_held(folder) or (folder / RESULT).exists())
+
+
 def _ended(worker: _Worker) -> str:
-    """One line on how it ended; a failure's last words are kept for the report."""
+    """One line on how it ended; a failure's last words are kept for the report. Being asked to stop is none."""
     worker.log.close()
     name, status = worker.planned.cell.name, worker.process.returncode
     took = format_seconds(time.monotonic() - worker.started)
     if status == 0:
         return f"{name}: done ({took})"
     if status == EXIT_INTERRUPTED:
-        why = "asked to stop; it goes on with the same command"
-    else:
-        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-        why = f"{how}: {_last_words(worker.planned.folder / LOG)}"
-    write_text(worker.planned.folder / _FAILURE, why + "\n")
+        return f"{name}: asked to stop after {took}; it goes on with the same command"
+    how = f"status {status}"
+    if status < 0:
+        how = f"killed by {_signal_name(-status)}" + (" (out of memory?)" if -status == signal.SIGKILL else "")
+    why = f"{how}: {_last_words(worker.planned.folder / LOG, worker.log_starts)}"
+    write_text(worker.planned.folder / FAILURE, why + "\n")
     return f"{name}: failed after {took}: {why}"
 
 
-def _last_words(log: Path) -> str:
-    """The error that ``discli`` printed, both of its lines, or else the last line of all."""
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing was said"]
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have none
+        return f"signal {number}"
+
+
+def _last_words(log: Path, start: int) -> str:
+    """Of this try: the error that ``discli`` printed, both of its lines, or else the last line of all."""
+    text = log.read_bytes()[start:].decode("utf-8", errors="replace")
+    lines = text.strip().splitlines() or ["nothing was said"]
     errors = [number for number, line in enumerate(lines) if line.startswith("discli: ")]
     said = lines[errors[-1] :] if errors else lines[-1:]
     return " ".join(line.strip().removeprefix("discli: ") for line in said)

@@ -67,7 +67,7 @@ def draw(
     weak = None
     if chosen.guidance.name == "autoguidance":
         weak = load_trained(Path(chosen.guidance.checkpoint), trained.device)
-        _check_weak(weak, recipe)
+        check_weak(weak, recipe)
     precision = precision_of(chosen, trained.device)
     batch = find_model_batch(trained, chosen)
     return Draw(trained, chosen.model_copy(update={"precision": precision, "model_batch": batch}), wanted, seed, weak)
@@ -138,7 +138,7 @@ def draw_classes(members: Tensor, wanted: Sequence[int], num_classes: int, seed:
     return (uniform(seed, Stream.CLASS, 0, members) * num_classes).long().clamp(max=num_classes - 1)
 
 
-def _check_weak(weak: Trained, recipe: Recipe) -> None:
+def check_weak(weak: Trained, recipe: Recipe) -> None:
     """Autoguidance subtracts two answers to one question, so the question must be the same."""
     for what in ("in_channels", "input_size", "diffusion"):
         if getattr(weak.recipe, what) != getattr(recipe, what):

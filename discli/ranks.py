@@ -2,11 +2,15 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from discli.errors import DiscliError
+
+_TRIES, _SECONDS_BETWEEN_TRIES = 5, 0.05
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -29,6 +33,29 @@ def alone_in(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def try_lock(file: TextIO) -> bool:
+    """Whether the lock on ``file`` is ours now. `is_locked` holds it for an instant, so one refusal proves nothing."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+    return False
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock on ``path`` now. Shared, so that several may look at once."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def check_overwrite(overwrite: bool, world: int) -> None:

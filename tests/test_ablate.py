@@ -1,17 +1,24 @@
 """Studies as a user meets them: real cells in real processes, killed, continued, extended and failing."""
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from discli.ablate import ablate, find_cell
-from discli.ablate_cell import plan_recipe, run_cell
-from discli.ablate_plan import make_plan, print_plan
+from discli.ablate_cell import failure_of, plan_recipe, run_cell
+from discli.ablate_checks import check_before
+from discli.ablate_plan import look_again, make_plan, print_plan
+from discli.ablate_workers import run_cells
+from discli.encode import encode
 from discli.errors import DiscliError
 from discli.recipe import load_study
 from discli.training.logs import read_log
@@ -72,7 +79,7 @@ def test_a_study_reports_what_failed_and_runs_only_what_is_new(write, digits_fil
     assert result["peak_memory"] > 1e7
 
     bad = POINT.format(name="bad", lr=1e30)  # its numbers are soon not finite
-    with pytest.raises(DiscliError, match="1 of 2 cells failed") as caught:
+    with pytest.raises(DiscliError, match="1 of 3 cells failed, 2 are done") as caught:
         ablate(write(more=good + bad + other, **one_seed), data=digits_file, jobs=2)
     assert caught.value.status == 1
     after = finished(out)
@@ -126,8 +133,119 @@ def test_a_changed_study_is_refused_before_anything_runs(write, digits_file, tmp
     out = tmp_path / "out"
     run_cell(study, cells[0], out / "cells" / cells[0].name, digits_file)
     changed, cells = load_study(write(steps=7))
-    with pytest.raises(DiscliError, match=r"skip=concat/seed-0.*train.score.every|train.steps"):
+    with pytest.raises(DiscliError, match=r"skip=concat/seed-0.*train\.steps = 6"):
         make_plan(changed, cells, out)
+
+
+@pytest.fixture(scope="module")
+def one_done(tmp_path_factory, digits_file):
+    """A study's folder in which one cell of four is finished."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "tiny.toml").write_text(RECIPE)
+    (folder / "study.toml").write_text(STUDY.format(skips='["concat", "none"]', steps=2, seeds="[0, 1]"))
+    study, cells = load_study(folder / "study.toml")
+    run_cell(study, cells[0], folder / "out" / "cells" / cells[0].name, digits_file)
+    return folder
+
+
+def load_changed(folder, old, new):
+    text = (folder / "study.toml").read_text()
+    assert old in text
+    (folder / "changed.toml").write_text(text.replace(old, new))
+    return load_study(folder / "changed.toml")
+
+
+def test_what_is_kept_may_change_and_what_is_scored_may_not(one_done):
+    study, cells = load_changed(one_done, "[axes]", "set.train = { keep_last = 1, checkpoint_every = 1 }\n[axes]")
+    assert make_plan(study, cells, one_done / "out")[0].result is not None
+    study, cells = load_changed(one_done, "\nn = 8", "\nn = 9")
+    with pytest.raises(DiscliError, match="scored with n = 8, the study now says 9"):
+        make_plan(study, cells, one_done / "out")
+
+
+def test_a_study_edited_while_it_runs_costs_only_its_cell(one_done):
+    study, cells = load_changed(one_done, "steps = 2", "steps = 3")
+    before = make_plan(study, cells, one_done / "nowhere")
+    moved = [replace(p, folder=one_done / "out" / "cells" / p.cell.name) for p in before]
+    first, *others = look_again(study, moved)
+    assert "the study now says 3" in first.failure
+    assert [(p.result, p.failure) for p in others] == [(None, None)] * 3
+
+
+def test_finished_cells_hold_other_cells_to_their_data(one_done, digits_file, tmp_path):
+    study, cells = load_study(one_done / "study.toml")
+    plan = make_plan(study, cells, one_done / "out")
+    check_before(study, plan, digits_file)
+    fewer = encode(digits_file.parent / "all" / "3", 8, codec="rgb", out=tmp_path / "threes.h5", workers=0)
+    with pytest.raises(DiscliError, match="was trained on data with"):
+        check_before(study, plan, fewer)
+
+
+def test_a_finished_study_needs_no_data(one_done, tmp_path):
+    study, cells = load_study(one_done / "study.toml")
+    plan = make_plan(study, cells[:1], one_done / "out")
+    check_before(study, plan, None)
+    check_before(study, plan, tmp_path / "gone.h5")
+    with pytest.raises(DiscliError, match="no data file"):
+        check_before(study, make_plan(study, cells, one_done / "out"), None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('features = "random"', 'features = "inception"', "INCEPTION_WEIGHTS"),
+        ("[axes]", 'set.sample.guidance = { name = "autoguidance", checkpoint = "gone" }\n[axes]', "gone"),
+        ("[axes]", 'set.train.score.reference = "gone.npz"\n[axes]', "gone.npz does not exist"),
+        ("[axes]", "set.data.resolution = 16\n[axes]", "data.resolution is 16"),
+    ],
+)
+def test_what_would_fail_after_training_fails_before(one_done, digits_file, monkeypatch, old, new, says):
+    monkeypatch.setenv("DISCLI_INCEPTION_WEIGHTS", str(one_done / "nowhere"))
+    study, cells = load_changed(one_done, old, new)
+    with pytest.raises(DiscliError, match=says):
+        check_before(study, make_plan(study, cells, one_done / "other"), digits_file)
+
+
+def test_a_cell_of_another_process_is_waited_for_and_never_failed(one_done, digits_file, tmp_path):
+    study, cells = load_study(one_done / "study.toml")
+    [planned] = make_plan(study, cells[1:2], tmp_path)
+    planned.folder.mkdir(parents=True)
+    (planned.folder / "failed.txt").write_text("long ago")
+    with (planned.folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert failure_of(planned.folder) is None
+        with pytest.raises(DiscliError, match="another process") as held:
+            run_cell(study, cells[1], planned.folder, digits_file)
+        assert held.value.status == 75
+        done = one_done / "out" / "cells" / cells[0].name / "result.json"
+
+        def finish():
+            shutil.copy(done, planned.folder)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+        threading.Timer(0.8, finish).start()
+        assert list(run_cells([planned], ["no such study"], jobs=2)) == [f"{cells[1].name}: done by another process"]
+
+
+def test_a_cell_alone_is_one_process_and_may_be_looked_at_first(one_done, digits_file, tmp_path, monkeypatch, capsys):
+    study, out = one_done / "study.toml", tmp_path / "out"
+    ablate(study, out=out, cell="1", dry_run=True)
+    assert not out.exists()
+    assert "1 of 1 cells to run" in capsys.readouterr().err
+    ablate(study, data=digits_file, out=one_done / "out", cell="0", as_json=True)
+    assert json.loads(capsys.readouterr().out)["cell"] == "skip=concat/seed-0"
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(DiscliError, match="--cell with 2 processes"):
+        ablate(study, data=digits_file, out=out, cell="1")
+
+
+def test_all_averages_are_counted_in_disk(one_done):
+    study, cells = load_study(one_done / "study.toml")
+    power, _ = load_changed(one_done, "[axes]", 'set.train.ema = { name = "power", stds = [0.05, 0.1] }\n[axes]')
+    _, power_cells = load_study(one_done / "changed.toml")
+    one, two = make_plan(study, cells, one_done / "x")[0], make_plan(power, power_cells, one_done / "x")[0]
+    assert two.disk == one.disk * 5 / 4
 
 
 def test_equal_flops_give_cheap_cells_more_steps(write):
@@ -185,7 +303,8 @@ def test_planning_alone_costs_no_network(write, capsys):
     study, cells = load_study("scaling")
     recipe = plan_recipe(study, cells[-1])
     assert recipe.train.score.every == recipe.train.steps // study.score.curve_points
-    print_plan(study, make_plan(study, cells[-1:], write().parent / "nowhere"), as_json=True)
+    out = write().parent / "nowhere"
+    print_plan(study, make_plan(study, cells[-1:], out), out, as_json=True)
     [cell] = json.loads(capsys.readouterr().out)["cells"]
     assert cell["seconds"] is None
     assert cell["parameters"] > 900e6

@@ -25,6 +25,17 @@ Tree = dict[str, Any]
 
 _MOST_CELLS = 10_000
 _POINT_NAME = re.compile(r"[\w+-][\w.,=+-]*")  # of a folder, too
+_LONGEST_NAME = 200  # bytes; file systems allow 255
+# What the study itself decides in every cell, and by what.
+_DECIDED = {
+    "name": "name",
+    "train.steps": "budget",
+    "train.seed": "seeds",
+    "train.tracker": "discli ablate",
+    "train.score.every": "score.curve_points",
+    "train.score.n": "score.curve_n",
+    "train.score.features": "score.features",
+}
 
 
 class Budget(Spec):
@@ -95,6 +106,10 @@ class Study(Spec):
         for point in self.points:
             if not _POINT_NAME.fullmatch(str(point.get("name", "-"))):
                 raise ValueError("the name of one of points: letters, digits, . , = _ + and -, no dot in front")
+        for where, tree in (("set", self.set), ("axes", self.axes), *(("points", point) for point in self.points)):
+            for key, _ in _leaves(tree):
+                if key in _DECIDED and (where, key) != ("points", "name"):
+                    raise ValueError(f"{where}.{key} would have no effect: {_DECIDED[key]} decides it in all cells")
         cells = len(self.seeds) * max(1, len(self.points)) * math.prod(len(v) for _, v in _leaves(self.axes))
         if cells > _MOST_CELLS:
             raise ValueError(f"these are {cells:,} cells, and {_MOST_CELLS:,} are the most that one study has")
@@ -146,7 +161,16 @@ def load_study(name_or_path: str | Path) -> tuple[Study, list[Cell]]:
     names = [point.name for point in points]
     if len({*names}) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise DiscliError(f"{path}: two points are called {twice}.", "Give every one of [[points]] its own name.")
+        raise DiscliError(
+            f"{path}: two points are called {twice}.",
+            "Give every one of [[points]] its own name, and no value of an axis twice.",
+        )
+    for name in names:
+        if len(name.encode()) > _LONGEST_NAME:
+            raise DiscliError(
+                f"{path}: {name} is too long for a folder's name.",
+                "Write the combinations as [[points]], each with a short name.",
+            )
     return study, [_cell(study, base_tree, point, seed) for point in points for seed in study.seeds]
 
 

@@ -97,6 +97,11 @@ def test_a_budget_is_the_same_for_all_and_the_steps_follow(study, budget, steps)
             'budget.steps = 1\n[[points]]\nname = "a"\n[[points]]\nname = "a"\nmodel.depth = 1',
             "two points are called a",
         ),
+        ("budget.steps = 1\n[axes]\nmodel.depth = [1, 1]", "two points are called depth=1"),
+        ("budget.steps = 1\n[axes]\ntrain.seed = [1, 2]", "axes.train.seed would have no effect: seeds decides it"),
+        ("budget.steps = 1\n[[points]]\ntrain.steps = 5", "points.train.steps would have no effect: budget"),
+        ("budget.steps = 1\n[set]\ntrain.score.n = 5\n[axes]\nmodel.depth = [1]", "score.curve_n decides it"),
+        ("budget.steps = 1\n[axes]\ndata.file = ['" + 250 * "x" + "']", "too long for a folder's name"),
     ],
 )
 def test_mistakes_are_one_line(study, text, says):
