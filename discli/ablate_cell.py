@@ -76,7 +76,7 @@ def run_cell(study: Study, cell: Cell, folder: Path, data: Path | None) -> dict[
         reference = recipe.train.score.reference or file
         with redirect_stdout(sys.stderr):  # the score's table is on the way, not the result
             scored = eval_fid(run, reference, features=study.score.features, n=study.score.n, bootstrap=0)
-        _draw(run, study.score.pictures, folder / PICTURES)
+        _draw(run, recipe, study.score.pictures, folder / PICTURES)
         result = {
             "cell": cell.name,
             "point": cell.point.name,
@@ -179,10 +179,9 @@ def _training_facts(run: Path, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _draw(run: Path, count: int, path: Path) -> None:
+def _draw(run: Path, recipe: Recipe, count: int, path: Path) -> None:
     """The first ``count`` pictures of seed 0, classes in turn, side by side without gaps: (side, count * side)."""
-    conditional = json.loads((run / "run.json").read_text())["recipe"]["model"]["num_classes"] > 0
-    pixels = sample(run, count, classes="balanced" if conditional else "random").pixels
+    pixels = sample(run, count, classes="balanced" if recipe.model.num_classes else "random").pixels
     strip = pixels.permute(2, 0, 3, 1).flatten(1, 2).contiguous()
     save_picture(Image.fromarray(strip.numpy()), path)
 

@@ -22,6 +22,7 @@ from discli.encode import encode
 from discli.errors import DiscliError
 from discli.recipe import load_study
 from discli.training.logs import read_log
+from tests.codecs.autoencoders import save_tiny
 from tests.tiny_run import RECIPE
 
 STUDY = """
@@ -238,6 +239,39 @@ def test_a_cell_alone_is_one_process_and_may_be_looked_at_first(one_done, digits
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(DiscliError, match="--cell with 2 processes"):
         ablate(study, data=digits_file, out=out, cell="1")
+
+
+def test_a_missing_autoencoder_is_refused_before_the_first_cell(write, digits_file, tmp_path):
+    vae = tmp_path / "vae"
+    save_tiny(vae)
+    latents = encode(
+        digits_file.parent / "all" / "3", 32, codec="vae", vae=str(vae), out=tmp_path / "latents.h5", workers=0
+    )
+    codec = '{ name = "vae", channels = 4, downsample = 8 }'
+    data = f"data = {{ resolution = 32, horizontal_flip = false, codec = {codec} }}"
+    study, cells = load_study(write(more=f"[set]\nmodel.num_classes = 0\n{data}\n"))
+    plan = make_plan(study, cells, tmp_path / "out")
+    check_before(study, plan, latents)
+    shutil.rmtree(vae)
+    with pytest.raises(DiscliError, match=str(vae)):
+        check_before(study, plan, latents)
+
+
+def test_of_several_processes_the_last_one_tells_of_failures(one_done, digits_file, monkeypatch, capsys):
+    """torchrun ends all of them when one fails."""
+    folder = one_done / "out" / "cells" / "skip=none" / "seed-1"
+    folder.mkdir(parents=True)
+    (folder / "failed.txt").write_text("it broke")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    ablate(one_done / "study.toml", data=digits_file, out=one_done / "out")
+    assert "2 cells of other processes are not finished" in capsys.readouterr().err
+    for name in ("skip=concat/seed-1", "skip=none/seed-0"):
+        (one_done / "out" / "cells" / name).mkdir(parents=True)
+        (one_done / "out" / "cells" / name / "failed.txt").write_text("it broke, too")
+    with pytest.raises(DiscliError, match="3 of 4 cells failed, 1 are done") as failed:
+        ablate(one_done / "study.toml", data=digits_file, out=one_done / "out")
+    assert failed.value.status == 1
 
 
 def test_all_averages_are_counted_in_disk(one_done):

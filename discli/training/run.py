@@ -1,17 +1,16 @@
 """A run's folder: who may write to it, and what it was started with."""
 
-import fcntl
 import json
 import secrets
-import time
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 from pydantic import ValidationError
 
 from discli import __version__
 from discli.errors import DiscliError
 from discli.files import read_json, write_text
+from discli.ranks import try_lock
 from discli.recipe import DataContract, Recipe, parse_recipe
 
 # What may change between two sittings of one run without changing what it computes up to then.
@@ -22,7 +21,6 @@ _FREE_TO_CHANGE = {
 }  # fmt: skip
 _FREE_SECTIONS = ("sample.", "eval.", "train.score.")
 _KINDS = {"discli_version": str, "recipe": dict, "contract": dict, "data_file": str}
-_TRIES, _SECONDS_BETWEEN_TRIES = 5, 0.05
 
 
 class Run:
@@ -43,7 +41,7 @@ class Run:
         """Raises DiscliError when another process trains here, or the folder began with another recipe."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = (self.folder / ".lock").open("w")
-        if not _lock(self._lock):
+        if not try_lock(self._lock):
             self._lock.close()
             raise DiscliError(
                 f"{self.folder} is being trained by another process.", "Wait for it, or give another --out."
@@ -94,17 +92,6 @@ class Run:
                 f"{self.folder} was started on data with {key} = {old!r}, this file has {new!r}.",
                 "Give the same --data file as before, or another --out.",
             )
-
-
-def _lock(file: TextIO) -> bool:
-    """Whether the lock is ours now. `discli.training.survey` holds it for an instant, so one refusal proves nothing."""
-    for _ in range(_TRIES):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except OSError:
-            time.sleep(_SECONDS_BETWEEN_TRIES)
-    return False
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 Nothing here raises because of what a folder holds: what cannot be read becomes one of ``problems``.
 """
 
-import fcntl
 import operator
 import os
 import statistics
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 from discli.errors import DiscliError
 from discli.files import read_json
+from discli.ranks import is_locked
 from discli.recipe import Recipe, parse_recipe
 from discli.training.logs import parse_log
 
@@ -93,7 +93,7 @@ def survey(folder: Path) -> Survey:
     checkpoint, resumable, damaged = _newest_checkpoint(folder, problems)
     logged = logs["metrics"][-1]["step"] if logs["metrics"] else 0
     state: State
-    if _is_locked(folder):
+    if is_locked(folder / ".lock"):
         state = "training"
     elif broken or (checkpoint is None and damaged):
         state = "damaged"
@@ -223,21 +223,6 @@ def _read_checkpoint(folder: Path) -> tuple[dict[str, Any], str | None]:
         if found != size:
             return state, f"{name} has {found:,} bytes instead of {size:,}"
     return state, None
-
-
-def _is_locked(folder: Path) -> bool:
-    """Whether a process trains here now.
-
-    A shared lock, held for an instant: several may look at once, and `Run` tries again before it refuses.
-    """
-    try:
-        with (folder / ".lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _size_and_change(folder: Path) -> tuple[int, float]:
