@@ -47,6 +47,8 @@ def run_cells(todo: Sequence[Planned], command: Sequence[str], jobs: int) -> Gen
     left to it, and looked at again when that has ended. Whatever ends this early (Ctrl-C, SIGTERM,
     SIGUSR1, an error), the cells are asked to stop and write a checkpoint first.
     """
+    if not todo:
+        return
     waiting = list(todo)
     running: list[_Worker] = []
     for planned in todo:
