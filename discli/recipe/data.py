@@ -29,8 +29,8 @@ class VaeCodec(Spec):
 
     name: Literal["vae"] = "vae"
     vae: Annotated[str | None, Field(description="hub id or folder; refuses data encoded with another")] = None
-    channels: Annotated[PositiveInt, Field(description="of a latent")] = 4
-    downsample: Annotated[PositiveInt, Field(description="pixels on a side for one latent cell")] = 8
+    channels: Annotated[PositiveInt, Field(le=2**10, description="of a latent")] = 4
+    downsample: Annotated[PositiveInt, Field(le=2**8, description="pixels on a side for one latent cell")] = 8
 
 
 Codec = Annotated[RgbCodec | VaeCodec, *by_name("rgb")]
@@ -39,7 +39,7 @@ Codec = Annotated[RgbCodec | VaeCodec, *by_name("rgb")]
 class DataSpec(Spec):
     """``resolution`` is in pixels; the model's input is ``resolution / codec.downsample`` on a side."""
 
-    resolution: Annotated[PositiveInt, Field(description="side of the pictures in pixels")]
+    resolution: Annotated[PositiveInt, Field(le=2**14, description="side of the pictures in pixels")]
     codec: Annotated[Codec, Field(description="what the model sees of a picture")] = RgbCodec()
     file: Annotated[Path | None, Field(description="an HDF5 file that discli encode wrote")] = None
     horizontal_flip: Annotated[Flag, Field(description="mirror half of the samples; not for text or digits")] = True

@@ -74,7 +74,7 @@ class DiffusionSpec(Spec):
     objective: Annotated[Objective, Field(description="what the network predicts")] = EpsObjective()
     weighting: Annotated[Weighting, Field(description="how much each timestep counts")] = UniformWeighting()
     timesteps: Annotated[Timesteps, Field(description="how often each timestep is drawn")] = UniformTimesteps()
-    num_timesteps: Annotated[int, Strict(), Field(ge=2, description="length of the schedule of betas")] = 1000
+    num_timesteps: Annotated[int, Strict(), Field(ge=2, le=10**6, description="length of the schedule of betas")] = 1000
     beta_start: Annotated[float, Strict(), Field(gt=0, lt=1, description="of the first timestep")] = 1e-4
     beta_end: Annotated[float, Strict(), Field(gt=0, lt=1, description="of the last timestep")] = 0.02
 

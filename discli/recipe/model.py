@@ -132,14 +132,16 @@ ScanBackend = Literal["auto", "reference", "cpu", "triton", "mamba-ssm"]
 class ModelSpec(Spec):
     """A DiS network (arXiv:2402.05608). ``depth`` counts all blocks, the middle one included."""
 
+    # Bounds far beyond any use: a slip of the finger is refused, instead of filling the memory.
+
     preset: Annotated[
         Literal["dis-s", "dis-b", "dis-m", "dis-l", "dis-h"] | None,
         Field(description="a published size, instead of embed_dim and depth"),
     ] = None
-    embed_dim: Annotated[PositiveInt, Field(description="width of a token; even")]
-    depth: Annotated[PositiveInt, Field(description="blocks; odd")]
-    patch_size: Annotated[PositiveInt, Field(description="pixels or latent cells on a side of a token")] = 2
-    num_classes: Annotated[Count, Field(description="0: unconditional")] = 0
+    embed_dim: Annotated[PositiveInt, Field(le=2**16, description="width of a token; even")]
+    depth: Annotated[PositiveInt, Field(le=1023, description="blocks; odd")]
+    patch_size: Annotated[PositiveInt, Field(le=2**10, description="pixels or latent cells on a side of a token")] = 2
+    num_classes: Annotated[Count, Field(le=2**24, description="0: unconditional")] = 0
     skip: Annotated[Skip, Field(description="how a block of the second half meets its mirror in the first")] = (
         ConcatSkip()
     )
@@ -148,9 +150,9 @@ class ModelSpec(Spec):
     )
     mixer: Annotated[Mixer, Field(description="how tokens hear of each other")] = MambaMixer()
     scan_order: Annotated[ScanOrder, Field(description="how the scans walk over the patches")] = RasterOrder()
-    d_state: Annotated[PositiveInt, Field(description="states of a channel's recurrence")] = 16
-    d_conv: Annotated[PositiveInt, Field(description="tokens that the convolution before the scan sees")] = 4
-    expand: Annotated[PositiveInt, Field(description="inner width of a mixer / embed_dim")] = 2
+    d_state: Annotated[PositiveInt, Field(le=2**12, description="states of a channel's recurrence")] = 16
+    d_conv: Annotated[PositiveInt, Field(le=2**10, description="tokens that the convolution before the scan sees")] = 4
+    expand: Annotated[PositiveInt, Field(le=2**6, description="inner width of a mixer / embed_dim")] = 2
     drop_path_rate: Annotated[
         Fraction, Field(description="chance that training leaves the last block out; lower before")
     ] = 0.1

@@ -145,7 +145,7 @@ class SampleSpec(Spec):
     """Sampling defaults of a recipe; flags of ``discli sample`` win over them."""
 
     sampler: Annotated[Sampler, Field(description="how noise becomes a picture")] = DdpmSampler()
-    steps: Annotated[PositiveInt, Field(description="sampling steps")] = 250
+    steps: Annotated[PositiveInt, Field(le=10**6, description="sampling steps")] = 250
     cfg_scale: Annotated[float, Strict(), Field(ge=0, description="guidance; 1: none")] = 1.0
     guidance: Annotated[Guidance, Field(description="what to guide away from")] = ClassifierFree()
     cfg_schedule: Annotated[ScaleSchedule, Field(description="the scale over the steps")] = ConstantScale()
