@@ -15,11 +15,16 @@ from tests.tiny_run import RECIPE
 GOES_ON = "  Run the same command again: it goes on from"
 
 
+def _listen() -> None:
+    """A shell starts what it puts in the background deaf to Ctrl-C, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _interrupt(*arguments: str, once: str) -> tuple[int, list[str]]:
     """Status and lines of stderr of a command that is interrupted when ``once`` appears there."""
     command = [sys.executable, "-m", "discli", *arguments]
     with subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, preexec_fn=_listen
     ) as process:
         assert process.stderr is not None
         lines = []
@@ -79,7 +84,9 @@ def test_sample_keeps_what_is_drawn(tiny_run, tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
 def test_eval_fid_has_nothing_to_go_on_from(tiny_run):
     command = [sys.executable, "-m", "discli", "eval-fid", str(tiny_run), "-n", "50000", "--features", "random"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_listen
+    ) as process:
         # It says nothing before the first progress, so: when torch has been loaded, and a moment later.
         while "libtorch_cpu" not in Path(f"/proc/{process.pid}/maps").read_text():
             assert process.poll() is None
