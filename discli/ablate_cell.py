@@ -28,6 +28,7 @@ from discli.model.flops import forward_flops
 from discli.ranks import is_locked, try_lock
 from discli.recipe import Cell, Recipe, Study, parse_recipe
 from discli.recipe.model import ModelSpec
+from discli.report.cell_result import read_cell_result
 from discli.report.sheet import save_picture
 from discli.sample import sample
 from discli.train import train
@@ -101,12 +102,9 @@ def read_result(study: Study, cell: Cell, recipe: Recipe, folder: Path) -> dict[
     path = folder / RESULT
     if not path.exists():
         return None
-    try:
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        before = parse_recipe(result["recipe"], str(path)).model_dump(mode="json")
-        n = result["eval"]["samples"]["n"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DiscliError(f"{path} is damaged.", "Remove it: the cell is scored again from its run.") from None
+    result = read_cell_result(path)
+    before = parse_recipe(result["recipe"], str(path)).model_dump(mode="json")
+    n = result["eval"]["samples"]["n"]
     changed = differences(before, recipe.model_dump(mode="json"))
     # When to score follows from the steps, which are the better explanation.
     for key, old, new in sorted(changed, key=lambda change: change[0] == "train.score.every"):

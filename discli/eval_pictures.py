@@ -5,7 +5,6 @@ otherwise than the samples is the commonest reason why two FIDs disagree.
 """
 
 import hashlib
-import json
 import os
 import threading
 from collections import deque
@@ -24,6 +23,7 @@ from discli.data.pictures import PictureError, decode
 from discli.data.sources import open_source
 from discli.data.store import open_store
 from discli.errors import DiscliError
+from discli.eval_manifest import read_manifest
 from discli.eval_sampled import SampledPictures, is_run
 from discli.metrics import NpzPictures
 
@@ -73,20 +73,6 @@ def open_pictures(path: Path, device: torch.device, with_labels: bool = False) -
     return SourcePictures(path, with_labels, manifest)
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What ``discli sample`` wrote beside its pictures; None for any other folder."""
-    path = folder / "manifest.json"
-    if not path.is_file():
-        return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DiscliError(
-            f"{path} is not JSON ({error}).", "Sample again, or remove it to score plain pictures."
-        ) from None
-    return manifest if isinstance(manifest, dict) and "discli_version" in manifest else None
-
-
 class SourcePictures:
     """Files in a folder, zip or tar, decoded by threads ahead of whoever takes them."""
 
@@ -108,11 +94,13 @@ class SourcePictures:
         """The numbered pictures alone, and their classes from the manifest."""
         names = {name: index for index, name in enumerate(self._source.names)}
         self.kind = "samples"
-        wanted = [f"{i:06d}.png" for i in range(manifest["n"])]
-        missing = [name for name in wanted if name not in names]
-        if missing:
+        n = manifest["n"]
+        wanted = [f"{i:06d}.png" for i in range(min(n, len(names) + 1))]
+        missing = next((name for name in wanted if name not in names), None)
+        if missing is not None:
+            there = sum(stem.isdecimal() and int(stem) < n for stem in (Path(name).stem for name in names))
             raise DiscliError(
-                f"{self.path} lacks {len(missing):,} of its {manifest['n']:,} samples: {missing[0]}, ...",
+                f"{self.path} lacks {n - there:,} of its {n:,} samples: {missing}, ...",
                 "Run the same discli sample command again: it makes those that are missing.",
             )
         self._files = [names[name] for name in wanted]

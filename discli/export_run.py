@@ -22,6 +22,7 @@ from discli.diffusers_pipeline import DiSModel
 from discli.errors import DiscliError
 from discli.files import write_beside, write_text
 from discli.report.model_card import model_card
+from discli.report.score_file import read_score
 from discli.report.sheet import save_picture
 from discli.sample import sample
 from discli.trained import Trained
@@ -58,7 +59,7 @@ def export_diffusers(trained: Trained, out: Path | None = None, scores: Sequence
     folder = out or Path(f"{trained.recipe.name}-diffusers")
     if folder.exists():
         raise DiscliError(f"{folder} is there already.", "Give another --out.")
-    known = [_read_score(path) for path in scores]
+    known = [read_score(path) for path in scores]
     codec = trained.load_codec()
     temporary = folder.with_name(f".{folder.name}.writing")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -131,11 +132,3 @@ def _metadata(trained: Trained) -> dict[str, str]:
         "data_file": trained.data_file or "",
         "step": str(trained.step),
     }
-
-
-def _read_score(path: Path) -> dict[str, Any]:
-    try:
-        score = json.loads(path.read_text(encoding="utf-8"))
-        return {key: score[key] for key in ("scores", "samples", "reference", "features")}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DiscliError(f"{path} is not a score.", "Write one: discli eval-fid SAMPLES --json > score.json") from None

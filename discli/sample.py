@@ -21,7 +21,7 @@ from discli.console import format_seconds, progress, stderr
 from discli.diffusion import count_evaluations
 from discli.draw import Draw, denoising, draw, latents
 from discli.errors import DiscliError
-from discli.files import write_text
+from discli.files import read_json, write_text
 from discli.output import FORMATS, Background, Memory, Output, open_output
 from discli.ranks import alone_in, check_overwrite, rank_and_world, share
 from discli.report.sheet import Pictures, by_class, draw_sheet, save_picture, strip
@@ -190,7 +190,7 @@ def _prepare_folder(folder: Path, output: Output, manifest: dict[str, Any], over
 def _is_the_same(path: Path, manifest: dict[str, Any]) -> bool:
     """Whether a manifest stands for the same pictures, be it more or fewer of them."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         return all(found.get(key) == value for key, value in manifest.items() if key not in ("n", "classes"))
     except (OSError, ValueError, AttributeError):
         return False

@@ -18,13 +18,15 @@ from discli.errors import DiscliError
 from discli.export_run import export_diffusers, export_safetensors, push_to_hub
 from discli.model import DiS
 from discli.recipe import DataContract, parse_recipe
+from tests.report.test_compare_scores import changed
 
-SCORE = {
-    "features": "random",
-    "scores": {"FD (random features), not comparable with FID": 1.234},
-    "samples": {"n": 200, "nfe": 40, "cfg_scale": 2.0, "seed": 0},
-    "reference": {"n": 1797},
-}
+SCORE = changed(
+    features="random",
+    scores={"FD (random features), not comparable with FID": 1.234},
+    distance=1.234,
+    samples={"path": "s", "kind": "samples", "resolution": [8, 8], "n": 200, "nfe": 40, "cfg_scale": 2.0, "seed": 0},
+    reference={"path": "r", "sha256": "0", "n": 1797},
+)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +118,7 @@ def test_nothing_is_overwritten_and_a_bad_score_leaves_nothing(tiny_run, folder,
     with pytest.raises(DiscliError, match="there already"):
         export_diffusers(model, folder)
     (tmp_path / "score.json").write_text("[]")
-    with pytest.raises(DiscliError, match="not a score"):
+    with pytest.raises(DiscliError, match="is no result of eval-fid"):
         export_diffusers(model, tmp_path / "new", [tmp_path / "score.json"])
     assert [path.name for path in tmp_path.iterdir()] == ["score.json"]
 

@@ -8,6 +8,7 @@ its sample batches hold ``arr_0``, sometimes with labels as ``arr_1``. Nothing i
 import json
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from discli.errors import DiscliError
-from discli.files import write_beside
+from discli.files import parse_json, write_beside
 from discli.metrics.moments import Gaussian
 
 _KEYS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
@@ -52,13 +53,13 @@ def read_statistics(path: Path) -> ReferenceStatistics | None:
     """The statistics in a .npz; None where it holds none (a batch of pictures alone)."""
     with _open(path) as archive:
         names = {name.removesuffix(".npy") for name in archive.namelist()}
-        about = json.loads(str(_array(archive, path, "discli"))) if "discli" in names else {}
+        about = _about(_array(archive, "discli")) if "discli" in names else {}
         counts = about.pop("n", {})
         gaussians = {}
         for feature, (mu, sigma) in _KEYS.items():
             if mu in names and sigma in names:
                 gaussians[feature] = _gaussian(
-                    path, mu, _array(archive, path, mu), _array(archive, path, sigma), counts.get(feature)
+                    path, mu, _array(archive, mu), _array(archive, sigma), counts.get(feature)
                 )
         if not gaussians and "arr_0" not in names:
             raise DiscliError(
@@ -84,12 +85,14 @@ class NpzPictures:
             if "arr_0.npy" not in names:
                 raise DiscliError(f"{path} holds no pictures (no arr_0).", "Give a batch as ADM's sampler writes it.")
             with archive.open("arr_0.npy") as file:
-                shape, fortran, dtype = _header(file, path)
-            labels = _array(archive, path, "arr_1") if "arr_1.npy" in names else None
+                shape, fortran, dtype = _header(file)
+            labels = _array(archive, "arr_1") if "arr_1.npy" in names else None
         if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or fortran:
             raise DiscliError(
                 f"{path}: arr_0 is {dtype} of shape {shape}, not pictures.", "Pictures are uint8 (N, H, W, 3)."
             )
+        if 0 in shape:
+            raise DiscliError(f"{path}: arr_0 of shape {shape} holds no pictures.", "Write it again.")
         self.n, self.height, self.width = shape[0], shape[1], shape[2]
         usable = labels is not None and labels.shape == (self.n,) and np.issubdtype(labels.dtype, np.integer)
         self.labels = torch.from_numpy(labels.astype(np.int64)) if labels is not None and usable else None
@@ -98,7 +101,7 @@ class NpzPictures:
         """(B, 3, H, W) uint8, in order."""
         bytes_each = self.height * self.width * 3
         with _open(self.path) as archive, archive.open("arr_0.npy") as file:
-            _header(file, self.path)
+            _header(file)
             for first in range(0, self.n, size):
                 count = min(size, self.n - first)
                 data = file.read(count * bytes_each)
@@ -108,29 +111,44 @@ class NpzPictures:
                 yield torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
-def _open(path: Path) -> zipfile.ZipFile:
+@contextmanager
+def _open(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Whatever goes wrong within becomes a DiscliError."""
     try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DiscliError(f"{path} is not a readable .npz ({error}).", "Download or write it again.") from error
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except DiscliError:
+        raise
+    except Exception as error:  # what zipfile, zlib and NumPy stumble over: KeyError, NotImplementedError, ...
+        why = error or type(error).__name__
+        raise DiscliError(f"{path} is not a readable .npz ({why}).", "Download or write it again.") from None
 
 
-def _header(file: IO[bytes], path: Path) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:
-    try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        return read(file)
-    except ValueError as error:
-        raise DiscliError(f"{path}: {error}", "Write it again with numpy.savez.") from error
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)
 
 
-def _array(archive: zipfile.ZipFile, path: Path, name: str) -> npt.NDArray[Any]:
-    try:
-        with archive.open(f"{name}.npy") as file:
+def _array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    with archive.open(f"{name}.npy") as file:
+        try:
             found: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-            return found
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise DiscliError(f"{path}: {name} cannot be read ({error}).", "Download or write it again.") from error
+        except Exception as error:
+            raise ValueError(f"{name} cannot be read: {error}") from None
+        return found
+
+
+def _about(text: npt.NDArray[Any]) -> dict[str, Any]:
+    """What `write_statistics` says of them. Raises ValueError for anything else."""
+    about = parse_json(str(text))
+    counts = about.get("n", {}) if isinstance(about, dict) else None
+    if not isinstance(counts, dict) or not all(type(n) is int and n > 0 for n in counts.values() if n is not None):
+        raise ValueError("discli is not what discli writes")
+    size = about.get("resolution")
+    if size is not None and not (isinstance(size, list) and [type(side) for side in size] == [int, int]):
+        raise ValueError(f"discli: a resolution of {size}")
+    return dict(about)
 
 
 def _gaussian(path: Path, name: str, mean: npt.NDArray[Any], covariance: npt.NDArray[Any], n: int | None) -> Gaussian:
@@ -139,6 +157,8 @@ def _gaussian(path: Path, name: str, mean: npt.NDArray[Any], covariance: npt.NDA
             f"{path}: {name} of shape {mean.shape} and a covariance of shape {covariance.shape} do not fit.",
             "A mean is (D,), a covariance (D, D).",
         )
+    if mean.dtype.kind not in "fiu" or covariance.dtype.kind not in "fiu" or not len(mean):
+        raise DiscliError(f"{path}: {name} or its covariance holds no numbers.", "Make the statistics again.")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise DiscliError(f"{path}: {name} or its covariance holds NaN or infinity.", "Make the statistics again.")
     return Gaussian(torch.from_numpy(mean.astype(np.float64)), torch.from_numpy(covariance.astype(np.float64)), n)

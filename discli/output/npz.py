@@ -1,5 +1,6 @@
 """``samples.npz``: what ADM's evaluator reads, ``arr_0`` (N, H, W, 3) uint8 and the classes as ``arr_1`` (N,) int64."""
 
+import math
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from discli.files import write_beside
+from discli.output.damage import reading
 from discli.output.packed import Packed
 
 _Rows = np.ndarray[Any, np.dtype[np.uint8]]
@@ -41,8 +43,11 @@ class NpzFile(Packed):
     def _in_archive(self) -> set[int]:
         if not self.archive.is_file():
             return set()
-        with zipfile.ZipFile(self.archive) as archive, archive.open("arr_0.npy") as file:
-            return set(range(_read_header(file)[0]))
+        with reading(self.archive), zipfile.ZipFile(self.archive) as archive, archive.open("arr_0.npy") as file:
+            shape = _read_header(file)
+            if file.tell() + math.prod(shape) != archive.getinfo("arr_0.npy").file_size:
+                raise ValueError(f"cut short: less than {shape[0]:,} pictures")
+            return set(range(shape[0]))
 
     def _pack(self, temporary: Path, n: int, labels: Sequence[int] | None) -> None:
         rows = self._rows(range(n))
@@ -69,7 +74,7 @@ class NpzFile(Packed):
                 yield self._row_of_archive(index)
                 continue
             if part != open_part:
-                with np.load(part) as arrays:
+                with reading(part), np.load(part) as arrays:
                     content, place_of = arrays["rows"], {int(i): k for k, i in enumerate(arrays["indices"])}
                 open_part = part
             yield content[place_of[index]]
@@ -78,12 +83,12 @@ class NpzFile(Packed):
         """Which part holds a picture."""
         found: dict[int, Path] = {}
         for part in sorted(self.parts.glob("*.npz")) if self.parts.is_dir() else ():
-            with np.load(part) as arrays:
+            with reading(part), np.load(part) as arrays:
                 found |= dict.fromkeys(arrays["indices"].tolist(), part)
         return found
 
     def _row_of_archive(self, index: int) -> _Rows:
-        with zipfile.ZipFile(self.archive) as archive, archive.open("arr_0.npy") as file:
+        with reading(self.archive), zipfile.ZipFile(self.archive) as archive, archive.open("arr_0.npy") as file:
             shape = _read_header(file)[1:]
             size = int(np.prod(shape))
             file.seek(index * size, 1)

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from discli.files import write_beside
+from discli.output.damage import reading
 
 
 class PngFolder:
@@ -34,7 +35,7 @@ class PngFolder:
                 self.path(index).unlink()
 
     def read(self, indices: Sequence[int]) -> Tensor:
-        return torch.stack([read_png(self.path(index)) for index in indices])
+        return torch.stack([self._read_one(self.path(index)) for index in indices])
 
     def clear(self) -> None:
         for index in self.done():
@@ -44,6 +45,10 @@ class PngFolder:
 
     def path(self, index: int) -> Path:
         return self.folder / file_name(index)
+
+    def _read_one(self, path: Path) -> Tensor:
+        with reading(path):
+            return read_png(path)
 
     def _write_one(self, index: int, picture: Tensor) -> None:
         image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from discli.output.damage import reading
 from discli.output.packed import Packed
 from discli.output.png import PngFolder, file_name, read_png
 
@@ -23,7 +24,8 @@ class ZipFile(Packed):
         self._files.write(indices, pictures)
 
     def read(self, indices: Sequence[int]) -> Tensor:
-        return torch.stack([read_png(io.BytesIO(self._bytes(index))) for index in indices])
+        with reading(self.parts if self.parts.is_dir() else self.archive):
+            return torch.stack([read_png(io.BytesIO(self._bytes(index))) for index in indices])
 
     def _in_parts(self) -> set[int]:
         return self._files.done()
@@ -31,7 +33,7 @@ class ZipFile(Packed):
     def _in_archive(self) -> set[int]:
         if not self.archive.is_file():
             return set()
-        with zipfile.ZipFile(self.archive) as archive:
+        with reading(self.archive), zipfile.ZipFile(self.archive) as archive:
             return {int(Path(name).stem) for name in archive.namelist()}
 
     def _pack(self, temporary: Path, n: int, labels: Sequence[int] | None) -> None:
@@ -44,5 +46,5 @@ class ZipFile(Packed):
         part = self._files.path(index)
         if part.is_file():
             return part.read_bytes()
-        with zipfile.ZipFile(self.archive) as archive:
+        with reading(self.archive), zipfile.ZipFile(self.archive) as archive:
             return archive.read(file_name(index))

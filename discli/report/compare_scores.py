@@ -1,11 +1,10 @@
 """Two scores that differ, explained in words from what stands beside them."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from discli.errors import DiscliError
+from discli.report.score_file import read_score
 from discli.report.score_table import describe_ema
 
 Result = dict[str, Any]
@@ -33,7 +32,7 @@ class Comparison:
 
 def compare_files(first: Path, second: Path) -> Comparison:
     """``discli eval-fid --compare a.json b.json``."""
-    return compare_scores(_read(first), _read(second), first.name, second.name)
+    return compare_scores(read_score(first), read_score(second), first.name, second.name)
 
 
 def compare_scores(a: Result, b: Result, name_a: str = "A", name_b: str = "B") -> Comparison:
@@ -150,15 +149,3 @@ def _words(key: str, value: Any) -> str:
     if key == "sampler":
         return ", ".join(str(part) if name == "name" else f"{name} {part}" for name, part in value.items())
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _read(path: Path) -> Result:
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DiscliError(
-            f"{path} cannot be read as JSON ({error}).", "Make it: discli eval-fid ... --json > a.json"
-        ) from None
-    if not isinstance(result, dict) or not {"scores", "samples", "reference", "features"} <= result.keys():
-        raise DiscliError(f"{path} is no result of eval-fid.", "Make it: discli eval-fid ... --json > a.json")
-    return result

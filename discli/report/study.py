@@ -211,8 +211,9 @@ def _matrix(report: StudyReport) -> Image.Image | None:
     rows = []
     for point in report.points[: _most_rows(report)]:
         path = report.pictures.get(point.first["cell"])
-        if path is not None and path.exists():
-            rows.append((point.name, _unstrip(path)))
+        strip = _unstrip(path) if path is not None and path.exists() else None
+        if strip is not None:
+            rows.append((point.name, strip))
     return rows_sheet(rows) if rows else None
 
 
@@ -227,8 +228,11 @@ def _matrix_caption(report: StudyReport) -> str:
     return f"a row a point, of its first finished seed{shown}."
 
 
-def _unstrip(path: Path) -> Tensor:
-    """(n, 3, side, side) uint8 of square pictures side by side."""
-    with Image.open(path) as strip:
-        pixels = torch.from_numpy(np.asarray(strip.convert("RGB")).copy())
-    return torch.stack(pixels.split(pixels.shape[0], dim=1)).permute(0, 3, 1, 2)
+def _unstrip(path: Path) -> Tensor | None:
+    """(n, 3, side, side) uint8 of square pictures side by side; None where they cannot be read."""
+    try:
+        with Image.open(path) as strip:
+            pixels = torch.from_numpy(np.asarray(strip.convert("RGB")).copy())
+        return torch.stack(pixels.split(pixels.shape[0], dim=1)).permute(0, 3, 1, 2)
+    except Exception:  # Pillow's plugins raise what their parsers stumble over: SyntaxError, struct.error, ...
+        return None

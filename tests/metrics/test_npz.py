@@ -93,3 +93,28 @@ def test_pictures_of_another_type_or_cut_short_are_refused(tmp_path):
         short.writestr("arr_0.npy", whole.read("arr_0.npy")[:-100])
     with pytest.raises(DiscliError, match="ends before its last picture"):
         list(NpzPictures(tmp_path / "short.npz").batches(2))
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"mu": np.array(["a"])},
+        {"mu": np.zeros(0), "sigma": np.zeros((0, 0))},
+        {"discli": np.array("[1]")},
+        {"discli": np.array('{"n": {"features": "many"}}')},
+        {"discli": np.array('{"resolution": 8}')},
+        {"discli": np.array("[" * 50_000)},
+    ],
+)
+def test_statistics_that_are_none_are_refused(tmp_path, arrays):
+    np.savez(tmp_path / "ref.npz", **({"mu": np.zeros(1), "sigma": np.eye(1)} | arrays))
+    with pytest.raises(DiscliError, match=r"ref\.npz"):
+        read_statistics(tmp_path / "ref.npz")
+
+
+def test_a_member_without_its_ending_is_no_array(tmp_path):
+    with zipfile.ZipFile(tmp_path / "ref.npz", "w") as archive:
+        for name in ("mu", "sigma"):
+            archive.writestr(name, b"x")
+    with pytest.raises(DiscliError, match="not a readable"):
+        read_statistics(tmp_path / "ref.npz")

@@ -104,3 +104,16 @@ def test_an_error_while_writing_reaches_the_caller():
 
     with pytest.raises(DiscliError, match="No space left"):
         work()
+
+
+@pytest.mark.parametrize("form", STORING)
+def test_a_damaged_file_is_named_with_the_remedy(form, tmp_path):
+    output = open_output(form, tmp_path)
+    output.write([0, 1], PICTURES[:2])
+    if form != "png":
+        output.finish(2, None)
+    file = next(path for path in sorted(tmp_path.rglob("*")) if path.is_file())
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(DiscliError, match=f"{file.name} is damaged") as caught:
+        open_output(form, tmp_path).read(sorted(open_output(form, tmp_path).done()))
+    assert "Remove it" in caught.value.hint

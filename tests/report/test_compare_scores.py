@@ -117,3 +117,19 @@ def test_as_json_the_same_sentences(tmp_path):
     found = json.loads(shown[1])
     assert found["forbids"]
     assert [line for lines in found.values() for line in lines if line not in shown[0]] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"distance": 4.0}, ""),
+        ({"samples__n": "many"}, "samples.n"),
+        ({"samples__ema": {}}, "samples.ema.name"),
+        ({"effect_of_n": {}}, "effect_of_n.n"),
+        ({"scores": {"FID": "low"}}, "scores.FID"),
+    ],
+)
+def test_a_damaged_score_is_refused_and_the_place_named(tmp_path, changes, where):
+    (tmp_path / "a.json").write_text(json.dumps(changed(**changes)))
+    with pytest.raises(DiscliError, match=f"no result of eval-fid.*{where}"):
+        compare_files(tmp_path / "a.json", tmp_path / "a.json")
