@@ -19,7 +19,8 @@ def write_beside(path: Path, fill: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_beside(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """What UTF-8 has no form for, such as halves of characters that a damaged file was read with, is escaped."""
+    write_beside(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def read_json(path: Path) -> Any:

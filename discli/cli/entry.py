@@ -1,6 +1,7 @@
 """The ``discli`` command: every mistake is a line of what, a line of how to mend it, and an exit status."""
 
 import errno
+import io
 import sys
 from typing import NoReturn
 
@@ -16,6 +17,8 @@ from discli.errors import DiscliError
 def main() -> None:
     """The ``discli`` command. `discli.cli.app` documents its exit statuses; no traceback without ``--debug``."""
     debug = "--debug" in sys.argv[1:]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr does: file names need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         # Named, so that help and shell completion are the same under python -m discli and torchrun.
         status = app(prog_name="discli", standalone_mode=False)

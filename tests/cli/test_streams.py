@@ -67,3 +67,16 @@ def test_a_reader_that_leaves_early_is_no_error():
     done = subprocess.run(["bash", "-c", listing], capture_output=True, text=True)
     assert done.stdout == 'name = "quickstart"\n'
     assert done.stderr == ""
+
+
+def test_names_that_are_no_text_are_printed_escaped(tmp_path):
+    run = tmp_path / "b\udcff [/x]"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "run.json").write_text('{"recipe": {"name": "\\ud800"}, "data_file": "\\ud800"}')
+    (run / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    (run / "scores.jsonl").write_text('{"step": 1, "\\ud800": 1.0}\n')
+    for command in (["info", str(run)], ["runs", str(tmp_path)], ["report", str(run)]):
+        done = discli(*command, COLUMNS="300")
+        assert done.returncode == 0, done.stderr
+        assert "\\udcff [/x]" in done.stdout
+    assert "\\ud800" in (run / "report.html").read_text()
