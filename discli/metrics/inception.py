@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from discli.errors import DiscliError
+from discli.metrics import fused_conv
 from discli.metrics.convention import CONVENTIONS, Convention
 from discli.metrics.inception_weights import find_inception_weights, read_inception_weights
 from discli.metrics.resize import resize
@@ -34,8 +35,8 @@ class Inception:
       statistics, for sFID (arXiv:2103.03841; ADM's evaluator, arXiv:2105.05233);
     - ``logits`` (B, 1008): without the bias, for IS, as the original code and all its ports have it.
 
-    Batch norms are folded into the convolutions and memory is channels-last: on a CPU that is twice as
-    fast and the same to rounding.
+    Batch norms are folded into the convolutions, memory is channels-last, and on a CPU a convolution
+    and its ReLU are one call (`discli.metrics.fused_conv`): twice as fast, and the same to rounding.
     """
 
     name = "inception"
@@ -60,6 +61,8 @@ class Inception:
         self.convention = convention
         self._device = torch.device(device)
         _fold_batch_norms(network)
+        if self._device.type == "cpu" and fused_conv.works():
+            _fuse_activations(network)
         network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._to_spatial = nn.Sequential(*(network.get_submodule(name) for name in _TO_SPATIAL))
         self._to_pool = nn.Sequential(*(network.get_submodule(name) for name in _TO_POOL))
@@ -107,3 +110,11 @@ def _fold_batch_norms(network: nn.Module) -> None:
         conv, norm = getattr(block, "conv", None), getattr(block, "bn", None)
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             block.conv, block.bn = fuse_conv_bn_eval(conv, norm), nn.Identity()
+
+
+def _fuse_activations(network: nn.Module) -> None:
+    """Every one of its convolutions is followed by its norm, folded by now, and a ReLU."""
+    for parent in list(network.modules()):
+        for name, block in list(parent.named_children()):
+            if isinstance(getattr(block, "bn", None), nn.Identity):
+                setattr(parent, name, fused_conv.FusedConv(block.get_submodule("conv")))  # type: ignore[arg-type]
