@@ -39,7 +39,8 @@ class Ticker:
             self._last_line = time.monotonic()
             left = (self._total - self.done) / self.rate if self.rate else float("inf")
             stderr.print(
-                f"{self._what}: {self.done:,}/{self._total:,}, {rate}, {format_seconds(left)} left {note}".rstrip()
+                f"{self._what}: {self.done:,}/{self._total:,}, {rate}, {format_seconds(left)} left"
+                + (f"; {note}" if note else "")
             )
 
 

@@ -24,7 +24,7 @@ from discli.errors import DiscliError
 from discli.model import DiS
 from discli.model.flops import forward_flops
 from discli.model.mixer import choose_scan
-from discli.recipe import Recipe, check_fits, load_recipe
+from discli.recipe import Recipe, check_fits, doubts, load_recipe
 from discli.streams import Stream, normal, uniform
 from discli.training.batches import Batch, BatchPlan, Feed, share_of_batch
 from discli.training.checkpoint import newest_checkpoint
@@ -121,6 +121,7 @@ class Trainer:
 
     def loop(self, interrupts: Interrupts) -> None:
         spec, engine, state = self.recipe.train, self.engine, self.state
+        self.watch.look(self.ema.averages["ema"], state.step, only_missing=True)
         with ExitStack() as stack:
             ticker = None
             if engine.is_main:
@@ -128,7 +129,6 @@ class Trainer:
                 ticker = stack.enter_context(progress(self.recipe.name, total, "images", done))
             feed = stack.enter_context(ExitStack())
             batches = feed.enter_context(self._feed())
-            self.watch.look(self.ema.averages["ema"], state.step, only_missing=True)
             self.clock.restart(state.step)
 
             while state.step < spec.steps:
@@ -275,11 +275,14 @@ class Trainer:
         """On the main process: say what is about to happen, open the logs, and make ready to score samples."""
         recipe, spec = self.recipe, self.recipe.train
         at = f"going on at step {self.state.step:,} of" if self.state.step else "training"
+        at = at if self.state.step < spec.steps else "finished:"
         stderr.print(
             f"{recipe.name}: {self.num_parameters:,} parameters, {at} {spec.steps:,} steps of {spec.batch_size} "
             f"on {len(self.store):,} pictures; {self.engine.world_size} x {self.engine.device.type}, "
             f"{self.engine.precision}; scan: {self.scan.name} ({self.scan.reason})"
         )
+        for doubt in doubts(spec) if self.state.step < spec.steps else ():
+            stderr.print(doubt, style="yellow")
         shards = self.engine.world_size if self.engine.sharded else 1
         stderr.print(describe_needs(spec, self.num_parameters, len(self.ema.averages), shards, self.folder))
         record_sitting(

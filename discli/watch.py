@@ -63,6 +63,7 @@ class Watch:
             return
         weights = whole(averaged, wanted=engine.is_main)  # the last that all ranks do together
         if engine.is_main and preview:
+            stderr.print(f"Drawing {self._recipe.train.preview_count} pictures of step {step:,}: {path}")
             draw_preview(weights, self._recipe, self._contract, engine.device, path)
         if engine.is_main and score and self._score:
             found = self._score(weights)

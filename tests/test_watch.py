@@ -38,14 +38,20 @@ def test_a_score_is_that_of_the_samples_of_the_same_seed(recipe, digits_file, tm
     assert lines[-1][NAME] == pytest.approx(by_hand, rel=1e-6)
 
 
-def test_scores_and_previews_change_nothing_and_a_run_killed_before_them_makes_up_for_it(recipe, digits_file, tmp_path):
+def test_scores_and_previews_change_nothing_and_a_run_killed_before_them_makes_up_for_it(
+    recipe, digits_file, tmp_path, capsys
+):
     run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=SETTINGS)
     plain = train(recipe, data=digits_file, out=tmp_path / "plain", overrides=SETTINGS[3:])
     assert content(run) == content(plain)
 
+    capsys.readouterr()
     scores, preview = run / "scores.jsonl", run / "previews" / "00000012.png"
     before = scores.read_bytes(), preview.read_bytes()
     scores.write_text("".join(scores.read_text().splitlines(keepends=True)[:-1]))
     preview.unlink()
     train(recipe, data=digits_file, out=run, overrides=SETTINGS)
     assert (scores.read_bytes(), preview.read_bytes()) == before
+    said = capsys.readouterr().err
+    assert "parameters, finished: 12 steps" in said
+    assert f"Drawing 4 pictures of step 12: {preview}" in said
