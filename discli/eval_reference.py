@@ -15,6 +15,7 @@ from discli.console import progress, stderr
 from discli.errors import DiscliError
 from discli.eval_pictures import PictureSet, open_pictures
 from discli.eval_processes import Processes
+from discli.eval_sampled import is_run
 from discli.metrics import (
     NEIGHBOURS,
     Extractor,
@@ -78,6 +79,8 @@ def open_reference(path: Path, device: torch.device, with_labels: bool = False) 
     """A data file, folder, zip or tar; or a .npz with statistics (mu, sigma), pictures (arr_0), or both."""
     if not path.exists():
         raise DiscliError(f"--ref {path} does not exist.", "Give FILE.h5, a folder, a zip, or STATS.npz.")
+    if is_run(path):  # it could be sampled from, for hours, which is not what anyone means
+        raise DiscliError(f"--ref {path} is a run.", "Give the data that it was trained on, as --ref FILE.h5.")
     published = read_statistics(path) if path.suffix == ".npz" else None
     if published is None:
         return Reference(path, open_pictures(path, device, with_labels), None)
@@ -170,9 +173,10 @@ def check_resolution(reference: Reference, samples: PictureSet) -> None:
         known = reference.pictures.size
     if known is not None and tuple(known) != samples.size:
         (height, width), side = samples.size, samples.size[0]
+        source = "PICTURES" if reference.path.suffix in (".h5", ".npz") else reference.path
         raise DiscliError(
             f"The reference {reference.path} has {known[0]}x{known[1]} px, the samples {height}x{width}.",
-            f"Crop it to the samples' size: discli encode {reference.path} --res {side} --out ref.h5",
+            f"Crop its pictures to the samples' size: discli encode {source} --res {side} --out ref.h5",
         )
 
 

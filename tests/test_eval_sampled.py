@@ -2,6 +2,7 @@
 
 import pytest
 
+from discli.errors import DiscliError
 from discli.eval_fid import eval_fid
 from discli.sample import sample
 
@@ -25,3 +26,10 @@ def test_a_run_is_scored_with_any_n_and_class_by_class(tiny_run, tmp_path):
     stored = eval_fid(sample(tiny_run, 7, out=tmp_path / "s"), features="random", bootstrap=0)
     assert few["distance"] == pytest.approx(stored["distance"], rel=1e-4)
     assert eval_fid(tiny_run, features="random", n=60, bootstrap=0, per_class=True)["per_class"]
+
+
+def test_a_run_is_no_reference(tiny_run, tmp_path):
+    samples = sample(tiny_run, 4, out=tmp_path / "s")
+    for run in (tiny_run, next((tiny_run / "checkpoints").iterdir())):
+        with pytest.raises(DiscliError, match="is a run"):
+            eval_fid(samples, ref=run, features="random")
