@@ -16,6 +16,7 @@ from discli.errors import DiscliError
 PICTURE_SUFFIXES = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff"}
     | {"ppm", "pgm", "pbm", "pnm", "jp2", "avif", "tga"}
+    | {"heic", "heif", "jxl"}  # which Pillow does not read: they are to be missed aloud, not passed over
 )
 DATASET_JSON = "dataset.json"  # EDM's and StyleGAN's labels, beside the pictures
 

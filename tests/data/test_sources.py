@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from discli.data.pictures import PictureError
+from discli.data.pictures import PictureError, decode
 from discli.data.sources import open_source
 from discli.errors import DiscliError
 from tests.data.makers import class_files, write_folder, write_parquet, write_tar, write_zip
@@ -84,6 +84,14 @@ def test_a_flat_folder_is_unlabelled(tmp_path):
 def test_what_finder_and_its_like_leave_behind_is_no_picture(tmp_path):
     litter = {"__MACOSX/ant/._0.png": b"x", "ant/._0.png": b"x", ".thumbs/0.png": b"x"}
     assert open_source(write_zip(tmp_path / "a.zip", {**FILES, **litter})).names == list(FILES)
+
+
+def test_what_a_telephone_writes_is_a_picture_though_not_one_that_can_be_read(tmp_path):
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    source = open_source(write_folder(tmp_path / "photos", {"IMG_0001.HEIC": heic, "notes.txt": b"x"}))
+    assert source.names == ["IMG_0001.HEIC"]
+    with pytest.raises(PictureError, match="not a picture in any known format"):
+        decode(source.read(0))
 
 
 def test_file_names_that_are_no_utf8_are_listed_and_read(tmp_path):
