@@ -173,27 +173,35 @@ def _prepare_folder(folder: Path, output: Output, manifest: dict[str, Any], over
         raise DiscliError(f"{folder} is a file.", "Give a folder to --out.")
     done: set[int] = set()
     if folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
-        if _is_the_same(present, manifest):
+        others = _what_else(present, manifest)
+        if not others:
             done = output.done()
         elif overwrite:
             for form in FORMATS:
                 open_output(form, folder).clear()
         else:
             raise DiscliError(
-                f"{folder} holds other files.", "Give another --out, or --overwrite to replace samples in it."
+                f"{folder} holds {others}.", "Give another --out, or --overwrite to replace samples in it."
             )
     folder.mkdir(parents=True, exist_ok=True)
     write_text(present, json.dumps(manifest | {"finished": False}, indent=1))
     return done
 
 
-def _is_the_same(path: Path, manifest: dict[str, Any]) -> bool:
-    """Whether a manifest stands for the same pictures, be it more or fewer of them."""
+def _what_else(path: Path, manifest: dict[str, Any]) -> str:
+    """What lies beside a manifest, in words; "" for the same pictures, be it more or fewer of them."""
     try:
         found = read_json(path)
-        return all(found.get(key) == value for key, value in manifest.items() if key not in ("n", "classes"))
+        follow = ("n", "classes", "nfe")  # from what the others say
+        different = [key for key, value in manifest.items() if key not in follow and found.get(key) != value]
     except (OSError, ValueError, AttributeError):
-        return False
+        return "other files"
+    if not different:
+        return ""
+    old, new = found.get(different[0]), manifest[different[0]]
+    if isinstance(old, dict) or isinstance(new, dict):
+        return f"samples of another {different[0]}"
+    return f"samples with {different[0]} {old}, not {new}"
 
 
 def _as_list(labels: Tensor | None) -> list[int] | None:

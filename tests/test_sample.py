@@ -265,8 +265,12 @@ def test_a_folder_with_other_things_is_refused_and_nothing_in_it_lost(run, tmp_p
 def test_other_settings_into_the_same_folder_are_refused_unless_overwritten(run, tmp_path):
     out = sample(run, 3, out=tmp_path / "s")
     before = _pictures(out)
-    with pytest.raises(DiscliError, match="--overwrite"):
+    with pytest.raises(DiscliError, match=r"samples with seed 0, not 1\. .* --overwrite"):
         sample(run, 3, seed=1, out=out)
+    with pytest.raises(DiscliError, match="samples of another sampler"):
+        sample(run, 3, sampler="euler", out=out)
+    with pytest.raises(DiscliError, match=r"samples with steps \d+, not 3\."):
+        sample(run, 3, steps=3, out=out)
     assert _pictures(out) == before
     sample(run, 2, seed=1, out=out, overwrite=True)
     assert len(_pictures(out)) == 2
