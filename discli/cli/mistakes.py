@@ -5,6 +5,7 @@ from typing import Any
 
 from discli.errors import did_you_mean
 
+_LONGEST = 200  # characters of a complaint: a shell may have made a thousand arguments of one pattern
 _NOT_ONE_OF = re.compile(r"'([^']*)' is not one of (.+)")
 
 
@@ -29,4 +30,6 @@ def explain_usage(error: Any) -> tuple[str, str]:
         return what, f"{did_you_mean(choice[1], allowed)} {see}".strip()
     if context and complaint.startswith("Missing") and context.command.epilog:
         return f"{complaint}.", context.command.epilog
-    return f"{complaint}.", see
+    if complaint.startswith("Got unexpected extra argument"):
+        see = f"What has blanks or a * in it goes in quotes. {see}"
+    return f"{complaint if len(complaint) <= _LONGEST else complaint[:_LONGEST] + ' ...'}.", see

@@ -53,6 +53,8 @@ def find_shipped(name_or_path: str | Path, shipped: dict[str, Path], what: str) 
         return path
     if path.name == str(name_or_path) and path.suffix in ("", ".toml") and path.stem in shipped:
         return shipped[path.stem]
+    if is_file(whole := Path(f"{name_or_path}.toml")):
+        raise DiscliError(f"No {what} at {name_or_path}.", f"Did you mean {whole}?")
     listed = f"Shipped: {', '.join(sorted(shipped))}." if shipped else "Give the path of a TOML file."
     raise DiscliError(f"No {what} at {name_or_path}.", did_you_mean(path.stem, shipped) or listed)
 
@@ -164,6 +166,9 @@ def explain(error: ValidationError, where: str, root: type[BaseModel] = Recipe) 
         case "literal_error":
             message = f"{where}: {key}: found {found}."
             hint = _allowed(str(value), context["expected"])
+        case "string_pattern_mismatch":
+            allowed = model.model_fields[path[-1]].description if model else None
+            message, hint = f"{where}: {key}: found {found}.", f"Allowed: {allowed or context['pattern']}."
         case "value_error":
             reason = str(context["error"])
             message = f"{where}: {key}: found {found}; {reason}." if key else f"{where}: {reason}."

@@ -19,6 +19,7 @@ from tests.cli.commands import discli
         (["train"], "Missing argument", "Example: discli train"),
         (["ema", "runs/mine"], "Missing option '--std'", "Example: discli ema"),
         (["train", "a", "b"], "unexpected extra argument", "See discli train --help."),
+        (["encode", *(f"a/{i:04}.jpg" for i in range(999))], "a/0001.jpg", "in quotes. See discli encode --help."),
         (["train", "--dta", "x"], "--dta", "Did you mean --data?"),
         (["--hlep"], "--hlep", "Did you mean --help?"),
         (["sample", "--sed", "1"], "--sed", "Did you mean --seed?"),
@@ -43,6 +44,7 @@ def test_a_mistake_is_two_lines_and_status_2(arguments, what, how, tmp_path):
     assert done.returncode == 2
     first, second = done.stderr.splitlines()
     assert first.startswith("discli: ")
+    assert len(first) < 400
     assert what in first
     assert second.startswith("  ")
     assert how in second
