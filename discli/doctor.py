@@ -49,7 +49,7 @@ def doctor(*, as_json: bool = False, offline: bool = False) -> bool:
         sections.append(section)
         if not as_json:
             console.print(Text(section.title, "bold"))
-            console.print(_table(section.findings))
+            _show(console, _table(section.findings))
             console.print()
     problems = sum(finding.verdict == "problem" for section in sections for finding in section.findings)
     if as_json:
@@ -109,6 +109,14 @@ def _table(findings: list[Finding]) -> Table:
             said.append("\nRemedy: ", "bold").append(finding.remedy)
         table.add_row(Text(finding.verdict, _STYLES[finding.verdict]), Text(finding.name), said)
     return table
+
+
+def _show(console: Console, table: Table) -> None:
+    """In a file or a pipe without the blanks that make up a column, for they would be pasted into a report."""
+    with console.capture() as captured:
+        console.print(table)
+    lines = captured.get().splitlines()
+    console.file.write("".join(f"{line if console.is_terminal else line.rstrip()}\n" for line in lines))
 
 
 def _record(sections: list[Section], problems: int) -> dict[str, Any]:

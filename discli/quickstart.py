@@ -46,7 +46,7 @@ def quickstart(out: Path) -> None:
     print(f"\nThe digits that were asked for, a row each: {sheet}")
     print(f"How they came out of noise while training: {run / 'previews'}")
     print("Next, your own pictures:\n  discli encode my-pictures/ --res 32 --out mine.h5")
-    print("  discli train cifar10-dis-s-2 --data mine.h5 --out runs/mine")
+    print("  discli recipe new mine --data mine.h5\n  discli train mine.toml")
 
 
 def unpack_digits(folder: Path) -> None:

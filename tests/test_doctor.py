@@ -96,6 +96,7 @@ def test_the_table_is_plain_in_a_pipe_and_its_last_line_is_the_verdict(weights, 
     assert done.returncode == status
     assert done.stdout.splitlines()[-1] == last
     assert "\x1b" not in done.stdout
+    assert all(line == line.rstrip() for line in done.stdout.splitlines())
     (inception,) = [line for line in done.stdout.splitlines() if "  Inception  " in line]
     assert inception.startswith("problem" if status else "note")
     assert ("gone.pth: no such file" in done.stdout) == bool(status)
