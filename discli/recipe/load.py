@@ -167,8 +167,8 @@ def explain(error: ValidationError, where: str, root: type[BaseModel] = Recipe) 
             message = f"{where}: {key}: found {found}."
             hint = _allowed(str(value), context["expected"])
         case "string_pattern_mismatch":
-            allowed = model.model_fields[path[-1]].description if model else None
-            message, hint = f"{where}: {key}: found {found}.", f"Allowed: {allowed or context['pattern']}."
+            meaning = model.model_fields[path[-1]].description if model else None
+            message, hint = f"{where}: {key}: found {found}.", f"Allowed: {meaning or context['pattern']}."
         case "value_error":
             reason = str(context["error"])
             message = f"{where}: {key}: found {found}; {reason}." if key else f"{where}: {reason}."
