@@ -78,8 +78,17 @@ class StudyScore(Spec):
     ] = "inception"
     n: Annotated[PositiveInt, Field(ge=2, description="samples of the final score")] = 10_000
     curve_points: Annotated[Count, Field(description="scores along the way; 0: only the final one")] = 5
-    curve_n: Annotated[PositiveInt, Field(ge=2, description="samples of each of those")] = 2_000
+    curve_n: Annotated[
+        PositiveInt, Field(ge=2, description="samples of each of those; default: 2,000, or n where that is fewer")
+    ] = 2_000
     pictures: Annotated[PositiveInt, Field(le=64, description="samples of each cell in the picture matrix")] = 10
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_more_along_the_way(cls, given: Any) -> Any:
+        """Else the curve of a small study takes longer than all the rest of it."""
+        n = given.get("n") if isinstance(given, dict) else None
+        return {"curve_n": n, **given} if isinstance(n, int) and 2 <= n < 2_000 else given
 
 
 class Study(Spec):

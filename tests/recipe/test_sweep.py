@@ -29,6 +29,15 @@ def study(tmp_path):
     return load
 
 
+@pytest.mark.parametrize(
+    ("score", "along_the_way"),
+    [("", 2_000), ("n = 5_000", 2_000), ("n = 48", 48), ("n = 48\ncurve_n = 96", 96), ("curve_n = 96", 96)],
+)
+def test_scores_along_the_way_take_no_more_samples_than_the_last(study, score, along_the_way):
+    found, _ = study(f"budget.steps = 2\n[axes]\nmodel.patch_size = [2]\n[score]\n{score}")
+    assert found.score.curve_n == along_the_way
+
+
 def test_axes_are_a_product_and_every_seed_repeats_it(study):
     _, cells = study(
         'seeds = [3, 5]\nbudget.steps = 2\n[axes]\nmodel.patch_size = [2, 4]\nmodel.skip = ["add", {name = "none"}]'
