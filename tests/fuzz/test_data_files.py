@@ -60,7 +60,7 @@ def check(store: Store) -> None:
         assert set(store.labels.tolist()) <= set(range(store.contract.num_classes))
 
 
-@examples(80)
+@examples(50)
 @given(st.data(), st.sampled_from(["rgb", "both"]))
 def test_any_bytes(good, tmp_path, data, kind):
     path = tmp_path / "a.h5"
@@ -68,7 +68,7 @@ def test_any_bytes(good, tmp_path, data, kind):
     read_all(path)
 
 
-@examples(60)
+@examples(40)
 @given(data=st.data())
 def test_any_header(good, tmp_path, data):
     """What is not samples: HDF5's own bookkeeping, where the library's parsers are."""
@@ -90,7 +90,7 @@ ARRAYS = st.sampled_from([
 ])  # fmt: skip
 
 
-@examples(80)
+@examples(60)
 @given(
     data=st.data(),
     change=st.sampled_from(["attribute", "dataset", "chunked", "group", "gone", "link", "contract", "contract"]),

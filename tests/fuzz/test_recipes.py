@@ -83,7 +83,7 @@ def test_any_text(recipe_file, content):
     assert path.read_bytes() == (content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
 
 
-@examples(300)
+@examples(200)
 @given(spoiled(TREE) | VALUES)
 @example({"model": {"preset": []}})
 @example(TREE | {"train": {**TREE["train"], "lr": float("inf")}})
@@ -124,7 +124,7 @@ SETTINGS = st.one_of(
 )  # fmt: skip
 
 
-@examples(150)
+@examples(100)
 @given(st.lists(SETTINGS, min_size=1, max_size=3))
 @example(["train.lr=" + nested()])
 @example(["train.lr=" + "9" * 5000])

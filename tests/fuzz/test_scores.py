@@ -26,7 +26,7 @@ CARD = parse_recipe(
 )
 
 
-@examples(150)
+@examples(100)
 @given(st.data())
 def test_any_scores(tmp_path, data):
     good, other = tmp_path / "good.json", tmp_path / "other.json"
@@ -73,7 +73,7 @@ def result_of(planned) -> dict:
     }  # fmt: skip
 
 
-@examples(60)
+@examples(40)
 @given(st.data())
 def test_any_result_of_a_cell(study, tmp_path, data):
     loaded, plan = study
