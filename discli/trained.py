@@ -206,7 +206,11 @@ def _weights_file(path: Path, step: int | None) -> Path:
         return _undamaged(checkpoint)
     newest = newest_checkpoint(path)
     if newest is None:
-        raise DiscliError(f"No checkpoint in {path}.", "Give the folder of a run that discli train wrote.")
+        missing = "" if path.exists() else ", which does not exist"
+        hint = "Give the folder of a run that discli train wrote; discli runs lists them."
+        if (path / "model_index.json").is_file():
+            hint = "diffusers loads such a folder. Here give the run that it was exported from."
+        raise DiscliError(f"No checkpoint in {path}{missing}.", hint)
     return newest / "ema.safetensors"
 
 

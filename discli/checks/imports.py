@@ -18,11 +18,14 @@ REQUIRED = {
     "pydantic": "pydantic",
     "diffusers": "diffusers.models.autoencoders.autoencoder_kl",
     "accelerate": "accelerate",
+    "huggingface-hub": "huggingface_hub",
     "safetensors": "safetensors.torch",
     "h5py": "h5py",
     "pillow": "PIL.Image",
     "torch-fidelity": "torch_fidelity.feature_extractor_inceptionv3",
     "tensorboard": "torch.utils.tensorboard",
+    "matplotlib": "matplotlib.figure",
+    "scipy": "scipy.stats",
 }
 OPTIONAL = (
     "triton",
