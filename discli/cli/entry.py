@@ -13,6 +13,9 @@ from discli.cli.app import app
 from discli.cli.mistakes import explain_usage, is_usage_error
 from discli.errors import DiscliError
 
+# Places where nothing can be written, whichever command finds out.
+_NO_PLACE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+
 
 def main() -> None:
     """The ``discli`` command. `discli.cli.app` documents its exit statuses; no traceback without ``--debug``."""
@@ -38,6 +41,8 @@ def main() -> None:
             raise
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             _fail(f"{error}.", "What was finished is kept. Free some space and run the same command again.", 1)
+        if isinstance(error, OSError) and error.errno in _NO_PLACE and error.filename is not None:
+            _fail(f"{error.filename}: {error.strerror}.", "Give another place, or see to its permissions.", 2)
         _fail(f"Internal error: {type(error).__name__}: {error}", "Run again with discli --debug for the traceback.", 1)
     sys.exit(status if isinstance(status, int) else 0)
 

@@ -141,6 +141,11 @@ def _labels(file: h5py.File, contract: DataContract) -> npt.NDArray[np.int64] | 
 
 
 def _file(path: Path) -> h5py.File:
+    if path.is_dir():
+        raise DiscliError(
+            f"{path} is a folder, not a data file.",
+            f"Make one of its pictures: discli encode {path} --res SIDE --out FILE.h5",
+        )
     if not path.is_file():
         if partial_of(path).is_file():
             raise _unfinished(path)

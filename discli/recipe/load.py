@@ -80,6 +80,8 @@ def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise DiscliError(f"{path}: the {_DEEPEST}th in a row that extends another.", "Shorten the chain.")
     try:
         tree = _parse(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark that it is UTF-8
+    except UnicodeDecodeError:
+        raise DiscliError(f"{path} is not text, so no recipe.", "A data file goes after --data.") from None
     except ValueError as error:
         raise DiscliError(f"{path}: not valid TOML: {error}.", "Correct the file at the place named.") from None
     except OSError as error:

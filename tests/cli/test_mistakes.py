@@ -36,6 +36,8 @@ from tests.cli.commands import discli
         (["recipe", "show", "quickstart", "--set", "model.skip=concta"], "'concta'", "Did you mean concat?"),
         (["recipe", "show", "quickstart", "--set", "train.parallel=fdsp2"], "'fdsp2'", "Did you mean fsdp2?"),
         (["train", "quickstart"], "no data file", "--data"),
+        (["train", "quickstart", "--data", "."], ". is a folder, not a data file", "discli encode . --res SIDE"),
+        (["recipe", "new", "x", "--res", "8", "--out", "/dev/null/x.toml"], "/dev/null: ", "another place"),
         (["sample", "-n", "0"], "-n 0", "at least 1"),
     ],
 )

@@ -104,7 +104,7 @@ def test_a_recipe_extends_another_and_replaces_choices_whole(recipe_file, tmp_pa
         ('extends = "gone.toml"', "does not exist"),
         ('extends = "mine.toml"', "extends itself"),
         ("extends = 3", "extends"),
-        ("\x00\xff", "not valid TOML"),
+        ("\x00\xff", "is not text"),
         ("x = " + "[" * 5000, "not valid TOML"),
         ("x" + ".x" * 500 + " = 1", "nested too deeply"),
         ("x = " + "9" * 5000, "not valid TOML"),
