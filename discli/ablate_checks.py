@@ -35,7 +35,7 @@ def check_before(study: Study, plan: Sequence[Planned], data: Path | None) -> No
                 raise DiscliError(f"{study.name}: no data file.", "Give --data FILE.h5 (discli encode writes one).")
             continue
         if file not in contracts:
-            contracts[file] = _contract(file, any(p.recipe.model.num_classes for p in plan))
+            contracts[file] = open_store(file).contract
         _check_data(planned, contracts[file], file)
         if planned.result is None:
             guidance = planned.recipe.sample.guidance
@@ -53,13 +53,6 @@ def check_before(study: Study, plan: Sequence[Planned], data: Path | None) -> No
             check_resolution(opened, StoredPictures(file, _CPU))
         if weak is not None:
             check_weak(load_trained(Path(weak), _CPU), planned.recipe)
-
-
-def _contract(file: Path, with_classes: bool) -> DataContract:
-    store = open_store(file)
-    if with_classes and store.contract.num_classes and store.labels is None:
-        raise DiscliError(f"{file} has names of classes, but no labels.", "Encode its pictures again.")
-    return store.contract
 
 
 def _check_data(planned: Planned, contract: DataContract, file: Path) -> None:

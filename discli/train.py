@@ -63,8 +63,6 @@ def train(
         raise DiscliError(f"{recipe.name}: no data file.", "Give --data FILE.h5 (discli encode writes one).")
     store = open_store(file, cache="ram" if recipe.data.cache == "ram" else "none")
     check_fits(recipe, store.contract, str(file))
-    if recipe.model.num_classes and store.labels is None:
-        raise DiscliError(f"{file} has names of classes, but no labels.", "Encode its pictures again.")
 
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())  # being asked to stop while starting is asking, too

@@ -131,6 +131,8 @@ def _rows(file: h5py.File, contract: DataContract, path: Path) -> npt.NDArray[An
 def _labels(file: h5py.File, contract: DataContract) -> npt.NDArray[np.int64] | None:
     """(n,), each the number of a class. Raises ValueError where they are not."""
     if "labels" not in file:
+        if contract.num_classes:
+            raise ValueError("names of classes, but no labels")
         return None
     labels = file["labels"][...]
     if labels.shape != (contract.num_samples,) or labels.dtype != np.int64:

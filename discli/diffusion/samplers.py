@@ -20,6 +20,7 @@ To add one: a class here, its name in ``SAMPLERS``, and a Spec of the same name 
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -177,7 +178,7 @@ class EulerMaruyama:
             yield x
 
 
-class _Multistep:
+class _Multistep(ABC):
     """A scheduler of diffusers that is given x0, on our table of betas in float64 (its own is float32)."""
 
     takes_noise: ClassVar[bool] = False
@@ -199,8 +200,9 @@ class _Multistep:
             x = scheduler.step(x0, t, x, return_dict=False, **extra)[0]
             yield x
 
+    @abstractmethod
     def _scheduler(self, **settings: Any) -> Any:
-        raise NotImplementedError
+        """diffusers', with these settings and its own."""
 
 
 class DpmSolver(_Multistep):

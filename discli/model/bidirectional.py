@@ -1,6 +1,7 @@
 """What all mixers that scan have in common: every walk over the tokens is scanned in both directions."""
 
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import cast
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from discli.model.order import Path
 
 
-class BidirectionalMixer(nn.Module):
+class BidirectionalMixer(nn.Module, ABC):
     """(B, L, D) to (B, L, D): each token hears all others, at a cost linear in L.
 
     ``in_proj`` makes what is scanned and a gate, ``out_proj`` brings back what the scans found, added
@@ -45,6 +46,6 @@ class BidirectionalMixer(nn.Module):
         mixed: Tensor = self.out_proj(reduce(operator.add, ys))
         return mixed
 
+    @abstractmethod
     def both_ways(self, x_BLE: Tensor, z_BLE: Tensor, forward: nn.Module, backward: nn.Module) -> Tensor:
         """(forward scan of x + backward scan of x) * SiLU(z), tokens in the order in which they are walked."""
-        raise NotImplementedError

@@ -42,7 +42,9 @@ def write_store(out: Path, rows: np.ndarray, promise: DataContract, labels: np.n
 
 
 def finish(writer: StoreWriter, promise: DataContract, labels: np.ndarray | None = None) -> None:
-    """As encode does, minus the pictures."""
+    """As encode does, minus the pictures; without ``labels`` there are no classes either."""
+    if labels is None:
+        promise = promise.model_copy(update={"class_names": ()})
     state = writer.settle()
     promise = promise.model_copy(update={"num_samples": state.rows, "num_skipped": len(state.skipped)})
     skipped = [f"{position}\t{why}" for position, why in state.skipped]
