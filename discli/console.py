@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from discli.ctrl_c import hold_ctrl_c, safe_place
+
 # No markup: a path or a name may hold brackets, and means them.
 stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
@@ -30,7 +32,7 @@ class Ticker:
         return (self.done - self._start_done) / elapsed if elapsed > 0 else 0.0
 
     def advance(self, units: int = 1, note: str = "") -> None:
-        """``note`` stands at the end of the line until the next one."""
+        """``note`` stands at the end of the line until the next one. A safe place to stop at."""
         self.done += units
         rate = f"{self.rate:,.1f} {self._unit}/s"
         if self._bar is not None and self._task is not None:
@@ -42,13 +44,18 @@ class Ticker:
                 f"{self._what}: {self.done:,}/{self._total:,}, {rate}, {format_seconds(left)} left"
                 + (f"; {note}" if note else "")
             )
+        safe_place()
 
 
 @contextmanager
 def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Ticker]:
-    """A progress bar with rate and time left; plain lines when stderr is no terminal, or one that cannot go back."""
+    """A progress bar with rate and time left; plain lines when stderr is no terminal, or one that cannot go back.
+
+    Ctrl-C waits for the next tick.
+    """
     if not stderr.is_terminal or stderr.is_dumb_terminal:
-        yield Ticker(None, None, what, total, done, unit)
+        with hold_ctrl_c():
+            yield Ticker(None, None, what, total, done, unit)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -58,7 +65,7 @@ def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Ticker
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=stderr, transient=False) as bar:
+    with hold_ctrl_c(), Progress(*columns, console=stderr, transient=False) as bar:
         task = bar.add_task(what, total=total, completed=done, rate="", note="")
         yield Ticker(bar, task, what, total, done, unit)
 

@@ -5,7 +5,6 @@ runs on whole groups of ``model_batch`` images in which image i has a fixed plac
 bits of a matrix product depend on how many rows it has.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from discli.ctrl_c import safe_place
 from discli.diffusion import trajectory
 from discli.errors import DiscliError
 from discli.recipe import Recipe
@@ -81,8 +81,9 @@ def latents(plan: Draw, groups: Iterable[int], n: int) -> Iterator[tuple[list[in
     for group in groups:
         members = torch.arange(group * size, (group + 1) * size, device=device)
         labels = plan.labels(members)
-        steps = denoise(network, plan.trained.recipe, plan.settings, members, labels, plan.seed, weak)
-        x0 = deque(steps, maxlen=1).pop()  # the steps before are not kept
+        for state in denoise(network, plan.trained.recipe, plan.settings, members, labels, plan.seed, weak):
+            x0 = state
+            safe_place()
         kept = min(size, n - group * size)
         yield list(range(group * size, group * size + kept)), x0[:kept]
 

@@ -13,6 +13,7 @@ import numpy as np
 
 import discli
 from discli.console import Ticker, format_bytes, progress, stderr
+from discli.ctrl_c import hold_ctrl_c
 from discli.data.decoding import Preparation, Workers, decode_batches, usable_cores
 from discli.data.journal import State, first_difference
 from discli.data.merge import find_parts, merge_parts, part_of, share
@@ -106,7 +107,7 @@ def _write(
     settings = contract.settings() | {"batch_size": stage.slice_size, "bfloat16": stage.on_gpu}
     what = f"encode {contract.shard[0]}/{contract.shard[1]}" if contract.shard else "encode"
     upper_bound = contract.model_copy(update={"num_samples": len(positions)})
-    with StoreWriter(target, upper_bound, positions, settings) as writer:
+    with hold_ctrl_c(), StoreWriter(target, upper_bound, positions, settings) as writer:
         left = range(writer.state.end, positions.stop)
         done = left.start - positions.start
         if done:

@@ -1,9 +1,11 @@
 """The ``discli`` command: every mistake is a line of what, a line of how to mend it, and an exit status."""
 
+import _thread
 import errno
 import io
 import sys
-from typing import NoReturn
+import threading
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
@@ -13,6 +15,9 @@ from discli.cli.app import app
 from discli.cli.mistakes import explain_usage, is_usage_error
 from discli.errors import DiscliError
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
 # Places where nothing can be written, whichever command finds out.
 _NO_PLACE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
@@ -20,6 +25,7 @@ _NO_PLACE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR
 def main() -> None:
     """The ``discli`` command. `discli.cli.app` documents its exit statuses; no traceback without ``--debug``."""
     debug = "--debug" in sys.argv[1:]
+    sys.unraisablehook = raise_ctrl_c_again
     if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr does: file names need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -45,6 +51,18 @@ def main() -> None:
             _fail(f"{error.filename}: {error.strerror}.", "Give another place, or see to its permissions.", 2)
         _fail(f"Internal error: {type(error).__name__}: {error}", "Run again with discli --debug for the traceback.", 1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def raise_ctrl_c_again(unraisable: "UnraisableHookArgs") -> None:
+    """Ctrl-C that arrives while compiled code calls back into Python (pydantic's type checks, ``__del__``) would
+    be reported and forgotten. Raised from another thread, a moment later, since raising it here would lose it too.
+    """
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
+        return
+    again = threading.Timer(0.01, _thread.interrupt_main)
+    again.daemon = True
+    again.start()
 
 
 def _fail(what: str, how: str, status: int) -> NoReturn:

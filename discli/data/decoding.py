@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
@@ -58,8 +59,9 @@ class Workers:
         if self.count:
             # Spawned, not forked: this process may hold threads and a CUDA context.
             self.pool = ProcessPoolExecutor(self.count, get_context("spawn"), initializer=_start_worker)
-            for _ in range(self.count):
-                self.pool.submit(int)
+            with _ctrl_c_held():
+                for _ in range(self.count):
+                    self.pool.submit(int)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -131,9 +133,23 @@ def _quiet_pillow() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
+@contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Processes started meanwhile never see Ctrl-C, not even while they start: the parent, a moment later, answers."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it later would let Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
     _quiet_pillow()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be held
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

@@ -64,7 +64,8 @@ class StoreWriter:
             if isinstance(error, OSError):
                 raise DiscliError(f"Cannot write {self.partial}: {error.strerror}.", "Choose another --out.") from None
             raise
-        self._thread = threading.Thread(target=self._write_behind, daemon=True)
+        # Waited for in place of the thread: Python 3.11 takes a thread whose ``join`` was interrupted for ended.
+        self._written = threading.Event()
 
     def _begin(self) -> None:
         size = self.partial.stat().st_size if self.partial.exists() else 0
@@ -77,15 +78,15 @@ class StoreWriter:
         self._file.seek(0, os.SEEK_END)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        threading.Thread(target=self._write_behind, daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._thread.is_alive():
+        if not self._written.is_set():
             self._queue.put(None)
-            self._thread.join()
+            self._written.wait()
         self._file.close()
         self._journal.close()
 
@@ -100,7 +101,7 @@ class StoreWriter:
     def settle(self) -> State:
         """Waits until everything appended is on disk; no more can be appended."""
         self._queue.put(None)
-        self._thread.join()
+        self._written.wait()
         self._raise_error()
         return self.state
 
@@ -178,8 +179,9 @@ class StoreWriter:
         if self._error is None and self.state.end > committed:
             try:
                 self._commit(uncommitted)
-            except OSError as error:
+            except BaseException as error:
                 self._error = error
+        self._written.set()
 
     def _write(self, rows: Rows) -> None:
         view = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data

@@ -4,6 +4,8 @@ import signal
 from types import FrameType, TracebackType
 from typing import Self
 
+from discli.ctrl_c import acknowledge
+
 # EX_TEMPFAIL of sysexits.h: "try again later". A requeue script can test for it.
 EXIT_INTERRUPTED = 75
 
@@ -30,3 +32,5 @@ class Interrupts:
         if self.received == signal.SIGINT == number:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
+        again = " Ctrl-C again stops at once, without." if number == signal.SIGINT else ""
+        acknowledge(f"{self.received.name}: stopping after this step, with a checkpoint.{again}")

@@ -1,5 +1,6 @@
 """Batches come back in order and complete, from this process or from workers, which leave nothing behind."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -54,6 +55,15 @@ def test_a_worker_that_dies_is_said_so(source):
     with Workers(1) as decoders, pytest.raises(DiscliError, match="decoding process died") as refused:
         list(decode_batches(source, range(20), 4, Preparation(8), decoders))
     assert "--workers" in refused.value.hint
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs POSIX signals")
+def test_ctrl_c_leaves_workers_alone_even_while_they_start(source):
+    with Workers(2) as decoders:
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid, signal.SIGINT)
+        batches = list(decode_batches(source, range(20), 4, Preparation(8), decoders))
+    assert len(batches) == 5
 
 
 PARENT = """
