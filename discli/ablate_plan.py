@@ -126,9 +126,11 @@ def print_plan(study: Study, plan: Sequence[Planned], out: Path, as_json: bool) 
     Console(highlight=False).print(table)
     left = [row for row in rows if not row["finished"]]
     total = f", about {format_seconds(sum(row['seconds'] for row in left))} one after another" if rate else ""
-    stderr.print(f"{len(left)} of {len(rows)} cells to run ({study.budget.describe()}){total}.")
+    each = f"{study.budget.describe()}, then {study.score.n:,} samples scored"
+    stderr.print(f"{len(left)} of {len(rows)} cells to run ({each}){total}.")
     say_disk(plan, out)
-    stderr.print(f"Times are {source}." if rate else f"No times: {source}.")
+    on_top = "each cell's start and the score's own network come on top"
+    stderr.print(f"Times are {source}; {on_top}." if rate else f"No times: {source}.")
 
 
 def say_disk(plan: Sequence[Planned], out: Path) -> None:

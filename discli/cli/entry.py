@@ -18,6 +18,8 @@ from discli.errors import DiscliError
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
+# Nothing that a command or its files did.
+_SYSTEM = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 # Places where nothing can be written, whichever command finds out.
 _NO_PLACE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
@@ -49,6 +51,8 @@ def main() -> None:
             _fail(f"{error}.", "What was finished is kept. Free some space and run the same command again.", 1)
         if isinstance(error, OSError) and error.errno in _NO_PLACE and error.filename is not None:
             _fail(f"{error.filename}: {error.strerror}.", "Give another place, or see to its permissions.", 2)
+        if isinstance(error, OSError) and error.errno in _SYSTEM and error.filename is not None:
+            _fail(f"{error.filename}: {error.strerror}.", "See to the disk or the limits and run it again.", 1)
         _fail(f"Internal error: {type(error).__name__}: {error}", "Run again with discli --debug for the traceback.", 1)
     sys.exit(status if isinstance(status, int) else 0)
 

@@ -67,7 +67,9 @@ def read_score(path: Path) -> Result:
     remedy = "Make it: discli eval-fid ... --json > a.json"
     try:
         result: Result = read_json(path)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DiscliError(f"{path}: {error.strerror}.", remedy) from None
+    except ValueError as error:
         raise DiscliError(f"{path} cannot be read as JSON ({error}).", remedy) from None
     try:
         _Score.model_validate(result)

@@ -48,7 +48,7 @@ def difference(a: Mapping[int, float], b: Mapping[int, float]) -> Estimate | Non
 
 
 def correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Pearson's; None for fewer than three points, or where one side does not vary."""
-    if len(x) < 3 or len({*x}) < 2 or len({*y}) < 2:
+    """Pearson's; None where ``x`` has fewer than three values, through which any line would pass, or y but one."""
+    if len({*x}) < 3 or len({*y}) < 2:
         return None
     return float(stats.pearsonr(x, y).statistic)

@@ -55,6 +55,10 @@ class Pictures:
     def __getitem__(self, index: int) -> Image.Image:
         return Image.fromarray(self.pixels[index].permute(1, 2, 0).contiguous().numpy())
 
+    def __repr__(self) -> str:
+        height, width = self.pixels.shape[2:]
+        return f"<{len(self)} pictures of {height} x {width} px>"
+
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.sheet.save(buffer, format="PNG")

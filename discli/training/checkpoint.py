@@ -119,7 +119,8 @@ def any_checkpoint(run: Path) -> bool:
 def find_damage(folder: Path, files: Container[str] | None = None) -> str | None:
     """What is wrong with a checkpoint, in a few words; None when sizes and hashes are as written.
 
-    ``files``: look at these alone, and at state.json.
+    ``files``: look at these alone, and at state.json. Raises DiscliError for what cannot be read just now (an
+    I/O error, no permission, too many open files): that is no damage, and training must not go on from before it.
     """
     try:
         state = read_json(folder / "state.json")
@@ -139,8 +140,16 @@ def find_damage(folder: Path, files: Container[str] | None = None) -> str | None
                 return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
             if _sha256(path) != expected["sha256"]:
                 return f"{name} does not match its hash"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "state.json is missing or unreadable"
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return "state.json is missing"
+    except OSError as error:
+        raise DiscliError(
+            f"{error.filename or folder} cannot be read: {error.strerror}.",
+            "It may well be whole: see to the disk or to its permissions, and run the same command again.",
+            status=1,
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "state.json is unreadable"
     return None
 
 

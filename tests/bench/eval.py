@@ -2,10 +2,10 @@
 
     python tests/bench/eval.py PICTURES [--n 200] [--res 256] [--weights PATH] [--rounds 1]
 
-PICTURES is a folder or archive of at least 2 n pictures (``../shared/data/imagenet-sample.zip`` holds 400).
-They are cropped and written as two folders of n PNGs; both programs then compute the FID between the
-folders in a process of their own, start included. Without ``--weights`` Inception is random, which
-costs the same.
+PICTURES is a folder or archive (``../shared/data/imagenet-sample.zip`` holds 400). They are cropped and
+written as two folders of n PNGs, turned and mirrored where they have to serve again, eight times at most;
+both programs then compute the FID between the folders in a process of their own, start included, which
+weighs less the larger n is. Without ``--weights`` Inception is random, which costs the same.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -74,14 +75,16 @@ def processor_seconds() -> float:
 
 def write_folders(source: Path, n: int, res: int, scratch: Path) -> tuple[Path, Path]:
     pictures = open_source(source, "none")
-    if len(pictures) < 2 * n:
-        sys.exit(f"{source} holds {len(pictures)} pictures, fewer than 2 x {n}")
+    if 8 * len(pictures) < 2 * n:
+        sys.exit(f"{source} holds {len(pictures)} pictures, which make 8 each at most, fewer than 2 x {n}")
     folders = (scratch / "a", scratch / "b")
     for folder in folders:
         folder.mkdir()
     for index in range(2 * n):
-        pixels = crop(decode(pictures.read(index)), res, "adm")
-        Image.fromarray(pixels).save(folders[index % 2] / f"{index:06d}.png")
+        turn, picture = divmod(index, len(pictures))
+        pixels = crop(decode(pictures.read(picture)), res, "adm")
+        turned = np.rot90(pixels if turn < 4 else pixels[:, ::-1], turn)
+        Image.fromarray(np.ascontiguousarray(turned)).save(folders[index % 2] / f"{index:06d}.png")
     return folders
 
 

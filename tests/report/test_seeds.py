@@ -32,6 +32,7 @@ def test_correlation_needs_three_points_that_vary():
     assert correlation([1, 2, 3], [6, 4, 2]) == pytest.approx(-1)
     assert correlation([1, 2], [2, 1]) is None
     assert correlation([1, 1, 1], [1, 2, 3]) is None
+    assert correlation([1, 1, 2], [1, 2, 3]) is None
 
 
 def test_a_mean_shows_as_many_decimals_as_its_interval_deserves():

@@ -85,6 +85,14 @@ def test_scores_against_other_data_are_not_compared_in_silence():
     assert "2 different references" in " ".join(in_words(report(result("a", 0, 1.0), other)))
 
 
+def test_what_a_score_warned_of_is_said_once():
+    results = [result("a", 0, 1.0), result("b", 0, 1.0)]
+    for each in results:
+        each["eval"]["warnings"] = ["16 samples in 2,048 feature dimensions"]
+    assert list(in_words(report(*results)))[-1] == "16 samples in 2,048 feature dimensions"
+    assert " ".join(in_words(report(*results))).count("16 samples") == 1
+
+
 def test_hundreds_of_points_make_a_report_in_reason(tmp_path):
     strip = tmp_path / "strip.png"
     Image.new("RGB", (12, 4)).save(strip)

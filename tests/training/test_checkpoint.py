@@ -8,6 +8,7 @@ import textwrap
 import pytest
 import torch
 
+from discli.errors import DiscliError
 from discli.training.checkpoint import find_damage, newest_checkpoint, prune, read_state, read_tensors, write_checkpoint
 
 
@@ -41,6 +42,21 @@ def test_a_damaged_newest_is_named_and_the_one_before_used(tmp_path, capsys, dam
     assert find_damage(newest) is not None
     assert newest_checkpoint(tmp_path) == older
     assert str(newest.name) in capsys.readouterr().err.replace("\n", "")
+
+
+def test_what_cannot_be_read_just_now_is_not_damaged(tmp_path):
+    """Training would go on from the one before it, and delete the newest for being in its way."""
+    newest = _write(tmp_path, 2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with (newest / "state.json").open() as last:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last.fileno() + 1, hard))
+        try:
+            with pytest.raises(DiscliError, match="Too many open files") as refused:
+                find_damage(newest)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "may well be whole" in refused.value.hint
+    assert newest_checkpoint(tmp_path) == newest
 
 
 def test_a_digit_of_the_state_that_changed_is_damage(tmp_path):
