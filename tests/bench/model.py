@@ -153,8 +153,10 @@ def measure(preset: str, tokens: int, args: argparse.Namespace) -> list[dict[str
             for action, run in contender.actions.items():
                 if action not in args.actions and not args.block:
                     continue
+                if not slow:  # in training the step before was the same, and memory is as it left it
+                    run()
                 spent = seconds(run, device)
-                if turn or slow:  # the first turn compiles and warms up
+                if turn or slow:  # the first turn compiles
                     taken.setdefault((contender.name, action), []).append(spent)
     first = contenders[0].name
     return [
