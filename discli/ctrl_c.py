@@ -1,8 +1,11 @@
 """Ctrl-C at a safe place.
 
-KeyboardInterrupt raised just anywhere can leave a lock taken for good: that of a queue, a future or a
-pool of threads, all of which are written in Python. Whoever waits for that lock next waits forever. So
-long work holds Ctrl-C until it comes by a place where nothing is half done.
+KeyboardInterrupt raised just anywhere does harm. It can leave a lock taken for good: that of a queue, a
+future or a pool of threads, all of which are written in Python; whoever waits for that lock next waits
+forever. In an import, libraries catch it and go on half imported; while weights are read, they turn it
+into an error of their own. Where compiled code calls back into Python (pydantic's type checks,
+``__del__``) it is reported and forgotten. So the ``discli`` command raises it between imports and again
+when it was lost, and long work holds it until nothing is half done.
 """
 
 import os
@@ -11,8 +14,28 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+_SECONDS_UNTIL_AGAIN = 0.02
 _asked: bool | None = None  # None: nobody holds it
+
+
+def answer_ctrl_c() -> None:
+    """For a whole command: KeyboardInterrupt, in a moment if it would do harm just now. See above."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGINT, _raise)
+        signal.signal(signal.SIGALRM, _raise)
+        sys.unraisablehook = _raise_again_if_lost
+
+
+def ignore_ctrl_c() -> None:
+    """When all is done: what is left is the interpreter's own tidying up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
 
 @contextmanager
@@ -22,8 +45,9 @@ def hold_ctrl_c() -> Iterator[None]:
     Does nothing where Ctrl-C is somebody else's: an outer block's, training's, a notebook's, another thread's.
     """
     global _asked
+    before = signal.getsignal(signal.SIGINT)
     try:
-        mine = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        mine = before in (signal.default_int_handler, _raise)
         if mine:
             signal.signal(signal.SIGINT, _note)
     except ValueError:  # not the main thread
@@ -37,7 +61,7 @@ def hold_ctrl_c() -> Iterator[None]:
         safe_place()
     finally:
         _asked = None
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, before)
 
 
 def safe_place() -> None:
@@ -54,6 +78,29 @@ def acknowledge(text: str) -> None:
 def _note(number: int, frame: FrameType | None) -> None:
     global _asked
     if _asked:
-        raise KeyboardInterrupt
+        _raise(number, frame)
+        return
     _asked = True
     acknowledge("Stopping as soon as nothing is half done; Ctrl-C again stops at once.")
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            _raise_soon()
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def _raise_again_if_lost(unraisable: "UnraisableHookArgs") -> None:
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        _raise_soon()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _raise_soon() -> None:
+    # An alarm and no thread: starting one takes a lock, which whoever was interrupted may hold.
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, _SECONDS_UNTIL_AGAIN)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from discli import __version__
 from discli.console import stderr
+from discli.ctrl_c import hold_ctrl_c
 from discli.errors import DiscliError
 from discli.files import write_text
 from discli.model import DiS
@@ -60,6 +61,7 @@ def export_from_authors(checkpoint: Path, out: Path | None = None) -> Path:
     return out
 
 
+@hold_ctrl_c()
 def _read(path: Path) -> dict[str, Tensor]:
     """The averaged weights of a .pt or .pth file, else the plain ones, with DDP's prefix taken off."""
     if not path.is_file():

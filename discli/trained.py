@@ -12,6 +12,7 @@ from torch import Tensor
 
 from discli.codecs import Codec, load_codec
 from discli.console import stderr
+from discli.ctrl_c import hold_ctrl_c
 from discli.diffusion.guidance import Network
 from discli.errors import DiscliError
 from discli.files import parse_json
@@ -222,6 +223,7 @@ def _undamaged(checkpoint: Path) -> Path:
     return checkpoint / "ema.safetensors"
 
 
+@hold_ctrl_c()
 def _read(file: Path, device: torch.device) -> dict[str, Tensor]:
     try:
         return {name: tensor.float() for name, tensor in load_file(file, device=str(device)).items()}

@@ -2,6 +2,8 @@
 # ruff: noqa: PT012 (where in a block it is raised is what is tested)
 
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -83,3 +85,41 @@ def test_other_threads_have_nothing_to_hold():
     thread.start()
     thread.join()
     assert went
+
+
+IN_A_COMMAND = """
+import signal, sys, time
+from discli.ctrl_c import answer_ctrl_c
+
+class Swallows:
+    def __del__(self):
+        raise KeyboardInterrupt
+
+def wait():
+    for _ in range(500):
+        time.sleep(0.01)
+
+answer_ctrl_c()
+try:
+    {what}
+    wait()
+except KeyboardInterrupt:
+    print("answered", "half" in sys.modules and hasattr(sys.modules["half"], "done"))
+"""
+
+
+def _answer(what, folder):
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_COMMAND.format(what=what)], capture_output=True, text=True, cwd=folder, timeout=60
+    )
+    return done.stdout.strip(), done.stderr
+
+
+def test_one_that_compiled_code_swallows_is_raised_again(tmp_path):
+    assert _answer("Swallows()", tmp_path) == ("answered False", "")
+
+
+def test_an_import_is_finished_first(tmp_path):
+    """Libraries catch whatever an import raises, and go on without what they take for missing."""
+    (tmp_path / "half.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\ndone = True\n")
+    assert _answer("import half", tmp_path) == ("answered True", "")

@@ -1,11 +1,9 @@
 """The ``discli`` command: every mistake is a line of what, a line of how to mend it, and an exit status."""
 
-import _thread
 import errno
 import io
 import sys
-import threading
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import typer
 
@@ -13,10 +11,8 @@ import typer
 from discli.cli import data, house, recipe, sampling, scoring, training  # noqa: F401
 from discli.cli.app import app
 from discli.cli.mistakes import explain_usage, is_usage_error
+from discli.ctrl_c import answer_ctrl_c, ignore_ctrl_c
 from discli.errors import DiscliError
-
-if TYPE_CHECKING:
-    from sys import UnraisableHookArgs
 
 # Nothing that a command or its files did.
 _SYSTEM = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -27,7 +23,7 @@ _NO_PLACE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR
 def main() -> None:
     """The ``discli`` command. `discli.cli.app` documents its exit statuses; no traceback without ``--debug``."""
     debug = "--debug" in sys.argv[1:]
-    sys.unraisablehook = raise_ctrl_c_again
+    answer_ctrl_c()
     if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr does: file names need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -54,19 +50,8 @@ def main() -> None:
         if isinstance(error, OSError) and error.errno in _SYSTEM and error.filename is not None:
             _fail(f"{error.filename}: {error.strerror}.", "See to the disk or the limits and run it again.", 1)
         _fail(f"Internal error: {type(error).__name__}: {error}", "Run again with discli --debug for the traceback.", 1)
+    ignore_ctrl_c()
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def raise_ctrl_c_again(unraisable: "UnraisableHookArgs") -> None:
-    """Ctrl-C that arrives while compiled code calls back into Python (pydantic's type checks, ``__del__``) would
-    be reported and forgotten. Raised from another thread, a moment later, since raising it here would lose it too.
-    """
-    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(unraisable)
-        return
-    again = threading.Timer(0.01, _thread.interrupt_main)
-    again.daemon = True
-    again.start()
 
 
 def _fail(what: str, how: str, status: int) -> NoReturn:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from discli.codecs.hub import fetch, read_config
 from discli.codecs.pixels import to_pixels
+from discli.ctrl_c import hold_ctrl_c
 from discli.errors import DiscliError
 from discli.recipe.contract import CodecIdentity, VaeIdentity
 from discli.torch_pairing import explain_import_error
@@ -121,6 +122,7 @@ class VaeCodec:
         return torch.cat(done)
 
 
+@hold_ctrl_c()
 def _load(kind: str, folder: Path, vae: str) -> Any:
     try:
         autoencoder = getattr(importlib.import_module("diffusers"), kind)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from discli.ctrl_c import hold_ctrl_c
 from discli.errors import DiscliError
 
 
@@ -30,6 +31,7 @@ def hub_cache(file_name: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / file_name
 
 
+@hold_ctrl_c()
 def read_state_dict(path: Path, key: str, what: str, url: str) -> tuple[dict[str, Tensor], str]:
     """The tensors, and the sha256 of the file. Only tensors are unpickled, never code.
 

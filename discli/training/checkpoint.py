@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from discli.console import format_bytes, stderr
+from discli.ctrl_c import hold_ctrl_c
 from discli.errors import DiscliError
 from discli.files import read_json, sync, write_beside
 
@@ -158,10 +159,12 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
+@hold_ctrl_c()
 def read_tensors(folder: Path, name: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     return load_file(folder / f"{name}.safetensors", device=str(device))
 
 
+@hold_ctrl_c()
 def read_metadata(path: Path) -> dict[str, str]:
     """The header of one safetensors file: the recipe and the data contract, as JSON strings."""
     try:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from discli.cli.entry import raise_ctrl_c_again
 from discli.quickstart import unpack_digits
 from tests.tiny_run import RECIPE
 
@@ -36,18 +35,6 @@ def _interrupt(*arguments: str, once: str) -> tuple[int, list[str]]:
                 once = ""
         assert not once, lines
     return process.returncode, lines
-
-
-def test_one_that_compiled_code_swallows_is_not_lost(monkeypatch):
-    class Swallows:
-        def __del__(self):
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(sys, "unraisablehook", raise_ctrl_c_again)
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 (it comes a moment later)
-        Swallows()
-        for _ in range(500):
-            time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
