@@ -14,6 +14,10 @@ def write_beside(path: Path, fill: Callable[[Path], object]) -> None:
         fill(temporary)
         sync(temporary)
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename = str(path)  # what people know it by
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

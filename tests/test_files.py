@@ -24,6 +24,16 @@ def test_what_fails_while_writing_leaves_the_old_content_and_nothing_else(tmp_pa
     assert os.listdir(tmp_path) == ["a.json"]  # noqa: PTH208
 
 
+def test_an_error_names_the_file_by_its_own_name(tmp_path):
+    def fill(temporary: Path) -> None:
+        with Path("/dev/full").open("w") as full:
+            full.write("x")
+
+    with pytest.raises(OSError, match="No space left on device") as failed:
+        write_beside(tmp_path / "a.json", fill)
+    assert failed.value.filename == str(tmp_path / "a.json")
+
+
 def test_a_full_disk_is_said_and_how_to_go_on():
     code = (
         "import sys\n"

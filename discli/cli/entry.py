@@ -44,7 +44,8 @@ def main() -> None:
         if debug:
             raise
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _fail(f"{error}.", "What was finished is kept. Free some space and run the same command again.", 1)
+            what = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+            _fail(f"{what}.", "What was finished is kept. Free some space and run the same command again.", 1)
         if isinstance(error, OSError) and error.errno in _NO_PLACE and error.filename is not None:
             _fail(f"{error.filename}: {error.strerror}.", "Give another place, or see to its permissions.", 2)
         if isinstance(error, OSError) and error.errno in _SYSTEM and error.filename is not None:
