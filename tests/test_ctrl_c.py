@@ -12,6 +12,14 @@ from discli.console import progress
 from discli.ctrl_c import hold_ctrl_c, safe_place
 
 
+@pytest.fixture(autouse=True)
+def _listening():
+    """A shell starts what it puts in the background deaf to Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def press():
     signal.raise_signal(signal.SIGINT)
 
