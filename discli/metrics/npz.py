@@ -119,7 +119,7 @@ def _open(path: Path) -> Iterator[zipfile.ZipFile]:
             yield archive
     except DiscliError:
         raise
-    except Exception as error:  # what zipfile, zlib and NumPy stumble over: KeyError, NotImplementedError, ...
+    except Exception as error:  # zipfile, zlib and NumPy raise all kinds over a damaged file
         why = error or type(error).__name__
         raise DiscliError(f"{path} is not a readable .npz ({why}).", "Download or write it again.") from None
 
