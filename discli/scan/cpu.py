@@ -1,8 +1,8 @@
 """The scan on a CPU: numba kernels for float32, PyTorch operations for float64 or without numba.
 
 The kernels (`cpu_forward`, `cpu_backward`) hold 16, 8 or 4 channels in a register and walk L a chunk of
-64 steps at a time, both directions by reversed indexing. Memory of a forward and backward pass, beside
-inputs, outputs and gradients: x_proj's output and one state per 64 steps, 2 (R + 2N) / E and 2N / 64
+128 steps at a time, both directions by reversed indexing. Memory of a forward and backward pass, beside
+inputs, outputs and gradients: x_proj's output and one state per 128 steps, 2 (R + 2N) / E and 2N / 128
 tensors of (B, L, E); the weights in the kernels' layout; and what is under way, a chunk of one sample
 a thread or, where there are fewer samples, of as many as give each thread three tasks.
 

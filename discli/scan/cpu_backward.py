@@ -1,6 +1,6 @@
 """Kernels of the backward pass: the scan's adjoint. That of x_proj and the convolution follows in `cpu_backward_conv`.
 
-Nothing but x, z, x_proj's output and one state in 64 steps is kept from the forward pass. A task
+Nothing but x, z, x_proj's output and one state in 128 steps is kept from the forward pass. A task
 recomputes 32 steps' states and decays of two states n, walks back over them, and takes the next two.
 """
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
@@ -225,12 +225,24 @@ def scan_backward(job, work, task, scratch):
         scan_span(job, slot, first_vector, vectors, begin, length, projected, partial, scratch, state)
     finish(job, sample, work.first_step, first_channel, vectors, rows, inner, gradients, scratch)
 
-    # dt_proj, towards its input and towards its weight
-    draw, dt_out = scratch + _SLOPE, job.dt_out + first_vector * LANES * rank_columns
-    ddt_weight = gradients + job.ddt_weight + first_channel
-    channels, rank_vectors = vectors * LANES, rank_columns // VECTOR
-    matmul(draw, ROW, FLOAT, dt_out, rank_columns, VECTOR, partial, columns, VECTOR, rows, rank_vectors, channels, 1)
+    # dt_proj, towards its weight and towards its input
+    draw, ddt_weight = scratch + _SLOPE, gradients + job.ddt_weight + first_channel
     matmul(projected, FLOAT, columns, draw, ROW, VECTOR, ddt_weight, row, VECTOR, job.rank, vectors, rows, 1)
+    dt_out = job.dt_out + first_vector * LANES * rank_columns
+    for column in range(0, rank_columns, _PAIR):
+        wide, here = min(2, (rank_columns - column) // VECTOR), dt_out + column
+        matmul(draw, ROW, FLOAT, here, rank_columns, VECTOR, scratch, _PAIR, VECTOR, rows, wide, vectors * LANES, 0)
+        add_rows(scratch, _PAIR, partial + column, columns, rows, wide)
+
+
+@jit
+def add_rows(source, source_step, into, into_step, rows, vectors):
+    """Adds one task's complete sum over its channels, so that it makes no difference to any bit
+    whether the groups of channels add to one place in turn or get one each for `sum_groups`."""
+    for t in range(rows):
+        for offset in range(0, vectors * VECTOR, VECTOR):
+            here = into + t * into_step + offset
+            store(here, load(here) + load(source + t * source_step + offset))
 
 
 @jit

@@ -12,6 +12,7 @@ from discli.scan.cpu_threads import run_on_threads
 from discli.scan.reference import DirectionParams
 
 _TASKS_PER_THREAD = 3  # at least, in the phases that count
+_SHORT = 64  # steps: samples that have fewer
 
 
 def scan_forward(x: Tensor, z: Tensor, directions: list[DirectionParams]) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,11 +56,12 @@ class _Call:
         self.threads = torch.get_num_threads()
         steps = max(1, min(sizes.length, CHUNK))
         # Short samples are better shared out many at a time: their gradients then are added up less often.
-        whole_samples = sizes.batch >= 2 * self.threads and sizes.length >= CHUNK
+        evenly = sizes.batch % self.threads == 0 or sizes.batch >= 2 * self.threads
+        whole_samples = evenly and sizes.length >= _SHORT
         if whole_samples:
             samples = self.threads
         else:
-            samples = max(-(-_TASKS_PER_THREAD * self.threads // sizes.groups), 2 * CHUNK // steps)
+            samples = max(-(-_TASKS_PER_THREAD * self.threads // sizes.groups), 2 * _SHORT // steps)
             samples = max(1, min(samples, sizes.batch))
         self._set(is_backward_pass=is_backward_pass, batch=sizes.batch, samples=samples, length=sizes.length)
         self._set(whole_samples=whole_samples, phases=len(BACKWARD_PHASES if is_backward_pass else FORWARD_PHASES))

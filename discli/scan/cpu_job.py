@@ -13,9 +13,9 @@ from numba import from_dtype
 
 from discli.scan.cpu_lanes import LANES, VECTOR
 
-CHUNK = 64  # steps of a sample under way at a time, and between two states kept for the backward pass
+CHUNK = 128  # steps of a sample under way at a time, and between two states kept for the backward pass
 SPAN = 32  # steps whose states and decays the backward pass keeps at once; they have to fit in L1
-GROUP = 128 // LANES  # vectors of channels per task: 512 bytes of every row
+GROUP = 64 // LANES  # vectors of channels per task: 256 bytes of every row; its tiles of a chunk have to fit in L2
 STRIP = 8  # steps that a convolution takes at once: rows of memory, which must not drive each other out of L1
 
 _FIELDS = [

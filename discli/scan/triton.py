@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from discli.scan.reference import DirectionParams
 
 _OLDEST_TRITON = (3, 3)  # the first with tuples in kernels
+_FUSED: dict[str, Any] = {"enable_fp_fusion": True}  # a b + c in one instruction: Triton 3.10 no longer does so unasked
 _COMPILERS = ("gcc", "clang")  # what Triton itself looks for
 
 
@@ -121,7 +122,7 @@ def _forward(
     with torch.autocast(x.device.type, enabled=False), _on(x.device):
         kernels.conv_silu[(B * _cdiv(L, 16) * _cdiv(E, 64),)](
             x, conv_weight, conv_bias, conv, L, E, B, x.stride(0), x.stride(1),
-            K=conv_weight.shape[1], TOKENS=16, BLOCK=64, STATE=state,
+            K=conv_weight.shape[1], TOKENS=16, BLOCK=64, STATE=state, **_FUSED,
         )  # fmt: skip
         projected = torch.bmm(conv.view(2, B * L, E), x_proj.mT)
         draw = torch.bmm(projected[..., 2 * N :], dt_weight.mT)
@@ -130,7 +131,7 @@ def _forward(
             L, E, B, z.stride(0), z.stride(1),
             N=N, LANES=kernels.LANES, CHANNELS_PER_LANE=kernels.CHANNELS_PER_LANE, CHUNK=kernels.CHUNK,
             SAVE=needs_grad, STATE=state, num_warps=kernels.SCAN_WARPS,
-            maxnreg=kernels.SCAN_REGISTERS if N <= 16 else None,
+            maxnreg=kernels.SCAN_REGISTERS if N <= 16 else None, **_FUSED,
         )  # fmt: skip
     return [y, y_sum, conv, projected, draw, states] if needs_grad else [y]
 
@@ -177,8 +178,9 @@ def _backward(
     with torch.autocast(x.device.type, enabled=False), _on(x.device):
         dy, dz = torch.empty_like(dout), torch.empty_like(dout)
         kernels.gate_backward[(_cdiv(B * L, 16) * _cdiv(E, 64),)](
-            dout, z, y_sum, dy, dz, L, E, B * L, z.stride(0), z.stride(1), ROWS=16, BLOCK=64, STATE=state
-        )
+            dout, z, y_sum, dy, dz, L, E, B * L, z.stride(0), z.stride(1),
+            ROWS=16, BLOCK=64, STATE=state, **_FUSED,
+        )  # fmt: skip
 
         blocks = _cdiv(E, kernels.BLOCK)
         dconv, ddraw = torch.empty_like(conv), torch.empty_like(draw)
@@ -188,7 +190,8 @@ def _backward(
         kernels.scan_backward[(blocks * 2 * B,)](
             dy, conv, draw, _B_and_C(projected, A), A, D, dt_bias, states, scratch,
             dconv, ddraw, dBC_parts, param_parts, L, E, B,
-            N=N, BLOCK=kernels.BLOCK, GROUP=kernels.GROUP, CHUNK=CHUNK, STATE=state, num_warps=kernels.SCAN_WARPS,
+            N=N, BLOCK=kernels.BLOCK, GROUP=kernels.GROUP, CHUNK=CHUNK, STATE=state,
+            num_warps=kernels.SCAN_WARPS, **_FUSED,
         )  # fmt: skip
         dA, dD, ddt_bias = torch.split(_sum(param_parts, A.dtype), [N, 1, 1], dim=1)
 
@@ -202,7 +205,7 @@ def _backward(
         conv_parts = A.new_empty(B * _cdiv(L, 64), 2, K + 1, E)
         kernels.conv_backward[(B * _cdiv(L, 64) * _cdiv(E, 64),)](
             dconv, x, conv_weight, conv_bias, dx, conv_parts, L, E, B, x.stride(0), x.stride(1),
-            K=K, TOKENS=64, BLOCK=64, STATE=state, num_warps=1,
+            K=K, TOKENS=64, BLOCK=64, STATE=state, num_warps=1, **_FUSED,
         )  # fmt: skip
         dconv_weight, dconv_bias = torch.split(_sum(conv_parts, A.dtype), [K, 1], dim=1)
     return [

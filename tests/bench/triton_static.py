@@ -101,7 +101,7 @@ def _compile(
         if name not in constants and not param.do_not_specialize:
             attributes[(param.num,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constants, attributes)
-    options = {"num_warps": warps, "maxnreg": maxnreg}
+    options = {"num_warps": warps, "maxnreg": maxnreg, "enable_fp_fusion": True}
     compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
 
     folder = tools()
