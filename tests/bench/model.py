@@ -5,8 +5,7 @@ is forward, backward and AdamW; a sampling step is one evaluation of both halves
 times forward and backward of one block of each instead. ``--scans`` adds the same DiS with another scan:
 
     pass-through   all but the recurrence, in PyTorch operations: what a scan that costs nothing would leave
-    unbind         the loop of `discli.scan.reference`
-    indexing       the arithmetic of mamba-ssm's ``selective_scan_ref``; minutes a step
+    unbind, ref-unbind, indexing    the loops of `tests.bench.scan`; the last takes minutes a step
 """
 
 import argparse
@@ -28,7 +27,7 @@ from discli.model.order import build_paths
 from discli.recipe.load import load_recipe
 from discli.scan import bidirectional_scan, reference
 from tests.bench.dit import block_of, count, dit_of
-from tests.bench.scan import environment, indexing_recurrence, seconds
+from tests.bench.scan import LOOPS, environment, seconds
 
 # What DiT's own sizes have (arXiv:2212.09748, table 1): S, B, L and XL.
 _DIT_DEPTH = {"dis-s": 12, "dis-b": 12, "dis-m": 24, "dis-l": 24, "dis-h": 28}
@@ -47,7 +46,7 @@ def pass_through(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: T
 
 
 def recurrences(name: str) -> Callable[..., Tensor]:
-    loops = {"pass-through": pass_through, "unbind": reference.recurrence, "indexing": indexing_recurrence}
+    loops = {"pass-through": pass_through, **LOOPS}
     if name not in loops:
         return lambda x, z, f, b, _backend="auto": bidirectional_scan(x, z, f, b, name)
     return lambda x, z, f, b, _backend="auto": reference.mix(x, z, f, b, loops[name])
@@ -187,7 +186,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", help="default: 256; on CUDA also 1024 and 4096")
     parser.add_argument("--batch", type=int, default=32 if on_cuda else 4)
     parser.add_argument("--rounds", type=int, default=10 if on_cuda else 3)
-    parser.add_argument("--scans", nargs="*", default=[], help="pass-through, unbind, indexing, or a backend's name")
+    parser.add_argument("--scans", nargs="*", default=[], help="pass-through, a loop, or a backend's name")
     parser.add_argument("--actions", nargs="+", default=["train", "sample"], choices=["train", "sample"])
     parser.add_argument("--block", action="store_true", help="one block, forward and backward")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=on_cuda)

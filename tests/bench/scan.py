@@ -1,9 +1,15 @@
 """``python -m tests.bench.scan [--json]``: every backend of the scan that runs here, turn about in one run.
 
 Times one `bidirectional_scan` (convolutions, projections, both recurrences and the gate) forward without
-gradients, and forward with backward. Beside the backends stand two loops under autograd: ``unbind``, the
-reference, whose backward pass is linear in L, and ``indexing``, the arithmetic of mamba-ssm's
-``selective_scan_ref`` (whole decay and input tensors, then ``[:, :, t]`` in a loop), which is quadratic.
+gradients, and forward with backward. Beside the backends stand three loops under autograd:
+
+    unbind           our reference: each step makes its own decays
+    ref-unbind       mamba-ssm's ``selective_scan_ref``, decays and inputs of all steps made beforehand, but
+                     with ``unbind`` for its ``[:, :, t]``, so that the backward pass is linear in L
+    indexing         ``selective_scan_ref`` as it is, quadratic in L
+
+With ``--alone`` the loops get their recurrences' inputs ready-made and leave out convolutions, projections
+and gate, while the backends still do everything: ratios then are at least what the scan alone would show.
 Memory is the peak of what PyTorch allocates beyond the inputs, in float32 tensors of (B, L, E); the error
 is the largest of y and all 16 gradients against float64, at E = 64, relative to the largest true value.
 """
@@ -17,31 +23,65 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from discli.errors import DiscliError
-from discli.scan import choose_backend, cpu, mamba_ssm, reference, torch_loop, triton
+from discli.scan import DirectionParams, choose_backend, cpu, mamba_ssm, reference, torch_loop, triton
 from tests.scan.cases import Scan, ScanInputs, errors_against_reference, random_inputs
 
-BASELINE = "unbind"
-SLOW = "indexing"
+INDEXING = "indexing"
 
 
-def indexing_recurrence(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-    """`discli.scan.reference.recurrence` as selective_scan_ref computes it, in (B, E, L) layout."""
-    x_BEL, delta_BEL, B_BNL, C_BNL = (t.transpose(1, 2) for t in (x, delta, B, C))
-    decay = torch.exp(torch.einsum("bel,en->beln", delta_BEL, A))
-    source = torch.einsum("bel,bnl,bel->beln", delta_BEL, B_BNL, x_BEL)
-    h = x.new_zeros(x.shape[0], *A.shape)
-    ys = []
-    for t in range(x.shape[1]):
-        h = decay[:, :, t] * h + source[:, :, t]
-        ys.append(torch.einsum("ben,bn->be", h, C_BNL[:, :, t]))
-    return torch.stack(ys, dim=1) + D * x
+def _ref_recurrence(steps: Callable[[Tensor], Sequence[Tensor]]) -> reference.Recurrence:
+    """`discli.scan.reference.recurrence` as selective_scan_ref computes it, in (B, E, L) layout.
+
+    ``steps`` takes a tensor apart along its third axis.
+    """
+
+    def recurrence(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+        x_BEL, delta_BEL, B_BNL, C_BNL = (t.transpose(1, 2) for t in (x, delta, B, C))
+        decay = torch.exp(torch.einsum("bel,en->beln", delta_BEL, A))
+        source = torch.einsum("bel,bnl,bel->beln", delta_BEL, B_BNL, x_BEL)
+        h = x.new_zeros(x.shape[0], *A.shape)
+        ys = []
+        for decay_t, source_t, C_t in zip(steps(decay), steps(source), steps(C_BNL), strict=True):
+            h = decay_t * h + source_t
+            ys.append(torch.einsum("ben,bn->be", h, C_t))
+        return torch.stack(ys, dim=1) + D * x
+
+    return recurrence
+
+
+LOOPS = {
+    "unbind": reference.recurrence,
+    "ref-unbind": _ref_recurrence(lambda tensor: tensor.unbind(2)),
+    INDEXING: _ref_recurrence(lambda tensor: [tensor[:, :, t] for t in range(tensor.shape[2])]),
+}
+
+
+class Operands(NamedTuple):
+    """What the recurrences of both directions work on, made beforehand; leaves that require grad."""
+
+    x: Tensor  # (B, L, E)
+    first: tuple[Tensor, ...]  # delta, A, B, C, D
+    second: tuple[Tensor, ...]
+
+    @classmethod
+    def like(cls, inputs: ScanInputs) -> "Operands":
+        def operands(p: DirectionParams) -> tuple[Tensor, ...]:
+            B, C = (torch.randn(*inputs.x.shape[:2], p.A_log.shape[1], device=inputs.x.device) for _ in range(2))
+            delta = 0.1 * torch.rand_like(inputs.x)
+            return tuple(t.detach().requires_grad_() for t in (delta, -p.A_log.exp(), B, C, p.D))
+
+        return cls(inputs.x, operands(inputs.forward), operands(inputs.backward))
+
+    def named(self) -> dict[str, Tensor]:
+        return {str(i): t for i, t in enumerate((self.x, *self.first, *self.second))}
 
 
 def contenders(device: torch.device) -> dict[str, Scan]:
@@ -53,17 +93,22 @@ def contenders(device: torch.device) -> dict[str, Scan]:
             scans[name] = module.bidirectional_scan
     if device.type == "cpu":
         scans["torch loop"] = torch_loop.bidirectional_scan
-    scans[BASELINE] = reference.bidirectional_scan
-    scans[SLOW] = lambda x, z, f, b: reference.mix(x, z, f, b, indexing_recurrence)
+    for name, loop in LOOPS.items():
+        scans[name] = lambda x, z, f, b, loop=loop: reference.mix(x, z, f, b, loop)
     return scans
 
 
-def forward(scan: Scan, inputs: ScanInputs) -> None:
+def alone(loop: reference.Recurrence) -> Callable[..., Tensor]:
+    """The recurrences of both directions, and no more: a function of `Operands`."""
+    return lambda x, first, second: loop(x, *first) + loop(x, *second)
+
+
+def forward(scan: Callable[..., Tensor], inputs: ScanInputs | Operands) -> None:
     with torch.no_grad():
         scan(*inputs)
 
 
-def forward_and_backward(scan: Scan, inputs: ScanInputs, dy: Tensor) -> None:
+def forward_and_backward(scan: Callable[..., Tensor], inputs: ScanInputs | Operands, dy: Tensor) -> None:
     torch.autograd.grad(scan(*inputs), list(inputs.named().values()), dy)
 
 
@@ -99,25 +144,27 @@ def measure(length: int, args: argparse.Namespace, device: torch.device, skip: s
     shape = {"dt_rank": math.ceil(args.d_inner / 32), "d_state": args.d_state, "device": str(device)}
     inputs = random_inputs(batch, length, args.d_inner, dtype=args.dtype, param_dtype=torch.float32, **shape)
     dy = torch.randn_like(inputs.x)
-    scans = {name: scan for name, scan in contenders(device).items() if name not in skip}
+    runs = {name: (scan, inputs) for name, scan in contenders(device).items() if name not in skip}
+    if args.alone:
+        runs |= {name: (alone(LOOPS[name]), Operands.like(inputs)) for name in LOOPS if name in runs}
 
-    forwards: dict[str, list[float]] = {name: [] for name in scans}
-    boths: dict[str, list[float]] = {name: [] for name in scans}
-    for name, scan in scans.items():  # compile, and learn who is too slow to take turns
-        if name != SLOW:
-            forward_and_backward(scan, inputs, dy)
+    forwards: dict[str, list[float]] = {name: [] for name in runs}
+    boths: dict[str, list[float]] = {name: [] for name in runs}
+    for name, run in runs.items():  # compile, and learn who is too slow to take turns
+        if name != INDEXING:
+            forward_and_backward(*run, dy)
     for turn in range(args.rounds):
-        for name, scan in scans.items():
-            if name == SLOW and turn > 0:
+        for name, run in runs.items():
+            if name == INDEXING and turn > 0:
                 continue
-            if name != SLOW:  # in training the step before was the same, and memory is as it left it
-                forward_and_backward(scan, inputs, dy)
-            forwards[name].append(seconds(lambda scan=scan: forward(scan, inputs), device))
-            boths[name].append(seconds(lambda scan=scan: forward_and_backward(scan, inputs, dy), device))
+            if name != INDEXING:  # in training the step before was the same, and memory is as it left it
+                forward_and_backward(*run, dy)
+            forwards[name].append(seconds(lambda run=run: forward(*run), device))
+            boths[name].append(seconds(lambda run=run: forward_and_backward(*run, dy), device))
 
     probe = random_inputs(1, length, 64, dtype=args.dtype, param_dtype=torch.float32, device=str(device))
     rows: list[dict[str, object]] = []
-    for name, scan in scans.items():
+    for name, run in runs.items():
         both = statistics.median(boths[name])
         row: dict[str, object] = {
             "backend": name,
@@ -127,13 +174,14 @@ def measure(length: int, args: argparse.Namespace, device: torch.device, skip: s
             "forward_backward_ms": 1e3 * both,
             "rounds": len(boths[name]),
         }
-        for peer in (BASELINE, SLOW, "mamba-ssm"):
+        for peer in (*LOOPS, "mamba-ssm"):
             if peer in boths and peer != name:
                 row[f"speed_up_over_{peer}"] = statistics.median(boths[peer]) / both
-        if name != SLOW:
-            peak = peak_bytes(lambda scan=scan: forward_and_backward(scan, inputs, dy), device)
+        if name != INDEXING:
+            peak = peak_bytes(lambda run=run: forward_and_backward(*run, dy), device)
             row["peak_tensors"] = peak / (4 * inputs.x.numel())
-            row["error"] = max(errors_against_reference(scan, probe).values())
+        if run[1] is inputs and name != INDEXING:
+            row["error"] = max(errors_against_reference(run[0], probe).values())
         rows.append(row)
     return rows
 
@@ -169,6 +217,7 @@ def main() -> None:
     parser.add_argument("--dtype", type=lambda name: getattr(torch, name), default=torch.float32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--limit", type=float, default=60, help="seconds that the indexing loop may take, as expected")
+    parser.add_argument("--alone", action="store_true", help="the loops without what surrounds a recurrence")
     parser.add_argument("--skip", nargs="*", default=[], help="backends to leave out")
     args = parser.parse_args()
     device = torch.device(args.device)
@@ -177,21 +226,20 @@ def main() -> None:
     expected = 0.0  # seconds for the indexing loop at this length: quadratic in L at a constant number of tokens
     for previous, length in zip([0, *args.lengths], args.lengths, strict=False):
         expected *= length / previous if previous else 1
-        skip = {*args.skip, *([SLOW] if expected > args.limit else [])}
+        skip = {*args.skip, *([INDEXING] if expected > args.limit else [])}
         rows += measure(length, args, device, skip)
-        slow = [row for row in rows if row["backend"] == SLOW and row["length"] == length]
+        slow = [row for row in rows if row["backend"] == INDEXING and row["length"] == length]
         if slow:
             expected = float(str(slow[0]["forward_backward_ms"])) / 1e3
-        elif SLOW not in args.skip:
-            rows.append({"backend": SLOW, "length": length, "skipped": f"it would take about {expected:.0f} s"})
+        elif INDEXING not in args.skip:
+            rows.append({"backend": INDEXING, "length": length, "skipped": f"it would take about {expected:.0f} s"})
     if args.json:
         json.dump({"environment": environment(device), "rows": rows}, sys.stdout, indent=1)
         return
     print(", ".join(f"{key} {value}" for key, value in environment(device).items()))
-    print(
-        f"{'backend':<11} {'B x L x E':<23} {'fwd ms':>9} {'fwd+bwd ms':>11} {'x unbind':>9} {'x indexing':>11}", end=""
-    )
-    print(f" {'x mamba-ssm':>11} {'memory':>7} {'error':>8}")
+    peers = [*LOOPS, "mamba-ssm"]
+    print(f"{'backend':<11} {'B x L x E':<23} {'fwd ms':>9} {'fwd+bwd ms':>11}", end="")
+    print("".join(f" {'x ' + peer:>12}" for peer in peers), f"{'memory':>7} {'error':>8}")
     for row in rows:
         if "skipped" in row:
             print(f"{row['backend']:<11} L {row['length']}: left out, {row['skipped']}")
@@ -200,8 +248,8 @@ def main() -> None:
             f"{row['backend']:<11} {row['shape']:<23} {row['forward_ms']:9.2f} {row['forward_backward_ms']:11.2f}",
             end="",
         )
-        for peer, width in ((BASELINE, 9), (SLOW, 11), ("mamba-ssm", 11)):
-            print(f" {_number(row.get(f'speed_up_over_{peer}'), '.1f'):>{width}}", end="")
+        for peer in peers:
+            print(f" {_number(row.get(f'speed_up_over_{peer}'), '.1f'):>12}", end="")
         print(f" {_number(row.get('peak_tensors'), '.2f'):>7} {_number(row.get('error'), '.1e'):>8}")
 
 
