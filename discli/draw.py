@@ -15,6 +15,7 @@ from torch import Tensor
 
 from discli.ctrl_c import safe_place
 from discli.diffusion import trajectory
+from discli.diffusion.guidance import Network
 from discli.errors import DiscliError
 from discli.recipe import Recipe
 from discli.recipe.sample import SampleSpec
@@ -37,6 +38,12 @@ class Draw:
 
     def labels(self, members: Tensor) -> Tensor | None:
         return draw_classes(members, self.classes, self.trained.recipe.model.num_classes, self.seed)
+
+    def networks(self) -> tuple[Network, Network | None]:
+        """The one that samples, and autoguidance's other one."""
+        device = self.trained.device
+        weak = as_sampled(self.weak.network, device, self.settings) if self.weak is not None else None
+        return as_sampled(self.trained.network, device, self.settings), weak
 
     @property
     def model_batch(self) -> int:
@@ -75,8 +82,7 @@ def draw(
 
 def latents(plan: Draw, groups: Iterable[int], n: int) -> Iterator[tuple[list[int], Tensor]]:
     """For each group the numbers of its images below n, and those in model space, (B, C, S, S)."""
-    network = as_sampled(plan.trained, plan.settings)
-    weak = as_sampled(plan.weak, plan.settings) if plan.weak is not None else None
+    network, weak = plan.networks()
     size, device = plan.model_batch, plan.trained.device
     for group in groups:
         members = torch.arange(group * size, (group + 1) * size, device=device)
@@ -121,13 +127,13 @@ def denoising(plan: Draw, decode: Callable[[Tensor], Tensor]) -> list[Tensor]:
     """The first few images from noise to picture: moments of (STRIP_PICTURES, 3, H, W) uint8."""
     members = torch.arange(plan.model_batch, device=plan.trained.device)
     recipe, settings = plan.trained.recipe, plan.settings
-    weak = as_sampled(plan.weak, settings) if plan.weak is not None else None
+    network, weak = plan.networks()
     shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
-    states = [normal(plan.seed, Stream.NOISE, 0, members, shape)]
-    network = as_sampled(plan.trained, settings)
-    states += denoise(network, recipe, settings, members, plan.labels(members), plan.seed, weak)
+    states = [normal(plan.seed, Stream.NOISE, 0, members[:STRIP_PICTURES], shape)]
+    for state in denoise(network, recipe, settings, members, plan.labels(members), plan.seed, weak):
+        states.append(state[:STRIP_PICTURES].clone())  # a view would keep the whole group in memory
     shown = torch.linspace(0, len(states) - 1, min(STRIP_MOMENTS, len(states))).round().int().tolist()
-    return [decode(states[k][:STRIP_PICTURES]).cpu() for k in shown]
+    return [decode(states[k]).cpu() for k in shown]
 
 
 def draw_classes(members: Tensor, wanted: Sequence[int], num_classes: int, seed: int) -> Tensor | None:

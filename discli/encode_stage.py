@@ -1,6 +1,5 @@
 """What happens between decoded pixels and stored rows: nothing, or an autoencoder."""
 
-import os
 from collections.abc import Callable
 from typing import Literal
 
@@ -8,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from discli.errors import DiscliError
+from discli.ranks import own_gpu
 from discli.recipe.contract import CodecIdentity, RgbIdentity
 
 CodecName = Literal["rgb", "vae"]
@@ -24,7 +24,7 @@ def pick_device(device: str | None) -> str:
         return device
     import torch
 
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    return own_gpu() if torch.cuda.is_available() else "cpu"
 
 
 class Stage:
@@ -90,4 +90,15 @@ class Stage:
                 f"Give --batch-size {max(1, self.slice_size // 2)}",
             ) from None
         stored = latents.to(getattr(torch, self.dtype))
-        return lambda: stored.cpu().numpy()
+        if not self.on_gpu:
+            return stored.numpy
+        # Copied as soon as it is there: asked for later, the copy would wait for the next batch's kernels.
+        rows = torch.empty(stored.shape, dtype=stored.dtype, pin_memory=True).copy_(stored, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record(torch.cuda.current_stream(stored.device))
+
+        def wait() -> Rows:
+            copied.synchronize()
+            return rows.numpy()
+
+        return wait

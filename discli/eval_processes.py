@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from discli.console import stderr
 from discli.errors import DiscliError
+from discli.ranks import own_gpu
 from discli.training.engine import adopt_slurm
 
 Result = TypeVar("Result")
@@ -85,5 +86,5 @@ def own_device(device: str | None) -> torch.device:
             why = str(error).splitlines()[0]
             raise DiscliError(f"--device {device}: {why}", "Leave --device out, or give cpu.") from None
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device(own_gpu())
     return torch.device("cpu")

@@ -12,8 +12,9 @@ from discli.draw import denoise, draw_classes
 from discli.errors import DiscliError
 from discli.model import DiS
 from discli.recipe import DataContract, Recipe
+from discli.recipe.sample import SampleSpec
 from discli.report.sheet import contact_sheet, save_picture
-from discli.trained import CPU_MODEL_BATCH
+from discli.trained import CPU_MODEL_BATCH, LARGEST_MODEL_BATCH, as_sampled
 
 # Enough to see by; a recipe's 250 steps would hold up the training.
 _MOST_STEPS = 50
@@ -49,11 +50,18 @@ def draw_samples(
     network.load_state_dict(weights, assign=True)
     network.to(device).eval().requires_grad_(False)
 
-    settings = recipe.sample.model_copy(update={"steps": steps})
+    settings = recipe.sample.model_copy(update={"steps": steps, "compile": False})
     if settings.guidance.name == "autoguidance":  # the weaker network is for samples
         settings = settings.model_copy(update={"cfg_scale": 1.0})
-    together = CPU_MODEL_BATCH if settings.model_batch == "auto" else settings.model_batch
-    for members in torch.arange(count, device=device).split(together):
+    call = as_sampled(network, device, settings)
+    for members in torch.arange(count, device=device).split(_together(settings, device)):
         labels = draw_classes(members, (), recipe.model.num_classes, recipe.train.seed)
-        *_, x0 = denoise(network, recipe, settings, members, labels, recipe.train.seed)
+        *_, x0 = denoise(call, recipe, settings, members, labels, recipe.train.seed)
         yield codec.decode(x0).cpu()
+
+
+def _together(settings: SampleSpec, device: torch.device) -> int:
+    """Images a call. Trying what fits, as `discli.trained` does, would upset the training around it."""
+    if settings.model_batch != "auto":
+        return settings.model_batch
+    return CPU_MODEL_BATCH if device.type == "cpu" else LARGEST_MODEL_BATCH

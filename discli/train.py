@@ -88,7 +88,7 @@ class Trainer:
         self.source = OnDevice(store, engine.device) if recipe.data.cache == "device" else store
 
         self.scan = choose_scan(recipe.model, engine.device)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed)
             self.network = DiS.from_recipe(recipe)
         self.network.checkpoint_blocks = spec.activation_checkpointing
@@ -128,9 +128,14 @@ class Trainer:
             feed = stack.enter_context(ExitStack())
             batches = feed.enter_context(self._feed())
             self.clock.restart(state.step)
+            rehearse = engine.needs_rehearsal
 
             while state.step < spec.steps:
                 batch = next(batches)
+                if rehearse:
+                    self._forward_backward(batch)
+                    self._forget()
+                    rehearse = False
                 grad_norm = self._forward_backward(batch)
 
                 # One agreement a step: every rank skips, stops or goes on together.
@@ -178,7 +183,7 @@ class Trainer:
     def _loss(self, batch: Batch, part: slice) -> Tensor:
         """(b,) losses of some of the batch's samples, in which nothing is drawn but by address."""
         recipe, device = self.recipe, self.engine.device
-        slots = batch.slots[part].to(device)
+        slots = batch.slots[part].to(device, non_blocking=True)
         shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
 
         stored = batch.stored[part].to(device, non_blocking=True)
@@ -215,7 +220,7 @@ class Trainer:
         if num_classes == 0:
             return None
         assert batch.labels is not None
-        labels = batch.labels[part].to(slots.device)
+        labels = batch.labels[part].to(slots.device, non_blocking=True)
         dropped = uniform(self.seed, Stream.CLASS_DROPOUT, batch.step, slots) < self.recipe.train.class_dropout_prob
         return torch.where(dropped, num_classes, labels)
 
@@ -232,10 +237,14 @@ class Trainer:
 
     # When numbers go wrong
 
-    def _skip(self, batch: Batch, grad_norm: float) -> None:
-        """Leave weights, averages and optimizer as they are; write down what the step had seen."""
+    def _forget(self) -> None:
+        """What the last pass forward and backward has left behind."""
         self.optimizer.zero_grad(set_to_none=True)
         self.state.window.sums.copy_(self._window_before)
+
+    def _skip(self, batch: Batch, grad_norm: float) -> None:
+        """Leave weights, averages and optimizer as they are; write down what the step had seen."""
+        self._forget()
         self.state.skipped_in_a_row += 1
         plan = BatchPlan(len(self.store), self.recipe.train.batch_size, self.seed)
         self._happened("skipped", grad_norm=str(grad_norm), indices=plan.indices(batch.step).tolist())

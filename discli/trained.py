@@ -1,6 +1,5 @@
 """A trained network, ready to use: averaged weights, recipe and contract of a run, a checkpoint or one file."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,15 @@ from discli.errors import DiscliError
 from discli.files import parse_json
 from discli.model import DiS
 from discli.model.mixer import choose_scan
+from discli.ranks import own_gpu
 from discli.recipe import DataContract, Recipe, parse_recipe
 from discli.recipe.sample import SampleSpec
 from discli.training.checkpoint import find_damage, newest_checkpoint, read_metadata
+from discli.training.engine import auto_precision
 
 CPU_MODEL_BATCH = 16
-LARGEST_MODEL_BATCH = 512
+# With both halves of guidance enough to fill a large GPU; more would only be more to compute for a few pictures.
+LARGEST_MODEL_BATCH = 64
 # What is left of a card for the autoencoder, for another process, and for fragmentation.
 _SHARE_OF_CARD = 0.6
 
@@ -113,7 +115,7 @@ def newest_run(runs: Path) -> Path:
 def pick_device(name: str | None) -> torch.device:
     """The device of that name; by default a GPU where there is one, this process's own under torchrun."""
     if name is None:
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+        name = own_gpu() if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -124,31 +126,29 @@ def pick_device(name: str | None) -> torch.device:
 
 
 def precision_of(settings: SampleSpec, device: torch.device) -> str:
-    if settings.precision == "auto":
-        return "bf16" if device.type == "cuda" else "fp32"
-    return settings.precision
+    return auto_precision(device) if settings.precision == "auto" else settings.precision
 
 
-def as_sampled(trained: Trained, settings: SampleSpec) -> Network:
+def as_sampled(network: DiS, device: torch.device, settings: SampleSpec) -> Network:
     """The network as sampling calls it: in its precision, and compiled where that is asked for.
 
-    On CUDA the compiled network is a CUDA graph (not tried on a GPU yet). All calls of a run have one
-    batch size, or two where guidance pauses, so that it is captured once for each. A graph writes
-    every answer to the same memory, hence the copy.
+    Its answers are float32 whatever the precision, for guidance takes differences of them. On CUDA the
+    compiled network is a CUDA graph (not tried on a GPU yet). All calls of a run have one batch size, or
+    two where guidance pauses, so that it is captured once for each. A graph writes every answer to the
+    same memory, hence the copy.
     """
-    device, on_cuda = trained.device, trained.device.type == "cuda"
     half = precision_of(settings, device) == "bf16"
-    network = trained.network
+    graphs = settings.compile and device.type == "cuda"
     if settings.compile:
-        mode = "reduce-overhead" if on_cuda else "default"
+        mode = "reduce-overhead" if graphs else "default"
         network = torch.compile(network, mode=mode, dynamic=False)  # type: ignore[assignment]
 
     def call(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        if settings.compile and on_cuda:
+        if graphs:
             torch.compiler.cudagraph_mark_step_begin()
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             out: Tensor = network(x, t, y)
-        return out.clone() if settings.compile and on_cuda else out
+        return out.to(torch.float32, copy=graphs)
 
     return call
 
@@ -163,9 +163,10 @@ def find_model_batch(trained: Trained, settings: SampleSpec) -> int:
         return settings.model_batch
     if trained.device.type != "cuda":
         return CPU_MODEL_BATCH
-    few, many = (_peak_bytes(trained, settings, rows) for rows in (8, 16))
+    few, many = (_peak_bytes(trained, settings, images) for images in (8, 16))
+    weights = sum(parameter.nbytes for parameter in trained.network.parameters())
     total = torch.cuda.get_device_properties(trained.device).total_memory
-    return largest_batch(total, fixed=2 * few - many, per_image=(many - few) / 8)
+    return largest_batch(total, fixed=weights + 2 * few - many, per_image=(many - few) / 8)
 
 
 def largest_batch(total: int, fixed: float, per_image: float) -> int:
@@ -179,14 +180,16 @@ def largest_batch(total: int, fixed: float, per_image: float) -> int:
 
 @torch.no_grad()
 def _peak_bytes(trained: Trained, settings: SampleSpec, images: int) -> int:
-    """Memory at the worst moment of a call for that many images, weights included, both halves of guidance."""
+    """Memory that a call for that many images, both halves of guidance, takes at its worst moment."""
     recipe, device = trained.recipe, trained.device
     rows = images * (1 if settings.cfg_scale == 1.0 else 2)
     x = torch.zeros(rows, recipe.in_channels, recipe.input_size, recipe.input_size, device=device)
     y = torch.zeros(rows, dtype=torch.int64, device=device) if recipe.model.num_classes else None
+    network = as_sampled(trained.network, device, settings.model_copy(update={"compile": False}))
+    before = torch.cuda.memory_allocated(device)  # other things than ours too, in a notebook
     torch.cuda.reset_peak_memory_stats(device)
-    as_sampled(trained, settings.model_copy(update={"compile": False}))(x, torch.zeros_like(x[:, 0, 0, 0]), y)
-    return torch.cuda.max_memory_allocated(device)
+    network(x, torch.zeros_like(x[:, 0, 0, 0]), y)
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def _weights_file(path: Path, step: int | None) -> Path:

@@ -1,8 +1,9 @@
 """Parts of the work: every item once, whatever the number of processes."""
 
 import pytest
+import torch
 
-from discli.ranks import rank_and_world, share
+from discli.ranks import own_gpu, rank_and_world, share
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 3125])
@@ -28,3 +29,22 @@ def test_launchers_say_who_we_are(environment, expected, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert rank_and_world() == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "gpus", "expected"),
+    [
+        ({}, 8, "cuda:0"),
+        ({"LOCAL_RANK": "3"}, 8, "cuda:3"),
+        ({"SLURM_LOCALID": "3"}, 8, "cuda:3"),
+        ({"SLURM_LOCALID": "3"}, 1, "cuda:0"),  # --gpus-per-task=1 shows each task its own
+        ({"LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, 2, "cuda:1"),
+    ],
+)
+def test_each_process_of_a_machine_takes_a_gpu_of_its_own(environment, gpus, expected, monkeypatch):
+    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert own_gpu() == expected

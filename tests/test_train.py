@@ -16,7 +16,7 @@ from discli.errors import DiscliError
 from discli.train import train
 from discli.training.logs import read_log
 from tests.data.files import VAE, contract, some_rows, write_store
-from tests.tiny_run import RECIPE, arguments, command, content, launch_two, losses
+from tests.tiny_run import RECIPE, arguments, command, content, launch, losses
 
 CODEC = """
 horizontal_flip = false
@@ -93,18 +93,22 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_exits_75(number, undisturbed, 
 @pytest.mark.parametrize(("how", "parallel"), [("torchrun", "fsdp2"), ("accelerate", "ddp"), ("slurm", "ddp")])
 def test_two_processes_follow_the_loss_curve_of_one(how, parallel, undisturbed, recipe, digits_file, tmp_path):
     run = tmp_path / "run"
-    for done in launch_two(how, *arguments(recipe, digits_file, run, f"train.parallel={parallel}")):
+    for done in launch(how, *arguments(recipe, digits_file, run, f"train.parallel={parallel}")):
         assert done.returncode == 0, done.stderr
     assert losses(run) == pytest.approx(losses(undisturbed), rel=1e-4)
 
 
 @pytest.mark.timeout(900)  # four processes' start-up, twice: on a busy machine that takes its time
-def test_a_sharded_run_in_two_sittings_ends_with_the_same_bits(recipe, digits_file, tmp_path):
+@pytest.mark.parametrize(("parallel", "processes"), [("fsdp2", 2), ("ddp", 3)])
+def test_a_run_of_several_processes_in_two_sittings_ends_with_the_same_bits(
+    parallel, processes, recipe, digits_file, tmp_path
+):
     runs = {"one": [12], "two": [6, 12]}
     for name, sittings in runs.items():
         for steps in sittings:
-            settings = ["train.parallel=fsdp2", f"train.steps={steps}"]
-            (done,) = launch_two("torchrun", *arguments(recipe, digits_file, tmp_path / name, *settings))
+            settings = [f"train.parallel={parallel}", f"train.steps={steps}", "train.batch_size=12"]
+            train = arguments(recipe, digits_file, tmp_path / name, *settings)
+            (done,) = launch("torchrun", *train, processes=processes)
             assert done.returncode == 0, done.stderr
     assert "going on at step 6" in done.stderr
     assert content(tmp_path / "two") == content(tmp_path / "one")
@@ -117,7 +121,7 @@ def test_one_sample_that_is_not_a_number_is_skipped_by_all_and_named(tmp_path):
     data = write_store(tmp_path / "latents.h5", rows, promise)
     recipe = tmp_path / "latents.toml"
     recipe.write_text(RECIPE.replace("num_classes = 10", "").replace("horizontal_flip = true", CODEC))
-    (done,) = launch_two("torchrun", *arguments(recipe, data, tmp_path / "run", "train.steps=4", "train.log_every=1"))
+    (done,) = launch("torchrun", *arguments(recipe, data, tmp_path / "run", "train.steps=4", "train.log_every=1"))
     assert done.returncode == 0, done.stderr
     (event,) = read_log(tmp_path / "run" / "events.jsonl")
     assert event["event"] == "skipped"

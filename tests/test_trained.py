@@ -23,9 +23,9 @@ GB = 10**9
 @pytest.mark.parametrize(
     ("total", "fixed", "per_image", "expected"),
     [
-        (80 * GB, 4 * GB, 0.1 * GB, 256),  # (48 - 4) / 0.1 = 440
-        (80 * GB, 4 * GB, 0.4 * GB, 64),
-        (80 * GB, 0, 1.0, LARGEST_MODEL_BATCH),
+        (80 * GB, 4 * GB, 1.0 * GB, 32),  # 48 - 4 = 44
+        (8 * GB, 1 * GB, 0.4 * GB, 8),
+        (80 * GB, 0, 0.1 * GB, LARGEST_MODEL_BATCH),
         (8 * GB, 4 * GB, 2 * GB, 1),
         (8 * GB, 9 * GB, 2 * GB, 1),
         (80 * GB, 0, 0, LARGEST_MODEL_BATCH),
@@ -44,7 +44,10 @@ def test_a_recipe_or_a_cpu_settles_the_batch(tiny_run):
 def test_bf16_is_close_and_not_the_same(tiny_run):
     model = discli.load(tiny_run)
     x, t, y = torch.randn(2, 3, 8, 8), torch.tensor([10, 900]), torch.tensor([0, 10])
-    full, half = (as_sampled(model, SampleSpec(precision=name))(x, t, y).float() for name in ("fp32", "bf16"))
+    full, half = (
+        as_sampled(model.network, model.device, SampleSpec(precision=name))(x, t, y) for name in ("fp32", "bf16")
+    )
+    assert full.dtype == half.dtype == torch.float32
     assert 0 < float((full - half).abs().max()) < 0.1 * float(full.abs().max())
 
 

@@ -44,11 +44,11 @@ def command(recipe: Path, data: Path, run: Path, *settings: str) -> list[str]:
     return [sys.executable, *arguments(recipe, data, run, *settings)]
 
 
-def launch_two(how: str, *train: str) -> list[subprocess.CompletedProcess[str]]:
-    """Two processes of one run: by torchrun, by accelerate launch, or with the variables that srun sets."""
+def launch(how: str, *train: str, processes: int = 2) -> list[subprocess.CompletedProcess[str]]:
+    """Several processes of one run: by torchrun, by accelerate launch, or with the variables that srun sets."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     if how == "slurm":
-        job = {"SLURM_NTASKS": "2", "SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "localhost"}
+        job = {"SLURM_NTASKS": str(processes), "SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "localhost"}
         tasks = [
             subprocess.Popen(
                 [sys.executable, *train],
@@ -57,7 +57,7 @@ def launch_two(how: str, *train: str) -> list[subprocess.CompletedProcess[str]]:
                 stderr=subprocess.PIPE,
                 text=True,
             )
-            for rank in range(2)
+            for rank in range(processes)
         ]
         outputs = [task.communicate() for task in tasks]
         return [
@@ -65,8 +65,15 @@ def launch_two(how: str, *train: str) -> list[subprocess.CompletedProcess[str]]:
             for task, output in zip(tasks, outputs, strict=True)
         ]
     launcher = {
-        "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
-        "accelerate": ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"],
+        "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)],
+        "accelerate": [
+            "accelerate.commands.launch",
+            "--cpu",
+            "--num_processes",
+            str(processes),
+            "--main_process_port",
+            "0",
+        ],
     }[how]
     done = subprocess.run([sys.executable, "-m", *launcher, *train], capture_output=True, text=True, env=environment)
     return [done]

@@ -79,7 +79,7 @@ def sample(
     autoguidance: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Guide away from this weaker run or checkpoint.")
     ] = None,
-    precision: Annotated[Precision | None, typer.Option(help="auto: bf16 on CUDA, fp32 elsewhere.")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="auto: bf16 on GPUs that have it, else fp32.")] = None,
     compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile; CUDA graphs.")] = None,
     model_batch: Annotated[
         int | None, typer.Option(min=1, help="Images a model call; part of what decides the last bits.")

@@ -28,7 +28,7 @@ class VaeCodec:
     """The moments of the posterior: mean and standard deviation, side by side, before any scaling.
 
     AutoencoderTiny and AutoencoderDC have no posterior; their standard deviation is stored as zero.
-    Encodes in bfloat16 on CUDA, decodes in float32 everywhere.
+    Encodes in bfloat16 on CUDA, decodes in float32 (in TF32 where PyTorch allows cuDNN that, its default).
     """
 
     def __init__(
@@ -79,14 +79,17 @@ class VaeCodec:
 
         if self.device.type == "cuda":
             pictures = pictures.pin_memory()  # a copy from pageable memory would wait for the kernels before it
-        return self._in_slices(moments, pictures.to(self.device, non_blocking=True))
+        return self._in_slices(moments, pictures.to(self.device, non_blocking=True), self.slice_size)
 
     @torch.inference_mode()
     def decode(self, x0: Tensor) -> Tensor:
         """(B, C, h, w) in model space to (B, 3, H, W) uint8."""
         assert isinstance(self.identity, VaeIdentity)
         latent = x0.to(self.device).float() / self.identity.scaling_factor + self.identity.shift_factor
-        return self._in_slices(lambda z: to_pixels(self._vae.decode(z).sample), latent)
+        # In float32 a slice of 16 pictures of 256 px takes some 4 GB; larger pictures come in smaller slices.
+        pixels = (latent.shape[-1] * self.identity.downsample) ** 2
+        slice_size = max(1, min(self.slice_size, _SLICE["cuda"] * 256**2 // pixels))
+        return self._in_slices(lambda z: to_pixels(self._vae.decode(z).sample), latent, slice_size)
 
     @property
     def module(self) -> Any:
@@ -112,10 +115,10 @@ class VaeCodec:
         mean = (encoded.latents if hasattr(encoded, "latents") else encoded.latent).float()
         return torch.cat([mean, torch.zeros_like(mean)], dim=1)
 
-    def _in_slices(self, function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    def _in_slices(self, function: Callable[[Tensor], Tensor], batch: Tensor, slice_size: int) -> Tensor:
         done = []
-        for slice_ in torch.split(batch, self.slice_size):
-            missing = self.slice_size - len(slice_)
+        for slice_ in torch.split(batch, slice_size):
+            missing = slice_size - len(slice_)
             full = torch.cat([slice_, slice_.new_zeros(missing, *slice_.shape[1:])]) if missing else slice_
             # Convolutions pick their algorithm, and so their last bits, by memory layout too.
             done.append(function(full.contiguous(memory_format=self._layout))[: len(slice_)])

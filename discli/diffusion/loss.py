@@ -66,7 +66,7 @@ class DiffusionLoss:
     def _variational_bound(self, x0_read: Tensor, interpolation: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """L_{t-1} of arXiv:2006.11239, eq. 5, in bits per dimension; at t = 0 the decoder's likelihood."""
         assert isinstance(self.schedule, LinearBetas)
-        posterior = Posterior(self.schedule.alphas_cumprod, t, t - 1, like=x_t)
+        posterior = Posterior(self.schedule.alphas_cumprod_on(t.device), t, t - 1, like=x_t)
         log_variance = posterior.interpolated_log_variance(interpolation)
         mean = posterior.mean(x0_read, x_t)
         kl = _normal_kl(posterior.mean(x0, x_t), posterior.log_variance, mean, log_variance)

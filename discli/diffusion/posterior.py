@@ -8,11 +8,11 @@ class Posterior:
     """Mean and variance of arXiv:2006.11239, eq. 6-7, for a jump from t to any earlier ``previous``.
 
     t and previous are (B,) int64; previous = -1 means the clean sample. Coefficients are computed
-    in float64, then moved to dtype and device of ``like``; all are (B, 1, 1, 1).
+    in float64 on the device of all three, then moved to dtype and device of ``like``; all are (B, 1, 1, 1).
     """
 
     def __init__(self, alphas_cumprod: Tensor, t: Tensor, previous: Tensor, like: Tensor) -> None:
-        with_clean = torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod]).to(t.device)
+        with_clean = torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod])
         abar = with_clean[t + 1][:, None, None, None]
         abar_previous = with_clean[previous + 1][:, None, None, None]
         alpha = abar / abar_previous

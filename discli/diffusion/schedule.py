@@ -24,11 +24,18 @@ class LinearBetas:
         self.num_timesteps = num_timesteps
         betas = torch.linspace(beta_start, beta_end, num_timesteps, dtype=torch.float64)
         self.alphas_cumprod = torch.cumprod(1 - betas, dim=0)
+        self._copies: dict[torch.device, Tensor] = {}
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """a_t and s_t, (B, 1, 1, 1) in the dtype of ``like``."""
-        abar = self.alphas_cumprod.to(t.device)[t][:, None, None, None]
+        abar = self.alphas_cumprod_on(t.device)[t][:, None, None, None]
         return abar.sqrt().to(like.dtype), (1 - abar).sqrt().to(like.dtype)
+
+    def alphas_cumprod_on(self, device: torch.device) -> Tensor:
+        """Copied there once: a copy in every training step would wait for the GPU to finish what it was given."""
+        if device not in self._copies:
+            self._copies[device] = self.alphas_cumprod.to(device)
+        return self._copies[device]
 
     def timestep(self, fraction: Tensor) -> Tensor:
         """[0, 1) to 0 .. num_timesteps - 1."""

@@ -157,9 +157,9 @@ class SampleSpec(Spec):
         Field(description='"first-three": as the authors\' code guides, for exact comparison'),
     ] = "all"
     clip_denoised: Annotated[Flag, Field(description="clamp the predicted x0 to [-1, 1]; for pixels")] = False
-    precision: Annotated[Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 on CUDA, fp32 elsewhere")] = (
-        "auto"
-    )
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 on GPUs that have it, else fp32")
+    ] = "auto"
     compile: Annotated[Flag, Field(description="torch.compile; CUDA graphs")] = False
     model_batch: Annotated[
         PositiveInt | Literal["auto"],

@@ -103,9 +103,9 @@ class TrainSpec(Spec):
     ema: Annotated[Ema, Field(description="average of the weights, which is what samples")] = ConstantEma()
     seed: Annotated[Count, Field(description="of weights, order and noise")] = 0
 
-    precision: Annotated[Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 on CUDA, fp32 elsewhere")] = (
-        "auto"
-    )
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 on GPUs that have it, else fp32")
+    ] = "auto"
     tf32: Annotated[Flag, Field(description="TensorFloat-32 for float32 products on CUDA")] = True
     compile: Annotated[Flag, Field(description="torch.compile")] = False
     activation_checkpointing: Annotated[Flag, Field(description="less memory, a third more work")] = False

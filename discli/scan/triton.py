@@ -6,8 +6,11 @@ skip, sum and gate in one kernel. `discli.scan.triton_kernels` counts what that 
 
 import os
 import shutil
+import sys
+import sysconfig
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +21,7 @@ from discli.scan.reference import DirectionParams
 
 _OLDEST_TRITON = (3, 3)  # the first with tuples in kernels
 _FUSED: dict[str, Any] = {"enable_fp_fusion": True}  # a b + c in one instruction: Triton 3.10 no longer does so unasked
+PYTHON_HEADERS = "install python{}.{}-dev, or what your system calls Python's headers".format(*sys.version_info)
 _COMPILERS = ("gcc", "clang")  # what Triton itself looks for
 
 
@@ -39,7 +43,17 @@ def unavailable(device: torch.device) -> str | None:
         return "PyTorch sees no CUDA GPU; check nvidia-smi, and that this is a CUDA build of PyTorch."
     if not os.environ.get("CC") and not any(map(shutil.which, _COMPILERS)):
         return "Triton builds its launcher with a C compiler and finds none; install gcc, or name one in CC."
+    if folder := without_python_headers():
+        return f"Triton builds its launcher with Python.h, which is not in {folder}; {PYTHON_HEADERS}."
     return None
+
+
+def without_python_headers() -> str | None:
+    """Where Triton's C compiler will look for Python.h in vain, or None if it finds it."""
+    scheme = sysconfig.get_default_scheme()
+    folder = sysconfig.get_path("include", "posix_prefix" if scheme == "posix_local" else scheme)
+    elsewhere = os.environ.get("CPATH") or os.environ.get("C_INCLUDE_PATH")
+    return None if elsewhere or Path(folder, "Python.h").exists() else folder
 
 
 def bidirectional_scan(x: Tensor, z: Tensor, forward: DirectionParams, backward: DirectionParams) -> Tensor:

@@ -85,6 +85,7 @@ class Feed:
 
     def __init__(self, source: Source, plan: BatchPlan, start: int, stop: int, flip: bool, pin: bool) -> None:
         self._source, self._plan, self._flip, self._pin = source, plan, flip, pin
+        self._slots = plan.slots.pin_memory() if pin else plan.slots
         self._ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=3)
         self._closed = threading.Event()
         self.seconds_waited = 0.0
@@ -132,4 +133,6 @@ class Feed:
             flip = (uniform(plan.seed, Stream.FLIP, step, plan.slots) < 0.5).numpy()
         stored = self._source.read(indices, flip)
         labels = None if self._source.labels is None else torch.from_numpy(self._source.labels[indices])
-        return Batch(step, plan.slots, indices, stored.pin_memory() if self._pin else stored, labels)
+        if self._pin:
+            stored, labels = stored.pin_memory(), None if labels is None else labels.pin_memory()
+        return Batch(step, self._slots, indices, stored, labels)

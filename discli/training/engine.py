@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,6 @@ class Engine:
             )
         adopt_slurm(os.environ)
         on_cuda = torch.cuda.is_available()
-        self.precision = spec.precision if spec.precision != "auto" else "bf16" if on_cuda else "fp32"
         self._tracker, self._tracker_folder = spec.tracker, tracker_folder
         self._accelerator = Accelerator(
             cpu=not on_cuda,
@@ -51,6 +50,7 @@ class Engine:
                 f"accelerate was configured for {kind}, which discli does not use.",
                 'Launch with --multi_gpu, and set train.parallel = "fsdp2" in the recipe to shard.',
             )
+        self.precision = auto_precision(self.device) if spec.precision == "auto" else spec.precision
         if on_cuda:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec.tf32
             # A resumed run must meet the same kernels.
@@ -89,6 +89,15 @@ class Engine:
             return network
         wrapped: nn.Module = self._accelerator.prepare(network)
         return wrapped
+
+    @property
+    def needs_rehearsal(self) -> bool:
+        """Whether the first backward pass of a sitting adds up gradients in another order than all later ones.
+
+        DistributedDataParallel lays out its buckets anew after it, by the order in which gradients came, and
+        from three processes on a sum's last bits depend on where in a bucket it lies.
+        """
+        return self.world_size > 1 and not self.sharded
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -143,6 +152,14 @@ class Engine:
         self._accelerator.end_training()
 
 
+def auto_precision(device: torch.device) -> Literal["bf16", "fp32"]:
+    """bf16 on GPUs that compute in it. NVIDIA's before Ampere emulate it, slower than float32."""
+    if device.type != "cuda":
+        return "fp32"
+    native = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+    return "bf16" if native else "fp32"
+
+
 def full(tensor: Tensor) -> Tensor:
     """The whole of a tensor that FSDP2 keeps in shards; collective when it does."""
     whole: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
@@ -188,7 +205,9 @@ def adopt_slurm(environment: Any) -> None:
         return
     environment["RANK"] = environment["SLURM_PROCID"]
     environment["WORLD_SIZE"] = environment["SLURM_NTASKS"]
-    environment["LOCAL_RANK"] = environment.get("SLURM_LOCALID", "0")
+    # Accelerate takes this for the number of a GPU, and srun may show each task none but its own.
+    local, gpus = int(environment.get("SLURM_LOCALID", "0")), torch.cuda.device_count()
+    environment["LOCAL_RANK"] = str(local % gpus if gpus else local)
     environment.setdefault("MASTER_ADDR", _first_host(environment.get("SLURM_JOB_NODELIST", "localhost")))
     # Every task of a job computes the same port, and two jobs on a node differ.
     environment.setdefault("MASTER_PORT", str(20_000 + int(environment.get("SLURM_JOB_ID", "0")) % 20_000))

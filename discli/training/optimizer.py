@@ -21,8 +21,7 @@ def build_optimizer(model: nn.Module, spec: TrainSpec) -> torch.optim.AdamW:
         {"params": decayed, "weight_decay": spec.weight_decay},
         {"params": kept, "weight_decay": 0.0},
     ]
-    on_cuda = decayed[0].device.type == "cuda"
-    return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=on_cuda or None)
+    return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=True)
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -77,8 +77,8 @@ def model_contenders(preset: str, tokens: int, batch: int, args: argparse.Namesp
 
     def contender(name: str, model: nn.Module) -> Contender:
         parameters = count(model)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
-        call = torch.compile(model) if args.compile else model
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
+        call = torch.compile(model, dynamic=False) if args.compile else model
 
         def train() -> None:
             with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
@@ -120,7 +120,7 @@ def block_contenders(preset: str, tokens: int, batch: int, args: argparse.Namesp
     condition = torch.randn(batch, width, device=device)
 
     def contender(name: str, block: nn.Module, *inputs: Tensor | None) -> Contender:
-        call = torch.compile(block) if args.compile else block
+        call = torch.compile(block, dynamic=False) if args.compile else block
 
         def both() -> None:
             with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):

@@ -33,7 +33,7 @@ from discli.output.png import PngFolder
 from discli.recipe import DataContract, load_recipe
 from discli.recipe.contract import RgbIdentity
 from discli.sample import sample
-from discli.trained import Trained, as_sampled, load, pick_device
+from discli.trained import Trained, load, pick_device
 
 AUTHORS_BATCH = 8
 
@@ -73,7 +73,7 @@ def authors(plan: Draw, n: int, folder: Path) -> None:
 def bare(plan: Draw, n: int) -> None:
     """As many network calls of the same size as ``discli sample`` makes for n images."""
     recipe, settings, device = plan.trained.recipe, plan.settings, plan.trained.device
-    network = as_sampled(plan.trained, settings)
+    network, _ = plan.networks()
     rows = plan.model_batch * (1 if settings.cfg_scale == 1.0 else 2)
     x = torch.randn(rows, recipe.in_channels, recipe.input_size, recipe.input_size, device=device)
     y = torch.zeros(rows, dtype=torch.int64, device=device) if recipe.model.num_classes else None
@@ -109,6 +109,7 @@ def main() -> None:
     scale = args.cfg_scale if trained.recipe.model.num_classes else 1.0
     same = {"sampler": "ddpm", "steps": args.steps, "cfg_scale": scale, "compile": args.compile}
     ours = draw(trained, **same)
+    args.n = ours.groups(args.n) * ours.model_batch  # or "authors" would make fewer images than ours
     theirs = draw(trained, **same | {"compile": False, "precision": "fp32"})
 
     with tempfile.TemporaryDirectory() as scratch:

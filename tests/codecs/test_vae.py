@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -72,6 +73,21 @@ def test_a_picture_depends_neither_on_its_company_nor_on_its_place_nor_on_stride
         assert torch.equal(codec.decode(z[i : i + 1])[0], decoded[i])
     assert torch.equal(codec.decode(z[1:4]), decoded[1:4])
     assert torch.equal(codec.decode(z.to(memory_format=torch.channels_last)), decoded)
+
+
+@pytest.mark.parametrize(("pixels", "expected"), [(64, 16), (256, 16), (512, 4), (2048, 1)])
+def test_large_pictures_are_decoded_a_few_at_a_time(folder, monkeypatch, pixels, expected):
+    codec = open_codec("vae", str(folder / "kl"), slice_size=16)
+    side = pixels // codec.identity.downsample
+    sizes = []
+
+    def decode(z):
+        sizes.append(len(z))
+        return SimpleNamespace(sample=torch.zeros(len(z), 3, 1, 1))
+
+    monkeypatch.setattr(codec.module, "decode", decode)
+    assert len(codec.decode(torch.zeros(17, codec.identity.channels, side, side))) == 17
+    assert sizes == [expected] * -(-17 // expected)
 
 
 def test_the_codec_of_a_file_is_found_again_and_checked(folder, tmp_path):

@@ -194,6 +194,21 @@ def test_a_missing_compiler_is_named(monkeypatch):
     assert "install gcc" in problem
 
 
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter needs no compiler")
+def test_missing_headers_of_python_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setenv("CC", "cc")
+    monkeypatch.delenv("CPATH", raising=False)
+    monkeypatch.delenv("C_INCLUDE_PATH", raising=False)
+    monkeypatch.setattr("sysconfig.get_path", lambda name, scheme: str(tmp_path))
+    problem = backend.unavailable(torch.device("cuda"))
+    assert problem is not None
+    assert f"not in {tmp_path}; install python3." in problem
+    (tmp_path / "Python.h").touch()
+    assert backend.unavailable(torch.device("cuda")) is None
+
+
 @pytest.mark.skipif(INTERPRETED, reason="nothing is compiled under the interpreter")
 def test_the_kernels_compile_for_hopper_within_their_registers(monkeypatch, tmp_path):
     if triton_static.tools() is None:

@@ -1,10 +1,11 @@
 """Launchers and what they set."""
 
 import pytest
+import torch
 
 from discli.errors import DiscliError
 from discli.recipe.train import TrainSpec
-from discli.training.engine import Engine, adopt_slurm
+from discli.training.engine import Engine, adopt_slurm, auto_precision
 
 
 def test_slurms_variables_become_torchruns():
@@ -24,6 +25,24 @@ def test_slurms_variables_become_torchruns():
         "MASTER_ADDR": "gpu03",
         "MASTER_PORT": str(20_000 + 70123 % 20_000),
     }
+
+
+@pytest.mark.parametrize(("gpus", "local_rank"), [(8, "5"), (1, "0"), (0, "5")])
+def test_the_local_rank_names_a_gpu_that_the_task_can_see(gpus, local_rank, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    environment = {"SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "5"}
+    adopt_slurm(environment)
+    assert environment["LOCAL_RANK"] == local_rank
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "expected"),
+    [("cpu", None, "fp32"), ("cuda", (9, 0), "bf16"), ("cuda", (8, 0), "bf16"), ("cuda", (7, 5), "fp32")],
+)
+def test_precision_is_bf16_only_where_the_gpu_computes_in_it(device, capability, expected, monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert auto_precision(torch.device(device)) == expected
 
 
 @pytest.mark.parametrize("launcher", [{"RANK": "0"}, {"SLURM_NTASKS": "1"}, {}])
