@@ -1,6 +1,7 @@
 """Exported weights: loaded by diffusers and by discli, with the pictures of ``discli sample``, bit for bit."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from discli.errors import DiscliError
 from discli.export_run import export_diffusers, export_safetensors, push_to_hub
 from discli.model import DiS
 from discli.recipe import DataContract, parse_recipe
+from tests.local_hub import local_hub
 from tests.report.test_compare_scores import changed
 
 SCORE = changed(
@@ -135,3 +137,30 @@ def test_without_a_network_pushing_is_one_line_and_the_folder_stays(folder, monk
     assert (folder / "model_index.json").is_file()
     with pytest.raises(DiscliError, match="user/name"):
         push_to_hub(folder, "tiny")
+
+
+@pytest.mark.parametrize("token", ["right", "wrong"])
+def test_the_hubs_own_client_uploads_the_folder_whole(tiny_run, tmp_path, token):
+    folder = tmp_path / "tiny"
+    export = ["export", str(tiny_run), "--to", "diffusers", "--out", str(folder), "--push-to-hub", "me/tiny"]
+    with local_hub(token="right") as hub:
+        online = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+        # Not by the hub's newer protocol for large files, which is another program's.
+        client = {"HF_TOKEN": token, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+        environment = online | client | {"HF_ENDPOINT": hub.endpoint}
+        done = subprocess.run(
+            [sys.executable, "-m", "discli", *export], capture_output=True, text=True, env=environment
+        )
+    if token == "wrong":
+        assert done.returncode == 2
+        assert "Pushing to me/tiny failed: " in done.stderr
+        assert "hf auth login" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert hub.files == {}
+    else:
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == f"{hub.endpoint}/me/tiny"
+        assert hub.summary == f"discli {discli.__version__}"
+        exported = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        assert hub.files == exported
+        assert hub.large
