@@ -13,6 +13,7 @@ from discli.metrics.moments import Gaussian, Moments
 
 BLOCKS = 20
 SMALLEST_N = 2 * BLOCKS
+_ROWS = 256  # that a block takes in at once: each time it goes through D * D numbers, however few they are
 SIZES = 16  # from a quarter of the blocks to all of them
 
 _Blocks = npt.NDArray[np.int64] | range
@@ -21,19 +22,35 @@ _Blocks = npt.NDArray[np.int64] | range
 class BlockMoments:
     """Moments of ``BLOCKS`` random parts of the samples, so that subsets can be scored without keeping features.
 
-    Memory: BLOCKS * D * D float64 (0.67 GB at D = 2048, 4 MB at D = 160), whatever n is.
+    Memory: BLOCKS * D * D float64 (0.67 GB at D = 2048, 4 MB at D = 160), whatever n is, and the last rows
+    of each, which wait for more.
     """
 
     def __init__(self, n: int, dim: int, feature: str = "features", seed: int = 0) -> None:
         self.feature = feature
-        self.blocks = [Moments(dim, feature) for _ in range(BLOCKS)]
+        self._blocks = [Moments(dim, feature) for _ in range(BLOCKS)]
+        self._waiting: list[list[torch.Tensor]] = [[] for _ in range(BLOCKS)]
         # Samples often come sorted by class: which block a sample joins must not follow its index.
         self._block_of = torch.from_numpy(np.random.default_rng(seed).permutation(n) % BLOCKS)
 
     def update(self, rows_BD: torch.Tensor, first: int) -> None:
         block_of = self._block_of[first : first + len(rows_BD)]
         for index in set(block_of.tolist()):
-            self.blocks[index].update(rows_BD[block_of == index])
+            self._waiting[index].append(rows_BD[block_of == index])
+            if sum(map(len, self._waiting[index])) >= _ROWS:
+                self._take_in(index)
+
+    def _take_in(self, index: int) -> None:
+        if self._waiting[index]:
+            self._blocks[index].update(torch.cat(self._waiting[index]))
+            self._waiting[index] = []
+
+    @property
+    def blocks(self) -> list[Moments]:
+        """Each with all rows that it was given."""
+        for index in range(BLOCKS):
+            self._take_in(index)
+        return self._blocks
 
     def merge(self, other: "BlockMoments") -> None:
         for mine, theirs in zip(self.blocks, other.blocks, strict=True):
@@ -41,7 +58,7 @@ class BlockMoments:
 
     def merged(self, chosen: _Blocks) -> Gaussian:
         """Statistics of the chosen blocks together; a block chosen twice counts twice."""
-        together = Moments(self.blocks[0].mean.shape[0], self.feature)
+        together = Moments(self._blocks[0].mean.shape[0], self.feature)
         for index in chosen:
             together.merge(self.blocks[index])
         return together.gaussian()
@@ -83,7 +100,7 @@ def effect_of_n(
     for two seconds.
     """
     rng = np.random.default_rng(seed)
-    everything = samples.gaussian()
+    everything = samples.gaussian()  # no rows wait after this, and several threads may look at the blocks
     span = torch.linalg.qr(square_root_factor(everything.covariance)).Q if everything.singular else None
     to_reference = FrechetTo(reference, within=span)
 
