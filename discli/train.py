@@ -135,6 +135,7 @@ class Trainer:
                 if rehearse:
                     self._forward_backward(batch)
                     self._forget()
+                    self.clock.restart(state.step)
                     rehearse = False
                 grad_norm = self._forward_backward(batch)
 
@@ -238,7 +239,7 @@ class Trainer:
     # When numbers go wrong
 
     def _forget(self) -> None:
-        """What the last pass forward and backward has left behind."""
+        """Drop what the last pass forward and backward has left: gradients, and its part in the log's averages."""
         self.optimizer.zero_grad(set_to_none=True)
         self.state.window.sums.copy_(self._window_before)
 

@@ -163,7 +163,8 @@ def find_model_batch(trained: Trained, settings: SampleSpec) -> int:
         return settings.model_batch
     if trained.device.type != "cuda":
         return CPU_MODEL_BATCH
-    few, many = (_peak_bytes(trained, settings, images) for images in (8, 16))
+    # The first call also takes what stays: cuBLAS' workspace, for one.
+    _, few, many = (_peak_bytes(trained, settings, images) for images in (8, 8, 16))
     weights = sum(parameter.nbytes for parameter in trained.network.parameters())
     total = torch.cuda.get_device_properties(trained.device).total_memory
     return largest_batch(total, fixed=weights + 2 * few - many, per_image=(many - few) / 8)
