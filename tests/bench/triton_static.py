@@ -10,6 +10,7 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,8 +48,11 @@ def tools() -> Path | None:
     return folder if all((folder / name).exists() for name in ("ptxas", "cuobjdump", "nvdisasm")) else None
 
 
-def compile_all(dtype: str = "bf16") -> dict[str, Statics]:
-    """Every kernel for x in Triton's ``dtype``, specialised as a launch on the model's tensors would be."""
+def compile_all(dtype: str = "bf16", arch: int = 90) -> dict[str, Statics]:
+    """Every kernel for x in Triton's ``dtype``, specialised as a launch on the model's tensors would be.
+
+    ``arch`` is a compute capability: 80 is an A100, 89 an RTX 4090, 90 an H100, 120 an RTX 5090.
+    """
     import triton.language as tl
 
     from discli.scan import triton_kernels as forward
@@ -58,9 +62,10 @@ def compile_all(dtype: str = "bf16") -> dict[str, Statics]:
     scan = {**shared, "N": 16, "CHUNK": forward.CHUNK}
     lanes = {"LANES": forward.LANES, "CHANNELS_PER_LANE": forward.CHANNELS_PER_LANE}
     blocks = {"BLOCK": backward.BLOCK, "GROUP": backward.GROUP}
+    build = partial(_compile, arch=arch)
     return {
-        "conv_silu": _compile(forward.conv_silu, dtype, 4, {**shared, "K": 4, "TOKENS": 16, "BLOCK": 64}),
-        "scan_forward": _compile(
+        "conv_silu": build(forward.conv_silu, dtype, 4, {**shared, "K": 4, "TOKENS": 16, "BLOCK": 64}),
+        "scan_forward": build(
             forward.scan_forward,
             dtype,
             forward.SCAN_WARPS,
@@ -68,12 +73,12 @@ def compile_all(dtype: str = "bf16") -> dict[str, Statics]:
             steps=None,
             maxnreg=forward.SCAN_REGISTERS,
         ),
-        "gate_backward": _compile(backward.gate_backward, dtype, 4, {**shared, "ROWS": 16, "BLOCK": 64}),
-        "scan_backward": _compile(
+        "gate_backward": build(backward.gate_backward, dtype, 4, {**shared, "ROWS": 16, "BLOCK": 64}),
+        "scan_backward": build(
             backward.scan_backward, dtype, backward.SCAN_WARPS, {**scan, **blocks}, steps=backward.GROUP
         ),
-        "conv_backward": _compile(backward.conv_backward, dtype, 1, {**shared, "K": 4, "TOKENS": 64, "BLOCK": 64}),
-        "sum_partials": _compile(backward.sum_partials, dtype, 4, {**shared, "PARTS": 16, "BLOCK": 128}),
+        "conv_backward": build(backward.conv_backward, dtype, 1, {**shared, "K": 4, "TOKENS": 64, "BLOCK": 64}),
+        "sum_partials": build(backward.sum_partials, dtype, 4, {**shared, "PARTS": 16, "BLOCK": 128}),
     }
 
 
@@ -82,7 +87,14 @@ _STATE = ("weight", "bias", "A", "D", "BC", "states", "scratch", "dBC", "dparams
 
 
 def _compile(
-    kernel: Any, dtype: str, warps: int, constants: dict[str, Any], steps: int | None = 0, maxnreg: int | None = None
+    kernel: Any,
+    dtype: str,
+    warps: int,
+    constants: dict[str, Any],
+    steps: int | None = 0,
+    maxnreg: int | None = None,
+    *,
+    arch: int,
 ) -> Statics:
     import triton
     from triton.backends.compiler import GPUTarget
@@ -102,7 +114,7 @@ def _compile(
             attributes[(param.num,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constants, attributes)
     options = {"num_warps": warps, "maxnreg": maxnreg, "enable_fp_fusion": True}
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
 
     folder = tools()
     assert folder is not None

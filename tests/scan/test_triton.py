@@ -222,6 +222,17 @@ def test_the_kernels_compile_for_hopper_within_their_registers(monkeypatch, tmp_
     assert (ahead.spills, back.spills) == (0, 0)
 
 
+@pytest.mark.skipif(INTERPRETED, reason="nothing is compiled under the interpreter")
+@pytest.mark.parametrize(("dtype", "arch"), [("fp32", 80), ("fp16", 89), ("bf16", 120)])  # A100, RTX 4090, RTX 5090
+def test_the_kernels_compile_for_other_gpus_with_hardly_a_spill(dtype, arch, monkeypatch, tmp_path):
+    if triton_static.tools() is None:
+        pytest.skip("this Triton brings no cuobjdump and nvdisasm")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    for name, kernel in triton_static.compile_all(dtype, arch).items():
+        assert kernel.stack <= 64, name
+        assert kernel.shared <= 48 << 10, name
+
+
 def _assert_values_match(inputs: ScanInputs, tolerance: float) -> None:
     from discli.scan import reference
 
