@@ -43,11 +43,12 @@ def c_compiler(setting: Setting) -> Iterator[Finding]:
     """Triton compiles the launcher of its kernels with it, and with Python's headers."""
     found = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     on_cuda = torch.cuda.is_available()
-    if found and shutil.which(found) and (folder := without_python_headers()):
-        remedy = f"For Triton, {PYTHON_HEADERS}." if on_cuda else ""
-        yield Finding("C compiler", "note", f"{found}, but no Python.h in {folder}{_unless(on_cuda)}", remedy)
-    elif found and shutil.which(found):
-        yield Finding("C compiler", "ok", found)
+    if found and shutil.which(found):
+        if folder := without_python_headers():
+            remedy = f"For Triton, {PYTHON_HEADERS}." if on_cuda else ""
+            yield Finding("C compiler", "note", f"{found}, but no Python.h in {folder}{_unless(on_cuda)}", remedy)
+        else:
+            yield Finding("C compiler", "ok", found)
     elif found:
         remedy = "Name one that is there, or unset CC."
         yield Finding("C compiler", "note", f"CC={found} is no program{_unless(on_cuda)}", remedy)

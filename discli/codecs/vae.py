@@ -86,7 +86,7 @@ class VaeCodec:
         """(B, C, h, w) in model space to (B, 3, H, W) uint8."""
         assert isinstance(self.identity, VaeIdentity)
         latent = x0.to(self.device).float() / self.identity.scaling_factor + self.identity.shift_factor
-        # In float32 a slice of 16 pictures of 256 px takes some 4 GB; larger pictures come in smaller slices.
+        # Beside sampling, which plans with the rest of the card: no slice has more pixels than 16 pictures of 256 px.
         pixels = (latent.shape[-1] * self.identity.downsample) ** 2
         slice_size = max(1, min(self.slice_size, _SLICE["cuda"] * 256**2 // pixels))
         return self._in_slices(lambda z: to_pixels(self._vae.decode(z).sample), latent, slice_size)

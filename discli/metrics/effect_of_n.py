@@ -58,9 +58,10 @@ class BlockMoments:
 
     def merged(self, chosen: _Blocks) -> Gaussian:
         """Statistics of the chosen blocks together; a block chosen twice counts twice."""
-        together = Moments(self._blocks[0].mean.shape[0], self.feature)
+        blocks = self.blocks
+        together = Moments(blocks[0].mean.shape[0], self.feature)
         for index in chosen:
-            together.merge(self.blocks[index])
+            together.merge(blocks[index])
         return together.gaussian()
 
     def gaussian(self) -> Gaussian:

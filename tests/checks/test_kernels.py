@@ -1,5 +1,7 @@
 """mamba-ssm absent, without its kernel, made for another torch, or whole: told apart, each with its remedy."""
 
+import sys
+
 import pytest
 import torch
 
@@ -76,3 +78,16 @@ def test_a_compiler_that_cc_names_in_vain(monkeypatch, tmp_path):
     (finding,) = kernels.c_compiler(Setting())
     assert finding.verdict == "note"
     assert "is no program" in finding.found
+
+
+def test_a_compiler_without_pythons_headers(monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", sys.executable)  # a program that is there
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(kernels, "without_python_headers", lambda: str(tmp_path))
+    (finding,) = kernels.c_compiler(Setting())
+    assert finding.verdict == "note"
+    assert f"no Python.h in {tmp_path}" in finding.found
+    assert finding.remedy.startswith("For Triton, install python3.")
+    monkeypatch.setattr(kernels, "without_python_headers", lambda: None)
+    (finding,) = kernels.c_compiler(Setting())
+    assert finding.verdict == "ok"
