@@ -8,14 +8,30 @@ In a notebook:
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from discli.data.encode import encode
+    from discli.evaluation.evaluate import eval_fid as evaluate
+    from discli.sampling.load import load
+    from discli.sampling.sample import sample
+    from discli.training.train import train
 
 __version__ = "0.1.0"
+__all__ = ["encode", "evaluate", "load", "sample", "train"]
+
+# Not imported before they are used: torch takes seconds, and ``discli --help`` must not wait for it.
+_WHERE = {
+    "encode": "discli.data.encode:encode",
+    "train": "discli.training.train:train",
+    "load": "discli.sampling.load:load",
+    "sample": "discli.sampling.sample:sample",
+    "evaluate": "discli.evaluation.evaluate:eval_fid",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Not imported before it is used: torch takes seconds, and ``discli --help`` must not wait for it.
-    # ``sample`` needs nothing here: it is the module `discli.sample`, which can be called.
-    if name == "load":
-        return import_module("discli.trained").load
-    raise AttributeError(f"module 'discli' has no attribute {name!r}")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'discli' has no attribute {name!r}")
+    module, function = _WHERE[name].split(":")
+    return getattr(import_module(module), function)

@@ -46,7 +46,7 @@ model_batch = 4
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, digits_file) -> Path:
     """A run of 30 steps: too few to draw a digit, enough to sample from."""
-    from discli.train import train
+    from discli.training.train import train
 
     folder = tmp_path_factory.mktemp("trained")
     (folder / "tiny.toml").write_text(_TINY_RECIPE)
@@ -56,8 +56,8 @@ def tiny_run(tmp_path_factory, digits_file) -> Path:
 @pytest.fixture(scope="session")
 def digits_file(tmp_path_factory) -> Path:
     """200 of the package's digits, encoded as a user would."""
-    from discli.encode import encode
-    from discli.quickstart import unpack_digits
+    from discli.cli.quickstart import unpack_digits
+    from discli.data.encode import encode
 
     folder = tmp_path_factory.mktemp("digits")
     unpack_digits(folder / "all")

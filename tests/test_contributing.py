@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from discli.errors import DiscliError
 from discli.recipe import load_recipe
+from discli.runtime.errors import DiscliError
 from tests import readme
 from tests.tiny_run import RECIPE, command
 

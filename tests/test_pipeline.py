@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from discli.quickstart import unpack_digits
+from discli.cli.quickstart import unpack_digits
 from discli.recipe import load_recipe
 
 SMALL = [

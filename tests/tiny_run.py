@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from discli.training.logs import read_log
+from discli.runs.logs import read_log
 
 RECIPE = """
 name = "tiny"

@@ -7,7 +7,7 @@ from typer.core import TyperGroup
 
 from discli import __version__
 from discli.cli.complete import recipe_names
-from discli.errors import DiscliError, did_you_mean
+from discli.runtime.errors import DiscliError, did_you_mean
 
 # The order of the help: the order in which one comes to need them.
 ORDER = (

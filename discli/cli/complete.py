@@ -1,6 +1,6 @@
 """What the shell offers after TAB. Runs at every press of the key, so it imports nothing that takes time."""
 
-from discli.shipped import first_comment, shipped_files
+from discli.recipe.shipped import first_comment, shipped_files
 
 
 def recipe_names(incomplete: str) -> list[tuple[str, str]]:

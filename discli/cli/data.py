@@ -8,7 +8,7 @@ import typer
 
 from discli.cli.app import Device, Json, Set, app
 from discli.cli.complete import recipe_names
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 
 
 class Codec(StrEnum):
@@ -57,8 +57,8 @@ def encode(
     device: Device = None,
 ) -> None:
     """Pictures to one data file for training. Interrupted, the same command goes on where it was."""
-    from discli.encode import encode as run
-    from discli.encode import merge as merge_parts
+    from discli.data.encode import encode as run
+    from discli.data.encode import merge as merge_parts
 
     if merge is not None:
         typer.echo(merge_parts(merge))
@@ -117,8 +117,8 @@ def info(
     Recipes and runs: parameters, FLOPs, memory, disk, and with --gpu or --tflops the time. Data files:
     decoded samples beside the pictures they were made from.
     """
-    from discli.info import info as run
-    from discli.machine import Machine
+    from discli.cli.info import info as run
+    from discli.cost.hardware import Machine
 
     run(
         what,

@@ -11,8 +11,8 @@ import typer
 from discli.cli import data, house, recipe, sampling, scoring, training  # noqa: F401
 from discli.cli.app import app
 from discli.cli.mistakes import explain_usage, is_usage_error
-from discli.ctrl_c import answer_ctrl_c, ignore_ctrl_c
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
+from discli.runtime.signals import answer_ctrl_c, ignore_ctrl_c
 
 # Nothing that a command or its files did.
 _SYSTEM = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}

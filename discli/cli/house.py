@@ -13,7 +13,7 @@ def quickstart(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("quickstart"),
 ) -> None:
     """Everything once, in a few minutes on a CPU: encode digits, train, sample with guidance, score."""
-    from discli.quickstart import quickstart as run
+    from discli.cli.quickstart import quickstart as run
 
     run(out)
 
@@ -24,7 +24,7 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Look at everything that discli needs on this machine; what is wrong comes with its remedy, and status 1."""
-    from discli.doctor import doctor as run
+    from discli.doctor.checkup import doctor as run
 
     if not run(as_json=as_json, offline=offline):
         raise typer.Exit(1)

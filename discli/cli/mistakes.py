@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from discli.errors import did_you_mean
+from discli.runtime.errors import did_you_mean
 
 _LONGEST = 200  # characters of a complaint: a shell may have made a thousand arguments of one pattern
 _NOT_ONE_OF = re.compile(r"'([^']*)' is not one of (.+)")

@@ -9,8 +9,8 @@ import typer
 
 from discli.cli.app import Group, Json, RecipeName, Set, app
 from discli.cli.data import Codec
-from discli.errors import DiscliError
-from discli.shipped import first_comment, shipped_files
+from discli.recipe.shipped import first_comment, shipped_files
+from discli.runtime.errors import DiscliError
 
 recipe = typer.Typer(
     cls=Group,
@@ -71,7 +71,7 @@ def new(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
 ) -> None:
     """Write a recipe that fits a data file, with comments that say what may be changed, and to what."""
-    from discli.new_recipe import new_recipe
+    from discli.training.new_recipe import new_recipe
 
     written = new_recipe(
         name,
@@ -95,8 +95,8 @@ def schema(
     In editors with Taplo (Even Better TOML in VS Code), let a recipe begin with the line
     #:schema recipe.schema.json, where the file lies relative to the recipe.
     """
-    from discli.files import write_text
     from discli.recipe.schema import recipe_schema
+    from discli.runtime.files import write_text
 
     text = json.dumps(recipe_schema(), indent=1) + "\n"
     if out is None:

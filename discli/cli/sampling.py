@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from discli.cli.app import Device, app
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 
 Number = TypeVar("Number", int, float)
 
@@ -98,7 +98,7 @@ def sample(
         raise DiscliError(f"--npz and --format {form}: which?", "Give one of them.")
     low_high = None if cfg_interval is None else _parse_pair(cfg_interval, ",", float, "--cfg-interval", "0.3,3")
     rows_columns = None if grid is None else _parse_pair(grid.lower(), "x", int, "--grid", "4x8")
-    from discli.sample import sample as run_sample
+    from discli.sampling.sample import sample as run_sample
 
     typer.echo(
         run_sample(
@@ -152,7 +152,7 @@ def export(
 ) -> None:
     """Averaged (EMA) weights for other programs; or, --from-authors, theirs into a run to sample from."""
     if from_authors is not None:
-        from discli.export import export_from_authors
+        from discli.sampling.import_authors import export_from_authors
 
         typer.echo(export_from_authors(from_authors, out))
         return
@@ -160,9 +160,9 @@ def export(
         raise DiscliError("export needs --to or --from-authors.", "Example: discli export runs/mine --to diffusers")
     if to == Target.safetensors and (push_to_hub or scores):
         raise DiscliError("--push-to-hub and --scores go with --to diffusers.", "Leave them out, or --to safetensors.")
-    from discli.export_run import export_diffusers, export_safetensors
-    from discli.export_run import push_to_hub as push
-    from discli.trained import load
+    from discli.sampling.export import export_diffusers, export_safetensors
+    from discli.sampling.export import push_to_hub as push
+    from discli.sampling.load import load
 
     trained = load(run, device="cpu", step=checkpoint)
     if to == Target.safetensors:

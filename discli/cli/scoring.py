@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from discli.cli.app import Device, Json, app
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 
 
 class Features(StrEnum):
@@ -58,14 +58,14 @@ def eval_fid(
 ) -> None:
     """Score samples: FID and its relatives, with everything that makes the number comparable."""
     if compare is not None:
-        from discli.report.compare_scores import compare_files
+        from discli.reports.compare_scores import compare_files
 
         found = compare_files(*compare)
         typer.echo(json.dumps(vars(found), indent=1) if as_json else "\n".join(found.lines()))
         return
 
-    from discli.eval_fid import eval_fid as run
-    from discli.eval_fid import make_ref as write_reference
+    from discli.evaluation.evaluate import eval_fid as run
+    from discli.evaluation.evaluate import make_ref as write_reference
 
     if make_ref is not None:
         if out is None:

@@ -24,11 +24,11 @@ def train(
     Exit status 75: stopped by SIGTERM, SIGUSR1 or Ctrl-C after writing a checkpoint; run it again.
     """
     if verify_resume:
-        from discli.verify_resume import verify_resume as verify
+        from discli.training.verify_resume import verify_resume as verify
 
         verify(recipe, data=data, overrides=overrides or [])
         return
-    from discli.train import train as run
+    from discli.training.train import train as run
 
     typer.echo(run(recipe, data=data, out=out, overrides=overrides or []))
 
@@ -41,7 +41,7 @@ def ema(
     out: Annotated[Path | None, typer.Option(help="Default: RUN/ema-STD.")] = None,
 ) -> None:
     """An average of any length after training, from a run's snapshots (EDM2's post-hoc EMA)."""
-    from discli.posthoc import posthoc_ema
+    from discli.training.posthoc_ema import posthoc_ema
 
     typer.echo(posthoc_ema(run, std, step, out))
 
@@ -67,7 +67,7 @@ def ablate(
     Killed, the same command goes on; a cell that fails is reported and the others go on. Under
     torchrun or srun the processes share the cells.
     """
-    from discli.ablate import ablate as run
+    from discli.ablation.study import ablate as run
 
     folder = run(study, data=data, out=out, jobs=jobs, cell=cell, dry_run=dry_run, as_json=as_json)
     if not (as_json or dry_run):
@@ -80,7 +80,7 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List runs: how far each is, what it is doing, its last loss and score, its speed and size."""
-    from discli.runs import list_runs
+    from discli.runs.listing import list_runs
 
     list_runs(folder, as_json=as_json)
 
@@ -92,6 +92,6 @@ def report(
     as_json: Json = False,
 ) -> None:
     """One HTML page about a run: curves, samples over time, scores, recipe, environment, events."""
-    from discli.report_run import report_run
+    from discli.reports.run import report_run
 
     report_run(run, out=out, as_json=as_json)

@@ -17,7 +17,7 @@ import numpy as np
 
 from discli.data.pictures import Crop, PictureError, Pixels, crop, decode, too_small
 from discli.data.readers import Locator, Reader
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 
 if TYPE_CHECKING:  # workers list nothing, and start sooner without what listing takes
     from discli.data.sources import Source

@@ -5,9 +5,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from discli.console import format_bytes
 from discli.data.store import Store
-from discli.errors import DiscliError
+from discli.runtime.console import format_bytes
+from discli.runtime.errors import DiscliError
 
 _CHUNK_BYTES = 1 << 28
 

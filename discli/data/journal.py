@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from discli.data.moments import Moments
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 
 _FORMAT = "discli-journal/1"
 

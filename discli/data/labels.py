@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 
 Labels = tuple[npt.NDArray[np.int64] | None, tuple[str, ...]]
 

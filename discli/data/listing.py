@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from discli.data.readers import FolderReader, Locator, ParquetReader, Reader, TarReader, ZipReader, pyarrow_parquet
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 
 PICTURE_SUFFIXES = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff"}

@@ -9,7 +9,7 @@ import numpy as np
 from discli.data.journal import first_difference
 from discli.data.store import Store
 from discli.data.writer import StoreWriter
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 
 _COPIED_AT_ONCE = 1 << 26  # bytes
 

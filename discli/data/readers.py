@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from discli.data.pictures import PictureError
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 
 Locator = tuple[Any, ...]
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from discli.data.labels import UNLABELLED, Labels, from_folders, from_mapping, numbered, parse_json, read_labels
 from discli.data.listing import Entry, Listing, list_folder, list_parquet, list_tars, list_zip
 from discli.data.readers import Locator, Reader
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _SHARD_NUMBER = re.compile(r"[-_.]?\d+(-of-\d+)?$")

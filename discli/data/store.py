@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from discli.data.layout import FORMAT, UNFINISHED
 from discli.data.writer import partial_of
-from discli.errors import DiscliError
 from discli.recipe.contract import DataContract
+from discli.runtime.errors import DiscliError
 
 if TYPE_CHECKING:
     from torch import Tensor

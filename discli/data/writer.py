@@ -15,12 +15,12 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from discli.console import format_bytes
 from discli.data.journal import Journal, State, journal_of
 from discli.data.layout import ROWS_AT, UNFINISHED, check_layout, write_around_rows
-from discli.errors import DiscliError
-from discli.files import sync, write_text
 from discli.recipe.contract import DataContract
+from discli.runtime.console import format_bytes
+from discli.runtime.errors import DiscliError
+from discli.runtime.files import sync, write_text
 
 Rows = npt.NDArray[np.generic]
 

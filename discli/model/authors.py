@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 
 
 class AuthorsModel(NamedTuple):

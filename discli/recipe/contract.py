@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import model_validator
 
-from discli.errors import DiscliError
 from discli.recipe.recipe import Recipe
 from discli.recipe.spec import Count, Positive, PositiveInt, Real, Spec, by_name
+from discli.runtime.errors import DiscliError
 
 
 class RgbIdentity(Spec):

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from discli.errors import DiscliError, did_you_mean
 from discli.recipe.recipe import Recipe
-from discli.shipped import shipped_files
+from discli.recipe.shipped import shipped_files
+from discli.runtime.errors import DiscliError, did_you_mean
 
 _DEEPEST = 100  # tables and lists in one another; a recipe needs five
 _SHORT = reprlib.Repr()

@@ -15,11 +15,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from discli.errors import DiscliError
 from discli.recipe.load import explain, find_recipe, find_shipped, is_file, merge, parse_recipe, read_tree
 from discli.recipe.recipe import Recipe
+from discli.recipe.shipped import shipped_files
 from discli.recipe.spec import Count, Positive, PositiveInt, Spec
-from discli.shipped import shipped_files
+from discli.runtime.errors import DiscliError
 
 Tree = dict[str, Any]
 

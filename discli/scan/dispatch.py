@@ -9,11 +9,11 @@ from typing import NamedTuple, Protocol, cast
 import torch
 from torch import Tensor
 
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 from discli.scan.reference import DirectionParams
 
 VARIABLE = "DISCLI_SCAN"
-_MODULES = {"reference": "reference", "cpu": "cpu", "triton": "triton", "mamba-ssm": "mamba_ssm"}
+_MODULES = {"reference": "reference", "cpu": "cpu.backend", "triton": "triton.backend", "mamba-ssm": "mamba_ssm"}
 # What "auto" tries, first to last, by the kind of device that holds the tensors.
 _PREFERENCE = {"cuda": ("triton", "mamba-ssm"), "cpu": ("cpu",)}
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from discli.errors import DiscliError
 from discli.recipe.train import TrainSpec
-from discli.streams import Stream, permutation, uniform
+from discli.runtime.errors import DiscliError
+from discli.runtime.rng import Stream, permutation, uniform
 
 
 class Source(Protocol):

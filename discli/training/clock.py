@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from discli.console import format_bytes, format_seconds, stderr
+from discli.runtime.console import format_bytes, format_seconds, stderr
 
 
 class Clock:

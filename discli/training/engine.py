@@ -12,8 +12,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from discli.errors import DiscliError
 from discli.recipe.train import TrainSpec
+from discli.runtime.errors import DiscliError
 
 # The other processes wait while the main one writes checkpoints, draws previews and scores samples.
 _PATIENCE = timedelta(hours=4)

@@ -4,7 +4,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Self
 
-from discli.ctrl_c import acknowledge
+from discli.runtime.signals import acknowledge
 
 # EX_TEMPFAIL of sysexits.h: "try again later". A requeue script can test for it.
 EXIT_INTERRUPTED = 75

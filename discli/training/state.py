@@ -8,9 +8,8 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.optim import Optimizer
 
-from discli.errors import DiscliError
 from discli.recipe.train import TrainSpec
-from discli.training.checkpoint import (
+from discli.runs.checkpoint import (
     any_checkpoint,
     newest_checkpoint,
     prune,
@@ -19,6 +18,7 @@ from discli.training.checkpoint import (
     write_checkpoint,
     write_snapshot,
 )
+from discli.runtime.errors import DiscliError
 from discli.training.ema import ConstantEma, PowerEma
 from discli.training.engine import Engine, fill, whole
 from discli.training.optimizer import optimizer_tensors, restore_optimizer

@@ -68,8 +68,8 @@ def theirs(path: Path, folder: Path) -> int:
 
 
 def ours(path: Path, folder: Path) -> int:
+    from discli.data.encode import encode
     from discli.data.store import open_store
-    from discli.encode import encode
 
     return len(open_store(encode(path, 32, out=folder / "data.h5", workers=WORKERS)))
 
@@ -106,8 +106,8 @@ def random_reads(path: Path) -> tuple[float, float]:
     import h5py
     import numpy as np
 
+    from discli.data.encode import encode
     from discli.data.store import open_store
-    from discli.encode import encode
 
     folder = Path(tempfile.mkdtemp())
     store = open_store(encode(path, 32, out=folder / "data.h5", workers=WORKERS))
@@ -131,10 +131,10 @@ def through_autoencoder(vae: str) -> dict[str, Callable[[Path, Path], int]]:
     import numpy as np
     import torch
 
-    from discli.codecs import open_codec
+    from discli.data.autoencoders import open_codec
     from discli.data.decoding import Preparation, prepare
+    from discli.data.encode import encode
     from discli.data.sources import open_source
-    from discli.encode import encode
 
     codec = open_codec("vae", vae)
     kept: dict[Path, torch.Tensor] = {}
@@ -180,9 +180,9 @@ def main() -> None:
     import torch
     import torchvision  # noqa: F401 - all are loaded before the clock starts
 
-    import discli.encode  # noqa: F401
-    from discli.console import stderr
+    import discli.data.encode  # noqa: F401
     from discli.data.decoding import usable_cores
+    from discli.runtime.console import stderr
 
     parser = argparse.ArgumentParser()
     parser.add_argument("zip", nargs="?", type=Path, default=DEFAULT)

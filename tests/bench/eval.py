@@ -25,9 +25,10 @@ from PIL import Image
 
 from discli.data.pictures import crop, decode
 from discli.data.sources import open_source
-from discli.metrics.inception import bare_inception
+from discli.evaluation.features.inception import bare_inception
 
-OURS = "import sys, json, pathlib; from discli.eval_fid import eval_fid; a, b, w = map(pathlib.Path, sys.argv[1:]);"
+OURS = "import sys, json, pathlib; from discli.evaluation.evaluate import eval_fid;"
+OURS += " a, b, w = map(pathlib.Path, sys.argv[1:]);"
 OURS += " eval_fid(a, b, weights=w, bootstrap=0, cache=False, device='cpu', as_json=True)"
 
 

@@ -24,15 +24,15 @@ import h5py
 import numpy as np
 import torch
 
-from discli.console import stderr
 from discli.data.device import OnDevice
+from discli.data.encode import encode
 from discli.data.store import Store, open_store
 from discli.data.writer import StoreWriter
-from discli.encode import encode
 from discli.recipe.contract import DataContract, VaeIdentity
-from discli.train import train
+from discli.runs.logs import read_log
+from discli.runtime.console import stderr
 from discli.training.batches import BatchPlan, Feed
-from discli.training.logs import read_log
+from discli.training.train import train
 from tests.data.files import contract, finish
 
 DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10-train.zip"

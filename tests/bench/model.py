@@ -19,12 +19,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from discli.errors import DiscliError
 from discli.model import DiS, mamba
 from discli.model.block import Block
 from discli.model.mixer import build_mixer
 from discli.model.order import build_paths
 from discli.recipe.load import load_recipe
+from discli.runtime.errors import DiscliError
 from discli.scan import bidirectional_scan, reference
 from tests.bench.dit import block_of, count, dit_of
 from tests.bench.scan import LOOPS, environment, seconds

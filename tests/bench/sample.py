@@ -25,15 +25,15 @@ from pathlib import Path
 
 import torch
 
-from discli.codecs import load_codec
-from discli.draw import Draw, denoise, draw, draw_classes
-from discli.errors import DiscliError
+from discli.data.autoencoders import load_codec
 from discli.model import DiS
-from discli.output.png import PngFolder
 from discli.recipe import DataContract, load_recipe
 from discli.recipe.contract import RgbIdentity
-from discli.sample import sample
-from discli.trained import Trained, load, pick_device
+from discli.runtime.errors import DiscliError
+from discli.sampling.load import Trained, load, pick_device
+from discli.sampling.output.png import PngFolder
+from discli.sampling.plan import Draw, denoise, draw, draw_classes
+from discli.sampling.sample import sample
 
 AUTHORS_BATCH = 8
 

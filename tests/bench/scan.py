@@ -30,8 +30,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from discli.errors import DiscliError
-from discli.scan import DirectionParams, choose_backend, cpu, mamba_ssm, reference, torch_loop, triton
+from discli.runtime.errors import DiscliError
+from discli.scan import DirectionParams, choose_backend, mamba_ssm, reference
+from discli.scan.cpu import backend as cpu
+from discli.scan.cpu import torch_loop
+from discli.scan.triton import backend as triton
 from tests.scan.cases import Scan, ScanInputs, errors_against_reference, random_inputs
 
 INDEXING = "indexing"

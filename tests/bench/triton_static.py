@@ -55,8 +55,8 @@ def compile_all(dtype: str = "bf16", arch: int = 90) -> dict[str, Statics]:
     """
     import triton.language as tl
 
-    from discli.scan import triton_kernels as forward
-    from discli.scan import triton_kernels_backward as backward
+    from discli.scan.triton import kernels as forward
+    from discli.scan.triton import kernels_backward as backward
 
     shared = {"STATE": tl.float32}
     scan = {**shared, "N": 16, "CHUNK": forward.CHUNK}
@@ -181,9 +181,9 @@ class Work(NamedTuple):
 
 
 def work(batch: int, length: int, d_inner: int, dt_rank: int, compiled: dict[str, Statics]) -> dict[str, Work]:
-    """Training, bf16, N = 16, forward and backward: the formulas of `discli.scan.triton`'s docstring."""
-    from discli.scan.triton_kernels import CHUNK
-    from discli.scan.triton_kernels_backward import BLOCK, GROUP
+    """Training, bf16, N = 16, forward and backward: the formulas of `discli.scan.triton.backend`'s docstring."""
+    from discli.scan.triton.kernels import CHUNK
+    from discli.scan.triton.kernels_backward import BLOCK, GROUP
 
     N = 16
     activation = batch * length * d_inner * 2

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from discli.quickstart import unpack_digits
+from discli.cli.quickstart import unpack_digits
 from tests.tiny_run import RECIPE
 
 GOES_ON = "  Run the same command again: it goes on from"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import discli as package
-from discli.errors import did_you_mean
+from discli.runtime.errors import did_you_mean
 from tests.cli.commands import discli
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from discli.data.decoding import Preparation, Workers, decode_batches
 from discli.data.sources import open_source
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 from tests.data.makers import pixels, saved, write_zip
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from discli.data.labels import from_mapping, read_labels
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from discli.data.merge import find_parts, merge_parts, part_of, share
 from discli.data.store import open_store
 from discli.data.writer import StoreWriter
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 from tests.data.files import contract, some_rows
 
 ROWS = some_rows(11, contract())

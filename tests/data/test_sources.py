@@ -11,7 +11,7 @@ import pytest
 
 from discli.data.pictures import PictureError, decode
 from discli.data.sources import open_source
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 from tests.data.makers import class_files, write_folder, write_parquet, write_tar, write_zip
 
 FILES = class_files()

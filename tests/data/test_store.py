@@ -10,7 +10,7 @@ import torch
 from discli.data.layout import ROWS_AT
 from discli.data.store import open_store
 from discli.data.writer import StoreWriter, partial_of
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 from tests.data.files import VAE, contract, some_rows, write_store
 
 RGB = contract()

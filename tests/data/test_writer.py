@@ -12,7 +12,7 @@ from discli.data.journal import journal_of
 from discli.data.layout import ROWS_AT, write_around_rows
 from discli.data.store import open_store
 from discli.data.writer import StoreWriter, partial_of, skipped_of
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 from tests.data.files import contract, finish, some_rows, write_store
 
 PROMISE = contract(num_samples=12)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 
 Result = TypeVar("Result")
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from discli.data.describe import data_facts
 from discli.data.store import Store, open_store
-from discli.info_data import data_facts
 from discli.recipe import check_fits, parse_recipe
 from tests.data.files import VAE, contract, some_rows, write_store
 from tests.fuzz.damage import ODD, answer, code, contents, damaged, damaged_json, examples

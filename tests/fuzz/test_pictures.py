@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from discli.eval_fid import eval_fid
-from discli.eval_pictures import open_pictures
-from discli.eval_reference import open_reference
-from discli.metrics import Gaussian, ReferenceStatistics, frechet_distance, read_statistics, write_statistics
-from discli.metrics.npz import NpzPictures
-from discli.output import open_output
+from discli.evaluation.evaluate import eval_fid
+from discli.evaluation.images import open_pictures
+from discli.evaluation.metrics import Gaussian, ReferenceStatistics, frechet_distance, read_statistics, write_statistics
+from discli.evaluation.metrics.npz import NpzPictures
+from discli.evaluation.reference import open_reference
+from discli.sampling.output import open_output
+from tests.evaluation.cases import drawn_pictures
+from tests.evaluation.test_evaluate import save_samples
 from tests.fuzz.damage import answer, code, contents, damaged, damaged_json, examples, with_code
-from tests.metrics.cases import drawn_pictures
-from tests.test_eval_fid import save_samples
 
 CPU = torch.device("cpu")
 PICTURES = drawn_pictures(6, 8, 0)
@@ -211,7 +211,7 @@ def test_parts_with_code_are_not_executed(tmp_path, form):
 
 
 def test_a_page_of_damaged_previews_is_a_page(tmp_path):
-    from discli.report.run_page import _picture
+    from discli.reports.run_page import _picture
 
     good = io.BytesIO()
     Image.new("RGB", (8, 8)).save(good, "PNG")

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from discli import info_recipe
-from discli.info import info
-from discli.report_run import report_run
-from discli.runs import list_runs
-from discli.train import train
-from discli.trained import load, newest_run
-from discli.training.checkpoint import find_damage, write_checkpoint
-from discli.training.survey import survey
+from discli.cli.info import info
+from discli.cost import describe as info_recipe
+from discli.reports.run import report_run
+from discli.runs.checkpoint import find_damage, write_checkpoint
+from discli.runs.listing import list_runs
+from discli.runs.status import survey
+from discli.sampling.load import load, newest_run
+from discli.training.train import train
 from tests.fuzz.damage import ODD, answer, code, contents, damaged, damaged_json, examples, with_code
 from tests.tiny_run import RECIPE, content
 

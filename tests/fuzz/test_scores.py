@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discli.ablate_cell import read_result
-from discli.ablate_plan import make_plan
+from discli.ablation.plan import make_plan
+from discli.ablation.report import study_csv, study_markdown, study_page, summarise
+from discli.ablation.results import StudyReport
+from discli.ablation.trial import read_result
 from discli.recipe import load_study, parse_recipe
-from discli.report.compare_scores import compare_files
-from discli.report.model_card import model_card
-from discli.report.results import StudyReport
-from discli.report.score_file import read_score
-from discli.report.study import study_csv, study_markdown, study_page, summarise
+from discli.reports.compare_scores import compare_files
+from discli.runs.score_file import read_score
+from discli.sampling.model_card import model_card
 from tests.data.files import contract
 from tests.fuzz.damage import answer, damaged_json, examples
-from tests.report.test_compare_scores import SCORED
+from tests.reports.test_compare_scores import SCORED
 from tests.tiny_run import RECIPE
 
 GOOD = json.dumps(SCORED).encode()

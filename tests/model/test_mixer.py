@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from discli.errors import DiscliError
 from discli.model.block import PairedBlock
 from discli.recipe.model import head_width
+from discli.runtime.errors import DiscliError
 from tests.model.small import small, small_recipe
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from discli.errors import DiscliError
 from discli.recipe import check_fits, parse_recipe
 from discli.recipe.contract import DataContract, VaeIdentity
+from discli.runtime.errors import DiscliError
 from tests.data.files import contract
 
 LATENTS = contract(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from discli.errors import DiscliError
 from discli.recipe import Recipe, load_recipe, shipped_recipes
+from discli.runtime.errors import DiscliError
 
 MINIMAL = """
 name = "mine"

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from discli.errors import DiscliError
 from discli.recipe import Recipe, parse_recipe, shipped_recipes
 from discli.recipe.load import read_tree
 from discli.recipe.schema import recipe_schema
+from discli.runtime.errors import DiscliError
 
 jsonschema = pytest.importorskip("jsonschema")
 SCHEMA = recipe_schema()

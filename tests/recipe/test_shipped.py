@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from discli.console import format_seconds
-from discli.footprint import empty_network
-from discli.machine import Machine
-from discli.model.flops import forward_flops
+from discli.cost.flops import forward_flops
+from discli.cost.hardware import Machine
+from discli.cost.memory import empty_network
 from discli.recipe import load_recipe, shipped_recipes
+from discli.runtime.console import format_seconds
 
 # Of p = 2 on latents: published. The others follow: p = 4 instead has 96 - 48 D more, 512 px 768 D. Pixels
 # from the published 32 px, p = 4, without classes: p = 2 has 84 D - 72 more, 64 px and p = 2 852 D - 72; a

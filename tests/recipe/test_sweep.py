@@ -2,8 +2,8 @@
 
 import pytest
 
-from discli.errors import DiscliError
 from discli.recipe import load_study, shipped_studies
+from discli.runtime.errors import DiscliError
 
 BASE = """
 name = "base"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from discli.errors import DiscliError
+from discli.runtime.errors import DiscliError
 from discli.scan import DirectionParams, assume_backend, bidirectional_scan, choose_backend
 from tests.scan.cases import random_inputs
 
@@ -70,5 +70,6 @@ def test_the_dispatch_compiles_without_a_graph_break():
 
 
 def test_commands_start_without_the_compiler():
-    code = "import sys, discli.train, discli.sample, discli.eval_fid; sys.exit('torch._dynamo' in sys.modules)"
+    code = "import sys, discli.training.train, discli.sampling.sample, discli.evaluation.evaluate;"
+    code += " sys.exit('torch._dynamo' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from discli.errors import DiscliError
 from discli.recipe.train import TrainSpec
+from discli.runtime.errors import DiscliError
 from discli.training.engine import Engine, adopt_slurm, auto_precision
 
 

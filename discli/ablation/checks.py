@@ -1,0 +1,67 @@
+"""What would fail only after hours of training fails before the first cell of a study, and once for all of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from discli.ablation.plan import Planned
+from discli.data.autoencoders import load_codec
+from discli.data.store import open_store
+from discli.evaluation.evaluate import load_extractor
+from discli.evaluation.images import StoredPictures
+from discli.evaluation.reference import check_resolution, check_statistics, open_reference
+from discli.recipe import DataContract, Study, check_fits
+from discli.runs.run import differences
+from discli.runtime.errors import DiscliError
+from discli.sampling.load import load_trained
+from discli.sampling.plan import check_weak
+
+_CPU = torch.device("cpu")
+
+
+def check_before(study: Study, plan: Sequence[Planned], data: Path | None) -> None:
+    """Data, classes, autoencoder, feature network, reference and autoguidance's model: all there, and fitting.
+
+    ``data`` wins over the recipes' ``data.file``. Finished cells need none of it, but what they were
+    trained on must be what is given now. Raises DiscliError.
+    """
+    contracts: dict[Path, DataContract] = {}
+    wanted: dict[tuple[Path, Path | None, str | None], Planned] = {}
+    for planned in plan:
+        file = data or planned.recipe.data.file
+        if file is None or (planned.result is not None and not file.exists()):
+            if planned.result is None:
+                raise DiscliError(f"{study.name}: no data file.", "Give --data FILE.h5 (discli encode writes one).")
+            continue
+        if file not in contracts:
+            contracts[file] = open_store(file).contract
+        _check_data(planned, contracts[file], file)
+        if planned.result is None:
+            guidance = planned.recipe.sample.guidance
+            weak = guidance.checkpoint if guidance.name == "autoguidance" else None
+            wanted.setdefault((file, planned.recipe.train.score.reference, weak), planned)
+    if not wanted:
+        return
+    extractor = load_extractor(study.score.features, None, None, _CPU)
+    for file in dict.fromkeys(file for file, *_ in wanted):
+        load_codec(contracts[file].codec, _CPU)
+    for (file, reference, weak), planned in wanted.items():
+        if reference is not None:
+            opened = open_reference(reference, _CPU)
+            check_statistics(opened, extractor)
+            check_resolution(opened, StoredPictures(file, _CPU))
+        if weak is not None:
+            check_weak(load_trained(Path(weak), _CPU), planned.recipe)
+
+
+def _check_data(planned: Planned, contract: DataContract, file: Path) -> None:
+    if planned.result is None:
+        check_fits(planned.recipe, contract, str(file))
+        return
+    now = contract.model_dump(mode="json")
+    for key, old, new in differences(planned.result.get("contract", now), now):
+        raise DiscliError(
+            f"{planned.cell.name} was trained on data with {key} = {old!r}, {file} has {new!r}.",
+            "Give the same --data file as before, or another --out.",
+        )

@@ -1,0 +1,102 @@
+"""What a study's scores say in words: which differences exceed their interval, and what that rests on."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
+from discli.ablation.results import PointResults, StudyReport
+from discli.ablation.seeds import LEVEL, Estimate, difference
+
+# With more points, each is compared with the best alone; with still more, the comparisons are summed up.
+_MOST_FOR_ALL_PAIRS = 5
+_MOST_FOR_A_LINE_EACH = 20
+_MOST_NAMED = 12
+
+Pair = tuple[PointResults, PointResults, Estimate]
+
+
+def in_words(report: StudyReport) -> Iterator[str]:
+    """Sentence by sentence; nothing where there are no two points to compare."""
+    points = report.points
+    if len(points) < 2:
+        return
+    yield from _differences(points)
+    seeds = {frozenset(point.by_seed("score")) for point in points}
+    if len(seeds) > 1:
+        yield "Not all points have all seeds: a difference is over those in common, the means over all there are."
+    yield from _caveats(points)
+
+
+def _differences(points: Sequence[PointResults]) -> Iterator[str]:
+    best = min(points, key=lambda point: point.estimate("score").mean)
+    all_pairs = len(points) <= _MOST_FOR_ALL_PAIRS
+    pairs = list(itertools.combinations(points, 2)) if all_pairs else [(best, p) for p in points if p is not best]
+    told: list[Pair] = []
+    untold = []
+    for a, b in pairs:
+        found = difference(a.by_seed("score"), b.by_seed("score"))
+        if found is None:
+            untold.append((a, b))
+        else:
+            told.append((a, b, found))
+    if len(points) <= _MOST_FOR_A_LINE_EACH:
+        yield from (_sentence(*pair) for pair in told)
+    elif told:
+        yield from _summed_up(best, told)
+    if untold and not told:
+        yield "No two points have two seeds in common, so nothing can be told from chance."
+    elif untold:
+        names = _listed(f"{a.name} and {b.name}" for a, b in untold)
+        yield f"No two seeds in common, so that nothing can be told from chance: {names}."
+    if len(told) > 2:
+        yield f"These are {len(told)} comparisons: of intervals at {LEVEL:.0%}, one in twenty errs by chance alone."
+    if told and not all_pairs:
+        yield f"{best.name} was picked as the best of {len(points)} by these same scores, which flatters it."
+
+
+def _sentence(a: PointResults, b: PointResults, found: Estimate) -> str:
+    low, high = _interval(found)
+    if low == high == 0:
+        return f"{a.name} and {b.name} score the same with each of {found.count} seeds."
+    better, worse, low, high = (a, b, -high, -low) if found.mean < 0 else (b, a, low, high)
+    size = f"by {abs(found.mean):.3g} ({LEVEL:.0%} interval {low:.3g} to {high:.3g}, {found.count} seeds)"
+    if low > 0:
+        return f"{better.name} scores better (lower) than {worse.name} {size}."
+    return f"{better.name} scores lower than {worse.name} {size}: no more than chance would do."
+
+
+def _summed_up(best: PointResults, told: Sequence[Pair]) -> Iterator[str]:
+    """``told`` compares ``best`` with each of the others."""
+    chance = [other.name for _, other, found in told if _interval(found)[1] >= 0]
+    yield f"{best.name} scores better (lower) than {len(told) - len(chance)} of {len(told)} other points."
+    if chance:
+        yield f"No more than chance would do sets it apart from {_listed(chance)}."
+
+
+def _interval(found: Estimate) -> tuple[float, float]:
+    assert found.low is not None  # a difference has two seeds at least
+    assert found.high is not None
+    return found.low, found.high
+
+
+def _listed(names: Iterable[str]) -> str:
+    every = list(names)
+    more = len(every) - _MOST_NAMED
+    return "; ".join(every[:_MOST_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
+
+
+def _caveats(points: Sequence[PointResults]) -> Iterator[str]:
+    for key, what in (("forward_gflops", "one forward pass"), ("training_tflops", "training")):
+        costs = [point.first[key] for point in points]
+        ratio = max(costs) / min(costs)
+        if f"{ratio:.3g}" != "1":
+            yield f"Cost differs: {what} of the most expensive point takes {ratio:.3g} times the FLOPs of the cheapest."
+    objectives = {point.first["recipe"]["diffusion"]["objective"]["name"] for point in points}
+    if len(objectives) > 1:
+        yield "Their losses measure different things (diffusion.objective) and cannot be compared."
+    # Every score's own; those of the points are mostly the same.
+    yield from dict.fromkeys(
+        warning for point in points for result in point.results for warning in result["eval"].get("warnings", [])
+    )
+    references = {result["eval"]["reference"]["sha256"] for point in points for result in point.results}
+    if len(references) > 1:
+        yield f"They were scored against {len(references)} different references, and so cannot be compared as they are."

@@ -1,0 +1,182 @@
+"""What a study will take, before it is run: every cell with its size, work, disk and time."""
+
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from discli.ablation.trial import costs, failure_of, plan_recipe, read_result
+from discli.cost.disk import averages_kept, disk_needed
+from discli.diffusion import count_evaluations
+from discli.model import DiS
+from discli.recipe import Cell, Recipe, Study
+from discli.recipe.diffusion import DiffusionSpec
+from discli.recipe.sample import SampleSpec
+from discli.runtime.console import format_bytes, format_seconds, stderr
+from discli.runtime.errors import DiscliError
+
+# A trial step that takes more work than this would itself be a wait.
+_MOST_TRIAL_FLOPS = 5e10
+_TRIAL_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell, where it lies, and what it takes."""
+
+    cell: Cell
+    recipe: Recipe
+    folder: Path
+    costs: Mapping[str, Any]
+    result: dict[str, Any] | None  # when it is finished
+    samples: int  # that are scored, along the way and at the end
+    failure: str | None = None  # of the last try
+
+    @property
+    def training_flops(self) -> float:
+        return 1e12 * float(self.costs["training_tflops"])
+
+    @cached_property
+    def sampling_flops(self) -> float:
+        calls = _evaluations(self.recipe.diffusion, self.recipe.sample, self.recipe.in_channels)
+        return 1e9 * float(self.costs["forward_gflops"]) * calls * self.samples
+
+    @property
+    def flops(self) -> float:
+        """From noise to score."""
+        return self.training_flops + self.sampling_flops
+
+    @property
+    def disk(self) -> int:
+        """Bytes, of checkpoints mostly."""
+        spec = self.recipe.train
+        return disk_needed(spec, self.costs["parameters"], averages_kept(spec.ema))[1]
+
+
+def make_plan(study: Study, cells: Sequence[Cell], out: Path) -> list[Planned]:
+    """Raises DiscliError when a cell's recipe is not valid, or its folder holds the result of another study."""
+    plan = []
+    for cell in cells:
+        recipe, folder = plan_recipe(study, cell), out / "cells" / cell.name
+        score = recipe.train.score
+        along_the_way = -(-recipe.train.steps // score.every) * score.n if score.every else 0
+        result = read_result(study, cell, recipe, folder)
+        plan.append(Planned(cell, recipe, folder, costs(recipe), result, along_the_way + study.score.n))
+    return plan
+
+
+def look_again(study: Study, plan: Sequence[Planned]) -> list[Planned]:
+    """The plan with the results and failures that lie in the folders now, other processes' included.
+
+    A finished cell is not read a second time. A result that does not belong here is its cell's failure.
+    """
+    return [_look_again(study, planned) for planned in plan]
+
+
+def _look_again(study: Study, planned: Planned) -> Planned:
+    if planned.result is not None:
+        return planned
+    try:
+        result = read_result(study, planned.cell, planned.recipe, planned.folder)
+    except DiscliError as error:  # the study was edited while it ran
+        return replace(planned, failure=str(error))
+    return replace(planned, result=result, failure=None if result is not None else failure_of(planned.folder))
+
+
+def print_plan(study: Study, plan: Sequence[Planned], out: Path, as_json: bool) -> None:
+    """A row a cell on stdout, or JSON; and what is left in all, beside what is free in ``out``."""
+    rate, source = find_rate(plan)
+    rows = [
+        {
+            "cell": p.cell.name,
+            **{k: v for k, v in p.costs.items() if k != "images"},
+            "disk": p.disk,
+            "seconds": p.flops / rate if rate and p.result is None else None,
+            "finished": p.result is not None,
+        }
+        for p in plan
+    ]
+    if as_json:
+        typer.echo(json.dumps({"study": study.name, "flops_per_second": rate, "rate": source, "cells": rows}, indent=1))
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("cell", overflow="fold")
+    for heading in ("parameters", "GFLOPs", "steps", "disk", "time"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        time_left = format_seconds(row["seconds"]) if row["seconds"] else "?"
+        table.add_row(
+            row["cell"],
+            f"{row['parameters']:,}",
+            f"{row['forward_gflops']:.3g}",
+            f"{row['steps']:,}",
+            format_bytes(row["disk"]),
+            "finished" if row["finished"] else time_left,
+        )
+    Console(highlight=False).print(table)
+    left = [row for row in rows if not row["finished"]]
+    total = f", about {format_seconds(sum(row['seconds'] for row in left))} one after another" if rate else ""
+    each = f"{study.budget.describe()}, then {study.score.n:,} samples scored"
+    stderr.print(f"{len(left)} of {len(rows)} cells to run ({each}){total}.")
+    say_disk(plan, out)
+    on_top = "each cell's start and the score's own network come on top"
+    stderr.print(f"Times are {source}; {on_top}." if rate else f"No times: {source}.")
+
+
+def say_disk(plan: Sequence[Planned], out: Path) -> None:
+    """One line on the disk that the cells to run will fill, yellow where there is not as much."""
+    need = sum(planned.disk for planned in plan if planned.result is None)
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(existing).free
+    line = f"Disk: {format_bytes(need)} for the cells to run, {format_bytes(free)} free in {existing}/"
+    if need < free:
+        stderr.print(line)
+    else:
+        stderr.print(f"{line}: not enough for the whole study.", style="yellow")
+
+
+def find_rate(plan: Sequence[Planned]) -> tuple[float | None, str]:
+    """FLOP/s to expect, and where the figure is from: finished cells, else a trial of the cheapest cell."""
+    rates = [1e12 * p.result["training_tflops"] / p.result["seconds"] for p in plan if p.result is not None]
+    if rates:
+        return statistics.median(rates), "at the speed of the finished cells' training"
+    cheapest = min(plan, key=lambda planned: planned.costs["forward_gflops"])
+    flops = 3e9 * cheapest.costs["forward_gflops"]
+    batch = _TRIAL_BATCH if torch.cuda.is_available() else min(_TRIAL_BATCH, int(_MOST_TRIAL_FLOPS / flops))
+    if not batch:
+        return None, "even a trial step of the cheapest cell would take long here"
+    seconds = _trial(cheapest.recipe, batch)
+    return batch * flops / seconds, f"from a trial step of {cheapest.cell.name} on this machine, scaled by FLOPs"
+
+
+@cache  # counted by going through all sampling steps, which most cells share
+def _evaluations(diffusion: DiffusionSpec, settings: SampleSpec, channels: int) -> int:
+    return count_evaluations(diffusion, settings, channels)
+
+
+def _trial(recipe: Recipe, batch: int) -> float:
+    """Seconds of a forward and backward pass, float32, the best of three after a first."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = DiS.from_recipe(recipe).to(device)
+    x = torch.randn(batch, recipe.in_channels, recipe.input_size, recipe.input_size, device=device)
+    t = torch.full((batch,), 500.0, device=device)
+    y = torch.zeros(batch, dtype=torch.int64, device=device) if recipe.model.num_classes else None
+    best = float("inf")
+    for turn in range(4):
+        started = time.perf_counter()
+        network(x, t, y).square().mean().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if turn:  # the first one compiles
+            best = min(best, time.perf_counter() - started)
+    return best

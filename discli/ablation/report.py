@@ -1,0 +1,238 @@
+"""A study's report: table, what the table says in words, plots and pictures, as HTML, Markdown and CSV."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from discli.ablation.findings import in_words
+from discli.ablation.results import PointResults, StudyReport
+from discli.ablation.seeds import LEVEL, correlation
+from discli.data.contact_sheet import rows_sheet, save_picture
+from discli.reports.page import columns, facts, image, page
+from discli.reports.plots import Line, Point, as_svg, curves, save_plot, scatter
+from discli.runtime.console import format_bytes, format_seconds
+from discli.runtime.files import write_text
+
+_MATRIX = "The same noise and class in every cell"
+_LARGEST_MATRIX, _LEAST_ROW = 8_000, 64  # px high
+
+
+def write_report(report: StudyReport, out: Path) -> None:
+    """report.html, report.md, cells.csv, plots and pictures in ``out``; each whole or not there."""
+    out.mkdir(parents=True, exist_ok=True)
+    plots, matrix = _plots(report), _matrix(report)
+    write_text(out / "report.html", study_page(report, plots, matrix))
+    write_text(out / "report.md", study_markdown(report, plots, matrix is not None))
+    write_text(out / "cells.csv", study_csv(report))
+    for name, (figure, _) in plots.items():
+        save_plot(figure, out / name)
+    if matrix is not None:
+        save_picture(matrix, out / "pictures.png")
+
+
+def summarise(report: StudyReport) -> dict[str, Any]:
+    """The report for programs."""
+    return {
+        "study": report.name,
+        "budget": report.budget,
+        "score_name": report.score_name if report.results else None,
+        "points": [
+            {
+                "point": point.name,
+                "settings": point.first["settings"],
+                "seeds": sorted(point.by_seed("score")),
+                "score": vars(point.estimate("score")),
+                "loss": vars(point.estimate("loss")),
+                **{key: point.first[key] for key in ("parameters", "forward_gflops", "steps", "training_tflops")},
+            }
+            for point in report.points
+        ],
+        "in_words": list(in_words(report)),
+        "failures": dict(report.failures),
+    }
+
+
+def study_page(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], matrix: Image.Image | None) -> str:
+    """The page as text."""
+    parts = [f"<h1>Ablation: {escape(report.name)}</h1>", f"<p>{escape(_state(report))}</p>"]
+    if report.results:
+        parts.append(columns(_HEADINGS, _rows(report)))
+        parts.append("<ul>" + "".join(f"<li>{escape(line)}</li>" for line in in_words(report)) + "</ul>")
+    if report.failures:
+        parts += ["<h2>Failed cells</h2>", facts(report.failures.items())]
+    for figure, caption in plots.values():
+        title, _, explained = caption.partition(": ")
+        parts += [f"<h2>{escape(title)}</h2>", as_svg(figure, caption), f"<p>{escape(explained)}</p>"]
+    if matrix is not None:
+        side = report.results[0]["recipe"]["data"]["resolution"]
+        parts += [f"<h2>{_MATRIX}</h2>", f"<p>{escape(_matrix_caption(report))}</p>"]
+        parts.append(image(matrix, "picture matrix", side))
+    if report.results:
+        parts += ["<h2>How it was measured</h2>", facts(_circumstances(report))]
+    return page(f"{report.name}: ablation", parts)
+
+
+def study_markdown(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], has_matrix: bool) -> str:
+    """For a README or an issue; plots and pictures beside it."""
+    lines = [f"# Ablation: {report.name}", "", _state(report), ""]
+    if report.results:
+        lines += ["| " + " | ".join(_HEADINGS) + " |", "|---" + "|---:" * (len(_HEADINGS) - 1) + "|"]
+        lines += ["| " + " | ".join(row) + " |" for row in _rows(report)]
+        lines += ["", *(f"- {line}" for line in in_words(report)), ""]
+    if report.failures:
+        lines += [*(f"- Failed: {cell}: {why}" for cell, why in report.failures.items()), ""]
+    for name, (_, caption) in plots.items():
+        lines += [f"{caption}.", "", f"![{caption.partition(':')[0]}]({name})", ""]
+    if has_matrix:
+        lines += [f"{_MATRIX}: {_matrix_caption(report)}", "", f"![{_MATRIX}](pictures.png)", ""]
+    if report.results:
+        lines += [f"- {name}: {text}" for name, text in _circumstances(report)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def study_csv(report: StudyReport) -> str:
+    """A line a cell, every figure unrounded."""
+    keys = [
+        "cell", "point", "seed", "score", "score_name", "loss", "parameters", "forward_gflops", "steps", "images",
+        "training_tflops", "seconds", "images_per_second", "peak_memory",
+    ]  # fmt: skip
+    settings = list(dict.fromkeys(key for result in report.results for key in result["settings"]))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*keys, *settings])
+    for result in report.results:
+        writer.writerow(
+            [*(result[key] for key in keys), *(_plain(result["settings"].get(key, "")) for key in settings)]
+        )
+    return text.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict | list | bool) else value
+
+
+_HEADINGS = ("", "score", "loss", "seeds", "parameters", "GFLOPs", "steps", "time a cell", "images/s", "memory")
+
+
+def _rows(report: StudyReport) -> Iterator[tuple[str, ...]]:
+    for point in report.points:
+        first = point.first
+        yield (
+            point.name,
+            str(point.estimate("score")),
+            str(point.estimate("loss")),
+            str(len(point.results)),
+            f"{first['parameters']:,}",
+            f"{first['forward_gflops']:.3g}",
+            f"{first['steps']:,}",
+            format_seconds(point.estimate("seconds").mean),
+            f"{point.estimate('images_per_second').mean:,.3g}",
+            format_bytes(max(point.by_seed("peak_memory").values())),
+        )
+
+
+def _state(report: StudyReport) -> str:
+    done = f"{len(report.results)} of {report.cells} cells finished"
+    seeds = f"{len(report.seeds)} seed{'s' if len(report.seeds) > 1 else ''}"
+    if not report.results:
+        return f"{done}; {report.budget}, {seeds}."
+    n = report.results[0]["eval"]["samples"]["n"]
+    return (
+        f"{done}; {report.budget}, {seeds}. Score: {report.score_name}, of {n:,} samples, lower is better;"
+        f" ± is half a {LEVEL:.0%} interval of the mean over seeds."
+    )
+
+
+def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
+    first = report.results[0]
+    scored = first["eval"]
+    samples, reference = scored["samples"], scored["reference"]
+    yield "base recipe", report.base
+    sampling = f"{samples['sampler']['name']}, {samples['steps']} steps, NFE {samples['nfe']}"
+    yield "sampling", f"{sampling}, guidance {samples['cfg_scale']}, seed {samples['seed']} in all cells"
+    yield "reference", f"{reference['path']} (n = {reference['n']:,}, sha256 {reference['sha256']})"
+    yield "features", f"{scored['features']}: {scored['network']} (weights sha256 {scored['weights_sha256']})"
+    yield "loss", "mean over the last tenth of training"
+    yield "time", "training alone, without scores, of one cell"
+    yield "memory", "the most that a cell's process held while it trained, scores along the way included"
+    environments = {tuple(result["environment"].items()) for result in report.results}
+    for environment in sorted(environments):
+        yield "environment", ", ".join(f"{key} {value}" for key, value in environment)
+
+
+def _plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
+    """File name -> plot and caption."""
+    found = {}
+    lines = [line for point in report.points if (line := _curve(point)) is not None]
+    if lines:
+        n = next(result["curve"][0]["n"] for result in report.results if result["curve"])
+        final = report.results[0]["eval"]["samples"]["n"]
+        fewer = "" if n == final else f", the final score of {final:,}"
+        caption = f"Score by step: mean over seeds and their range; of {n:,} samples{fewer}"
+        found["score-by-step.png"] = (curves(lines, "step", report.axis_label, log_y=True), caption)
+    costs = [point.first["forward_gflops"] for point in report.points]
+    if len({*costs}) > 1:
+        estimates = [point.estimate("score") for point in report.points]
+        marks = [
+            Point(point.name, cost, each.mean, each.low, each.high)
+            for point, cost, each in zip(report.points, costs, estimates, strict=True)
+        ]
+        strength = correlation([math.log10(cost) for cost in costs], [each.mean for each in estimates])
+        of = "" if strength is None else f", correlation with log GFLOPs {strength:.2f} over {len(costs)} points"
+        caption = f"Score by GFLOPs: of one forward pass{of}"
+        found["score-by-gflops.png"] = (scatter(marks, "GFLOPs", report.axis_label), caption)
+    return found
+
+
+def _curve(point: PointResults) -> Line | None:
+    """The mean over seeds at the steps that all of them have."""
+    by_step = [{line["step"]: line["score"] for line in result["curve"]} for result in point.results]
+    steps = sorted(set.intersection(*(set(scores) for scores in by_step)))
+    if not steps:
+        return None
+    values = [[scores[step] for scores in by_step] for step in steps]
+    means = [sum(some) / len(some) for some in values]
+    return Line(point.name, steps, means, [min(some) for some in values], [max(some) for some in values])
+
+
+def _matrix(report: StudyReport) -> Image.Image | None:
+    """A row a point: its first seed's pictures; of very many points the first ones."""
+    rows = []
+    for point in report.points[: _most_rows(report)]:
+        path = report.pictures.get(point.first["cell"])
+        strip = _unstrip(path) if path is not None and path.exists() else None
+        if strip is not None:
+            rows.append((point.name, strip))
+    return rows_sheet(rows) if rows else None
+
+
+def _most_rows(report: StudyReport) -> int:
+    side = report.results[0]["recipe"]["data"]["resolution"] if report.results else 1
+    return max(1, _LARGEST_MATRIX // max(side, _LEAST_ROW))
+
+
+def _matrix_caption(report: StudyReport) -> str:
+    most, count = _most_rows(report), len(report.points)
+    shown = f"; the first {most} of {count:,} points" if count > most else ""
+    return f"a row a point, of its first finished seed{shown}."
+
+
+def _unstrip(path: Path) -> Tensor | None:
+    """(n, 3, side, side) uint8 of square pictures side by side; None where they cannot be read."""
+    try:
+        with Image.open(path) as strip:
+            pixels = torch.from_numpy(np.asarray(strip.convert("RGB")).copy())
+        return torch.stack(pixels.split(pixels.shape[0], dim=1)).permute(0, 3, 1, 2)
+    except Exception:  # Pillow's plugins raise what their parsers stumble over: SyntaxError, struct.error, ...
+        return None

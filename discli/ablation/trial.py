@@ -1,0 +1,205 @@
+"""One cell of a study, from recipe to result: train -> score -> pictures -> ``result.json``.
+
+Everything is in the cell's folder: ``run/`` is an ordinary run (resume it, sample from it, report on
+it), ``pictures.png`` the same noise and classes as in every other cell; where `discli.ablation.workers`
+started it, ``log.txt`` is what it said and ``failed.txt`` why it failed when it was last tried.
+"""
+
+import json
+import math
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from discli import __version__
+from discli.ablation.cell_result import read_cell_result
+from discli.cost.flops import forward_flops
+from discli.data.contact_sheet import save_picture
+from discli.data.store import open_store
+from discli.evaluation.evaluate import eval_fid
+from discli.model import DiS
+from discli.recipe import Cell, Recipe, Study, parse_recipe
+from discli.recipe.model import ModelSpec
+from discli.runs.logs import read_log
+from discli.runs.run import differences
+from discli.runtime.errors import DiscliError
+from discli.runtime.files import write_text
+from discli.runtime.processes import is_locked, try_lock
+from discli.sampling.sample import sample
+from discli.training.interrupts import EXIT_INTERRUPTED
+from discli.training.train import train
+
+RESULT, PICTURES, LOG, FAILURE = "result.json", "pictures.png", "log.txt", "failed.txt"
+_LOCK = ".lock"
+
+# Where a run lies, how it talks and what it keeps is nothing that a result depends on.
+_NOT_COMPARED = {
+    "data.file", "data.cache", "train.tracker", "train.log_every", "train.preview_every", "train.preview_count",
+    "train.checkpoint_every", "train.keep_last", "train.keep_every", "train.peak_tflops",
+}  # fmt: skip
+
+
+def plan_recipe(study: Study, cell: Cell) -> Recipe:
+    """The cell's recipe with the steps that the budget gives it and the scores along the way."""
+    sketch = cell.recipe(steps=1)
+    steps = study.budget.steps_of(sketch, 3 * sum(forward_flops(sketch).values()))
+    every = math.ceil(steps / study.score.curve_points) if study.score.curve_points else 0
+    score = {"every": every, "n": study.score.curve_n, "features": study.score.features}
+    tree = cell.recipe(steps).model_dump(mode="json")
+    tree["train"] |= {"score": tree["train"]["score"] | score, "tracker": "none"}
+    return parse_recipe(tree, cell.name)
+
+
+def run_cell(study: Study, cell: Cell, folder: Path, data: Path | None) -> dict[str, Any]:
+    """Brings one cell to its result, from wherever it was left; one that is finished is left alone.
+
+    Raises DiscliError, with status 75, when another process is at it, and SystemExit(75) when asked to stop.
+    """
+    recipe = plan_recipe(study, cell)
+    file = data or recipe.data.file
+    if file is None:
+        raise DiscliError(f"{cell.name}: no data file.", "Give --data FILE.h5 (discli encode writes one).")
+    folder.mkdir(parents=True, exist_ok=True)
+    with _held(folder, cell):
+        found = read_result(study, cell, recipe, folder)
+        if found is not None:
+            return found
+        run = folder / "run"
+        train(recipe, data=file, out=run)
+        # Named, for checkpoints know the data only where it was when they were written.
+        reference = recipe.train.score.reference or file
+        with redirect_stdout(sys.stderr):  # the score's table is on the way, not the result
+            scored = eval_fid(run, reference, features=study.score.features, n=study.score.n, bootstrap=0)
+        _draw(run, recipe, study.score.pictures, folder / PICTURES)
+        result = {
+            "cell": cell.name,
+            "point": cell.point.name,
+            "seed": cell.seed,
+            "settings": cell.point.settings,
+            "recipe": recipe.model_dump(mode="json"),
+            "contract": open_store(file).contract.model_dump(mode="json"),
+            **costs(recipe),
+            **_training_facts(run, recipe),
+            "score": scored["distance"],
+            "score_name": next(iter(scored["scores"])),
+            "curve": curve(run, next(iter(scored["scores"]))),
+            "eval": scored,
+            "environment": _environment(scored["device"]),
+        }
+        write_text(folder / RESULT, json.dumps(result, indent=1))
+    return result
+
+
+def read_result(study: Study, cell: Cell, recipe: Recipe, folder: Path) -> dict[str, Any] | None:
+    """The result in a cell's folder, if it has one. Raises DiscliError where it is of another recipe or number n."""
+    path = folder / RESULT
+    if not path.exists():
+        return None
+    result = read_cell_result(path)
+    before = parse_recipe(result["recipe"], str(path)).model_dump(mode="json")
+    n = result["eval"]["samples"]["n"]
+    changed = differences(before, recipe.model_dump(mode="json"))
+    # When to score follows from the steps, which are the better explanation.
+    for key, old, new in sorted(changed, key=lambda change: change[0] == "train.score.every"):
+        if key not in _NOT_COMPARED and not key.startswith("eval."):
+            raise DiscliError(
+                f"{cell.name}: {folder} was run with {key} = {old!r}, the study now says {new!r}.",
+                "Give another --out for the changed study, or change it back.",
+            )
+    if n != study.score.n:  # on which every distance depends
+        raise DiscliError(
+            f"{cell.name}: {folder} was scored with n = {n:,}, the study now says {study.score.n:,}.",
+            f"Change it back, or remove {RESULT} in every cell: they are scored again from their runs.",
+        )
+    return result
+
+
+def failure_of(folder: Path) -> str | None:
+    """Why the cell in ``folder`` failed when it was last tried; None while a process is at it."""
+    path = folder / FAILURE
+    if not path.exists() or is_held(folder):
+        return None
+    return path.read_text(encoding="utf-8", errors="replace").strip()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process is at the cell in ``folder`` now."""
+    return is_locked(folder / _LOCK)
+
+
+def costs(recipe: Recipe) -> dict[str, Any]:
+    """What is known of a cell before it is run."""
+    flops = sum(forward_flops(recipe).values())
+    images = recipe.train.steps * recipe.train.batch_size
+    return {
+        "parameters": _parameters(recipe.model, recipe.input_size, recipe.in_channels, recipe.out_channels),
+        "forward_gflops": flops / 1e9,
+        "steps": recipe.train.steps,
+        "images": images,
+        "training_tflops": 3 * flops * images / 1e12,
+    }
+
+
+@cache  # seeds share a network, and one of a billion takes long to lay out
+def _parameters(model: ModelSpec, input_size: int, in_channels: int, out_channels: int) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in DiS(model, input_size, in_channels, out_channels).parameters())
+
+
+def curve(run: Path, score_name: str) -> list[dict[str, Any]]:
+    """(step, score, n) of the scores along the way."""
+    lines = read_log(run / "scores.jsonl")
+    return [{"step": line["step"], "score": line[score_name], "n": line["n"]} for line in lines if score_name in line]
+
+
+def _training_facts(run: Path, recipe: Recipe) -> dict[str, Any]:
+    """Loss over the last tenth of the run, seconds of training without scores and previews, peak memory."""
+    losses = read_log(run / "metrics.jsonl")
+    tail = [line["loss"] for line in losses if line["step"] > 0.9 * recipe.train.steps] or [losses[-1]["loss"]]
+    laps = read_log(run / "speed.jsonl")
+    starts = [0, *(lap["step"] for lap in laps)]
+    seconds = sum(
+        (lap["step"] - start) * recipe.train.batch_size / lap["images_per_second"]
+        for start, lap in zip(starts, laps, strict=False)
+    )
+    return {
+        "loss": sum(tail) / len(tail),
+        "seconds": seconds,
+        "images_per_second": recipe.train.steps * recipe.train.batch_size / seconds,
+        "peak_memory": max(lap["peak_memory"] for lap in laps),
+    }
+
+
+def _draw(run: Path, recipe: Recipe, count: int, path: Path) -> None:
+    """The first ``count`` pictures of seed 0, classes in turn, side by side without gaps: (side, count * side)."""
+    pixels = sample(run, count, classes="balanced" if recipe.model.num_classes else "random").pixels
+    strip = pixels.permute(2, 0, 3, 1).flatten(1, 2).contiguous()
+    save_picture(Image.fromarray(strip.numpy()), path)
+
+
+def _environment(device: str) -> dict[str, str]:
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or platform.machine()
+    return {
+        "discli": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": name,
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+@contextmanager
+def _held(folder: Path, cell: Cell) -> Iterator[None]:
+    with (folder / _LOCK).open("w") as lock:
+        if not try_lock(lock):
+            raise DiscliError(
+                f"{cell.name} is being run by another process.", "Leave it to that one.", status=EXIT_INTERRUPTED
+            )
+        yield

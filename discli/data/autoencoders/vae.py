@@ -1,0 +1,148 @@
+"""Latents of a diffusers autoencoder: AutoencoderKL, AutoencoderTiny or AutoencoderDC."""
+
+import hashlib
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from discli.data.autoencoders.hub import fetch, read_config
+from discli.data.autoencoders.pixels import to_pixels
+from discli.recipe.contract import CodecIdentity, VaeIdentity
+from discli.runtime.errors import DiscliError
+from discli.runtime.signals import hold_ctrl_c
+from discli.runtime.torch_pairing import explain_import_error
+
+KINDS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
+
+_PROBE = 64  # pixels on a side; a multiple of every published reduction
+
+# Larger slices fill a GPU; on a CPU a single picture keeps all cores busy.
+_SLICE = {"cuda": 16, "cpu": 1}
+
+
+class VaeCodec:
+    """The moments of the posterior: mean and standard deviation, side by side, before any scaling.
+
+    AutoencoderTiny and AutoencoderDC have no posterior; their standard deviation is stored as zero.
+    Encodes in bfloat16 on CUDA, decodes in float32 (in TF32 where PyTorch allows cuDNN that, its default).
+    """
+
+    def __init__(
+        self,
+        vae: str,
+        device: torch.device,
+        slice_size: int | None = None,
+        module: torch.nn.Module | None = None,
+    ) -> None:
+        """Raises DiscliError when ``vae`` (hub id or folder) cannot be had or is of another kind.
+
+        ``module`` is the autoencoder itself, where a caller has loaded it already.
+        """
+        if module is None:
+            folder = fetch(vae)
+            kind = str(read_config(folder).get("_class_name"))
+            if kind not in KINDS:
+                raise DiscliError(
+                    f"{vae} is a {kind}, not an autoencoder that encode knows.", f"Known: {', '.join(KINDS)}."
+                )
+            self._vae = _load(kind, folder, vae)
+        else:
+            kind, self._vae = type(module).__name__, module
+        self.device = device
+        self.slice_size = slice_size or _SLICE.get(device.type, 1)
+        sha256 = _sha256(self._vae)  # before the weights move
+        self._layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        self._vae = self._vae.to(device, memory_format=self._layout)
+        settings = self._vae.config  # with the class's defaults: sd-vae-ft-ema's file leaves its scaling factor out
+        latent = self._moments(torch.zeros(1, 3, _PROBE, _PROBE, device=device))
+        self.identity: CodecIdentity = VaeIdentity(
+            vae=str(Path(vae).resolve()) if Path(vae).is_dir() else vae,
+            kind=kind,
+            weights_sha256=sha256,
+            scaling_factor=float(settings.scaling_factor),
+            shift_factor=float(settings.shift_factor or 0.0) if "shift_factor" in settings else 0.0,
+            channels=latent.shape[1] // 2,
+            downsample=_PROBE // latent.shape[-1],
+        )
+
+    @torch.inference_mode()
+    def encode(self, pictures: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 to (B, 2C, h, w) float32; on CUDA, launched and not waited for."""
+
+        def moments(slice_: Tensor) -> Tensor:
+            with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+                return self._moments(slice_.float() / 127.5 - 1.0)
+
+        if self.device.type == "cuda":
+            pictures = pictures.pin_memory()  # a copy from pageable memory would wait for the kernels before it
+        return self._in_slices(moments, pictures.to(self.device, non_blocking=True), self.slice_size)
+
+    @torch.inference_mode()
+    def decode(self, x0: Tensor) -> Tensor:
+        """(B, C, h, w) in model space to (B, 3, H, W) uint8."""
+        assert isinstance(self.identity, VaeIdentity)
+        latent = x0.to(self.device).float() / self.identity.scaling_factor + self.identity.shift_factor
+        # Beside sampling, which plans with the rest of the card: no slice has more pixels than 16 pictures of 256 px.
+        pixels = (latent.shape[-1] * self.identity.downsample) ** 2
+        slice_size = max(1, min(self.slice_size, _SLICE["cuda"] * 256**2 // pixels))
+        return self._in_slices(lambda z: to_pixels(self._vae.decode(z).sample), latent, slice_size)
+
+    @property
+    def module(self) -> Any:
+        """diffusers' autoencoder."""
+        return self._vae
+
+    def check(self, identity: VaeIdentity) -> None:
+        """Raises DiscliError unless this is the autoencoder that ``identity`` names."""
+        assert isinstance(self.identity, VaeIdentity)
+        for what in ("weights_sha256", "scaling_factor", "shift_factor", "kind"):
+            held, wanted = getattr(self.identity, what), getattr(identity, what)
+            if held != wanted and wanted != "":  # an imported checkpoint knows no hash
+                raise DiscliError(
+                    f"{self.identity.vae} has {what} {held}, but the data was encoded with {wanted}.",
+                    f"Give the autoencoder it was encoded with ({identity.vae}), or encode again.",
+                )
+
+    def _moments(self, x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            encoded = self._vae.encode(x)
+        if hasattr(encoded, "latent_dist"):
+            return torch.cat([encoded.latent_dist.mean.float(), encoded.latent_dist.std.float()], dim=1)
+        mean = (encoded.latents if hasattr(encoded, "latents") else encoded.latent).float()
+        return torch.cat([mean, torch.zeros_like(mean)], dim=1)
+
+    def _in_slices(self, function: Callable[[Tensor], Tensor], batch: Tensor, slice_size: int) -> Tensor:
+        done = []
+        for slice_ in torch.split(batch, slice_size):
+            missing = slice_size - len(slice_)
+            full = torch.cat([slice_, slice_.new_zeros(missing, *slice_.shape[1:])]) if missing else slice_
+            # Convolutions pick their algorithm, and so their last bits, by memory layout too.
+            done.append(function(full.contiguous(memory_format=self._layout))[: len(slice_)])
+        return torch.cat(done)
+
+
+@hold_ctrl_c()
+def _load(kind: str, folder: Path, vae: str) -> Any:
+    try:
+        autoencoder = getattr(importlib.import_module("diffusers"), kind)
+    except (ImportError, RuntimeError) as error:
+        raise explain_import_error(error) or error from None
+    try:
+        loaded = autoencoder.from_pretrained(str(folder), local_files_only=True, low_cpu_mem_usage=False)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DiscliError(f"Cannot load the autoencoder {vae}: {reason}", "Fetch its folder again.") from None
+    return loaded.float().eval().requires_grad_(False)
+
+
+def _sha256(vae: torch.nn.Module) -> str:
+    """Of names, shapes and float32 values, whichever file format they came in."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(vae.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,121 @@
+"""Many small pictures on one page."""
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from discli.runtime.files import write_beside
+from discli.runtime.names import fold
+
+_GAP = 2
+_ROWS = _COLUMNS = 10
+_SMALLEST_CELL = 64
+_FONT_SIZE = 16
+_LINE_HEIGHT = 19
+_LONGEST_LINE = 24  # letters
+
+
+def contact_sheet(pictures: Tensor, columns: int | None = None) -> Image.Image:
+    """(N, 3, H, W) uint8 to one RGB picture, row by row, on white; square unless ``columns`` is given.
+
+    Pictures under 64 px are enlarged by a whole factor without smoothing, so that every pixel shows.
+    """
+    count, _, height, width = pictures.shape
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    rows = math.ceil(count / columns)
+    factor = max(1, _SMALLEST_CELL // max(height, width))
+    cell_w, cell_h = factor * width, factor * height
+    sheet = Image.new("RGB", (columns * (cell_w + _GAP) + _GAP, rows * (cell_h + _GAP) + _GAP), "white")
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, columns)
+        tile = Image.fromarray(picture.permute(1, 2, 0).contiguous().cpu().numpy())
+        if factor > 1:
+            tile = tile.resize((cell_w, cell_h), Image.Resampling.NEAREST)
+        sheet.paste(tile, (_GAP + column * (cell_w + _GAP), _GAP + row * (cell_h + _GAP)))
+    return sheet
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures at hand; a notebook that ends with one shows its sheet."""
+
+    pixels: Tensor  # (n, 3, H, W) uint8
+    classes: list[int] | None
+    sheet: Image.Image
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return Image.fromarray(self.pixels[index].permute(1, 2, 0).contiguous().numpy())
+
+    def __repr__(self) -> str:
+        height, width = self.pixels.shape[2:]
+        return f"<{len(self)} pictures of {height} x {width} px>"
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.sheet.save(buffer, format="PNG")
+        return buffer.getvalue()
+
+
+def by_class(
+    members: Sequence[int], labels: Sequence[int] | None, names: Sequence[str], grid: tuple[int, int] | None
+) -> list[tuple[str, list[int]]]:
+    """Which pictures a sheet of ``grid`` (rows, columns) shows: rows of one class each, with its name.
+
+    One row without a name where there are no classes, or only one: `draw_sheet` breaks it.
+    """
+    rows, columns = grid or (_ROWS, _COLUMNS)
+    present = sorted(set(labels)) if labels is not None else []
+    if labels is None or len(present) < 2:
+        return [("", list(members[: rows * columns]))]
+    found: dict[int, list[int]] = {label: [] for label in present[:rows]}
+    for member, label in zip(members, labels, strict=True):
+        if label in found and len(found[label]) < columns:
+            found[label].append(member)
+    return [(names[label] if label < len(names) else str(label), some) for label, some in found.items()]
+
+
+def draw_sheet(
+    rows: Sequence[tuple[str, list[int]]], read: Callable[[list[int]], Tensor], grid: tuple[int, int] | None = None
+) -> Image.Image:
+    """The sheet that `by_class` laid out; ``read`` gives pictures by their numbers."""
+    if len(rows) == 1:
+        return contact_sheet(read(rows[0][1]), grid[1] if grid else None)
+    return rows_sheet([(name, read(members)) for name, members in rows])
+
+
+def strip(moments: Sequence[Tensor]) -> Image.Image:
+    """From left to right: moments of the same pictures, (N, 3, H, W) uint8 each, a row a picture."""
+    return contact_sheet(torch.stack(list(moments), dim=1).flatten(0, 1), columns=len(moments))
+
+
+def rows_sheet(rows: Sequence[tuple[str, Tensor]]) -> Image.Image:
+    """One row a name: the name, on as many lines as fit, then its pictures, (k, 3, H, W) uint8 each; k may differ."""
+    columns = max(len(pictures) for _, pictures in rows)
+    blank = torch.full_like(rows[0][1][:1], 255)
+    padded = [torch.cat([pictures, blank.repeat(columns - len(pictures), 1, 1, 1)]) for _, pictures in rows]
+    sheet = contact_sheet(torch.cat(padded), columns)
+
+    font = ImageFont.load_default(_FONT_SIZE)
+    height = (sheet.height - _GAP) / len(rows)
+    names = [fold(name, _LONGEST_LINE, max(1, int(height / _LINE_HEIGHT))) for name, _ in rows]
+    margin = math.ceil(max(font.getlength(line) for name in names for line in name.split("\n"))) + 12
+    page = Image.new("RGB", (margin + sheet.width, sheet.height), "white")
+    page.paste(sheet, (margin, 0))
+    draw = ImageDraw.Draw(page)
+    for row, name in enumerate(names):
+        draw.text((margin - 6, _GAP + (row + 0.5) * height), name, fill="black", font=font, anchor="rm", align="right")
+    return page
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a PNG that is whole or not there."""
+    write_beside(path, lambda temporary: picture.save(temporary, format="PNG"))

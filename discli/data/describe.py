@@ -1,0 +1,41 @@
+"""What a file of ``discli encode`` holds, with a picture of it where there is something to see."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from discli.data.contact_sheet import save_picture
+from discli.data.preview import samples_beside_sources
+from discli.data.store import Store
+from discli.runtime.console import format_bytes, stderr
+from discli.runtime.errors import DiscliError
+from discli.runtime.facts import Facts
+
+
+def data_facts(path: Path, sheet: Path | None, count: int, vae: str | None, device: str | None) -> Facts:
+    """The file's contract, and ``count`` of its samples as a picture, at ``sheet`` or beside the file.
+
+    Raises DiscliError for what is no such file, or not whole. A picture that cannot be made costs itself alone.
+    """
+    store = Store(path, parts=True)
+    rows = [("file", f"{path} ({format_bytes(path.stat().st_size)})"), *store.contract.describe()]
+    record: dict[str, Any] = {"kind": "data", "file": str(path), "bytes": path.stat().st_size, "sheet": None}
+    record["contract"] = store.contract.model_dump(mode="json")
+    if store.labels is not None:
+        sizes = np.bincount(store.labels, minlength=store.contract.num_classes)
+        record["class_sizes"] = sizes.tolist()
+        spread = "each" if sizes.min() == sizes.max() else f"to {sizes.max():,}"
+        rows.append(("class sizes", f"{sizes.min():,} {spread}"))
+    if not count or not len(store):
+        return Facts(rows, record)
+    sheet = sheet or path.with_suffix(".samples.png")
+    try:
+        picture, columns = samples_beside_sources(store, count, vae, device)
+        save_picture(picture, sheet)
+    except (DiscliError, OSError) as error:
+        stderr.print(f"No contact sheet: {error}")
+        return Facts(rows, record)
+    record |= {"sheet": str(sheet), "sheet_columns": columns}
+    rows.append(("sheet", f"{sheet}: {' | '.join(columns)}, of {min(count, len(store))} pictures"))
+    return Facts(rows, record)

@@ -1,0 +1,53 @@
+"""A look into a data file: samples, decoded again, beside the pictures they were made from."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from discli.data.autoencoders import load_codec, to_model_space
+from discli.data.contact_sheet import contact_sheet
+from discli.data.decoding import Preparation, prepare
+from discli.data.pictures import PictureError
+from discli.data.sources import open_source
+from discli.data.store import Store
+from discli.runtime.console import stderr
+from discli.runtime.errors import DiscliError
+
+
+def samples_beside_sources(
+    store: Store, count: int, vae: str | None = None, device: str | None = None
+) -> tuple[Image.Image, list[str]]:
+    """A contact sheet of samples spread over the file, and what its columns show.
+
+    Of each sample: the source's picture, the sample decoded, and the stored latent of its mirror image.
+    A stored mirror that is not one shows at a glance. The source's column is left out where the source
+    is gone, which is said; the mirror's where none is stored. Raises DiscliError as ``load_codec`` does.
+    """
+    chosen = np.unique(np.linspace(0, len(store) - 1, min(count, len(store))).round().astype(np.int64))
+    identity = store.contract.codec
+    codec = load_codec(identity, device or ("cuda" if torch.cuda.is_available() else "cpu"), vae)
+    columns: dict[str, Tensor] = {}
+    try:
+        columns["source"] = _sources(store, chosen)
+    except (DiscliError, PictureError, KeyError) as error:
+        stderr.print(f"The samples stand alone, since their sources are not at hand: {error}")
+    for mirrored in (False, True) if store.contract.flip_stored else (False,):
+        stored = store.read(chosen, np.full(len(chosen), mirrored) if mirrored else None)
+        columns["mirrored" if mirrored else "sample"] = codec.decode(to_model_space(identity, stored)).cpu()
+    interleaved = torch.stack(list(columns.values()), dim=1).flatten(0, 1)
+    groups_in_a_row = max(1, round((len(chosen) / len(columns)) ** 0.5))
+    return contact_sheet(interleaved, columns=groups_in_a_row * len(columns)), list(columns)
+
+
+def _sources(store: Store, chosen: npt.NDArray[np.int64]) -> Tensor:
+    """(k, 3, H, W) uint8, read and cropped as encode does. Raises where one is gone or unlike what it was."""
+    contract, names = store.contract, store.names
+    source = open_source(Path(contract.source), "none")
+    positions = {name: position for position, name in enumerate(source.names)}
+    how = Preparation(contract.resolution, contract.crop)
+    pictures = [prepare(source.read(positions[names[index]]), how)[0] for index in chosen]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)

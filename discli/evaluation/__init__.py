@@ -1,0 +1,1 @@
+"""Scores of image sets: image sets, feature networks, references, metrics."""

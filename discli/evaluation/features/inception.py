@@ -1,0 +1,120 @@
+"""FID's Inception: torch-fidelity's network, in one pass over pooled features, spatial features and logits."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from discli.evaluation.features import fused_conv
+from discli.evaluation.features.convention import CONVENTIONS, Convention
+from discli.evaluation.features.inception_weights import find_inception_weights, read_inception_weights
+from discli.evaluation.features.resize import resize
+from discli.evaluation.features.small_batches import in_small_batches
+from discli.evaluation.features.torch_fidelity import import_torch_fidelity
+from discli.runtime.errors import DiscliError
+
+SIDE = 299
+_SPATIAL_CHANNELS = 7
+
+# The frozen graph of 2015 counts Mixed_5b to Mixed_7c as mixed, mixed_1, ... mixed_10; mixed_6 is Mixed_6d here.
+_STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "MaxPool_2")
+_TO_SPATIAL = (*_STEM, "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d")
+_TO_POOL = ("Mixed_6e", "Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool")
+
+
+class Inception:
+    """(B, 3, H, W) uint8 to three features, as the convention asks:
+
+    - ``features`` (B, 2048): the last pooling, for FID, KID, precision and recall;
+    - ``spatial`` (B, 2023): the first 7 channels of mixed_6/conv, 17 x 17, channels fastest as in ADM's
+      statistics, for sFID (arXiv:2103.03841; ADM's evaluator, arXiv:2105.05233);
+    - ``logits`` (B, 1008): without the bias, for IS, as the original code and all its ports have it.
+
+    Batch norms are folded into the convolutions, memory is channels-last, and on a CPU a convolution
+    and its ReLU are one call (`discli.evaluation.features.fused_conv`): twice as fast, and the same to rounding.
+    """
+
+    name = "inception"
+    network = "TensorFlow's Inception of 2015-12-05 in torch-fidelity's port, 2,048 features"
+    dims: Mapping[str, int] = MappingProxyType({"features": 2048, "spatial": 17 * 17 * 7, "logits": 1008})
+
+    def __init__(
+        self,
+        weights: Path | None = None,
+        convention: Convention = CONVENTIONS["torch-fidelity"],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        path = find_inception_weights(weights)
+        state, self.weights_sha256 = read_inception_weights(path)
+        network = bare_inception()
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            raise DiscliError(
+                f"{path} does not fit FID's Inception: {' '.join(str(error).split())[:200]}", "Download it again."
+            ) from error
+        self.convention = convention
+        self._device = torch.device(device)
+        _fold_batch_norms(network)
+        if self._device.type == "cpu" and fused_conv.works():
+            _fuse_activations(network)
+        network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._to_spatial = nn.Sequential(*(network.get_submodule(name) for name in _TO_SPATIAL))
+        self._to_pool = nn.Sequential(*(network.get_submodule(name) for name in _TO_POOL))
+        self._class_weight = network.get_parameter("fc.weight")
+
+    def __call__(self, pictures_BCHW: Tensor) -> dict[str, Tensor]:
+        assert pictures_BCHW.dtype == torch.uint8
+        return in_small_batches(self._features, pictures_BCHW, self._device)
+
+    def _features(self, pictures_BCHW: Tensor) -> dict[str, Tensor]:
+        x = resize(pictures_BCHW.to(self._device).float(), SIDE, self.convention.resize)
+        x = ((x - 128) / 128).contiguous(memory_format=torch.channels_last)
+        middle = self._to_spatial(x)
+        pool = self._to_pool(middle).flatten(1)
+        logits = pool @ self._class_weight.T
+        # Mixed_6d concatenates its 1x1 branch first, so that branch's first channels are the block's.
+        spatial = middle[:, :_SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
+        return {"features": pool.cpu(), "spatial": spatial.cpu(), "logits": logits.cpu()}
+
+
+def bare_inception() -> nn.Module:
+    """torch-fidelity's network, randomly initialised, in evaluation mode."""
+    module: Any = import_torch_fidelity("feature_extractor_inceptionv3")
+
+    class Bare(module.FeatureExtractorInceptionV3):  # type: ignore[misc]
+        """Its constructor unpickles a weights file with code allowed; this one is handed an empty one of ours."""
+
+        _built = False
+
+        def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+            if self._built:
+                return super().load_state_dict(state_dict, strict=strict, assign=assign)
+            self._built = True
+            return None
+
+    empty = io.BytesIO()
+    torch.save({}, empty)
+    empty.seek(0)
+    network: nn.Module = Bare("inception-v3-compat", ["2048"], feature_extractor_weights_path=empty)
+    return network.eval()
+
+
+def _fold_batch_norms(network: nn.Module) -> None:
+    for block in network.modules():
+        conv, norm = getattr(block, "conv", None), getattr(block, "bn", None)
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            block.conv, block.bn = fuse_conv_bn_eval(conv, norm), nn.Identity()
+
+
+def _fuse_activations(network: nn.Module) -> None:
+    """Every one of its convolutions is followed by its norm, folded by now, and a ReLU."""
+    for parent in list(network.modules()):
+        for name, block in list(parent.named_children()):
+            if isinstance(getattr(block, "bn", None), nn.Identity):
+                setattr(parent, name, fused_conv.FusedConv(block.get_submodule("conv")))  # type: ignore[arg-type]

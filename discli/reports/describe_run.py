@@ -1,0 +1,98 @@
+"""How far a run is, what a checkpoint holds, and all that their recipe says."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from discli.cost.describe import recipe_facts
+from discli.cost.hardware import Machine
+from discli.runs.status import Survey, last_number, survey
+from discli.runtime.console import format_bytes, format_seconds
+from discli.runtime.facts import Facts
+from discli.sampling.load import read_description
+
+
+def run_facts(folder: Path, machine: Machine) -> Facts:
+    """Step, loss, score, speed and size of a run, whatever state it is in; then what its recipe takes."""
+    run = survey(folder)
+    facts = _progress(run) | _speed(run) | _disk(folder)
+    return facts if run.recipe is None else facts | recipe_facts(run.recipe, machine)
+
+
+def checkpoint_facts(path: Path, machine: Machine) -> Facts:
+    """A checkpoint's folder, or one safetensors file with a recipe in it, such as ``discli export`` writes."""
+    file = path if path.is_file() else path / "ema.safetensors"
+    recipe, contract, step, metadata = read_description(file)
+    files = _sizes([path] if path.is_file() else path.iterdir())
+    listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in files.items())
+    rows = [
+        ("checkpoint", f"{path} (discli {metadata.get('discli_version', 'of an unknown version')})"),
+        ("step", f"{step:,} of {recipe.train.steps:,}"),
+        ("files", listed),
+        *((f"data: {heading}", text) for heading, text in contract.describe()),
+    ]
+    record = {"kind": "checkpoint", "path": str(path), "step": step, "files": files}
+    return Facts(rows, record | {"contract": contract.model_dump(mode="json")}) | recipe_facts(recipe, machine)
+
+
+def _progress(run: Survey) -> Facts:
+    steps = f" of {run.steps:,}" if run.steps else ""
+    rows = [("run", f"{run.folder} ({run.state})"), ("step", f"{run.step:,}{steps}")]
+    rows += [("problem", problem) for problem in run.problems]
+    if run.loss is not None:
+        rows.append(("loss", f"{run.loss:.4g}, the mean since the log line before"))
+    if run.score is not None:
+        at = "" if run.score.step is None else f" at step {run.score.step:,}"
+        n = "" if run.score.n is None else f", n = {run.score.n:,}"
+        rows.append(("score", f"{run.score.name} {run.score.value:.4g}{at}{n}"))
+    data_file = run.description.get("data_file")
+    if isinstance(data_file, str) and data_file:
+        rows.append(("data", data_file if Path(data_file).exists() else f"{data_file} (not there now)"))
+    score = run.score and {"name": run.score.name, "value": run.score.value, "step": run.score.step, "n": run.score.n}
+    record: dict[str, Any] = {"kind": "run", "folder": str(run.folder), "name": run.name, "state": run.state}
+    record |= {"step": run.step, "steps": run.steps, "checkpoint": run.checkpoint, "problems": run.problems}
+    record |= {"loss": run.loss, "score": score, "data_file": data_file}
+    return Facts(rows, record)
+
+
+def _speed(run: Survey) -> Facts:
+    """As measured, and what is left at that speed."""
+    rate = run.images_per_second
+    mfu, wait = (last_number(run.logs["speed"], name) for name in ("mfu", "data_wait"))
+    left = (run.steps - run.step) * run.recipe.train.batch_size / rate if rate and run.steps and run.recipe else None
+    record = {"measured": {"images_per_second": rate, "mfu": mfu, "data_wait": wait, "seconds_left": left}}
+    if rate is None:
+        return Facts([], record)
+    parts = [f"{rate:,.4g} images/s (median of the last log lines)"]
+    if mfu is not None:
+        parts.append(f"{mfu:.1%} model FLOP utilisation")
+    if wait is not None:
+        parts.append(f"{wait:.1%} of the time waiting for data")
+    if left:
+        parts.append(f"about {format_seconds(left)} left")
+    return Facts([("measured speed", ", ".join(parts))], record)
+
+
+def _disk(folder: Path) -> Facts:
+    """Everything in the run's folder, and the checkpoints one by one."""
+    whole = _sizes(path for path in folder.iterdir() if not path.name.startswith("."))
+    checkpoints = _sizes(path for path in (folder / "checkpoints").glob("*") if path.name.isdecimal())
+    listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in whole.items() if size)
+    rows = [("size on disk", f"{format_bytes(sum(whole.values()))}: {listed}")]
+    if checkpoints:
+        steps = ", ".join(f"{int(name):,}" for name in checkpoints)
+        rows.append(("checkpoints", f"{steps}; the last {format_bytes([*checkpoints.values()][-1])}"))
+    return Facts(rows, {"size_on_disk": whole, "checkpoints": {str(int(k)): v for k, v in checkpoints.items()}})
+
+
+def _sizes(paths: Iterable[Path]) -> dict[str, int]:
+    """Bytes by name, in the order of the names; of a folder, all that is in it."""
+    return {path.name: _size(path) for path in sorted(paths)}
+
+
+def _size(path: Path) -> int:
+    try:
+        whole = path.is_file() or path.is_symlink()  # a link may lead round in a circle
+        return path.lstat().st_size if whole else sum(_size(inside) for inside in path.iterdir())
+    except FileNotFoundError:  # a checkpoint that was deleted meanwhile
+        return 0

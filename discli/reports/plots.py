@@ -1,0 +1,168 @@
+"""Curves and scatter plots: SVG inside pages, where they follow light and dark, and PNG for everything else."""
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from discli.runtime.files import write_beside
+from discli.runtime.names import fold
+
+# Dark enough for a PNG on white; in a page it becomes the page's own text colour.
+_INK = "#333435"
+# In a page these become var(--plot-1, ...), which `discli.reports.page` sets for light and dark.
+_COLOURS = ("#1f77b4", "#d1610a", "#2a8f2a", "#b8327f", "#8459b5", "#8c564b")
+_STYLE: dict[str, Any] = {
+    "axes.edgecolor": _INK, "axes.labelcolor": _INK, "text.color": _INK, "xtick.color": _INK, "ytick.color": _INK,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": _INK, "grid.alpha": 0.15,
+    # Dashed when the colours have been through.
+    "axes.prop_cycle": cycler(linestyle=("-", "--", ":", "-.")) * cycler(color=_COLOURS),
+    "legend.frameon": False, "font.size": 10, "svg.fonttype": "none", "svg.hashsalt": "discli",
+}  # fmt: skip
+Size = tuple[float, float]  # inches
+WIDE: Size = (7.2, 3.8)
+SMALL: Size = (4.9, 3.1)  # two beside each other on a page, and letters that a phone's width leaves readable
+_MOST_IN_LEGEND = 24  # as many as differ in colour or dashes
+_LINE_IN_LEGEND = 0.19  # inches
+_MARKS = "os^D"  # in turn, when the colours have been through
+_MOST_NAMED = 6  # marks with their name beside them; of more, or longer ones, a legend tells
+_LONGEST_NAME = 26  # letters, of those
+_LETTERS_AN_INCH, _SWATCH = 11, 4  # of a legend in one line; a line's mark takes the room of that many letters
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve; ``low`` and ``high`` bound a band around it."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One mark with its name beside it, and an interval of y."""
+
+    name: str
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+
+
+def curves(
+    lines: Sequence[Line],
+    x_label: str,
+    y_label: str,
+    log_y: bool = False,
+    size: Size = WIDE,
+    from_zero: bool = False,
+) -> Figure:
+    """Lines that share their axes; a legend where there are several, above them in one line or below them in more."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(x_label, y_label, size)
+        for line in lines:
+            (drawn,) = axes.plot(line.x, line.y, label=line.name, linewidth=1.6)
+            if len(line.x) < 30:
+                drawn.set_marker(".")
+            if line.low is not None and line.high is not None:
+                axes.fill_between(line.x, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        _plain_numbers(axes.xaxis)
+        if log_y:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        _plain_numbers(axes.yaxis)
+        if from_zero:
+            axes.set_ylim(bottom=0)
+        letters = sum(len(line.name) + _SWATCH for line in lines)
+        if len(lines) > 1 and letters <= _LETTERS_AN_INCH * size[0]:
+            figure.legend(loc="outside upper left", ncols=len(lines), handlelength=1.2, columnspacing=1.2)
+        elif 1 < len(lines) <= _MOST_IN_LEGEND:
+            _legend_below(figure, [line.name for line in lines])
+    return figure
+
+
+def _legend_below(figure: Figure, names: Sequence[str]) -> None:
+    """In columns, with room of its own: the axes keep their height."""
+    width, height = figure.get_size_inches()
+    fits = int(_LETTERS_AN_INCH * width) - _SWATCH
+    names = [fold(name, fits, 3) for name in names]
+    widest = max(len(line) for name in names for line in name.split("\n")) + _SWATCH
+    columns = max(1, min(len(names), (fits + _SWATCH) // widest))
+    lines = sum(name.count("\n") + 1 for name in names) / columns
+    figure.set_size_inches(width, height + _LINE_IN_LEGEND * (math.ceil(lines) + 1))
+    handles, _ = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower left", ncols=columns, handlelength=2.4, columnspacing=1.2)
+
+
+def scatter(points: Sequence[Point], x_label: str, y_label: str) -> Figure:
+    """Marks over a logarithmic x; their names beside them, or in a legend, or nowhere where there are very many."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(x_label, y_label)
+        middle = math.sqrt(min(point.x for point in points) * max(point.x for point in points))
+        beside = len(points) <= _MOST_NAMED and all(len(point.name) <= _LONGEST_NAME for point in points)
+        for number, point in enumerate(points):
+            bars = None
+            if point.low is not None and point.high is not None:
+                bars = [[point.y - point.low], [point.high - point.y]]
+            mark = _MARKS[number // len(_COLOURS) % len(_MARKS)]
+            axes.errorbar(point.x, point.y, yerr=bars, fmt=mark, capsize=3, label=point.name)
+            if beside:
+                # On the side where there is room.
+                offset, side = ((-7, 3), "right") if point.x > middle else ((7, 3), "left")
+                axes.annotate(point.name, (point.x, point.y), offset, textcoords="offset points", fontsize=9, ha=side)
+        if not beside and len(points) <= _MOST_IN_LEGEND:
+            _legend_below(figure, [point.name for point in points])
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        _plain_numbers(axes.xaxis)
+        axes.margins(x=0.15, y=0.1)
+    return figure
+
+
+def as_svg(figure: Figure, what: str) -> str:
+    """For a page: its text is text, and its ink the colour of the page's own."""
+    buffer = io.StringIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
+    svg = svg.replace(_INK, "currentColor").replace("<svg ", f'<svg role="img" aria-label="{escape(what)}" ', 1)
+    for number, colour in enumerate(_COLOURS, start=1):
+        svg = svg.replace(colour, f"var(--plot-{number}, {colour})")
+    return f'<div class="plot">{svg}</div>'
+
+
+def save_plot(figure: Figure, path: Path) -> None:
+    """A PNG that is whole or not there."""
+    with mpl.rc_context(_STYLE):
+        write_beside(path, lambda temporary: figure.savefig(temporary, format="png", dpi=144, facecolor="white"))
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """100,000 and 0.02 rather than powers of ten."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+
+
+def _axes(x_label: str, y_label: str, size: Size = WIDE) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    return figure, axes

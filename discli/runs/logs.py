@@ -1,0 +1,94 @@
+"""What a run writes down as it goes: JSON-lines files that a resumed run cuts back and goes on with."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, TextIO
+
+from discli.runtime.files import parse_json, write_text
+
+
+class Logs:
+    """The four logs of ``runs/NAME``; only the main process has one.
+
+    ``metrics.jsonl`` is a function of recipe and data: however often a run was interrupted, it ends
+    with the same bytes. ``speed.jsonl`` is about the machine, ``events.jsonl`` about what went wrong,
+    ``scores.jsonl`` about samples.
+    """
+
+    def __init__(self, folder: Path, step: int, rollbacks: int) -> None:
+        self.metrics, self.speed, self.events, self.scores = self._logs = [
+            Log(folder / f"{name}.jsonl", step, rollbacks) for name in ("metrics", "speed", "events", "scores")
+        ]
+
+    def roll_back(self, step: int) -> None:
+        """Forget what came after ``step``, but not how it went wrong."""
+        for log in (self.metrics, self.speed, self.scores):
+            log.cut(step)
+
+    def sync(self) -> None:
+        for log in self._logs:
+            log.sync()
+
+    def close(self) -> None:
+        for log in self._logs:
+            log.close()
+
+
+class Log:
+    """An append-only JSON-lines file that a resumed run cuts back to its checkpoint."""
+
+    def __init__(self, path: Path, last_step: int, rollbacks: int) -> None:
+        self._path = path
+        self._file: TextIO | None = None
+        self.cut(last_step, rollbacks)
+
+    def cut(self, last_step: int, rollbacks: int = 0) -> None:
+        """Keep the complete lines up to ``last_step``; later ones will be written again.
+
+        Lines that say after how many ``rollbacks`` they were written are kept when it was fewer.
+        """
+        self.close()
+        now = (rollbacks, last_step)
+        kept = [line for line in self.lines() if (line.get("rollbacks", rollbacks), line["step"]) <= now]
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = self._path.open("a", encoding="utf-8")
+
+    def lines(self) -> list[dict[str, Any]]:
+        return read_log(self._path)
+
+    def write(self, line: dict[str, Any]) -> None:
+        assert self._file is not None
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Make sure that the log is on disk before the checkpoint that counts on it."""
+        assert self._file is not None
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """All complete lines of a log; a line torn by a kill is left out."""
+    return parse_log(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else []
+
+
+def parse_log(text: str) -> list[dict[str, Any]]:
+    """The lines that are whole; every one has a step."""
+    lines = []
+    for part in text.splitlines():
+        try:
+            line = parse_json(part)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and _is_count(line.get("step")) and _is_count(line.get("rollbacks", 0)):
+            lines.append(line)
+    return lines
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63

@@ -1,0 +1,1 @@
+"""From a trained model to images in files, and to other programs."""

@@ -1,0 +1,134 @@
+"""``discli export RUN``: a run's averaged weights, out to other programs and people.
+
+``--to safetensors`` writes one file, the recipe in its metadata; ``--to diffusers`` a folder that
+diffusers loads and samples from, with a model card; ``--push-to-hub`` uploads that folder.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import diffusers
+from safetensors.torch import save_file
+
+from discli import __version__
+from discli.data.autoencoders.hub import hub_answers
+from discli.data.autoencoders.vae import VaeCodec
+from discli.data.contact_sheet import save_picture
+from discli.runs.score_file import read_score
+from discli.runtime.console import format_bytes, stderr
+from discli.runtime.errors import DiscliError
+from discli.runtime.files import write_beside, write_text
+from discli.sampling.diffusers_pipeline import DiSModel
+from discli.sampling.load import Trained
+from discli.sampling.model_card import model_card
+from discli.sampling.sample import sample
+
+CARD_ROWS, CARD_COLUMNS = 8, 6  # classes, spread over all, and pictures of each
+
+# What diffusers executes when it loads the folder: our classes, by their names.
+_PIPELINE = '''"""Loaded by diffusers with trust_remote_code=True; needs discli (pip install discli)."""
+
+from discli.diffusers_pipeline import DiSPipeline
+
+__all__ = ["DiSPipeline"]
+'''
+_NETWORK = _PIPELINE.replace("DiSPipeline", "DiSModel")
+
+
+def export_safetensors(trained: Trained, out: Path | None = None) -> Path:
+    """One file that ``discli sample`` takes, too. Default: the run's name beside the run."""
+    path = out or Path(f"{trained.recipe.name}.safetensors")
+    if path.exists():
+        raise DiscliError(f"{path} is there already.", "Give another --out.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.contiguous() for name, tensor in trained.network.state_dict().items()}
+    write_beside(path, partial(save_file, weights, metadata=_metadata(trained)))
+    stderr.print(f"{path}: {format_bytes(path.stat().st_size)}, the recipe in its metadata. discli sample {path}")
+    return path
+
+
+def export_diffusers(trained: Trained, out: Path | None = None, scores: Sequence[Path] = ()) -> Path:
+    """A folder for ``DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)``; appears whole.
+
+    With samples.png and README.md, the model card; ``scores`` are files of ``discli eval-fid --json``.
+    """
+    folder = out or Path(f"{trained.recipe.name}-diffusers")
+    if folder.exists():
+        raise DiscliError(f"{folder} is there already.", "Give another --out.")
+    known = [read_score(path) for path in scores]
+    codec = trained.load_codec()
+    temporary = folder.with_name(f".{folder.name}.writing")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        index: dict[str, Any] = {
+            "_class_name": ["pipeline", "DiSPipeline"],
+            "_diffusers_version": diffusers.__version__,
+            "network": ["dis", "DiSModel"],
+            "vae": [None, None],
+        }
+        network = DiSModel(
+            recipe=trained.recipe.model_dump(mode="json"),
+            contract=trained.contract.model_dump(mode="json"),
+            step=trained.step,
+        )
+        network.dis.load_state_dict(trained.network.state_dict())
+        network.save_pretrained(temporary / "network")
+        (temporary / "network" / "dis.py").write_text(_NETWORK, encoding="utf-8")
+        (temporary / "pipeline.py").write_text(_PIPELINE, encoding="utf-8")
+        if isinstance(codec, VaeCodec):
+            codec.module.save_pretrained(temporary / "vae")
+            index["vae"] = ["diffusers", type(codec.module).__name__]
+        (temporary / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+        count = trained.recipe.model.num_classes
+        spread = sorted({k * count // CARD_ROWS for k in range(CARD_ROWS)}) if count else []
+        shown = sample(trained, CARD_ROWS * CARD_COLUMNS, classes=spread, grid=(CARD_ROWS, CARD_COLUMNS))
+        save_picture(shown.sheet, temporary / "samples.png")
+        write_text(temporary / "README.md", model_card(trained.recipe, trained.contract, trained.step, known))
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    stderr.print(f"{folder}: DiffusionPipeline.from_pretrained({str(folder)!r}, trust_remote_code=True)")
+    return folder
+
+
+def push_to_hub(folder: Path, repo: str) -> str:
+    """Upload an exported folder as the model ``repo`` (user/name); returns its address.
+
+    Raises DiscliError without a network, a login or the right to; the folder stays.
+    """
+    if repo.count("/") != 1:
+        raise DiscliError(f"--push-to-hub {repo}: not a repository.", "Give user/name.")
+    if not hub_answers():
+        raise DiscliError(
+            f"The hub cannot be reached. {folder} is complete and stays.",
+            f"Where there is a network: hf upload {repo} {folder}",
+        )
+    from huggingface_hub import HfApi, errors
+
+    try:
+        api = HfApi()
+        address = str(api.create_repo(repo, exist_ok=True))
+        api.upload_folder(repo_id=repo, folder_path=folder, commit_message=f"discli {__version__}")
+    except (errors.HfHubHTTPError, errors.LocalTokenNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DiscliError(
+            f"Pushing to {repo} failed: {reason}", f"Log in with hf auth login; {folder} is complete and stays."
+        ) from None
+    return address
+
+
+def _metadata(trained: Trained) -> dict[str, str]:
+    """What `discli.sampling.load.load_trained` reads, as in a checkpoint."""
+    return {
+        "discli_version": __version__,
+        "recipe": json.dumps(trained.recipe.model_dump(mode="json")),
+        "contract": json.dumps(trained.contract.model_dump(mode="json")),
+        "data_file": trained.data_file or "",
+        "step": str(trained.step),
+    }

@@ -1,0 +1,131 @@
+"""``discli export``: checkpoints of the DiS authors' code in, a run that discli can sample from out."""
+
+import argparse
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from discli import __version__
+from discli.model import DiS
+from discli.model.authors import AuthorsModel, convert, read_shapes
+from discli.recipe import DataContract, Recipe, parse_recipe
+from discli.recipe.contract import RgbIdentity, VaeIdentity
+from discli.runs.checkpoint import write_checkpoint
+from discli.runtime.console import stderr
+from discli.runtime.errors import DiscliError
+from discli.runtime.files import write_text
+from discli.runtime.signals import hold_ctrl_c
+
+# Both are what the authors' code samples with; a checkpoint does not say.
+_VAE = "stabilityai/sd-vae-ft-ema"
+_SD_SCALING_FACTOR = 0.18215
+
+
+def export_from_authors(checkpoint: Path, out: Path | None = None) -> Path:
+    """Write ``out`` (default ``runs/<file name>``), a run whose only checkpoint holds the given weights.
+
+    Sizes are read off the weights' shapes; averaged weights are taken where the file has them.
+    Nothing in the file is executed. Raises DiscliError for anything that is not a DiS of the authors.
+    """
+    state = _read(checkpoint)
+    shape = read_shapes(state)
+    recipe, contract = _recipe_for(shape, checkpoint.stem), _contract_for(shape, checkpoint)
+    weights = convert(state)
+    with torch.device("meta"):
+        network = DiS.from_recipe(recipe)
+    try:
+        network.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise DiscliError(f"{checkpoint}: weights do not fit a DiS: {reason}", "Is it a variant?") from None
+
+    out = out or Path("runs") / checkpoint.stem
+    if out.exists() and any(out.iterdir()):
+        raise DiscliError(f"{out} is not empty.", "Give another --out.")
+    description: dict[str, Any] = {
+        "discli_version": __version__,
+        "recipe": recipe.model_dump(mode="json"),
+        "contract": contract.model_dump(mode="json"),
+        "data_file": "",
+    }
+    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in description.items()}
+    out.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(out, 0, {"ema": weights}, {"from_authors": checkpoint.name}, metadata)
+    write_text(out / "run.json", json.dumps(description, indent=1))
+    count = sum(tensor.numel() for tensor in weights.values())
+    stderr.print(f"{count:,} parameters, {shape.depth} blocks of width {shape.embed_dim}: discli sample {out}")
+    return out
+
+
+@hold_ctrl_c()
+def _read(path: Path) -> dict[str, Tensor]:
+    """The averaged weights of a .pt or .pth file, else the plain ones, with DDP's prefix taken off."""
+    if not path.is_file():
+        raise DiscliError(f"No file at {path}.", "Give the .pt file that the authors' trainer wrote.")
+    try:
+        # Their trainer stores its command line beside the weights; a Namespace runs no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DiscliError(
+            f"{path} cannot be loaded safely: {first_line}", "It must hold plain tensors; nothing in it is executed."
+        ) from None
+    for key in ("ema", "model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise DiscliError(f"{path} holds no weights.", "Give the .pt file that the authors' trainer wrote.")
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _recipe_for(shape: AuthorsModel, name: str) -> Recipe:
+    latent = shape.in_channels == 4
+    return parse_recipe(
+        {
+            "name": "".join(c if c.isalnum() or c in "._+-" else "-" for c in name) or "authors",
+            "model": {
+                "embed_dim": shape.embed_dim,
+                "depth": shape.depth,
+                "patch_size": shape.patch_size,
+                "num_classes": shape.num_classes,
+                "d_state": shape.d_state,
+                "d_conv": shape.d_conv,
+                "backward_dt_init": "authors",
+            },
+            "data": {
+                "codec": {"name": "vae", "vae": _VAE} if latent else "rgb",
+                "resolution": shape.input_size * (8 if latent else 1),
+            },
+            "diffusion": {"objective": {"name": "eps", "learn_sigma": shape.out_channels == 2 * shape.in_channels}},
+            "train": {"steps": 1},
+            "sample": {"cfg_scale": 1.5 if shape.num_classes else 1.0, "clip_denoised": not latent},
+        },
+        name,
+    )
+
+
+def _contract_for(shape: AuthorsModel, checkpoint: Path) -> DataContract:
+    latent = shape.in_channels == 4
+    codec = (
+        VaeIdentity(vae=_VAE, kind="AutoencoderKL", weights_sha256="", scaling_factor=_SD_SCALING_FACTOR)
+        if latent
+        else RgbIdentity()
+    )
+    return DataContract(
+        discli_version=__version__,
+        codec=codec,
+        resolution=shape.input_size * (8 if latent else 1),
+        crop="adm",
+        dtype="float32" if latent else "uint8",
+        flip_stored=False,
+        num_samples=0,
+        class_names=tuple(str(number) for number in range(shape.num_classes)),
+        source=str(checkpoint),
+        source_sha256="",
+    )

@@ -1,0 +1,235 @@
+"""A trained network, ready to use: averaged weights, recipe and contract of a run, a checkpoint or one file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from discli.data.autoencoders import Codec, load_codec
+from discli.diffusion.guidance import Network
+from discli.model import DiS
+from discli.model.mixer import choose_scan
+from discli.recipe import DataContract, Recipe, parse_recipe
+from discli.recipe.sample import SampleSpec
+from discli.runs.checkpoint import find_damage, newest_checkpoint, read_metadata
+from discli.runtime.console import stderr
+from discli.runtime.errors import DiscliError
+from discli.runtime.files import parse_json
+from discli.runtime.processes import own_gpu
+from discli.runtime.signals import hold_ctrl_c
+from discli.training.engine import auto_precision
+
+CPU_MODEL_BATCH = 16
+# With both halves of guidance enough to fill a large GPU; more would only be more to compute for a few pictures.
+LARGEST_MODEL_BATCH = 64
+# What is left of a card for the autoencoder, for another process, and for fragmentation.
+_SHARE_OF_CARD = 0.6
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with averaged weights, and all that is needed to use it."""
+
+    network: DiS
+    recipe: Recipe
+    contract: DataContract
+    data_file: str | None
+    checkpoint: Path
+    step: int
+    device: torch.device
+    vae: torch.nn.Module | None = None  # the autoencoder, where it is loaded already
+
+    def load_codec(self) -> Codec:
+        """Raises DiscliError when the autoencoder that the data was encoded with cannot be had."""
+        return load_codec(self.contract.codec, self.device, self.vae)
+
+
+def load(run: str | Path | None = None, device: str | None = None, step: int | None = None) -> Trained:
+    """The averaged weights of a run, ready to sample from: ``from discli import load``.
+
+    ``run`` is a run's folder, a checkpoint's, or a .safetensors file of ``discli export``; None takes
+    the newest run under ``runs/``. ``step`` picks an older checkpoint.
+    """
+    return load_trained(Path(run) if run is not None else newest_run(Path("runs")), pick_device(device), step)
+
+
+def load_trained(path: Path, device: torch.device, step: int | None = None) -> Trained:
+    """`load` for a path that is known. Raises DiscliError for anything that is not a whole checkpoint of discli."""
+    file = _weights_file(path, step)
+    recipe, contract, step, metadata = read_description(file)
+    choice = choose_scan(recipe.model, device)
+    network = build_network(recipe, _read(file, device), file)
+    network.eval().requires_grad_(False)
+    stderr.print(f"scan: {choice.name} ({choice.reason})")
+    return Trained(
+        network=network,
+        recipe=recipe,
+        contract=contract,
+        data_file=metadata.get("data_file"),
+        checkpoint=file if file == path else file.parent,
+        step=step,
+        device=device,
+    )
+
+
+def read_description(file: Path) -> tuple[Recipe, DataContract, int, dict[str, str]]:
+    """What a file of weights says of itself: recipe, contract, step, and all of its metadata."""
+    metadata = read_metadata(file)
+    try:
+        recipe = parse_recipe(parse_json(metadata["recipe"]), str(file))
+        contract = DataContract.model_validate(parse_json(metadata["contract"]))
+        step = int(file.parent.name if file.parent.name.isdecimal() else metadata.get("step", 0))
+    except (KeyError, ValueError):
+        raise DiscliError(f"{file} was not written by discli.", "Use a checkpoint of discli train or export.") from None
+    return recipe, contract, step, metadata
+
+
+def build_network(recipe: Recipe, weights: Mapping[str, Tensor], file: Path) -> DiS:
+    """The recipe's network with these weights, where they are. Raises DiscliError where they do not fit it."""
+    with torch.device("meta"):
+        network = DiS.from_recipe(recipe)
+    try:
+        network.load_state_dict(weights, assign=True)
+    except RuntimeError:
+        raise DiscliError(
+            f"{file} holds weights of another architecture than its recipe.", "Export it again."
+        ) from None
+    # What the network keeps beside its weights was built on the CPU.
+    return network.to(network.pos_embed.device)
+
+
+def newest_run(runs: Path) -> Path:
+    """The run whose checkpoints changed last; says which."""
+    found = [p.parent for p in runs.glob("*/checkpoints") if p.is_dir() and any(p.iterdir())]
+    if not found:
+        raise DiscliError(f"No trained run under {runs}/.", "Train one (discli train RECIPE), or name a run's folder.")
+    newest = max(found, key=lambda run: (run / "checkpoints").stat().st_mtime)
+    stderr.print(f"Newest run: {newest}")
+    return newest
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device of that name; by default a GPU where there is one, this process's own under torchrun."""
+    if name is None:
+        name = own_gpu() if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DiscliError(f"--device {name}: no such device.", "Give cuda, cuda:1 or cpu.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DiscliError(f"--device {name}: this machine has no such GPU.", "Leave --device out, or give cpu.")
+    return device
+
+
+def precision_of(settings: SampleSpec, device: torch.device) -> str:
+    return auto_precision(device) if settings.precision == "auto" else settings.precision
+
+
+def as_sampled(network: DiS, device: torch.device, settings: SampleSpec) -> Network:
+    """The network as sampling calls it: in its precision, and compiled where that is asked for.
+
+    Its answers are float32 whatever the precision, for guidance takes differences of them. On CUDA the
+    compiled network is a CUDA graph (not tried on a GPU yet). All calls of a run have one batch size, or
+    two where guidance pauses, so that it is captured once for each. A graph writes every answer to the
+    same memory, hence the copy.
+    """
+    half = precision_of(settings, device) == "bf16"
+    graphs = settings.compile and device.type == "cuda"
+    if settings.compile:
+        mode = "reduce-overhead" if graphs else "default"
+        network = torch.compile(network, mode=mode, dynamic=False)  # type: ignore[assignment]
+
+    def call(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        if graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            out: Tensor = network(x, t, y)
+        return out.to(torch.float32, copy=graphs)
+
+    return call
+
+
+def find_model_batch(trained: Trained, settings: SampleSpec) -> int:
+    """Images per model call: the recipe's number, or by default the largest that fits the card.
+
+    Fits means the card's whole memory, not what is free of it, so that all cards of a kind find the
+    same number: pixels depend on it in the last bits. Not tried on a GPU yet.
+    """
+    if settings.model_batch != "auto":
+        return settings.model_batch
+    if trained.device.type != "cuda":
+        return CPU_MODEL_BATCH
+    # The first call also takes what stays: cuBLAS' workspace, for one.
+    _, few, many = (_peak_bytes(trained, settings, images) for images in (8, 8, 16))
+    weights = sum(parameter.nbytes for parameter in trained.network.parameters())
+    total = torch.cuda.get_device_properties(trained.device).total_memory
+    return largest_batch(total, fixed=weights + 2 * few - many, per_image=(many - few) / 8)
+
+
+def largest_batch(total: int, fixed: float, per_image: float) -> int:
+    """The largest power of two that fits into our share of ``total`` bytes, from 1 to LARGEST_MODEL_BATCH."""
+    fitting = (_SHARE_OF_CARD * total - fixed) / per_image if per_image > 0 else LARGEST_MODEL_BATCH
+    batch = 1
+    while 2 * batch <= min(fitting, LARGEST_MODEL_BATCH):
+        batch *= 2
+    return batch
+
+
+@torch.no_grad()
+def _peak_bytes(trained: Trained, settings: SampleSpec, images: int) -> int:
+    """Memory that a call for that many images, both halves of guidance, takes at its worst moment."""
+    recipe, device = trained.recipe, trained.device
+    rows = images * (1 if settings.cfg_scale == 1.0 else 2)
+    x = torch.zeros(rows, recipe.in_channels, recipe.input_size, recipe.input_size, device=device)
+    y = torch.zeros(rows, dtype=torch.int64, device=device) if recipe.model.num_classes else None
+    network = as_sampled(trained.network, device, settings.model_copy(update={"compile": False}))
+    before = torch.cuda.memory_allocated(device)  # other things than ours too, in a notebook
+    torch.cuda.reset_peak_memory_stats(device)
+    network(x, torch.zeros_like(x[:, 0, 0, 0]), y)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _weights_file(path: Path, step: int | None) -> Path:
+    """The safetensors file that ``path`` stands for: itself, a checkpoint's, or a run's newest checkpoint's."""
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise DiscliError(
+                f"{path} is not a .safetensors file; other files could run code and are not opened.",
+                "A checkpoint of the DiS authors' code: discli export --from-authors FILE.",
+            )
+        return path
+    if (path / "state.json").is_file():
+        return _undamaged(path)
+    if step is not None:
+        checkpoint = path / "checkpoints" / f"{step:08d}"
+        if not checkpoint.is_dir():
+            raise DiscliError(f"{path} has no checkpoint of step {step}.", f"Look in {path / 'checkpoints'}.")
+        return _undamaged(checkpoint)
+    newest = newest_checkpoint(path)
+    if newest is None:
+        missing = "" if path.exists() else ", which does not exist"
+        hint = "Give the folder of a run that discli train wrote; discli runs lists them."
+        if (path / "model_index.json").is_file():
+            hint = "diffusers loads such a folder. Here give the run that it was exported from."
+        raise DiscliError(f"No checkpoint in {path}{missing}.", hint)
+    return newest / "ema.safetensors"
+
+
+def _undamaged(checkpoint: Path) -> Path:
+    """The averaged weights of a checkpoint that was asked for by its name; what else it held may be gone."""
+    damage = find_damage(checkpoint, ["ema.safetensors"])
+    if damage is not None:
+        raise DiscliError(f"{checkpoint} is damaged ({damage}).", "Give its run: the newest whole checkpoint is taken.")
+    return checkpoint / "ema.safetensors"
+
+
+@hold_ctrl_c()
+def _read(file: Path, device: torch.device) -> dict[str, Tensor]:
+    try:
+        return {name: tensor.float() for name, tensor in load_file(file, device=str(device)).items()}
+    except (SafetensorError, OSError) as error:
+        raise DiscliError(f"{file} cannot be read as safetensors: {error}.", "Use another checkpoint.") from None

@@ -1,0 +1,102 @@
+"""``samples.npz``: what ADM's evaluator reads, ``arr_0`` (N, H, W, 3) uint8 and the classes as ``arr_1`` (N,) int64."""
+
+import math
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from discli.runtime.files import write_beside
+from discli.sampling.output.damage import reading
+from discli.sampling.output.packed import Packed
+
+_Rows = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class NpzFile(Packed):
+    """Parts are .npz files of one write each; packing streams them, so that memory holds one part."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "samples.npz")
+
+    def write(self, indices: Sequence[int], pictures: Tensor) -> None:
+        self.parts.mkdir(exist_ok=True)
+        rows = pictures.permute(0, 2, 3, 1).contiguous().numpy()
+
+        def save(temporary: Path) -> None:
+            with temporary.open("wb") as file:
+                np.savez(file, indices=np.array(indices), rows=rows)
+
+        write_beside(self.parts / f"{indices[0]:06d}.npz", save)
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        rows = [torch.from_numpy(row.copy()) for row in self._rows(indices)]
+        return torch.stack(rows).permute(0, 3, 1, 2)
+
+    def _in_parts(self) -> set[int]:
+        return set(self._places())
+
+    def _in_archive(self) -> set[int]:
+        if not self.archive.is_file():
+            return set()
+        with reading(self.archive), zipfile.ZipFile(self.archive) as archive, archive.open("arr_0.npy") as file:
+            shape = _read_header(file)
+            if file.tell() + math.prod(shape) != archive.getinfo("arr_0.npy").file_size:
+                raise ValueError(f"cut short: less than {shape[0]:,} pictures")
+            return set(range(shape[0]))
+
+    def _pack(self, temporary: Path, n: int, labels: Sequence[int] | None) -> None:
+        rows = self._rows(range(n))
+        first = next(rows)
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            # A fixed date, so that the same pictures make the same file.
+            with archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as file:
+                header = {"descr": "|u1", "fortran_order": False, "shape": (n, *first.shape)}
+                np.lib.format.write_array_header_1_0(file, header)
+                file.write(first.tobytes())
+                for row in rows:
+                    file.write(row.tobytes())
+            if labels is not None:
+                with archive.open(zipfile.ZipInfo("arr_1.npy"), "w") as file:
+                    np.lib.format.write_array(file, np.array(labels, dtype=np.int64))
+
+    def _rows(self, indices: Sequence[int]) -> Iterator[_Rows]:
+        """(H, W, 3) of each, from its part or else from the archive."""
+        places = self._places()
+        open_part, content, place_of = None, np.empty(0, np.uint8), {}
+        for index in indices:
+            part = places.get(index)
+            if part is None:
+                yield self._row_of_archive(index)
+                continue
+            if part != open_part:
+                with reading(part), np.load(part) as arrays:
+                    content, place_of = arrays["rows"], {int(i): k for k, i in enumerate(arrays["indices"])}
+                open_part = part
+            yield content[place_of[index]]
+
+    def _places(self) -> dict[int, Path]:
+        """Which part holds a picture."""
+        found: dict[int, Path] = {}
+        for part in sorted(self.parts.glob("*.npz")) if self.parts.is_dir() else ():
+            with reading(part), np.load(part) as arrays:
+                found |= dict.fromkeys(arrays["indices"].tolist(), part)
+        return found
+
+    def _row_of_archive(self, index: int) -> _Rows:
+        with reading(self.archive), zipfile.ZipFile(self.archive) as archive, archive.open("arr_0.npy") as file:
+            shape = _read_header(file)[1:]
+            size = int(np.prod(shape))
+            file.seek(index * size, 1)
+            return np.frombuffer(file.read(size), np.uint8).reshape(shape)
+
+
+def _read_header(file: Any) -> tuple[int, ...]:
+    """Shape of the .npy that ``file`` opens; leaves it at the first row."""
+    np.lib.format.read_magic(file)
+    shape: tuple[int, ...] = np.lib.format.read_array_header_1_0(file)[0]
+    return shape

@@ -1,0 +1,97 @@
+"""What a user may ask of ``discli sample``, in words and flags, to the settings and class numbers it means."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from discli.recipe import Recipe, parse_recipe
+from discli.recipe.sample import SampleSpec
+from discli.runtime.errors import DiscliError
+
+
+def settings_for(recipe: Recipe, given: Mapping[str, Any]) -> SampleSpec:
+    """The recipe's ``[sample]`` with what was given in its place, checked as a recipe is.
+
+    Beside the fields: ``eta`` of DDIM, ``autoguidance`` (a checkpoint), ``cfg_interval`` as (low, high).
+    None and absent are the same.
+    """
+    wanted = {key: value for key, value in given.items() if value is not None}
+    tree = recipe.model_dump(mode="json")
+    sample = tree["sample"]
+    eta, weak, interval = (wanted.pop(key, None) for key in ("eta", "autoguidance", "cfg_interval"))
+    if wanted.get("sampler") == recipe.sample.sampler.name:
+        del wanted["sampler"]  # with what the recipe says about it
+    sample |= wanted
+    if "cfg_scale" in wanted:
+        sample["cfg_scale"] = float(wanted["cfg_scale"])
+    if eta is not None:
+        sampler = sample["sampler"]
+        sample["sampler"] = {**({"name": sampler} if isinstance(sampler, str) else sampler), "eta": float(eta)}
+    if weak is not None:
+        sample["guidance"] = {"name": "autoguidance", "checkpoint": str(weak)}
+    if interval is not None:
+        low, high = interval
+        sample["cfg_interval"] = {"low": float(low), "high": float(high)}
+    autoguided = isinstance(sample["guidance"], dict) and sample["guidance"]["name"] == "autoguidance"
+    if recipe.model.num_classes == 0 and sample["cfg_scale"] != 1.0 and not autoguided:
+        raise DiscliError(
+            f"--cfg-scale {sample['cfg_scale']:g}: this model is unconditional and has no class to guide towards.",
+            "Leave it out, or guide with a weaker checkpoint: --autoguidance RUN.",
+        )
+    if weak is not None and sample["cfg_scale"] == 1.0:
+        raise DiscliError("--autoguidance at scale 1 changes nothing.", "Give --cfg-scale, such as 2.")
+    return parse_recipe(tree, "flags of discli sample").sample
+
+
+def parse_classes(given: str | Sequence[str | int], num_classes: int, names: Sequence[str]) -> tuple[int, ...]:
+    """Class numbers: () for "random", all for "balanced", else those of names or numbers, with commas or in a list.
+
+    Names that hold commas themselves ("tench, Tinca tinca") are found, as a whole or by one of their parts.
+    Raises DiscliError for classes that the model does not have.
+    """
+    if given == "random" or (not isinstance(given, str) and len(given) == 0):
+        return ()
+    if num_classes == 0:
+        raise DiscliError("--classes: this model is unconditional.", "Leave --classes out.")
+    if given == "balanced":
+        return tuple(range(num_classes))
+    if not isinstance(given, str):
+        return tuple(_number_or_complaint(str(text), num_classes, names) for text in given)
+    parts, numbers = [part.strip() for part in given.split(",")], []
+    while parts:
+        # The longest run of parts that is a name, so that a name's own commas do not cut it.
+        candidates = [
+            (count, _number(", ".join(parts[:count]), num_classes, names)) for count in range(len(parts), 0, -1)
+        ]
+        count, number = next(((c, found) for c, found in candidates if found is not None), (1, None))
+        numbers.append(number if number is not None else _number_or_complaint(parts[0], num_classes, names))
+        parts = parts[count:]
+    return tuple(numbers)
+
+
+def _number(text: str, num_classes: int, names: Sequence[str]) -> int | None:
+    if text in names:
+        return names.index(text)
+    if text.isdecimal() and int(text) < num_classes:
+        return int(text)
+    loose = _loosely(text)
+    matches = [
+        number
+        for number, name in enumerate(names)
+        if loose and loose in (_loosely(name), *(_loosely(part) for part in name.split(",")))
+    ]
+    return matches[0] if len(matches) == 1 else None
+
+
+def _number_or_complaint(text: str, num_classes: int, names: Sequence[str]) -> int:
+    number = _number(text, num_classes, names)
+    if number is not None:
+        return number
+    near = [] if text.isdecimal() else difflib.get_close_matches(text, names, n=1)
+    example = f", or names such as {names[0]!r}" if names else ""
+    hint = f"Did you mean {near[0]!r}?" if near else f"Give numbers from 0 to {num_classes - 1}{example}."
+    raise DiscliError(f"--classes {text}: no such class.", hint)
+
+
+def _loosely(name: str) -> str:
+    return name.strip().casefold().replace("_", " ")

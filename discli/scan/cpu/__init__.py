@@ -1,0 +1,1 @@
+"""The scan's kernels for CPUs, compiled by numba."""

@@ -1,0 +1,96 @@
+"""The scan on a CPU: numba kernels for float32, PyTorch operations for float64 or without numba.
+
+The kernels (`cpu_forward`, `cpu_backward`) hold 16, 8 or 4 channels in a register and walk L a chunk of
+128 steps at a time, both directions by reversed indexing. Memory of a forward and backward pass, beside
+inputs, outputs and gradients: x_proj's output and one state per 128 steps, 2 (R + 2N) / E and 2N / 128
+tensors of (B, L, E); the weights in the kernels' layout; and what is under way, a chunk of one sample
+a thread or, where there are fewer samples, of as many as give each thread three tasks.
+
+Results are the same to the last bit for any number of threads, and a sample of a batch comes out as
+it would alone: every sum has one order, and no BLAS is involved. Forward and backward passes of
+float16 and bfloat16 tensors work on float32 copies.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from discli.scan.cpu import torch_loop
+from discli.scan.reference import DirectionParams
+
+HAS_NUMBA = importlib.util.find_spec("numba") is not None  # looked for, not imported
+
+
+def unavailable(device: torch.device) -> str | None:
+    """Why tensors on ``device`` can't be scanned here and what to do about it, or None if they can."""
+    if device.type != "cpu":
+        return f"Its kernels are for tensors on the CPU and these are on {device.type}; use scan = 'auto'."
+    return None
+
+
+def bidirectional_scan(x: Tensor, z: Tensor, forward: DirectionParams, backward: DirectionParams) -> Tensor:
+    """See `discli.scan.bidirectional_scan`."""
+    if x.dtype == torch.float64 or not HAS_NUMBA:
+        return torch_loop.bidirectional_scan(x, z, forward, backward)
+    y, _, _ = _scan(x, z, [*forward, *backward])
+    return y
+
+
+@torch.library.custom_op("discli::cpu_scan", mutates_args=(), device_types="cpu")
+def _scan(x: Tensor, z: Tensor, params: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    from discli.scan.cpu.engine import scan_forward
+
+    return scan_forward(x, z, _directions(params))
+
+
+@torch.library.custom_op("discli::cpu_scan_backward", mutates_args=(), device_types="cpu")
+def _scan_backward(
+    dy: Tensor, x: Tensor, z: Tensor, params: list[Tensor], projected: Tensor, saved: Tensor
+) -> list[Tensor]:
+    from discli.scan.cpu.engine import scan_backward
+
+    dx, dz, (forward, backward) = scan_backward(dy, x, z, _directions(params), projected, saved)
+    return [dx, dz, *forward, *backward]
+
+
+@_scan.register_fake
+def _(x: Tensor, z: Tensor, params: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    from discli.scan.cpu.layout import Sizes
+
+    sizes = Sizes.of(x, _directions(params)[0])
+    state = x.new_empty(sizes.projected_shape, dtype=torch.float32)
+    saved = x.new_empty(sizes.saved_shape, dtype=torch.float32)
+    return torch.empty_like(x, memory_format=torch.contiguous_format), state, saved
+
+
+@_scan_backward.register_fake
+def _(dy: Tensor, x: Tensor, z: Tensor, params: list[Tensor], projected: Tensor, saved: Tensor) -> list[Tensor]:
+    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, z, *params)]
+
+
+def _directions(params: list[Tensor]) -> list[DirectionParams]:
+    half = len(params) // 2
+    return [DirectionParams(*params[:half]), DirectionParams(*params[half:])]
+
+
+def _keep(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, list[Tensor]], output: tuple[Tensor, ...]) -> None:
+    x, z, params = inputs
+    _, projected, saved = output
+    ctx.save_for_backward(x, z, *params, projected, saved)
+    ctx.set_materialize_grads(False)  # or autograd would make zeros as large as all that is kept
+
+
+def _backward(
+    ctx: FunctionCtx, dy: Tensor | None, *_: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, Sequence[Tensor | None]]:
+    if dy is None:
+        return None, None, [None] * 2 * len(DirectionParams._fields)
+    x, z, *params, projected, saved = ctx.saved_tensors  # type: ignore[attr-defined]
+    dx, dz, *dparams = _scan_backward(dy, x, z, params, projected, saved)
+    return dx, dz, dparams
+
+
+_scan.register_autograd(_backward, setup_context=_keep)

@@ -1,0 +1,126 @@
+"""Gives the CPU kernels their memory and runs them."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from discli.scan.cpu.job import CHUNK, JOB, scratch_bytes
+from discli.scan.cpu.kernels import BACKWARD_PHASES, FORWARD_PHASES, run
+from discli.scan.cpu.lanes import FLOAT, LANES
+from discli.scan.cpu.layout import Sizes, from_rows, pack_for_backward, pack_for_forward, to_rows, unpack_gradients
+from discli.scan.cpu.threads import run_on_threads
+from discli.scan.reference import DirectionParams
+
+_TASKS_PER_THREAD = 3  # at least, in the phases that count
+_SHORT = 64  # steps: samples that have fewer
+
+
+def scan_forward(x: Tensor, z: Tensor, directions: list[DirectionParams]) -> tuple[Tensor, Tensor, Tensor]:
+    """y, and for `scan_backward` x_proj's output and the saved states."""
+    sizes = Sizes.of(x, directions[0])
+    y = torch.empty(sizes.batch, sizes.length, sizes.width)
+    projected, saved = torch.empty(sizes.projected_shape), torch.empty(sizes.saved_shape)
+    call = _Call(sizes, is_backward_pass=False)
+    call.walk(x=to_rows(x, sizes), z=to_rows(z, sizes), y=y)
+    call.share(projected=projected, saved=saved)
+    call.weights([pack_for_forward(p, sizes) for p in directions])
+    call.run()
+    return from_rows(y, like=x), projected, saved
+
+
+def scan_backward(
+    dy: Tensor, x: Tensor, z: Tensor, directions: list[DirectionParams], projected: Tensor, saved: Tensor
+) -> tuple[Tensor, Tensor, list[DirectionParams]]:
+    """dx, dz and the gradients of both directions' parameters."""
+    sizes = Sizes.of(x, directions[0])
+    dx = torch.zeros(sizes.batch, sizes.length, sizes.width)
+    dz = torch.empty_like(dx)
+    totals = torch.zeros(2, sum(sizes.gradient_rows.values()), sizes.width)
+    call = _Call(sizes, is_backward_pass=True)
+    call.walk(x=to_rows(x, sizes), z=to_rows(z, sizes), dy=to_rows(dy, sizes), dx=dx, dz=dz)
+    call.share(projected=projected, saved=saved, totals=totals)
+    call.weights([pack_for_backward(p, sizes) for p in directions])
+    call.run()
+    del call  # before the gradients are copied into place
+    gradients = [unpack_gradients(rows, p, sizes) for rows, p in zip(totals, directions, strict=True)]
+    return from_rows(dx, like=x), from_rows(dz, like=z), gradients
+
+
+class _Call:
+    """One call's memory, and a record for each direction that tells the kernels where it is."""
+
+    def __init__(self, sizes: Sizes, *, is_backward_pass: bool) -> None:
+        self.sizes = sizes
+        self.jobs = np.zeros(2, JOB)
+        self.memory: list[object] = []  # what the records point to
+        self.threads = torch.get_num_threads()
+        steps = max(1, min(sizes.length, CHUNK))
+        # Short samples are better shared out many at a time: their gradients then are added up less often.
+        evenly = sizes.batch % self.threads == 0 or sizes.batch >= 2 * self.threads
+        whole_samples = evenly and sizes.length >= _SHORT
+        if whole_samples:
+            samples = self.threads
+        else:
+            samples = max(-(-_TASKS_PER_THREAD * self.threads // sizes.groups), 2 * _SHORT // steps)
+            samples = max(1, min(samples, sizes.batch))
+        self._set(is_backward_pass=is_backward_pass, batch=sizes.batch, samples=samples, length=sizes.length)
+        self._set(whole_samples=whole_samples, phases=len(BACKWARD_PHASES if is_backward_pass else FORWARD_PHASES))
+        self._set(width=sizes.width, vectors=sizes.width // LANES, states=sizes.states)
+        self._set(taps=sizes.d_conv, rank=sizes.dt_rank, rank_columns=sizes.rank_columns, columns=sizes.columns)
+        self.jobs["is_last_direction"] = (False, True)
+
+        counters = np.zeros(24, np.int64)  # three of them, each in a cache line of its own
+        self.memory.append(counters)
+        scratch = self._allocate("scratch", self.threads, scratch_bytes(sizes.states) // FLOAT)
+        self._set(counters=counters.ctypes.data, scratch_bytes=scratch.stride(0) * FLOAT)
+        inner = self._allocate("inner", samples, steps, sizes.width)
+        self._set(inner_sample=inner.stride(0) * FLOAT)
+        if is_backward_pass:
+            # One thread takes the groups of a sample in turn and adds up in place; many need a place for each.
+            groups = 1 if whole_samples else sizes.groups
+            partial = self._allocate("partial", groups, samples, steps, sizes.columns)
+            self._set(partial_group=0 if whole_samples else partial.stride(0) * FLOAT)
+            self._set(partial_sample=partial.stride(1) * FLOAT)
+            self._allocate("dstate", samples, sizes.width * sizes.states)
+            rows = sizes.gradient_rows
+            gradients = self._allocate("gradients", samples, sum(rows.values()), sizes.width)
+            self._set(gradient_rows=sum(rows.values()), gradients_sample=gradients.stride(0) * FLOAT)
+            offsets = np.cumsum([0, *rows.values()]) * gradients.stride(1) * FLOAT
+            self._set(**dict(zip(rows, offsets.tolist(), strict=False)))
+
+    def walk(self, **rows_BLE: Tensor) -> None:
+        """Tensors that the second direction reads or writes from the last token to the first."""
+        for name, tensor in rows_BLE.items():
+            self.memory.append(tensor)
+            sample, token, _ = (stride * FLOAT for stride in tensor.stride())
+            last = tensor.data_ptr() + (self.sizes.length - 1) * token
+            self.jobs[name] = (tensor.data_ptr(), last)
+            self.jobs[f"{name}_sample"] = sample
+            self.jobs[f"{name}_step"] = (token, -token)
+
+    def share(self, **stacked: Tensor) -> None:
+        """Tensors with one half for each direction, then samples."""
+        for name, tensor in stacked.items():
+            self.memory.append(tensor)
+            self.jobs[name] = [half.data_ptr() for half in tensor]
+            if f"{name}_sample" in (JOB.names or ()):
+                self.jobs[f"{name}_sample"] = tensor.stride(1) * FLOAT
+
+    def weights(self, packed: list[dict[str, Tensor]]) -> None:
+        self.memory.append(packed)
+        for job, tensors in zip(self.jobs, packed, strict=True):
+            for name, tensor in tensors.items():
+                job[name] = tensor.data_ptr()
+
+    def run(self) -> None:
+        run_on_threads(run.address, self.jobs.ctypes.data, self.threads)
+
+    def _allocate(self, name: str, *shape: int) -> Tensor:
+        tensor = torch.empty(shape)
+        self.memory.append(tensor)
+        self.jobs[name] = tensor.data_ptr()
+        return tensor
+
+    def _set(self, **fields: int) -> None:
+        for name, value in fields.items():
+            self.jobs[name] = value

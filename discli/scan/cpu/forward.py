@@ -1,0 +1,163 @@
+"""Kernels of the forward pass: convolution with x_proj, then the scan, and the gate after both directions."""
+# mypy: disable-error-code="untyped-decorator,no-untyped-def"
+
+from discli.scan.cpu.job import CHUNK, GROUP, SPAN, STRIP
+from discli.scan.cpu.lanes import FLOAT, VECTOR, fma, jit, load, load_broadcast, splat, store
+from discli.scan.cpu.math import exp2_nonpositive, sigmoid, softplus_and_slope
+from discli.scan.cpu.matmul import matmul
+
+TILE = CHUNK * VECTOR  # bytes of one vector of channels over a chunk
+TILES = GROUP * TILE
+
+
+@jit
+def before(column, step_size, step):
+    """A vector at ``step`` of a column of rows; zero before the first step."""
+    return load(column + step * step_size) if step >= 0 else splat(0.0)
+
+
+@jit
+def convolve_strip(job, x_column, channel, first, rows, out, out_step):
+    """The causal depthwise convolution of one vector of channels over ``rows`` steps, before SiLU.
+
+    ``x_column`` is where step 0 of these channels lies, ``channel`` their offset in a row.
+    """
+    row, bias = job.width * FLOAT, load(job.conv_bias + channel)
+    weight, step_size = job.conv_weight + channel, job.x_step
+    if job.taps == 4:  # Mamba's: the last inputs stay in registers
+        w0, w1, w2, w3 = load(weight), load(weight + row), load(weight + 2 * row), load(weight + 3 * row)
+        x0 = before(x_column, step_size, first - 3)
+        x1 = before(x_column, step_size, first - 2)
+        x2 = before(x_column, step_size, first - 1)
+        for t in range(rows):
+            x3 = load(x_column + (first + t) * step_size)
+            store(out + t * out_step, fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, bias)))))
+            x0, x1, x2 = x1, x2, x3
+        return
+    for t in range(rows):
+        total = bias
+        for tap in range(max(0, job.taps - 1 - first - t), job.taps):
+            x = load(x_column + (first + t - job.taps + 1 + tap) * step_size)
+            total = fma(load(weight + tap * row), x, total)
+        store(out + t * out_step, total)
+
+
+@jit
+def convolve(job, work, task):
+    """One span of one sample: x' = SiLU(conv(x)) and, in the forward pass, (dt, B, C) = x_proj x'."""
+    spans = (work.steps + SPAN - 1) // SPAN
+    place, begin = task // spans, task % spans * SPAN
+    slot = work.first_slot + place
+    rows = min(SPAN, work.steps - begin)
+    row, columns = job.width * FLOAT, job.columns * FLOAT
+    first, sample = work.first_step + begin, work.first_sample + place
+    x = job.x + sample * job.x_sample
+    inner = job.inner + slot * job.inner_sample + begin * row
+    for strip in range(0, rows, STRIP):
+        steps, here = min(STRIP, rows - strip), inner + strip * row
+        for channel in range(0, row, VECTOR):
+            convolve_strip(job, x + channel, channel, first + strip, steps, here + channel, row)
+            for t in range(steps):
+                conv = load(here + t * row + channel)
+                store(here + t * row + channel, conv * sigmoid(conv))
+    if not job.is_backward_pass:  # that one has kept it
+        projected = job.projected + sample * job.projected_sample + first * columns
+        weight, vectors = job.x_proj_in, columns // VECTOR
+        matmul(inner, row, FLOAT, weight, columns, VECTOR, projected, columns, VECTOR, rows, vectors, job.width, 0)
+
+
+@jit
+def step_sizes(job, projected, first_channel, vectors, rows, raw):
+    """dt_proj before bias and softplus, one tile per vector of channels at ``raw``."""
+    columns, row = job.columns * FLOAT, job.width * FLOAT
+    weight = job.dt_in + first_channel
+    matmul(projected, columns, FLOAT, weight, row, VECTOR, raw, VECTOR, TILE, rows, vectors, job.rank, 0)
+
+
+@jit
+def scan_tile(delta, source, y, B_rows, row_stride, rate, state, states, rows):
+    """Runs the recurrence of one vector of channels over a tile and adds C_t . h_t to y.
+
+    Two states at a time stay in registers while the loop walks the steps. source = delta x'.
+    """
+    for n in range(0, states, 2):
+        here0, here1 = n * VECTOR, (n + 1) * VECTOR
+        rate0, rate1 = load(rate + here0), load(rate + here1)
+        h0, h1 = load(state + here0), load(state + here1)
+        for t in range(rows):
+            B = B_rows + t * row_stride + n * FLOAT
+            C = B + states * FLOAT
+            at = t * VECTOR
+            delta_t, source_t = load(delta + at), load(source + at)
+            h0 = fma(exp2_nonpositive(delta_t * rate0), h0, source_t * load_broadcast(B))
+            h1 = fma(exp2_nonpositive(delta_t * rate1), h1, source_t * load_broadcast(B + FLOAT))
+            y_t = fma(h0, load_broadcast(C), load(y + at))
+            store(y + at, fma(h1, load_broadcast(C + FLOAT), y_t))
+        store(state + here0, h0)
+        store(state + here1, h1)
+
+
+@jit
+def load_states(job, sample, step, first_vector, vectors, state):
+    """The state before ``step``, the first of a chunk: zero at the start, else as it was saved."""
+    size = vectors * job.states * VECTOR
+    saved = job.saved + sample * job.saved_sample
+    saved += ((step // CHUNK - 1) * job.vectors + first_vector) * job.states * VECTOR
+    for offset in range(0, size, VECTOR):
+        store(state + offset, splat(0.0) if step == 0 else load(saved + offset))
+
+
+@jit
+def save_states(job, sample, step, first_vector, vectors, state):
+    size = vectors * job.states * VECTOR
+    saved = job.saved + sample * job.saved_sample
+    saved += ((step // CHUNK - 1) * job.vectors + first_vector) * job.states * VECTOR
+    for offset in range(0, size, VECTOR):
+        store(saved + offset, load(state + offset))
+
+
+@jit
+def scan(job, work, task, scratch):
+    """One group of channels of one sample, over one chunk."""
+    groups = (job.vectors + GROUP - 1) // GROUP
+    place, first_vector = task // groups, task % groups * GROUP
+    slot, sample, first_channel = work.first_slot + place, work.first_sample + place, first_vector * VECTOR
+    vectors = min(GROUP, job.vectors - first_vector)
+    columns, row, per_vector = job.columns * FLOAT, job.width * FLOAT, job.states * VECTOR
+    projected = job.projected + sample * job.projected_sample + work.first_step * columns
+    B_rows = projected + job.rank_columns * FLOAT
+    inner = job.inner + slot * job.inner_sample + first_channel
+    deltas, sources, ys, state = scratch, scratch + TILES, scratch + 2 * TILES, scratch + 3 * TILES
+
+    load_states(job, sample, work.first_step, first_vector, vectors, state)
+    step_sizes(job, projected, first_channel, vectors, work.steps, deltas)
+    for v in range(vectors):
+        channel = first_channel + v * VECTOR
+        delta, source, y = deltas + v * TILE, sources + v * TILE, ys + v * TILE
+        bias, skip = load(job.dt_bias + channel), load(job.skip + channel)
+        for t in range(work.steps):
+            at = t * VECTOR
+            x = load(inner + t * row + v * VECTOR)
+            delta_t, _ = softplus_and_slope(load(delta + at) + bias)
+            store(delta + at, delta_t)
+            store(source + at, delta_t * x)
+            store(y + at, skip * x)
+        rate = job.decay_rate + (first_vector + v) * per_vector
+        scan_tile(delta, source, y, B_rows, columns, rate, state + v * per_vector, job.states, work.steps)
+    write_output(job, sample, work.first_step, first_channel, vectors, work.steps, ys)
+    if work.first_step + work.steps < job.length:
+        save_states(job, sample, work.first_step + work.steps, first_vector, vectors, state)
+
+
+@jit
+def write_output(job, sample, step, first_channel, vectors, rows, y):
+    """The first direction leaves its y, the second adds its own and gates the sum with SiLU(z)."""
+    for t in range(rows):
+        out = job.y + sample * job.y_sample + (step + t) * job.y_step + first_channel
+        z_row = job.z + sample * job.z_sample + (step + t) * job.z_step + first_channel
+        for v in range(vectors):
+            y_t = load(y + v * TILE + t * VECTOR)
+            if job.is_last_direction:
+                z = load(z_row + v * VECTOR)
+                y_t = (load(out + v * VECTOR) + y_t) * (z * sigmoid(z))
+            store(out + v * VECTOR, y_t)

@@ -1,0 +1,101 @@
+"""What the kernels are told: a record of addresses and sizes for each direction.
+
+Rows are counted in steps, the order in which a direction walks the tokens: step 0 of the backward
+direction is the last token, and its strides are negative. E here is padded to whole vectors, N to
+an even number. Addresses and strides are in bytes.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numba import from_dtype
+
+from discli.scan.cpu.lanes import LANES, VECTOR
+
+CHUNK = 128  # steps of a sample under way at a time, and between two states kept for the backward pass
+SPAN = 32  # steps whose states and decays the backward pass keeps at once; they have to fit in L1
+GROUP = 64 // LANES  # vectors of channels per task: 256 bytes of every row; its tiles of a chunk have to fit in L2
+STRIP = 8  # steps that a convolution takes at once: rows of memory, which must not drive each other out of L1
+
+_FIELDS = [
+    "is_backward_pass",
+    "is_last_direction",
+    "whole_samples",
+    "phases",
+    "batch",
+    "samples",
+    "length",
+    "width",
+    "vectors",
+    "states",
+    "taps",
+    "rank",
+    "rank_columns",
+    "columns",
+    "gradient_rows",
+    "counters",
+    "scratch",
+    "scratch_bytes",
+    "x",
+    "x_sample",
+    "x_step",
+    "z",
+    "z_sample",
+    "z_step",
+    "y",
+    "y_sample",
+    "y_step",
+    "conv_weight",
+    "conv_bias",
+    "x_proj_in",
+    "x_proj_out",
+    "dt_in",
+    "dt_out",
+    "dt_bias",
+    "decay_rate",
+    "skip",
+    "inner",
+    "inner_sample",
+    "projected",
+    "projected_sample",
+    "saved",
+    "saved_sample",
+    "dy",
+    "dy_sample",
+    "dy_step",
+    "dx",
+    "dx_sample",
+    "dx_step",
+    "dz",
+    "dz_sample",
+    "dz_step",
+    "partial",
+    "partial_group",
+    "partial_sample",
+    "dstate",
+    "gradients",
+    "gradients_sample",
+    "totals",
+    "drate",
+    "dskip",
+    "ddt_bias",
+    "ddt_weight",
+    "dx_proj",
+    "dconv_weight",
+    "dconv_bias",
+]
+
+# numba's cache watches the file of the compiled entry point alone; naming a field after the contents
+# of all kernel files makes an edit in any of them a new signature.
+_kernels = sorted(Path(__file__).parent.glob("*.py"))
+_digest = hashlib.sha256(b"".join(path.read_bytes() for path in _kernels)).hexdigest()[:12]
+
+JOB = np.dtype([(name, np.int64) for name in [*_FIELDS, f"sources_{_digest}"]], align=True)
+job_type = from_dtype(JOB)
+
+
+def scratch_bytes(states: int) -> int:
+    """What one thread needs: tiles of a chunk, buffers of a span, the state before each span. The
+    convolution gets by with two of those tiles."""
+    return VECTOR * (GROUP * (7 * CHUNK + CHUNK // SPAN * states) + 4 * SPAN * 2)

@@ -1,0 +1,139 @@
+"""How the CPU kernels want their tensors: whole vectors of channels, weights in the order of use."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from discli.scan.cpu.job import CHUNK, GROUP
+from discli.scan.cpu.lanes import LANES
+from discli.scan.reference import DirectionParams
+
+_LOG2_E = 1 / math.log(2)
+
+
+class Sizes(NamedTuple):
+    """The shape of a problem, and what it becomes with padding."""
+
+    batch: int
+    length: int
+    d_inner: int
+    d_state: int
+    d_conv: int
+    dt_rank: int
+
+    @classmethod
+    def of(cls, x: Tensor, p: DirectionParams) -> "Sizes":
+        batch, length, d_inner = x.shape
+        return cls(batch, length, d_inner, p.A_log.shape[1], p.conv_weight.shape[1], p.dt_weight.shape[1])
+
+    @property
+    def width(self) -> int:
+        return _up_to_multiple(self.d_inner, LANES)
+
+    @property
+    def states(self) -> int:
+        return _up_to_multiple(self.d_state, 2)
+
+    @property
+    def rank_columns(self) -> int:
+        return _up_to_multiple(self.dt_rank, LANES)
+
+    @property
+    def columns(self) -> int:
+        """Of x_proj's output: dt, padding, B, C, padding."""
+        return _up_to_multiple(self.rank_columns + 2 * self.states, LANES)
+
+    @property
+    def groups(self) -> int:
+        """Of channels; one group is one task."""
+        return -(-self.width // (GROUP * LANES))
+
+    @property
+    def projected_shape(self) -> tuple[int, ...]:
+        return (2, self.batch, self.length, self.columns)
+
+    @property
+    def saved_shape(self) -> tuple[int, ...]:
+        """Both directions' state before every chunk but the first."""
+        return (2, self.batch, max(self.length - 1, 0) // CHUNK, self.width * self.states)
+
+    @property
+    def gradient_rows(self) -> dict[str, int]:
+        """What the kernels leave of one direction's gradients: rows of ``width`` floats, in this order."""
+        weights = {"ddt_weight": self.dt_rank, "dx_proj": self.columns, "dconv_weight": self.d_conv}
+        return {"drate": self.states, "dskip": 1, "ddt_bias": 1, **weights, "dconv_bias": 1}
+
+
+def to_rows(tensor_BLE: Tensor, sizes: Sizes) -> Tensor:
+    """float32, padded with zeros, neighbouring channels side by side; a copy only where needed."""
+    rows = _pad(tensor_BLE.float(), (0, sizes.width - sizes.d_inner))
+    return rows if rows.stride(-1) == 1 else rows.contiguous()
+
+
+def from_rows(rows: Tensor, like: Tensor) -> Tensor:
+    return rows[..., : like.shape[-1]].to(like.dtype).contiguous()
+
+
+def pack_for_forward(p: DirectionParams, sizes: Sizes) -> dict[str, Tensor]:
+    """One direction's parameters under the names of `cpu_job`, contiguous float32."""
+    return {**_pack(p, sizes), "x_proj_in": _padded_x_proj(p, sizes).t().contiguous()}
+
+
+def pack_for_backward(p: DirectionParams, sizes: Sizes) -> dict[str, Tensor]:
+    dt_out = _pad(p.dt_weight.float(), (0, sizes.rank_columns - sizes.dt_rank, 0, sizes.width - sizes.d_inner))
+    return {**_pack(p, sizes), "x_proj_out": _padded_x_proj(p, sizes), "dt_out": dt_out.contiguous()}
+
+
+def _pack(p: DirectionParams, sizes: Sizes) -> dict[str, Tensor]:
+    p = DirectionParams(*(t.float() for t in p))
+    E, N = sizes.width - sizes.d_inner, sizes.states - sizes.d_state
+    decay_rate = _pad(-torch.exp(p.A_log) * _LOG2_E, (0, N, 0, E))  # exp(delta A) = 2^(delta rate)
+    packed = {
+        "conv_weight": _pad(p.conv_weight.t(), (0, E)),
+        "conv_bias": _pad(p.conv_bias, (0, E)),
+        "dt_in": _pad(p.dt_weight.t(), (0, E)),
+        "dt_bias": _pad(p.dt_bias, (0, E)),
+        "decay_rate": decay_rate.unflatten(0, (-1, LANES)).transpose(1, 2),
+        "skip": _pad(p.D, (0, E)),
+    }
+    return {name: tensor.contiguous() for name, tensor in packed.items()}
+
+
+def _padded_x_proj(p: DirectionParams, sizes: Sizes) -> Tensor:
+    E, N, R = sizes.width - sizes.d_inner, sizes.states - sizes.d_state, sizes.rank_columns - sizes.dt_rank
+    dt, B, C = torch.split(p.x_proj.float(), [sizes.dt_rank, sizes.d_state, sizes.d_state])
+    rows = torch.cat([_pad(dt, (0, E, 0, R)), _pad(B, (0, E, 0, N)), _pad(C, (0, E, 0, N))])
+    return _pad(rows, (0, 0, 0, sizes.columns - len(rows)))
+
+
+def unpack_gradients(rows: Tensor, p: DirectionParams, sizes: Sizes) -> DirectionParams:
+    """The gradients of one direction's parameters from the kernels' ``gradient_rows``."""
+    E, N, R = sizes.d_inner, sizes.d_state, sizes.dt_rank
+    parts = torch.split(rows, list(sizes.gradient_rows.values()))
+    found = dict(zip(sizes.gradient_rows, parts, strict=True))
+    drate_EN = found["drate"].reshape(-1, sizes.states, LANES).transpose(1, 2).flatten(0, 1)[:E, :N]
+    dx_proj = found["dx_proj"][:, :E]
+    B, C = sizes.rank_columns, sizes.rank_columns + sizes.states
+    gradients = DirectionParams(
+        conv_weight=found["dconv_weight"][:, :E].t(),
+        conv_bias=found["dconv_bias"][0, :E],
+        x_proj=torch.cat([dx_proj[:R], dx_proj[B : B + N], dx_proj[C : C + N]]),
+        dt_weight=found["ddt_weight"][:, :E].t(),
+        dt_bias=found["ddt_bias"][0, :E],
+        A_log=drate_EN * -torch.exp(p.A_log.float()),
+        D=found["dskip"][0, :E],
+    )
+    return DirectionParams(
+        *(g.to(t.dtype).clone(memory_format=torch.contiguous_format) for g, t in zip(gradients, p, strict=True))
+    )
+
+
+def _pad(tensor: Tensor, amounts: tuple[int, ...]) -> Tensor:
+    return F.pad(tensor, amounts) if any(amounts) else tensor  # F.pad copies even for nothing
+
+
+def _up_to_multiple(count: int, of: int) -> int:
+    return -(-count // of) * of

@@ -1,0 +1,1 @@
+"""The scan's kernels for GPUs, in Triton."""

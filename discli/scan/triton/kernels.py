@@ -1,0 +1,235 @@
+"""Triton kernels of the forward pass: convolution, bidirectional scan, gate. Launched by `discli.scan.triton.backend`.
+
+Imported only when that backend runs, because importing it imports Triton. Both directions are one
+launch; direction 1 reads and writes the same memory at mirrored times, so nothing is flipped.
+
+What the split costs is counted here, not timed: NO GPU HAS RUN THESE KERNELS YET. With U = B L E s
+bytes for one activation of s-byte numbers, B C E N 8 bytes for the C states kept of every sequence,
+and S = 2 B L E the channel-steps of both directions (`python -m tests.bench.triton_static` evaluates all):
+
+    bytes, forward    conv 3 U, x_proj and dt_proj 4 U, scan 9 U (8 when nothing is kept)  = 16 U + states
+    bytes, backward   gate 5 U, scan 10 U, products 10 U, conv 4 U                         = 29 U + states
+                      and E/32 partial sums of dB and dC, written and read                 + E/32 B L N 32
+    exps              forward S (N + 2.5), backward S (1.875 (N + 1) + 1.5): most steps are recomputed twice
+    instructions      of the two scans, from sm_90 machine code: 138 forward and 508 backward per 512 states
+    floor             3 U forward (x, z, y), 5 U backward (dy, x, z, dx, dz): no x', no delta in memory
+
+    at least, ms, on 4.3 TB/s, 790 bf16 TFLOP/s, 132 multiprocessors at 1.83 GHz (bf16, N = 16, batch 32):
+                                    bytes   floor   matrix products   exps    instructions
+    DiS-L/2, 256 px    forward      0.145   0.024   0.014             0.162   0.150
+    L = 258, E = 2048  backward     0.310   0.039   0.027             0.292   0.556
+    DiS-H/2, 512 px    forward      0.850   0.141   0.114             0.966   0.897
+    L = 1026, E = 3072 backward     1.835   0.235   0.229             1.742   3.314
+
+So the traffic is 6 to 8 times the floor of one impossible kernel, but exps and instructions bound
+the forward pass as much as bytes do, and instructions the backward pass. What was tried and counted,
+Triton 3.8 (3.7 and 3.9 agree; 3.3 to 3.6 compile, but choose a layout with 150 to 220 instructions and
+shuffles forward):
+
+    forward, 64 channels a program of 2 warps, B and C in float32    124 and 151 instructions, 128 registers
+      one channel a lane                                             144 and 163
+      B and C in bf16 (unpacked by every channel)                    152 and 173
+      B and C loaded one step ahead too                              124 and 145, 168 registers: 6 programs, not 8
+      the plain [channels, N] layout, which puts N across 4 lanes    159, with barriers and shuffles at every step
+    backward, 32 channels a program of 1 warp, groups of 4 steps     410 + 0.875 * 112, 255 registers, no loop spills
+      64 channels, 2 warps                                           444 + 0.875 * 111 and 18 barriers a step
+      groups of 2                                                    396, but twice the states to cache
+      at most 200 registers                                          450, 132 of 1798 of them spills
+"""
+# mypy: ignore-errors
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+
+# One program of the scan is two warps, one for each direction, of 32 lanes; a lane walks
+# CHANNELS_PER_LANE channels with all their states in its registers.
+LANES = 32
+CHANNELS_PER_LANE = 2
+SCAN_WARPS = 2
+# Lets 8 programs share a multiprocessor instead of 6; at N = 16 that spills 2 of a loop's 604 instructions.
+SCAN_REGISTERS = 128
+
+# Steps between two states kept for the backward pass, counted from the start of each half.
+CHUNK = 32
+
+
+@triton.jit
+def softplus(v):
+    """softplus(v), and u = exp(-|v|), of which the derivative is made.
+
+    log1p is a polynomial on [0, 1] (relative error 1.3e-7 in float32): log(1 + u) would lose a
+    delta of 1e-6 to rounding, and takes more instructions.
+    """
+    u = tl.exp2(tl.abs(v) * -LOG2E)
+    if v.dtype == tl.float64:
+        log1p_u = tl.log(1.0 + u)
+    else:
+        p = u * 0.005232693627476692 - 0.02950523979961872
+        p = p * u + 0.07822596281766891
+        p = p * u - 0.13663247227668762
+        p = p * u + 0.19106008112430573
+        p = p * u - 0.2484298199415207
+        p = p * u + 0.3331909775733948
+        p = p * u - 0.4999949336051941
+        p = p * u + 0.9999999403953552
+        log1p_u = u * p
+    return tl.maximum(v, 0.0) + log1p_u, u
+
+
+@triton.jit
+def sigmoid(v):
+    return 1.0 / (1.0 + tl.exp2(v * -LOG2E))
+
+
+@triton.jit(do_not_specialize=["L", "batch"])
+def conv_silu(
+    x_ptr, weight_ptr, bias_ptr, out_ptr, L, E, batch, x_batch, x_step,
+    K: tl.constexpr, TOKENS: tl.constexpr, BLOCK: tl.constexpr, STATE: tl.constexpr,
+):  # fmt: skip
+    """out[0] = SiLU(causal depthwise conv of x), out[1] = SiLU(anti-causal one): x is read once."""
+    blocks = tl.cdiv(E, BLOCK)
+    tiles = tl.cdiv(L, TOKENS)
+    pid = tl.program_id(0)
+    e = (pid % blocks) * BLOCK + tl.arange(0, BLOCK)
+    t = (pid // blocks % tiles) * TOKENS + tl.arange(0, TOKENS)
+    b = (pid // blocks // tiles).to(tl.int64)
+    in_block = e < E
+
+    x_ptr += b * x_batch
+    causal = tl.zeros([TOKENS, BLOCK], STATE) + tl.load(bias_ptr + e, mask=in_block, other=0.0)[None, :]
+    mirror = tl.zeros([TOKENS, BLOCK], STATE) + tl.load(bias_ptr + E + e, mask=in_block, other=0.0)[None, :]
+    for j in tl.static_range(K):
+        tap = (K - 1 - j) * E + e
+        w_causal = tl.load(weight_ptr + tap, mask=in_block, other=0.0)
+        w_mirror = tl.load(weight_ptr + K * E + tap, mask=in_block, other=0.0)
+        before, after = t - j, t + j
+        past = tl.load(
+            x_ptr + before[:, None] * x_step + e[None, :],
+            mask=((before >= 0) & (before < L))[:, None] & in_block[None, :], other=0.0,
+        )  # fmt: skip
+        future = tl.load(
+            x_ptr + after[:, None] * x_step + e[None, :],
+            mask=(after < L)[:, None] & in_block[None, :], other=0.0,
+        )  # fmt: skip
+        causal += w_causal[None, :] * past.to(STATE)
+        mirror += w_mirror[None, :] * future.to(STATE)
+
+    out = out_ptr + (b * L + t[:, None]) * E + e[None, :]
+    inside = (t < L)[:, None] & in_block[None, :]
+    tl.store(out, (causal * sigmoid(causal)).to(out_ptr.dtype.element_ty), mask=inside)
+    mirror_out = out + batch.to(tl.int64) * L * E
+    tl.store(mirror_out, (mirror * sigmoid(mirror)).to(out_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def load_step(x_ptr, draw_ptr, t, L, E, in_block):
+    """x and delta before bias and softplus, at one step; 0 outside the sequence, where x then adds nothing to h."""
+    inside = in_block & (t >= 0) & (t < L)
+    return tl.load(x_ptr + t * E, mask=inside, other=0.0), tl.load(draw_ptr + t * E, mask=inside, other=0.0)
+
+
+@triton.jit
+def walk_half(
+    x, draw, h, A, D, bias,
+    x_ptr, draw_ptr, BC_ptr, z_ptr, sum_ptr, y_ptr, states_ptr, first, sign, L, E, z_step, in_block,
+    SECOND: tl.constexpr, SAVE: tl.constexpr, CHUNK: tl.constexpr, N: tl.constexpr, STATE: tl.constexpr,
+):  # fmt: skip
+    """Half of the steps of both directions; x and draw are the first one's, each step loads the next one's.
+
+    In the first half each direction leaves its y in ``sum_ptr``. In the second it finds there what
+    the other direction left at the same token, adds its own and gates.
+    """
+    half = (L + 1) // 2
+    start = half * SECOND
+    for chunk in range(0, tl.cdiv(half, CHUNK)):
+        if SAVE:
+            slot = chunk + SECOND * tl.cdiv(half, CHUNK)
+            tl.store(states_ptr + slot.to(tl.int64) * E * N, h, mask=in_block)
+        low = start + chunk * CHUNK
+        high = tl.minimum(low + CHUNK, start + half)
+        for i in tl.range(low, high, loop_unroll_factor=2):
+            t = first + sign * i
+            inside = in_block & (t >= 0) & (t < L)
+            if SECOND:
+                z = tl.load(z_ptr + t * z_step, mask=inside, other=0.0).to(STATE)
+                other_y = tl.load(sum_ptr + t * E, mask=inside, other=0.0).to(STATE)
+            # Outside the sequence, those of the nearest token: garbage might be NaN, and 0 * NaN is no zero.
+            row = BC_ptr + tl.minimum(tl.maximum(t, 0), L - 1) * (2 * N)
+            B = tl.load(row)
+            C = tl.load(row + N)
+            next_x, next_draw = load_step(x_ptr, draw_ptr, t + sign, L, E, in_block)
+
+            x = x.to(STATE)
+            delta, _ = softplus(draw.to(STATE) + bias)
+            h = tl.exp2(delta * A) * h + (delta * x) * B
+            y = tl.sum(tl.sum(h * C, axis=3, keep_dims=True), axis=0, keep_dims=True) + D * x
+            if SECOND:
+                y += other_y
+                tl.store(y_ptr + t * E, (y * z * sigmoid(z)).to(y_ptr.dtype.element_ty), mask=inside)
+            if SAVE or not SECOND:
+                tl.store(sum_ptr + t * E, y.to(sum_ptr.dtype.element_ty), mask=inside)
+            x, draw = next_x, next_draw
+    return x, draw, h
+
+
+# L and E are not specialised: were Triton told that E is a multiple of 16, it would give each lane
+# neighbouring channels for the loads of x, and shuffle them into the state's layout at every step.
+@triton.jit(do_not_specialize=["L", "E", "batch", "z_batch", "z_step"])
+def scan_forward(
+    x_ptr, draw_ptr, BC_ptr, z_ptr, A_ptr, D_ptr, bias_ptr, sum_ptr, y_ptr, states_ptr,
+    L, E, batch, z_batch, z_step,
+    N: tl.constexpr, LANES: tl.constexpr, CHANNELS_PER_LANE: tl.constexpr,
+    CHUNK: tl.constexpr, SAVE: tl.constexpr, STATE: tl.constexpr,
+):  # fmt: skip
+    """Both directions' scans, their sum and the gate, for one sample and LANES * CHANNELS_PER_LANE channels.
+
+    The two directions walk towards each other, cross in the middle and gate on the way out, so each
+    token's two halves of y meet in one read and no second kernel is needed. For odd L the mirrored
+    direction begins with an empty step.
+
+    The state's axes are (N / 4, channels of a lane, 2 * LANES, 4): four neighbouring states make one
+    16-byte load of B or C, the third axis is the threads, and everything else stays in a lane.
+    """
+    BLOCK: tl.constexpr = LANES * CHANNELS_PER_LANE
+    blocks = tl.cdiv(E, BLOCK)
+    pid = tl.program_id(0)
+    b = (pid // blocks).to(tl.int64)
+
+    thread = tl.arange(0, 2 * LANES)[None, None, :, None]
+    direction = thread // LANES
+    e = (pid % blocks) * BLOCK + tl.arange(0, CHANNELS_PER_LANE)[None, :, None, None] * LANES + thread % LANES
+    n = tl.arange(0, N // 4)[:, None, None, None] * 4 + tl.arange(0, 4)[None, None, None, :]
+    in_block = e < E
+
+    A = tl.load(A_ptr + (direction * E + e) * N + n, mask=in_block, other=0.0) * LOG2E
+    D = tl.load(D_ptr + direction * E + e, mask=in_block, other=0.0)
+    bias = tl.load(bias_ptr + direction * E + e, mask=in_block, other=0.0)
+
+    half = (L + 1) // 2
+    first = direction * (2 * half - 1)
+    sign = 1 - 2 * direction
+    sequence = direction * batch + b
+    x_ptr += sequence * L * E + e
+    draw_ptr += sequence * L * E + e
+    BC_ptr += sequence * L * (2 * N) + n
+    states_ptr += (sequence * 2 * tl.cdiv(half, CHUNK) * E + e) * N + n
+    z_ptr += b * z_batch + e
+    sum_ptr += b * L * E + e
+    y_ptr += b * L * E + e
+
+    h = tl.zeros([N // 4, CHANNELS_PER_LANE, 2 * LANES, 4], STATE)
+    x, draw = load_step(x_ptr, draw_ptr, first, L, E, in_block)
+    x, draw, h = walk_half(
+        x, draw, h, A, D, bias,
+        x_ptr, draw_ptr, BC_ptr, z_ptr, sum_ptr, y_ptr, states_ptr, first, sign, L, E, z_step, in_block,
+        False, SAVE, CHUNK, N, STATE,
+    )  # fmt: skip
+    # What one direction's warp stored, the other's is about to load.
+    tl.debug_barrier()
+    walk_half(
+        x, draw, h, A, D, bias,
+        x_ptr, draw_ptr, BC_ptr, z_ptr, sum_ptr, y_ptr, states_ptr, first, sign, L, E, z_step, in_block,
+        True, SAVE, CHUNK, N, STATE,
+    )  # fmt: skip

@@ -1,0 +1,124 @@
+"""What people look at while a run goes on: previews and scores of the averaged weights."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from discli.data.autoencoders import load_codec
+from discli.evaluation.metrics import (
+    Extractor,
+    Inception,
+    Moments,
+    RandomFeatures,
+    find_convention,
+    frechet_distance,
+    measure,
+    score_name,
+)
+from discli.evaluation.processes import Processes
+from discli.evaluation.reference import Scanner, check_statistics, gather_statistics, open_reference
+from discli.recipe import DataContract, Recipe
+from discli.runs.logs import Log
+from discli.runtime.console import format_seconds, stderr
+from discli.runtime.errors import DiscliError
+from discli.training.engine import Engine, whole
+from discli.training.preview import draw_preview, draw_samples
+
+_BATCH = 64
+
+
+class Watch:
+    """Makes pictures and scores at the steps for them, on the main process; the others only lend their shards."""
+
+    def __init__(self, recipe: Recipe, contract: DataContract, folder: Path, engine: Engine) -> None:
+        self._recipe, self._contract, self._folder, self._engine = recipe, contract, folder, engine
+
+    def open(self, data_file: Path, scores: Log) -> None:
+        """On the main process, before the first step: what could fail fails here."""
+        scored = self._recipe.train.score.every > 0
+        self._score = TrainingScore(self._recipe, self._contract, data_file, self._engine.device) if scored else None
+        self._scores = scores
+
+    def look(self, averaged: Mapping[str, Tensor], step: int, only_missing: bool = False) -> None:
+        """Called by all ranks after every step, and with ``only_missing`` before the first one.
+
+        Step 0 has a preview too, which is noise to see later ones against. A run killed between a
+        checkpoint and its preview makes up for it when it starts again.
+        """
+        spec, engine = self._recipe.train, self._engine
+        preview = _is_due(spec.preview_every, step, spec.steps)
+        score = step > 0 and _is_due(spec.score.every, step, spec.steps)
+        if not (preview or score):
+            return
+        path = self._folder / "previews" / f"{step:08d}.png"
+        if only_missing:  # which the main process knows
+            preview = preview and engine.is_main and not path.exists()
+            score = score and engine.is_main and all(line["step"] != step for line in self._scores.lines())
+            preview, score = engine.any(preview, score)
+        if not (preview or score):
+            return
+        weights = whole(averaged, wanted=engine.is_main)  # the last that all ranks do together
+        if engine.is_main and preview:
+            stderr.print(f"Drawing {self._recipe.train.preview_count} pictures of step {step:,}: {path}")
+            draw_preview(weights, self._recipe, self._contract, engine.device, path)
+        if engine.is_main and score and self._score:
+            found = self._score(weights)
+            self._scores.write({"step": step, **found})
+            engine.track({name: value for name, value in found.items() if isinstance(value, float)}, step)
+
+
+def _is_due(every: int, step: int, last: int) -> bool:
+    return every > 0 and (step % every == 0 or step == last)
+
+
+class TrainingScore:
+    """What ``[train.score]`` asks for. The reference's statistics are taken once, or from the cache."""
+
+    def __init__(self, recipe: Recipe, contract: DataContract, data_file: Path, device: torch.device) -> None:
+        """Raises DiscliError for what could only fail later: missing weights, a reference that does not fit."""
+        self._recipe, self._device = recipe, device
+        self._spec = recipe.train.score
+        self._codec = load_codec(contract.codec, device)
+        self._extractor = self._load_extractor()
+        reference = open_reference(self._spec.reference or data_file, device)
+        if reference.published is not None:
+            check_statistics(reference, self._extractor)
+            statistics = reference.published
+        else:
+            assert reference.pictures is not None
+            alone = Scanner(self._extractor, _BATCH, Processes())
+            statistics, _ = gather_statistics(reference.pictures, alone)
+        side = statistics.about.get("resolution", [contract.resolution])[0]
+        if side != contract.resolution:
+            raise DiscliError(
+                f"train.score.reference {reference.path} is of {side} px, the data of {contract.resolution}.",
+                f"Make one of the same pictures: discli eval-fid --make-ref {data_file} --out ref.npz",
+            )
+        self._reference = statistics.gaussians["features"]
+
+    def __call__(self, weights: dict[str, Tensor]) -> dict[str, Any]:
+        """The score by its honest name, and what it is the score of."""
+        started = time.monotonic()
+        spec, recipe = self._spec, self._recipe
+        steps = spec.sampling_steps or recipe.sample.steps
+        moments = Moments(self._extractor.dims["features"])
+        measure(draw_samples(weights, recipe, self._codec, self._device, spec.n, steps), self._extractor, [moments])
+        name = score_name("fid", self._extractor.name)
+        distance = frechet_distance(moments.gaussian(), self._reference)
+        stderr.print(f"{name} of {spec.n:,} samples: {distance:.4g} ({format_seconds(time.monotonic() - started)})")
+        return {
+            name: distance,
+            "n": spec.n,
+            "sampling_steps": steps,
+            "cfg_scale": recipe.sample.cfg_scale,
+            "weights_sha256": self._extractor.weights_sha256,
+        }
+
+    def _load_extractor(self) -> Extractor:
+        if self._spec.features == "random":
+            return RandomFeatures(self._device)
+        return Inception(None, find_convention("torch-fidelity"), self._device)

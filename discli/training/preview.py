@@ -1,0 +1,67 @@
+"""Pictures of a run in progress: ``runs/NAME/previews/<step>.png``."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from discli.data.autoencoders import Codec, load_codec
+from discli.data.contact_sheet import contact_sheet, save_picture
+from discli.model import DiS
+from discli.recipe import DataContract, Recipe
+from discli.recipe.sample import SampleSpec
+from discli.runtime.console import stderr
+from discli.runtime.errors import DiscliError
+from discli.sampling.load import CPU_MODEL_BATCH, LARGEST_MODEL_BATCH, as_sampled
+from discli.sampling.plan import denoise, draw_classes
+
+# Enough to see by; a recipe's 250 steps would hold up the training.
+_MOST_STEPS = 50
+
+
+def draw_preview(
+    weights: dict[str, Tensor], recipe: Recipe, contract: DataContract, device: torch.device, path: Path
+) -> None:
+    """A contact sheet of ``train.preview_count`` samples from ``weights``, at ``path``.
+
+    A codec that cannot be had costs the preview, not the run.
+    """
+    try:
+        codec = load_codec(contract.codec, device)
+    except DiscliError as error:
+        stderr.print(f"No preview: {error}", style="yellow")
+        return
+    steps = min(recipe.sample.steps, _MOST_STEPS)
+    pictures = list(draw_samples(weights, recipe, codec, device, recipe.train.preview_count, steps))
+    path.parent.mkdir(exist_ok=True)
+    save_picture(contact_sheet(torch.cat(pictures)), path)
+
+
+def draw_samples(
+    weights: dict[str, Tensor], recipe: Recipe, codec: Codec, device: torch.device, count: int, steps: int
+) -> Iterator[Tensor]:
+    """(b, 3, H, W) uint8 on the CPU, ``count`` in all, always of the same noise and classes: the recipe's seed.
+
+    Sampled by a network of its own, so that nothing here waits for other processes.
+    """
+    with torch.device("meta"):
+        network = DiS.from_recipe(recipe)
+    network.load_state_dict(weights, assign=True)
+    network.to(device).eval().requires_grad_(False)
+
+    settings = recipe.sample.model_copy(update={"steps": steps, "compile": False})
+    if settings.guidance.name == "autoguidance":  # the weaker network is for samples
+        settings = settings.model_copy(update={"cfg_scale": 1.0})
+    call = as_sampled(network, device, settings)
+    for members in torch.arange(count, device=device).split(_together(settings, device)):
+        labels = draw_classes(members, (), recipe.model.num_classes, recipe.train.seed)
+        *_, x0 = denoise(call, recipe, settings, members, labels, recipe.train.seed)
+        yield codec.decode(x0).cpu()
+
+
+def _together(settings: SampleSpec, device: torch.device) -> int:
+    """Images a call. Trying what fits, as `discli.sampling.load` does, would upset the training around it."""
+    if settings.model_batch != "auto":
+        return settings.model_batch
+    return CPU_MODEL_BATCH if device.type == "cpu" else LARGEST_MODEL_BATCH

@@ -1,0 +1,113 @@
+"""``discli train --verify-resume``: is resuming exact for this recipe, on this machine?
+
+Trains the recipe for a few steps with small batches, twice: once undisturbed, once killed
+(SIGKILL) in the middle and started again. Then compares every byte.
+"""
+
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from discli.recipe import load_recipe
+from discli.runs.logs import read_log
+from discli.runtime.console import stderr
+from discli.runtime.errors import DiscliError
+
+_STEPS = 12
+_BATCH = 8
+
+
+def verify_resume(recipe_name: str, *, data: Path | None = None, overrides: Sequence[str] = ()) -> dict[str, bool]:
+    """File name -> same bits in both runs. Prints a line each; raises DiscliError when any differs."""
+    recipe = load_recipe(recipe_name, list(overrides))
+    batch = min(_BATCH, recipe.train.batch_size)
+    command = [sys.executable, "-m", "discli", "train", recipe_name]
+    command += ["--data", str(data)] if data else []
+    for setting in [
+        *overrides,
+        f"train.steps={_STEPS}",
+        f"train.batch_size={batch}",
+        *([f"train.micro_batch={batch // 2}"] if recipe.train.micro_batch and batch > 1 else []),
+        "train.checkpoint_every=4",
+        "train.log_every=3",
+        "train.preview_every=0",
+        "train.score.every=0",
+        'train.tracker="none"',
+    ]:
+        command += ["--set", setting]
+
+    folder = Path(tempfile.mkdtemp(prefix="discli-verify-resume-"))
+    try:
+        undisturbed, killed = folder / "undisturbed", folder / "killed"
+        stderr.print(f"{_STEPS} steps of batch {batch}, undisturbed ...")
+        _run([*command, "--out", str(undisturbed)])
+        stderr.print("again, killed in the middle ...")
+        _kill_midway([*command, "--out", str(killed)], killed)
+        stderr.print("and started again ...")
+        _run([*command, "--out", str(killed)])
+        same = _compare(undisturbed, killed)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    for name, equal in same.items():
+        print(f"{name}: {'bit-identical' if equal else 'DIFFERENT'}")
+    if not all(same.values()):
+        raise DiscliError(
+            "Resuming is not exact for this recipe on this machine.",
+            'Look for nondeterministic kernels: try model.scan="reference", train.compile=false.',
+            status=1,
+        )
+    return same
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        what, how = _complaint(done.stderr)
+        how = how or "Train without --verify-resume to see more."
+        raise DiscliError(f"The trial run failed: {what}", how, status=done.returncode)
+
+
+def _kill_midway(command: list[str], run: Path) -> None:
+    """SIGKILL once a checkpoint is written and later steps are logged, so that there is something to redo."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        while process.poll() is None:
+            lines = read_log(run / "metrics.jsonl")
+            if lines and lines[-1]["step"] >= 6:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.005)
+        _, errors = process.communicate()
+    finally:
+        process.kill()
+    if process.returncode != -signal.SIGKILL:
+        what, how = _complaint(errors) if process.returncode else ("it finished before it could be killed.", "")
+        raise DiscliError(f"The trial run could not be interrupted: {what}", how or "Try again.", status=1)
+
+
+def _complaint(errors: str) -> tuple[str, str]:
+    """The two lines with which a command ends that failed, the first without its "discli: "."""
+    *_, what, how = ["", "", *errors.strip().splitlines()]
+    return (what.removeprefix("discli: "), how.strip()) if what.startswith("discli: ") else (how, "")
+
+
+def _compare(a: Path, b: Path) -> dict[str, bool]:
+    final = Path("checkpoints") / f"{_STEPS:08d}"
+    names = [final / path.name for path in sorted((a / final).glob("*.safetensors"))]
+    return {path.name: _bytes(a / path) == _bytes(b / path) for path in [*names, Path("metrics.jsonl")]}
+
+
+def _bytes(path: Path) -> bytes | None:
+    """The whole file; of safetensors the tensors alone, because the header may be written in any order."""
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    if path.suffix != ".safetensors":
+        return content
+    return content[8 + int.from_bytes(content[:8], "little") :]

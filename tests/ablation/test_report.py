@@ -1,0 +1,142 @@
+"""A study's report: what it says in words follows from the figures, and every form holds the same ones."""
+
+import csv
+import io
+
+import pytest
+from PIL import Image
+
+from discli.ablation.findings import in_words
+from discli.ablation.report import study_csv, summarise, write_report
+from discli.ablation.results import StudyReport
+
+
+def result(point, seed, score, gflops=1.0):
+    return {
+        "cell": f"{point}/seed-{seed}", "point": point, "seed": seed, "settings": {"model.skip": point},
+        "recipe": {"name": "r", "data": {"resolution": 4}, "diffusion": {"objective": {"name": "eps"}}},
+        "parameters": 1000, "forward_gflops": gflops, "steps": 10, "images": 80, "training_tflops": 0.24,
+        "loss": 0.5 + seed / 10, "seconds": 2.0, "images_per_second": 40.0, "peak_memory": 5e8,
+        "score": score, "score_name": "FID",
+        "curve": [{"step": 5, "score": 2 * score, "n": 8}, {"step": 10, "score": score, "n": 8}],
+        "eval": {
+            "samples": {"n": 16, "sampler": {"name": "ddim"}, "steps": 5, "nfe": 5, "cfg_scale": 1.0, "seed": 0},
+            "reference": {"path": "d.h5", "n": 100, "sha256": "abc"},
+            "features": "inception", "network": "net", "weights_sha256": "def",
+        },
+        "environment": {"torch": "2", "device": "cpu"},
+    }  # fmt: skip
+
+
+def report(*results, failures=None, pictures=None):
+    seeds = sorted({r["seed"] for r in results})
+    return StudyReport("s", "base", "10 steps each", seeds, len(results), results, failures or {}, pictures or {})
+
+
+SCORES = {"concat": [5.0, 6.0, 7.0], "add": [6.0, 7.1, 8.0], "none": [4.0, 9.0, 6.5]}
+CLEAR = [result(point, seed, score) for point, scores in SCORES.items() for seed, score in enumerate(scores)]
+
+
+def test_words_tell_differences_from_chance():
+    lines = list(in_words(report(*CLEAR)))
+    assert lines[0].startswith("concat scores better (lower) than add by 1.03 (95% interval 0.89 to 1.18, 3 seeds)")
+    assert "no more than chance" in lines[1]
+    assert "no more than chance" in lines[2]
+    assert "3 comparisons" in lines[3]
+
+
+def test_one_seed_claims_nothing():
+    [line] = in_words(report(result("a", 0, 1.0), result("b", 0, 99.0)))
+    assert "nothing can be told from chance" in line
+
+
+def test_points_that_score_the_same_are_called_equal():
+    [line] = in_words(report(*(result(point, seed, 1.0 + seed) for point in "ab" for seed in (0, 1))))
+    assert line == "a and b score the same with each of 2 seeds."
+
+
+def test_missing_seeds_are_said():
+    lines = list(in_words(report(*CLEAR[:-1])))
+    assert "Not all points have all seeds" in lines[-1]
+
+
+def test_many_points_are_summed_up():
+    points = [
+        result(f"p{i}", seed, 10.0 + (i > 20) * 50 + seed + 0.1 * (seed - 1) * i)
+        for i in range(40)
+        for seed in range(3)
+    ]
+    lines = list(in_words(report(*points)))
+    assert lines[0].startswith("p")
+    assert lines[0].endswith("scores better (lower) than 19 of 39 other points.")
+    assert lines[1].startswith("No more than chance would do sets it apart from p")
+    assert lines[1].endswith("and 8 more.")
+    assert "flatters it" in lines[3]
+    assert len(lines) == 4
+
+
+def test_one_seed_of_many_points_is_one_line():
+    assert len(list(in_words(report(*(result(f"p{i}", 0, float(i)) for i in range(30)))))) == 1
+
+
+def test_scores_against_other_data_are_not_compared_in_silence():
+    other = result("b", 0, 1.0)
+    other["eval"]["reference"] = {"path": "d.h5", "n": 100, "sha256": "another"}
+    assert "2 different references" in " ".join(in_words(report(result("a", 0, 1.0), other)))
+
+
+def test_what_a_score_warned_of_is_said_once():
+    results = [result("a", 0, 1.0), result("b", 0, 1.0)]
+    for each in results:
+        each["eval"]["warnings"] = ["16 samples in 2,048 feature dimensions"]
+    assert list(in_words(report(*results)))[-1] == "16 samples in 2,048 feature dimensions"
+    assert " ".join(in_words(report(*results))).count("16 samples") == 1
+
+
+def test_hundreds_of_points_make_a_report_in_reason(tmp_path):
+    strip = tmp_path / "strip.png"
+    Image.new("RGB", (12, 4)).save(strip)
+    results = [result(f"p{i}", 0, 5.0 + i, gflops=1.0 + i) for i in range(150)]
+    write_report(report(*results, pictures={r["cell"]: strip for r in results}), tmp_path)
+    with Image.open(tmp_path / "pictures.png") as picture:
+        assert picture.height < 8300
+    assert "the first 125 of 150 points" in (tmp_path / "report.md").read_text()
+
+
+def test_differences_in_cost_and_in_what_the_loss_means_are_said():
+    other = result("b", 0, 1.0, gflops=4.0)
+    other["recipe"]["diffusion"] = {"objective": {"name": "v"}}
+    lines = " ".join(in_words(report(result("a", 0, 2.0), other)))
+    assert "4 times the FLOPs" in lines
+    assert "cannot be compared" in lines
+
+
+def test_every_form_holds_the_figures(tmp_path):
+    strip = tmp_path / "strip.png"
+    Image.new("RGB", (12, 4), (200, 10, 30)).save(strip)
+    made = report(
+        *CLEAR, result("big", 0, 3.0, gflops=8.0), failures={"bad/seed-0": "it broke <here>"},
+        pictures={"concat/seed-0": strip},
+    )  # fmt: skip
+    write_report(made, tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    expected = {"report.html", "report.md", "cells.csv", "score-by-step.png", "score-by-gflops.png", "pictures.png"}
+    assert names == expected | {"strip.png"}
+    page, text = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
+    for form in (page, text):
+        assert "6.0 ± 2.5" in form
+        assert "it broke" in form
+    assert "<here>" not in page
+    assert page.count("<svg") == 2
+    assert 'src="data:image/png' in page
+    assert "://" not in page.replace("http://www.w3.org", "")
+    rows = list(csv.DictReader(io.StringIO(study_csv(made))))
+    assert [float(row["score"]) for row in rows] == [r["score"] for r in made.results]
+    assert summarise(made)["points"][0]["score"]["mean"] == pytest.approx(6.0)
+
+
+def test_nothing_finished_is_a_report_too(tmp_path):
+    empty = StudyReport("s", "base", "10 steps each", [0], 2, [], {"a/seed-0": "why"})
+    write_report(empty, tmp_path)
+    assert "0 of 2 cells" in (tmp_path / "report.md").read_text()
+    assert summarise(empty)["points"] == []

@@ -1,0 +1,52 @@
+"""Machines that recipes are planned for."""
+
+import pytest
+import torch
+
+from discli.cost.hardware import Machine
+from discli.recipe.model import ModelSpec
+from discli.runtime.errors import DiscliError
+
+
+def _model(**settings):
+    return ModelSpec.model_validate({"preset": "dis-s", **settings})
+
+
+def test_a_known_gpu_and_how_many():
+    machine = Machine.of("a100", gpus=8, utilisation=0.3)
+    assert machine.peak("bf16", tf32=True) == 8 * 312e12
+    assert machine.peak("fp32", tf32=False) == 8 * 19.5e12
+    assert (machine.name, machine.utilisations, machine.assumed) == ("8 x a100", (0.3,), True)
+    assert (machine.precision("auto"), machine.backend(_model())) == ("bf16", "triton")
+    assert (machine.precision("fp32"), machine.backend(_model(scan="mamba-ssm"))) == ("fp32", "mamba-ssm")
+    assert machine.backend(_model(mixer="attention")) == "torch"
+
+
+def test_one_that_is_described_by_its_speed_alone():
+    assert Machine.of(tflops=2.0, gpus=3).peak("fp32", tf32=True) == 6e12
+    on_cpu = Machine.of(tflops=0.1, device="cpu")
+    assert (on_cpu.backend(_model()), on_cpu.precision("auto")) == ("cpu", "fp32")
+
+
+def test_this_one_has_no_peak_that_anybody_has_said():
+    here = Machine.of(device="cpu")
+    assert here.device == torch.device("cpu")
+    assert here.peak("fp32", tf32=True) is None
+    assert here.peak("fp32", tf32=True, given_tflops=0.5) == 0.5e12
+    assert len(here.utilisations) > 1
+    assert not here.assumed
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"gpu": "A1000"}, "--gpu A1000"),
+        ({"gpu": "TPU"}, "H100"),
+        ({"gpu": "A100", "utilisation": 0.0}, "--utilisation 0"),
+        ({"gpu": "A100", "utilisation": 30.0}, "0.3"),
+    ],
+)
+def test_mistakes(flags, says):
+    with pytest.raises(DiscliError) as refused:
+        Machine.of(**flags)
+    assert says in f"{refused.value.message} {refused.value.hint}"

@@ -1,0 +1,102 @@
+"""What a network keeps, counted on tensors without content, against real tensors and torch's own profiler."""
+
+import pytest
+import torch
+
+from discli.cost.memory import Saved, empty_network, kept_for_backward, parameters_by_part
+from discli.model import DiS
+from discli.recipe import parse_recipe
+
+PICTURES = 4
+
+
+def _recipe(**model):
+    tree = {"name": "t", "model": {"embed_dim": 64, "depth": 5, "num_classes": 3, **model}}
+    return parse_recipe(tree | {"data": {"resolution": 16}, "train": {"steps": 1}}, "t")
+
+
+class Real:
+    """The network on the CPU with tensors that exist, and a forward pass as training does it."""
+
+    def __init__(self, recipe, precision, checkpointing=False):
+        self.network = DiS.from_recipe(recipe)
+        self.network.checkpoint_blocks = checkpointing
+        self.half = precision == "bf16"
+        side = recipe.input_size
+        keep = torch.ones(len(self.network.drop_path_rates()), PICTURES)
+        self.inputs = [torch.randn(PICTURES, 3, side, side), torch.zeros(PICTURES), torch.zeros(PICTURES).long(), keep]
+
+    def forward(self):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+            return self.network(*self.inputs)
+
+    def allocated(self):
+        """Bytes that torch's CPU allocator has given out and not got back after a forward pass."""
+        self.forward()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            out = self.forward()
+        return sum(event.self_cpu_memory_usage for event in profile.key_averages()) - out.untyped_storage().nbytes()
+
+    def size_of_inputs(self):
+        return sum(tensor.nbytes for tensor in self.inputs)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("skip", ["concat", "add"])
+def test_the_count_is_what_torch_then_allocates(precision, skip):
+    recipe = _recipe(skip=skip)
+    real = Real(recipe, precision)
+    kept = kept_for_backward(recipe, "cpu", precision, "cpu", checkpointing=False)
+    # What is kept of the inputs was there before; under autocast it is a copy instead.
+    new = kept.of(PICTURES) - real.allocated()
+    assert -64 <= new <= real.size_of_inputs() < kept.of(PICTURES) / 100
+
+
+@pytest.mark.parametrize("mixer", ["mamba", "mamba2", "attention"])
+def test_the_count_is_what_autograd_saves_of_real_tensors(mixer):
+    recipe = _recipe(mixer=mixer, depth=3)
+    real = Real(recipe, "fp32")
+    saved = Saved(real.network)
+    with saved.watching():
+        out = real.forward()
+    assert out.requires_grad
+    assert kept_for_backward(recipe, "cpu", "fp32", "cpu", checkpointing=False).of(PICTURES) == saved.bytes
+
+
+def test_checkpointing_keeps_what_goes_into_blocks_and_one_block_computed_again():
+    recipe = _recipe()
+    real = Real(recipe, "fp32", checkpointing=True)
+    kept = kept_for_backward(recipe, "cpu", "fp32", "cpu", checkpointing=True).of(PICTURES)
+    plain = kept_for_backward(recipe, "cpu", "fp32", "cpu", checkpointing=False).of(PICTURES)
+    one_block = kept - real.allocated() - real.size_of_inputs()
+    assert plain / 10 < one_block < plain / 4  # of five blocks and what is around them
+    assert kept < plain
+
+
+def test_a_gpu_that_is_not_there_is_counted_for_with_its_own_scan():
+    recipe = _recipe()
+    half, full = (kept_for_backward(recipe, "cuda", name, "triton", checkpointing=False) for name in ("bf16", "fp32"))
+    assert half.per_picture < full.per_picture < 2 * half.per_picture
+    weights = sum(p.numel() for name, p in empty_network(recipe).named_parameters() if name.endswith("proj.weight"))
+    assert half.fixed > 2 * weights  # bf16 copies of at least the large matrices
+    assert not torch.is_autocast_enabled("cuda")
+
+
+def test_what_needs_a_gpu_even_for_shapes_is_not_guessed():
+    assert kept_for_backward(_recipe(), "cuda", "bf16", "mamba-ssm", checkpointing=False) is None
+
+
+def test_parts_add_up_and_every_parameter_is_in_one():
+    network = empty_network(_recipe(conditioning="adaln"))
+    parts = parameters_by_part(network)
+    assert sum(parts.values()) == sum(p.numel() for p in network.parameters())
+    assert parts["blocks: long skips"] == 2 * (2 * 64 * 64 + 64)
+    assert parts["blocks: modulation"] == 5 * (64 * 128 + 128)
+    names = list(parts)
+    assert (names[0], names[-1]) == ("patch embedding", "head")
+
+
+def test_an_mlp_beside_a_mixer_is_a_part_of_its_own():
+    parts = parameters_by_part(empty_network(_recipe(mixer="attention")))
+    assert parts["blocks: MLPs"] == 5 * (64 * 256 + 256 + 256 * 64 + 64)
+    assert parts["blocks: norms"] == 2 * 5 * 64

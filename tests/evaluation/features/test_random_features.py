@@ -1,0 +1,68 @@
+"""Random features: the same everywhere, and informative on small pictures."""
+
+import pytest
+import torch
+
+from discli.evaluation.metrics import Moments, RandomFeatures, frechet_distance, measure
+from tests.evaluation.cases import blurred, cifar, drawn_pictures, with_noise
+
+DIM = RandomFeatures.dims["features"]
+
+
+def gaussian_of(pictures):
+    moments = Moments(DIM)
+    measure(pictures.split(100), RandomFeatures(), [moments])
+    return moments.gaussian()
+
+
+def test_the_weights_never_change():
+    # A changed hash makes every distance ever reported incomparable: it needs a new name, not a new hash here.
+    expected = "df3aa9884ff1754ca4a508bf539b3f0ef032ce3ba00c63688f707dcf5173b35a"
+    assert RandomFeatures().weights_sha256 == expected
+
+
+def test_the_weights_do_not_touch_or_follow_torchs_generator():
+    pictures = drawn_pictures(3, 8, 0)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one = RandomFeatures()(pictures)["features"]
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert torch.equal(one, RandomFeatures()(pictures)["features"])
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 17, 32, 64])
+def test_pictures_of_any_size_have_160_finite_features(size):
+    pictures = torch.randint(0, 256, (4, 3, size, size + 1), generator=torch.Generator().manual_seed(0))
+    rows = RandomFeatures()(pictures.to(torch.uint8))["features"]
+    assert rows.shape == (4, DIM) == (4, 160)
+    assert rows.isfinite().all()
+
+
+def test_a_picture_has_the_same_features_whatever_stands_beside_it():
+    pictures = drawn_pictures(37, 16, 0)
+    network = RandomFeatures()
+    together = network(pictures)["features"]
+    alone = torch.cat([network(picture[None])["features"] for picture in pictures])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [8, 32])
+def test_distance_grows_with_noise_and_blur_on_drawn_pictures(size):
+    reference, same = gaussian_of(drawn_pictures(600, size, 0)), drawn_pictures(400, size, 1)
+    halves = frechet_distance(gaussian_of(same), reference)
+    for spoil, strengths in ((with_noise, (16, 32, 64)), (blurred, (1, 2, 4))):
+        distances = [frechet_distance(gaussian_of(spoil(same, strength)), reference) for strength in strengths]
+        assert halves < distances[0] < distances[1] < distances[2]
+        assert distances[2] > 5 * halves
+
+
+def test_halves_of_cifar_are_far_closer_than_cifar_and_its_spoiled_self(shared):
+    pictures = cifar(shared, 1600)
+    reference, other = gaussian_of(pictures[:800]), pictures[800:]
+    halves = frechet_distance(gaussian_of(other), reference)
+    noise = [frechet_distance(gaussian_of(with_noise(other, sigma)), reference) for sigma in (16, 32, 64)]
+    blur = [frechet_distance(gaussian_of(blurred(other, sigma)), reference) for sigma in (0.8, 1.2, 2)]
+    assert halves < noise[0] < noise[1] < noise[2]
+    assert halves < blur[0] < blur[1] < blur[2]
+    assert min(noise[1], blur[1]) > 2.5 * halves

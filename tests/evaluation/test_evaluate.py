@@ -1,0 +1,380 @@
+"""eval-fid from files to numbers: equal to torch-fidelity's on the same folders, and clear about what it refuses."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch_fidelity import calculate_metrics, register_feature_extractor
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+
+from discli.data.encode import encode
+from discli.evaluation.evaluate import eval_fid, make_ref
+from discli.evaluation.features.inception import bare_inception
+from discli.evaluation.metrics import RANDOM_FD, Inception, RandomFeatures
+from discli.runtime.errors import DiscliError
+from tests.evaluation.cases import drawn_pictures
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISCLI_CACHE", str(tmp_path / "cache"))
+
+
+def save_folder(folder: Path, pictures: torch.Tensor, classes: int = 0) -> Path:
+    for index, picture in enumerate(pictures):
+        path = folder / (f"class{index % classes}" if classes else "") / f"{index:06d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(path)
+    return folder
+
+
+def save_samples(folder: Path, pictures: torch.Tensor, data_file: Path | None, **changes) -> Path:
+    """A folder as discli sample writes it, with its contact sheet left inside to be ignored."""
+    save_folder(folder, pictures)
+    Image.new("RGB", (99, 99)).save(folder / "sheet.png")
+    manifest = {
+        "discli_version": "0",
+        "run": "runs/discs",
+        "checkpoint": "runs/discs/checkpoints/00000100",
+        "step": 100,
+        "data_file": data_file and str(data_file),
+        "n": len(pictures),
+        "seed": 0,
+        "sampler": {"name": "ddim", "eta": 0.0},
+        "steps": 25,
+        "nfe": 50,
+        "cfg_scale": 1.5,
+        "precision": "fp32",
+        "ema": {"name": "constant", "decay": 0.999},
+        "classes": [index % 2 for index in range(len(pictures))],
+        "contract": {"class_names": ["class0", "class1"]},
+        "finished": True,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> tuple[Path, Path]:
+    """(samples, reference): 200 and 240 drawn pictures of 12 px."""
+    root = tmp_path_factory.mktemp("pictures")
+    return save_folder(root / "samples", drawn_pictures(200, 12, 0)), save_folder(
+        root / "ref", drawn_pictures(240, 12, 1)
+    )
+
+
+@pytest.fixture(scope="module")
+def data_file(tmp_path_factory) -> Path:
+    """240 labelled pictures of 12 px, encoded as a user would."""
+    root = tmp_path_factory.mktemp("data")
+    return encode(save_folder(root / "discs", drawn_pictures(240, 12, 1), 2), 12, out=root / "discs.h5", workers=0)
+
+
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory) -> Path:
+    """A full-size Inception with random weights."""
+    torch.manual_seed(0)
+    network = bare_inception()
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+    path = tmp_path_factory.mktemp("weights") / "inception.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+class RandomForTorchFidelity(FeatureExtractorBase):
+    """Our random features in torch-fidelity's own pipeline."""
+
+    def __init__(self, name, features_list, **_):
+        super().__init__(name, features_list)
+        self.network = RandomFeatures()
+
+    @staticmethod
+    def get_provided_features_list():
+        return ("features",)
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric):
+        return "features"
+
+    @staticmethod
+    def can_be_compiled():
+        return False
+
+    def forward(self, pictures):
+        return (self.network(pictures)["features"],)
+
+
+def test_scores_equal_torch_fidelitys_own_pipeline_on_the_same_folders(folders):
+    samples, ref = folders
+    register_feature_extractor("discli-random", RandomForTorchFidelity)
+    theirs = calculate_metrics(
+        input1=str(samples),
+        input2=str(ref),
+        cuda=False,
+        fid=True,
+        kid=True,
+        prc=True,
+        kid_subset_size=200,
+        feature_extractor="discli-random",
+        save_cpu_ram=True,
+        verbose=False,
+    )
+    scores = eval_fid(samples, ref, features="random", metrics=["all"])["scores"]
+    assert scores[RANDOM_FD] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-5)
+    assert scores["KID (random features)"] == pytest.approx(theirs["kernel_inception_distance_mean"], abs=1e-5)
+    assert scores["precision (random features)"] == pytest.approx(theirs["precision"])
+    assert scores["recall (random features)"] == pytest.approx(theirs["recall"])
+
+
+def distance_of_few(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The Frechet distance of two sets of fewer rows than dimensions: tr (S_a S_b)^(1/2) is the nuclear norm of
+    A B^T with the centred rows A / sqrt(n - 1), B / sqrt(m - 1)."""
+    a, b = a.double(), b.double()
+    centred = [(x - x.mean(dim=0)) / (len(x) - 1) ** 0.5 for x in (a, b)]
+    gap = a.mean(dim=0) - b.mean(dim=0)
+    traces = sum((x**2).sum() for x in centred)
+    return float(gap @ gap + traces - 2 * torch.linalg.svdvals(centred[0] @ centred[1].T).sum())
+
+
+def test_inception_scores_equal_those_of_torch_fidelitys_network_and_functions(inception, tmp_path):
+    pictures = [drawn_pictures(16, 12, seed) for seed in (2, 3)]
+    small = [save_folder(tmp_path / str(i), p) for i, p in enumerate(pictures)]
+    network = FeatureExtractorInceptionV3("x", ["2048", "logits_unbiased"], feature_extractor_weights_path=inception)
+    with torch.inference_mode():
+        (pool, logits), (pool_ref, _) = (network(p) for p in pictures)
+
+    result = eval_fid(*small, weights=inception, metrics=["fid", "is", "kid", "prc"])
+    scores = result["scores"]
+    assert scores["FID"] == pytest.approx(distance_of_few(pool, pool_ref), rel=1e-4)
+    assert scores["IS"] == pytest.approx(isc_features_to_metric(logits)["inception_score_mean"], rel=1e-6)
+    kid = kid_features_to_metric(pool, pool_ref, kid_subset_size=16, verbose=False)
+    assert scores["KID"] == pytest.approx(kid["kernel_inception_distance_mean"], abs=1e-5)
+    assert result["convention"]["name"] == "torch-fidelity"
+    assert result["convention"]["inception_score"] == "mean over 10 shuffled splits"
+    assert any("16 samples in 2,048 feature dimensions: the covariance is singular" in w for w in result["warnings"])
+
+    ref = make_ref(small[1], tmp_path / "ref.npz", weights=inception)
+    rows = [Inception(inception)(p)["spatial"] for p in pictures]
+    again = eval_fid(small[0], ref, weights=inception, metrics=["sfid"], convention="adm")["scores"]
+    assert again == pytest.approx({"sFID": distance_of_few(*rows)}, rel=1e-4)
+    with pytest.raises(DiscliError, match="made with resize tf1-bilinear, the samples are scored with pil-bicubic"):
+        eval_fid(small[0], ref, weights=inception, convention="clean-fid")
+
+
+def test_two_processes_under_torchrun_share_the_work_and_give_the_numbers_of_one(data_file, tmp_path):
+    samples = save_samples(tmp_path / "samples", drawn_pictures(60, 12, 0), data_file)
+    flags = [str(samples), "--features", "random", "--metrics", "all", "--per-class", "--bootstrap", "5", "--json"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    found = []
+    for processes, before in ((1, []), (2, launch)):
+        card = tmp_path / f"{processes}.html"
+        command = [sys.executable, *before, "-m", "discli", "eval-fid", *flags, "--card", str(card), "--no-cache"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))  # one of them speaks
+        assert found[-1]["processes"] == processes
+    alone, together = found
+    assert together["scores"] == pytest.approx(alone["scores"], rel=1e-6, abs=1e-6)
+    assert together["effect_of_n"] == pytest.approx(alone["effect_of_n"], rel=1e-6)
+    classes, shared = ({row.pop("class"): row for row in result["per_class"]} for result in found)
+    assert shared == {name: pytest.approx(row, rel=1e-6) for name, row in classes.items()}
+    assert (tmp_path / "1.html").stat().st_size == pytest.approx((tmp_path / "2.html").stat().st_size, rel=0.01)
+
+
+def test_random_features_are_printed_and_keyed_as_not_comparable(folders, capsys):
+    result = eval_fid(*folders, features="random")
+    assert list(result["scores"]) == ["FD (random features), not comparable with FID"]
+    shown = capsys.readouterr().out
+    assert "FD (random features), not comparable with FID" in shown
+    assert "FID " not in shown.replace("with FID ", "")
+
+
+def test_json_alone_goes_to_stdout_and_is_what_is_returned(folders, capsys):
+    result = eval_fid(*folders, features="random", as_json=True)
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == result
+    assert result["samples"]["n"] == 200
+    assert result["reference"]["n"] == 240
+    assert result["effect_of_n"]["low"] < result["distance"] < result["effect_of_n"]["high"]
+
+
+def test_batch_size_changes_nothing_but_rounding(folders):
+    one = eval_fid(*folders, features="random", batch_size=7, cache=False, bootstrap=0)["distance"]
+    other = eval_fid(*folders, features="random", batch_size=200, cache=False, bootstrap=0)["distance"]
+    assert one == pytest.approx(other, rel=1e-5)
+
+
+def test_without_ref_the_run_s_data_is_the_reference_and_the_manifest_is_told(data_file, tmp_path, capsys):
+    samples = save_samples(tmp_path / "samples", drawn_pictures(60, 12, 0), data_file)
+    result = eval_fid(samples, features="random")
+    assert result["reference"]["path"] == str(data_file)
+    assert result["samples"]["n"] == 60  # not 61: the sheet is no sample
+    shown = " ".join(capsys.readouterr().out.split())
+    for fact in ("ddim", "25 steps", "NFE 50", "guidance 1.5", "decay 0.999", "fp32", "seed 0"):
+        assert fact in shown
+    folder = save_folder(tmp_path / "folder", drawn_pictures(240, 12, 1))
+    assert eval_fid(samples, folder, features="random")["distance"] == pytest.approx(result["distance"], rel=0.05)
+
+
+def test_classes_are_scored_on_their_own(data_file, tmp_path):
+    pictures = drawn_pictures(60, 12, 0)
+    pictures[1::2] = 255 - pictures[1::2] // 4
+    samples = save_samples(tmp_path / "samples", pictures, data_file)
+    rows = eval_fid(samples, features="random", per_class=True)["per_class"]
+    assert [(row["class"], row["n"], row["n_reference"]) for row in rows] == [("class0", 30, 120), ("class1", 30, 120)]
+    assert rows[1]["distance"] > 2 * rows[0]["distance"]
+
+
+def test_a_missing_sample_or_data_file_is_named(data_file, tmp_path):
+    samples = save_samples(tmp_path / "samples", drawn_pictures(5, 12, 0), data_file)
+    (samples / "000003.png").unlink()
+    with pytest.raises(DiscliError, match=r"lacks 1 of its 5 samples: 000003\.png"):
+        eval_fid(samples, features="random")
+    samples = save_samples(tmp_path / "other", drawn_pictures(5, 12, 0), tmp_path / "gone.h5")
+    with pytest.raises(DiscliError, match=r"trained on .*gone\.h5, which is not there"):
+        eval_fid(samples, features="random")
+    with pytest.raises(DiscliError, match="does not say what it was trained on"):
+        eval_fid(save_folder(tmp_path / "plain", drawn_pictures(5, 12, 0)), features="random")
+
+
+def test_adm_batches_are_samples_and_references(folders, tmp_path):
+    samples, ref = folders
+    np.savez(tmp_path / "samples.npz", drawn_pictures(200, 12, 0).permute(0, 2, 3, 1).numpy())
+    np.savez(tmp_path / "ref.npz", arr_0=drawn_pictures(240, 12, 1).permute(0, 2, 3, 1).numpy())
+    from_folders = eval_fid(samples, ref, features="random", metrics=["all"])["scores"]
+    from_npz = eval_fid(tmp_path / "samples.npz", tmp_path / "ref.npz", features="random", metrics=["all"])["scores"]
+    assert from_npz == pytest.approx(from_folders, rel=1e-6, abs=1e-6)
+
+
+def test_published_statistics_give_the_distance_and_their_pictures_the_neighbours(folders, tmp_path):
+    samples, ref = folders
+    made = make_ref(ref, tmp_path / "made.npz", features="random")
+    both = tmp_path / "both.npz"
+    with np.load(made) as arrays:
+        few = drawn_pictures(10, 12, 1).permute(0, 2, 3, 1).numpy()
+        np.savez(both, mu=arrays["mu"], sigma=arrays["sigma"], arr_0=few)
+    plain = eval_fid(samples, ref, features="random")
+    result = eval_fid(samples, both, features="random", card=tmp_path / "card.html")
+    assert result["distance"] == pytest.approx(plain["distance"], rel=1e-9)
+    assert "Nearest reference pictures" in (tmp_path / "card.html").read_text()
+    with pytest.raises(DiscliError, match="holds statistics alone"):
+        eval_fid(samples, made, features="random", metrics=["kid"])
+
+
+def test_the_cache_follows_the_content_not_the_path(folders, tmp_path):
+    samples, ref = folders
+    moved = tmp_path / "moved"
+    shutil.copytree(ref, moved)
+    first = eval_fid(samples, ref, features="random")
+    again = eval_fid(samples, moved, features="random")
+    assert (first["reference"]["cached"], again["reference"]["cached"]) == (False, True)
+    assert again["distance"] == pytest.approx(first["distance"], rel=1e-9)
+
+    Image.new("RGB", (12, 12), "red").save(moved / "000000.png")
+    changed = eval_fid(samples, moved, features="random")
+    assert not changed["reference"]["cached"]
+    assert changed["distance"] != first["distance"]
+    assert changed["reference"]["sha256"] != first["reference"]["sha256"]
+
+
+def test_latents_are_scored_against_their_reconstructions_and_named_so(tmp_path):
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    vae = AutoencoderKL(**blocks, block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, sample_size=16)
+    vae.save_pretrained(tmp_path / "vae")
+    pictures = save_folder(tmp_path / "pictures", drawn_pictures(12, 16, 0))
+    latents = encode(pictures, 16, codec="vae", vae=str(tmp_path / "vae"), out=tmp_path / "latents.h5", workers=0)
+    result = eval_fid(pictures, latents, features="random")
+    assert result["reference"]["kind"].startswith("reconstructions by")
+    assert result["distance"] > 1  # an untrained autoencoder reconstructs nothing
+
+
+def test_the_score_card_shows_samples_neighbours_and_every_condition(data_file, tmp_path):
+    pictures = drawn_pictures(50, 12, 0)
+    pictures[0] = drawn_pictures(240, 12, 1)[1]  # a memorised picture
+    samples = save_samples(tmp_path / "<b>samples", pictures, data_file)
+    result = eval_fid(samples, features="random", card=tmp_path / "cards" / "card.html", per_class=True)
+    page = (tmp_path / "cards" / "card.html").read_text(encoding="utf-8")
+    assert page.count('src="data:image/png;base64,') == 1 + 8 * (
+        1 + 5
+    )  # the sheet; eight samples, five neighbours each
+    assert "<b>" not in page
+    for fact in (RANDOM_FD, result["reference"]["sha256"], result["weights_sha256"], "Each class on its own"):
+        assert fact in page
+    assert page.count("<figcaption>0</figcaption>") == 1
+    assert "2 classes have no more than 160 pictures" in page
+    assert [path.name for path in (tmp_path / "cards").iterdir()] == ["card.html"]
+
+
+@pytest.mark.parametrize("n", [50, 200])
+def test_n_scores_that_many_and_the_same_ones_each_time(folders, n):
+    results = [eval_fid(*folders, features="random", n=n) for _ in range(2)]
+    assert results[0]["samples"]["n"] == n
+    assert results[0]["distance"] == results[1]["distance"]
+
+
+def test_bad_input_is_refused_in_one_line(folders, data_file, tmp_path):
+    samples, ref = folders
+
+    def message(path: Path, *args, **kwargs) -> str:
+        with pytest.raises(DiscliError) as raised:
+            eval_fid(path, *args, **{"features": "random"} | kwargs)
+        assert "\n" not in raised.value.message
+        assert raised.value.hint
+        return raised.value.message
+
+    (tmp_path / "empty").mkdir()
+    assert "holds no pictures" in message(tmp_path / "empty", ref)
+    assert "does not exist" in message(tmp_path / "nowhere", ref)
+    assert "does not exist" in message(samples, tmp_path / "nowhere.npz")
+
+    mixed = save_folder(tmp_path / "mixed", drawn_pictures(5, 12, 0))
+    Image.new("RGB", (12, 13)).save(mixed / "000002.png")
+    assert "mixes sizes: 000000.png has 12x12 px, 000002.png 13x12" in message(mixed, ref)
+    broken = save_folder(tmp_path / "broken", drawn_pictures(5, 12, 0))
+    (broken / "000004.png").write_bytes(b"no picture")
+    assert "000004.png cannot be read: not a picture" in message(broken, ref)
+    assert "000004.png cannot be read: not a picture" in message(samples, broken)
+    assert "gives 1 picture" in message(save_folder(tmp_path / "one", drawn_pictures(1, 12, 0)), ref)
+    assert "8x8 px, the samples 12x12" in message(samples, save_folder(tmp_path / "small", drawn_pictures(5, 8, 0)))
+    assert "holds 200 pictures" in message(samples, ref, n=201)
+    assert "no such metric" in message(samples, ref, metrics=["fdd"])
+    assert "needs Inception" in message(samples, ref, metrics=["is"])
+    assert "no such features" in message(samples, ref, features="clip")
+    assert "no class labels" in message(samples, data_file, per_class=True)
+    made = make_ref(ref, tmp_path / "made.npz", features="random")
+    np.savez(tmp_path / "adm.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    assert "2,048 dimensions, not those of --features random (160)" in message(samples, tmp_path / "adm.npz")
+    np.savez(tmp_path / "spatial.npz", mu_s=np.zeros(2023), sigma_s=np.eye(2023))
+    assert "no mu and sigma" in message(samples, tmp_path / "spatial.npz")
+    assert "12x12 px, the samples 8x8" in message(tmp_path / "small", made)
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["x"] = 1
+    assert "discli encode did not write it" in message(samples, tmp_path / "foreign.h5")
+    assert "--device nowhere" in message(samples, ref, device="nowhere")
+    (tmp_path / "file").touch()
+    assert "--card" in message(samples, ref, card=tmp_path / "file" / "card.html")
+    with pytest.raises(DiscliError, match=r"statistics are a \.npz"):
+        make_ref(ref, tmp_path / "made.txt", features="random")
+
+
+def test_grayscale_palette_and_transparent_pictures_are_scored_as_rgb(folders, tmp_path):
+    odd = save_folder(tmp_path / "odd", drawn_pictures(40, 12, 0))
+    Image.open(odd / "000000.png").convert("L").save(odd / "000000.png")
+    Image.open(odd / "000001.png").convert("P").save(odd / "000001.png")
+    Image.open(odd / "000002.png").convert("RGBA").save(odd / "000002.png")
+    assert eval_fid(odd, folders[1], features="random")["samples"]["n"] == 40

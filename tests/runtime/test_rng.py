@@ -1,0 +1,63 @@
+"""Random streams: the published Philox, and independence of everything but their address."""
+
+import pytest
+import torch
+
+from discli.runtime.rng import Stream, normal, permutation, philox, uniform
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "expected"),
+    [
+        # Known answers that come with the authors' Random123 library.
+        ([0, 0, 0, 0], (0, 0), [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+        ([0xFFFFFFFF] * 4, (0xFFFFFFFF, 0xFFFFFFFF), [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+        (
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+            (0xA4093822, 0x299F31D0),
+            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+        ),
+    ],
+)
+def test_philox_gives_the_published_answers(counter, key, expected):
+    words = philox(tuple(torch.tensor([c]) for c in counter), key)
+    assert [int(w) for w in words] == expected
+
+
+def test_a_sample_draws_the_same_whatever_stands_beside_it():
+    together = normal(3, Stream.NOISE, 7, torch.arange(10), (3, 5, 5))
+    alone = normal(3, Stream.NOISE, 7, torch.tensor([4]), (3, 5, 5))
+    assert torch.equal(together[4], alone[0])
+
+
+def test_seed_stream_step_and_index_all_matter():
+    base = uniform(1, Stream.NOISE, 2, torch.tensor([3]), (64,))
+    others = [
+        uniform(2, Stream.NOISE, 2, torch.tensor([3]), (64,)),
+        uniform(1 << 32, Stream.NOISE, 2, torch.tensor([3]), (64,)),
+        uniform(1, Stream.LATENT, 2, torch.tensor([3]), (64,)),
+        uniform(1, Stream.NOISE, 3, torch.tensor([3]), (64,)),
+        uniform(1, Stream.NOISE, 2, torch.tensor([4]), (64,)),
+    ]
+    assert all(not torch.equal(base, other) for other in others)
+
+
+def test_normals_are_normal_and_uniforms_uniform():
+    z = normal(0, Stream.NOISE, 0, torch.arange(200), (1001,)).double().flatten()
+    u = uniform(0, Stream.TIMESTEP, 0, torch.arange(200), (1000,)).double().flatten()
+    # Four standard errors of each moment at 200,000 draws.
+    assert abs(z.mean()) < 0.009
+    assert abs(z.var() - 1) < 0.013
+    assert abs((z**4).mean() - 3) < 0.09
+    assert abs((z[:-1] * z[1:]).mean()) < 0.009
+    assert u.min() >= 0
+    assert u.max() < 1
+    assert abs(u.mean() - 0.5) < 0.0026
+    assert abs(u.var() - 1 / 12) < 0.0007
+
+
+def test_a_permutation_holds_every_index_once_and_differs_by_epoch():
+    first, second = permutation(5, 0, 1000), permutation(5, 1, 1000)
+    assert first.sort().values.tolist() == list(range(1000))
+    assert (first == second).sum() < 20
+    assert torch.equal(first, permutation(5, 0, 1000))

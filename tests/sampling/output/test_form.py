@@ -1,0 +1,119 @@
+"""Every output: what is written can be read, is found again after a kill, and is packed when all is there."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from discli.runtime.errors import DiscliError
+from discli.sampling.output import Background, Memory, open_output
+from discli.sampling.output.form import FORMATS
+
+PICTURES = torch.randint(0, 256, (9, 3, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+STORING = [name for name in FORMATS if name != "none"]
+
+
+@pytest.mark.parametrize("form", STORING)
+def test_pictures_survive_in_any_order_and_a_second_sitting_goes_on(form, tmp_path):
+    first = open_output(form, tmp_path)
+    first.write([4, 5, 6], PICTURES[4:7])
+    first.write([0, 1, 2, 3], PICTURES[:4])
+    second = open_output(form, tmp_path)
+    assert second.done() == set(range(7))
+    second.write([7, 8], PICTURES[7:])
+    assert torch.equal(second.read([8, 0, 5]), PICTURES[[8, 0, 5]])
+    second.finish(9, [1] * 9)
+    third = open_output(form, tmp_path)
+    assert third.done() == set(range(9))
+    assert torch.equal(third.read(range(9)), PICTURES)
+
+
+@pytest.mark.parametrize("form", STORING)
+def test_a_finished_output_grows_and_shrinks_with_n(form, tmp_path):
+    output = open_output(form, tmp_path)
+    output.write(range(6), PICTURES[:6])
+    output.finish(6, None)
+    output.write([6, 7, 8], PICTURES[6:])
+    output.finish(9, None)
+    assert torch.equal(output.read(range(9)), PICTURES)
+    output.finish(4, None)
+    assert open_output(form, tmp_path).done() == set(range(4))
+    assert torch.equal(output.read(range(4)), PICTURES[:4])
+
+
+@pytest.mark.parametrize("form", STORING)
+def test_clear_deletes_pictures_and_nothing_else(form, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    output = open_output(form, tmp_path)
+    output.write([0, 1], PICTURES[:2])
+    output.finish(2, None)
+    output.write([2], PICTURES[2:3])
+    output.clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("form", ["npz", "zip"])
+def test_the_same_pictures_make_the_same_file_however_they_came(form, tmp_path):
+    for name, parts in (("a", [range(9)]), ("b", [range(5, 9), range(5)])):
+        (tmp_path / name).mkdir()
+        output = open_output(form, tmp_path / name)
+        for part in parts:
+            output.write(part, PICTURES[list(part)])
+        output.finish(9, list(range(9)))
+    a, b = ((tmp_path / name / f"samples.{form}").read_bytes() for name in "ab")
+    assert a == b
+
+
+def test_npz_is_stored_plainly_as_numpy_reads_it(tmp_path):
+    output = open_output("npz", tmp_path)
+    output.write(range(9), PICTURES)
+    output.finish(9, [3] * 9)
+    with np.load(tmp_path / "samples.npz") as arrays:
+        assert np.array_equal(arrays["arr_0"], PICTURES.permute(0, 2, 3, 1).numpy())
+        assert (arrays["arr_1"].dtype, arrays["arr_1"].tolist()) == (np.int64, [3] * 9)
+    with zipfile.ZipFile(tmp_path / "samples.npz") as archive:
+        assert archive.testzip() is None
+
+
+def test_memory_keeps_what_is_wanted_alone():
+    kept = Memory(wanted={1, 2})
+    kept.write([0, 1, 2], PICTURES[:3])
+    assert torch.equal(kept.read([2, 1]), PICTURES[[2, 1]])
+    with pytest.raises(KeyError):
+        kept.read([0])
+
+
+def test_background_writes_everything_in_order_before_it_ends():
+    written = []
+    with Background(lambda x: x.byte(), lambda i, p: written.append((list(i), p)), torch.device("cpu")) as background:
+        for index in range(5):
+            background.put([index], torch.full((1, 3, 2, 2), float(index)))
+    assert [indices for indices, _ in written] == [[0], [1], [2], [3], [4]]
+    assert [int(pictures.max()) for _, pictures in written] == [0, 1, 2, 3, 4]
+
+
+def test_an_error_while_writing_reaches_the_caller():
+    def full(indices, pictures):
+        raise DiscliError("No space left.")
+
+    def work():
+        with Background(lambda x: x, full, torch.device("cpu")) as background:
+            for index in range(9):
+                background.put([index], torch.zeros(1, 3, 2, 2))
+
+    with pytest.raises(DiscliError, match="No space left"):
+        work()
+
+
+@pytest.mark.parametrize("form", STORING)
+def test_a_damaged_file_is_named_with_the_remedy(form, tmp_path):
+    output = open_output(form, tmp_path)
+    output.write([0, 1], PICTURES[:2])
+    if form != "png":
+        output.finish(2, None)
+    file = next(path for path in sorted(tmp_path.rglob("*")) if path.is_file())
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(DiscliError, match=f"{file.name} is damaged") as caught:
+        open_output(form, tmp_path).read(sorted(open_output(form, tmp_path).done()))
+    assert "Remove it" in caught.value.hint

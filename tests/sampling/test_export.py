@@ -1,0 +1,167 @@
+"""Exported weights: loaded by diffusers and by discli, with the pictures of ``discli sample``, bit for bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import discli
+from discli.data.autoencoders import open_codec
+from discli.model import DiS
+from discli.recipe import DataContract, parse_recipe
+from discli.runtime.errors import DiscliError
+from discli.sampling.export import export_diffusers, export_safetensors, push_to_hub
+from tests.local_hub import local_hub
+from tests.reports.test_compare_scores import changed
+
+SCORE = changed(
+    features="random",
+    scores={"FD (random features), not comparable with FID": 1.234},
+    distance=1.234,
+    samples={"path": "s", "kind": "samples", "resolution": [8, 8], "n": 200, "nfe": 40, "cfg_scale": 2.0, "seed": 0},
+    reference={"path": "r", "sha256": "0", "n": 1797},
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_run, tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("exported")
+    (place / "score.json").write_text(json.dumps(SCORE))
+    return export_diffusers(discli.load(tiny_run), place / "tiny", [place / "score.json"])
+
+
+def _as_tensor(images: list[Image.Image]) -> torch.Tensor:
+    return torch.stack([torch.from_numpy(np.array(image)) for image in images]).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("settings", [{}, {"sampler": "unipc", "cfg_scale": 3.0, "classes": "balanced", "seed": 5}])
+def test_diffusers_loads_the_folder_and_draws_the_same_pictures(folder, tiny_run, settings):
+    pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+    ours = discli.sampling.sample(tiny_run, 6, **settings)
+    assert torch.equal(_as_tensor(pipeline(6, **settings).images), ours.pixels)
+
+
+def test_a_latent_model_takes_its_autoencoder_along(tmp_path):
+    torch.manual_seed(0)
+    AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        latent_channels=4,
+        norm_num_groups=4,
+    ).save_pretrained(tmp_path / "vae")
+    identity = open_codec("vae", str(tmp_path / "vae")).identity
+    recipe = parse_recipe(
+        {
+            "name": "latent",
+            "model": {"embed_dim": 16, "depth": 3},
+            "data": {"resolution": 16, "codec": {"name": "vae", "downsample": identity.downsample}},
+            "train": {"steps": 1},
+            "sample": {"steps": 3, "model_batch": 4},
+        },
+        "test",
+    )
+    contract = DataContract(
+        discli_version="0",
+        codec=identity,
+        resolution=16,
+        crop="adm",
+        dtype="float16",
+        flip_stored=False,
+        num_samples=1,
+        class_names=(),
+        source="",
+        source_sha256="",
+    )
+    described = {"recipe": recipe.model_dump_json(), "contract": contract.model_dump_json()}
+    save_file(DiS.from_recipe(recipe).state_dict(), tmp_path / "latent.safetensors", metadata=described)
+
+    model = discli.load(tmp_path / "latent.safetensors")
+    folder = export_diffusers(model, tmp_path / "exported")
+    expected = discli.sampling.sample(model, 3).pixels
+    (tmp_path / "vae").rename(tmp_path / "elsewhere")
+    pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+    assert torch.equal(_as_tensor(pipeline(3).images), expected)
+
+
+def test_the_model_card_has_recipe_scores_and_grid(folder):
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: diffusers\n")
+    assert "1.234 (n 200, nfe 40, cfg_scale 2.0, seed 0; against 1797 pictures)" in card
+    assert '"embed_dim": 16' in card
+    with Image.open(folder / "samples.png") as grid:
+        assert grid.height == 8 * 66 + 2
+        assert grid.width > 6 * 66 + 2
+
+
+def test_a_safetensors_file_holds_the_recipe_and_is_sampled_from(tiny_run, tmp_path):
+    path = export_safetensors(discli.load(tiny_run), tmp_path / "tiny.safetensors")
+    trained = load_file(tiny_run / "checkpoints" / "00000030" / "ema.safetensors")
+    exported = load_file(path)
+    assert exported.keys() == trained.keys()
+    assert all(torch.equal(exported[name], trained[name]) for name in trained)
+    model = discli.load(path)
+    assert (model.recipe.name, model.step) == ("tiny", 30)
+    assert torch.equal(discli.sampling.sample(model, 3).pixels, discli.sampling.sample(tiny_run, 3).pixels)
+
+
+def test_nothing_is_overwritten_and_a_bad_score_leaves_nothing(tiny_run, folder, tmp_path):
+    model = discli.load(tiny_run)
+    with pytest.raises(DiscliError, match="there already"):
+        export_diffusers(model, folder)
+    (tmp_path / "score.json").write_text("[]")
+    with pytest.raises(DiscliError, match="is no result of eval-fid"):
+        export_diffusers(model, tmp_path / "new", [tmp_path / "score.json"])
+    assert [path.name for path in tmp_path.iterdir()] == ["score.json"]
+
+
+def test_without_a_network_pushing_is_one_line_and_the_folder_stays(folder, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    code = (
+        "from pathlib import Path\nfrom discli.runtime.errors import DiscliError\n"
+        "from discli.sampling.export import push_to_hub\n"
+        f"try: push_to_hub(Path({str(folder)!r}), 'me/tiny')\nexcept DiscliError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "The hub cannot be reached" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+    assert (folder / "model_index.json").is_file()
+    with pytest.raises(DiscliError, match="user/name"):
+        push_to_hub(folder, "tiny")
+
+
+@pytest.mark.parametrize("token", ["right", "wrong"])
+def test_the_hubs_own_client_uploads_the_folder_whole(tiny_run, tmp_path, token):
+    folder = tmp_path / "tiny"
+    export = ["export", str(tiny_run), "--to", "diffusers", "--out", str(folder), "--push-to-hub", "me/tiny"]
+    with local_hub(token="right") as hub:
+        online = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+        # Not by the hub's newer protocol for large files, which is another program's.
+        client = {"HF_TOKEN": token, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+        environment = online | client | {"HF_ENDPOINT": hub.endpoint}
+        done = subprocess.run(
+            [sys.executable, "-m", "discli", *export], capture_output=True, text=True, env=environment
+        )
+    if token == "wrong":
+        assert done.returncode == 2
+        assert "Pushing to me/tiny failed: " in done.stderr
+        assert "hf auth login" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert hub.files == {}
+    else:
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == f"{hub.endpoint}/me/tiny"
+        assert hub.summary == f"discli {discli.__version__}"
+        exported = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        assert hub.files == exported
+        assert hub.large

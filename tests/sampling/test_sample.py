@@ -1,0 +1,376 @@
+"""Sampling: images that depend on (seed, i) alone, interruptions, refusals."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import discli
+from discli.evaluation.metrics import NpzPictures
+from discli.model import DiS
+from discli.recipe import parse_recipe
+from discli.runtime.errors import DiscliError
+from discli.sampling.output.png import PngFolder, file_name
+from discli.sampling.plan import draw, pictures
+from discli.sampling.sample import sample
+
+
+@pytest.fixture(scope="session")
+def run(tiny_run) -> Path:
+    return tiny_run
+
+
+def _pictures(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.png"))}
+
+
+@pytest.fixture(scope="session")
+def eleven(run, tmp_path_factory) -> Path:
+    return sample(run, 11, seed=3, out=tmp_path_factory.mktemp("eleven") / "samples")
+
+
+def test_pictures_sheet_and_manifest_are_written(eleven):
+    assert list(_pictures(eleven)) == [file_name(i) for i in range(11)]
+    with Image.open(eleven / file_name(0)) as image:
+        assert (image.size, image.mode) == ((8, 8), "RGB")
+    with Image.open(eleven.with_name("samples.png")) as sheet:
+        assert sheet.height > 3 * 64
+    manifest = json.loads((eleven / "manifest.json").read_text())
+    assert manifest["finished"]
+    assert (manifest["n"], manifest["seed"], manifest["steps"], manifest["nfe"]) == (11, 3, 5, 10)
+    assert (manifest["precision"], manifest["model_batch"], manifest["class_choice"]) == ("fp32", 4, "random")
+    assert len(manifest["classes"]) == 11
+    assert manifest["recipe"]["name"] == "tiny"
+    assert manifest["contract"]["class_names"][3] == "3"
+
+
+@pytest.mark.parametrize("n", [1, 5, 11, 13])
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_image_i_is_the_same_bytes_whatever_n_and_batch_size(run, eleven, tmp_path, n, batch_size):
+    ours = _pictures(sample(run, n, seed=3, batch_size=batch_size, out=tmp_path / "s"))
+    theirs = _pictures(eleven)
+    assert all(ours[name] == theirs[name] for name in ours.keys() & theirs.keys())
+
+
+def test_another_seed_gives_other_pictures(run, eleven, tmp_path):
+    other = _pictures(sample(run, 4, seed=4, out=tmp_path / "s"))
+    assert all(other[name] != _pictures(eleven)[name] for name in other)
+
+
+def test_guidance_steps_and_sampler_change_the_pictures(run, tmp_path):
+    plain = _pictures(sample(run, 2, cfg_scale=1.0, out=tmp_path / "plain"))
+    variants = [{"cfg_scale": 4.0}, {"cfg_scale": 1.0, "steps": 9}, {"cfg_scale": 1.0, "sampler": "ddim"}]
+    for number, flags in enumerate(variants):
+        assert _pictures(sample(run, 2, out=tmp_path / str(number), **flags)) != plain
+
+
+def test_guidance_of_one_is_the_class_alone_and_costs_half(run, tmp_path):
+    folder = sample(run, 1, cfg_scale=1.0, out=tmp_path / "s")
+    assert json.loads((folder / "manifest.json").read_text())["nfe"] == 5
+
+
+def _command(run: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "discli", "sample", str(run), "-n", "11", "--seed", "3", "--out", str(out), *more]
+
+
+def test_killed_and_run_again_it_completes_what_is_missing(run, eleven, tmp_path):
+    out = tmp_path / "s"
+    process = subprocess.Popen(
+        _command(run, out, "--batch-size", "4"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and len(list(out.glob("0*.png"))) < 4:
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (out / file_name(1)).unlink(missing_ok=True)
+    kept = {path.name: path.stat().st_mtime_ns for path in out.glob("00000[4-7].png")}
+    sample(run, 11, seed=3, out=out)
+    assert _pictures(out) == _pictures(eleven)
+    if len(kept) == 4:
+        assert all((out / name).stat().st_mtime_ns == stamp for name, stamp in kept.items())
+
+
+def test_two_processes_make_the_same_bytes_and_the_last_one_finishes(run, eleven, tmp_path):
+    out = tmp_path / "s"
+    launched = [
+        subprocess.Popen(
+            _command(run, out),
+            env=os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    assert [process.wait() for process in launched] == [0, 0], [process.stderr.read() for process in launched]
+    assert _pictures(out) == _pictures(eleven)
+    assert json.loads((out / "manifest.json").read_text())["finished"]
+    assert (tmp_path / "s.png").is_file()
+
+
+def test_a_part_alone_makes_its_range_and_does_not_finish(run, eleven, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    out = sample(run, 11, seed=3, form="npz", out=tmp_path / "s")
+    assert not (out / "samples.npz").exists()
+    assert not json.loads((out / "manifest.json").read_text())["finished"]
+    with pytest.raises(DiscliError, match="--overwrite with 2 processes"):
+        sample(run, 11, seed=4, form="npz", out=out, overwrite=True)
+    monkeypatch.setenv("RANK", "0")
+    sample(run, 11, seed=3, form="npz", out=out)
+    assert torch.equal(_rows_of(out / "samples.npz"), _read(eleven))
+
+
+def _read(folder: Path) -> torch.Tensor:
+    return PngFolder(folder).read(sorted(PngFolder(folder).done()))
+
+
+def _rows_of(path: Path) -> torch.Tensor:
+    with np.load(path) as arrays:
+        return torch.from_numpy(arrays["arr_0"]).permute(0, 3, 1, 2)
+
+
+def test_npz_is_what_adms_evaluator_reads_and_is_completed_when_n_grows(run, eleven, tmp_path):
+    out = tmp_path / "s"
+    sample(run, 6, seed=3, form="npz", out=out)
+    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "samples.npz"]
+    sample(run, 11, seed=3, form="npz", out=out)
+    with np.load(out / "samples.npz") as arrays:
+        assert (arrays["arr_0"].dtype, arrays["arr_0"].shape) == (np.uint8, (11, 8, 8, 3))
+        assert arrays["arr_1"].tolist() == json.loads((out / "manifest.json").read_text())["classes"]
+    assert torch.equal(_rows_of(out / "samples.npz"), _read(eleven))
+    assert torch.equal(torch.cat(list(NpzPictures(out / "samples.npz").batches(4))), _read(eleven))
+
+
+def test_zip_holds_the_same_files_as_the_folder(run, eleven, tmp_path):
+    out = sample(run, 6, seed=3, form="zip", out=tmp_path / "s")
+    sample(run, 11, seed=3, form="zip", out=out)
+    with zipfile.ZipFile(out / "samples.zip") as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == _pictures(eleven)
+    before = (out / "samples.zip").stat().st_mtime_ns
+    sample(run, 11, seed=3, form="zip", out=out)
+    assert (out / "samples.zip").stat().st_mtime_ns == before
+    assert not (out / "parts").exists()
+
+
+def test_none_stores_no_picture_and_still_draws_the_sheet(run, eleven, tmp_path):
+    out = sample(run, 11, seed=3, form="none", out=tmp_path / "s")
+    assert [path.name for path in out.iterdir()] == ["manifest.json"]
+    with Image.open(tmp_path / "s.png") as ours, Image.open(eleven.with_name("samples.png")) as theirs:
+        assert ours.tobytes() == theirs.tobytes()
+
+
+def test_the_stream_that_metrics_take_holds_the_same_pictures(run, eleven):
+    stream = list(pictures(draw(run, seed=3), 11))
+    assert [len(batch) for batch in stream] == [4, 4, 3]
+    assert torch.equal(torch.cat(stream), _read(eleven))
+
+
+def test_in_a_notebook_three_lines_show_the_same_pictures(run, eleven):
+    code = (
+        "from discli import load, sample\n"
+        f"model = load({str(run)!r})\n"
+        "shown = sample(model, 11, seed=3)\n"
+        "import sys; sys.stdout.buffer.write(shown._repr_png_())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    with Image.open(io.BytesIO(done.stdout)) as ours, Image.open(eleven.with_name("samples.png")) as theirs:
+        assert ours.tobytes() == theirs.tobytes()
+    here = discli.sampling.sample(discli.load(run), 11, seed=3)
+    assert (len(here), here[0].size) == (11, (8, 8))
+    assert torch.equal(here.pixels, _read(eleven))
+
+
+def test_steps_are_shown_from_noise_to_the_picture(run, eleven, tmp_path):
+    sample(run, 4, seed=3, show_steps=True, out=tmp_path / "s")
+    with Image.open(tmp_path / "s.steps.png") as strip:
+        assert strip.size == (6 * 66 + 2, 4 * 66 + 2)  # noise and five steps of the four in a group
+        last = strip.crop((5 * 66 + 2, 2, 6 * 66, 66)).resize((8, 8), Image.Resampling.NEAREST)
+    with Image.open(eleven / file_name(0)) as picture:
+        assert last.tobytes() == picture.tobytes()
+
+
+def test_balanced_classes_take_turns_and_the_sheet_has_a_row_for_each(run, tmp_path):
+    folder = sample(run, 20, classes="balanced", grid=(3, 2), out=tmp_path / "s")
+    assert json.loads((folder / "manifest.json").read_text())["classes"] == list(range(10)) * 2
+    with Image.open(tmp_path / "s.png") as sheet:
+        assert sheet.height == 3 * 66 + 2
+        assert sheet.width > 2 * 66 + 2  # and the names
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sampler": "dpm-solver++"},
+        {"sampler": "sde-dpm-solver++"},
+        {"sampler": "unipc"},
+        {"sampler": "heun"},
+        {"sampler": "ddim", "eta": 1.0},
+        {"guided_channels": "all", "cfg_interval": (0.3, 3.0)},
+        {"cfg_schedule": "cosine"},
+        {"precision": "bf16"},
+    ],
+)
+def test_every_choice_is_made_reproducibly_whatever_n(run, tmp_path, settings):
+    few = sample(run, 2, seed=3, **settings)
+    many = sample(run, 6, seed=3, **settings)
+    assert torch.equal(few.pixels, many.pixels[:2])
+    assert not torch.equal(few.pixels, sample(run, 2, seed=3).pixels)
+
+
+def test_autoguidance_takes_a_weaker_checkpoint_and_is_named_in_the_manifest(run, tmp_path):
+    weak = run / "checkpoints" / "00000030"
+    out = sample(run, 2, seed=3, autoguidance=weak, cfg_scale=3.0, out=tmp_path / "s")
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["guidance"] == {"name": "autoguidance", "checkpoint": str(weak)}
+    assert manifest["nfe"] == 10
+    # Guided away from itself, a model is as it is without guidance.
+    assert torch.equal(_read(out), sample(run, 2, seed=3, cfg_scale=1.0).pixels)
+
+
+def test_classes_by_name_and_number_are_taken_in_turn(run, tmp_path):
+    folder = sample(run, 5, classes=["7", "3"], out=tmp_path / "s")
+    assert json.loads((folder / "manifest.json").read_text())["classes"] == [7, 3, 7, 3, 7]
+
+
+@pytest.mark.parametrize("given", ["10", "-1", "dog", ""])
+def test_classes_that_do_not_exist_are_refused(run, tmp_path, given):
+    with pytest.raises(DiscliError, match="no such class"):
+        sample(run, 1, classes=[given], out=tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_folder_with_other_things_is_refused_and_nothing_in_it_lost(run, tmp_path):
+    out = tmp_path / "holiday"
+    out.mkdir()
+    (out / "000000.png").write_bytes(b"the beach")
+    with pytest.raises(DiscliError, match="holds other files"):
+        sample(run, 1, out=out)
+    assert (out / "000000.png").read_bytes() == b"the beach"
+
+
+def test_other_settings_into_the_same_folder_are_refused_unless_overwritten(run, tmp_path):
+    out = sample(run, 3, out=tmp_path / "s")
+    before = _pictures(out)
+    with pytest.raises(DiscliError, match=r"samples with seed 0, not 1\. .* --overwrite"):
+        sample(run, 3, seed=1, out=out)
+    with pytest.raises(DiscliError, match="samples of another sampler"):
+        sample(run, 3, sampler="euler", out=out)
+    with pytest.raises(DiscliError, match=r"samples with steps \d+, not 3\."):
+        sample(run, 3, steps=3, out=out)
+    assert _pictures(out) == before
+    sample(run, 2, seed=1, out=out, overwrite=True)
+    assert len(_pictures(out)) == 2
+
+
+def test_without_a_run_the_newest_is_taken_and_named(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(run.parents[1])
+    sample(None, 1, out=tmp_path / "s")
+    assert "Newest run: runs/tiny" in capsys.readouterr().err
+
+
+def test_without_any_run_it_says_how_to_get_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DiscliError, match="discli train"):
+        sample(None, 1)
+
+
+def test_an_unconditional_model_refuses_guidance_and_classes(tmp_path, run):
+    metadata = _metadata(run)
+    recipe = json.loads(metadata["recipe"])
+    recipe["model"]["num_classes"] = 0
+    recipe["sample"]["cfg_scale"] = 1.0
+    weights = DiS.from_recipe(parse_recipe(recipe, "test")).state_dict()
+    save_file(weights, tmp_path / "uncond.safetensors", metadata=metadata | {"recipe": json.dumps(recipe)})
+    model = discli.load(tmp_path / "uncond.safetensors")
+    assert sample(model, 2).classes is None
+    with pytest.raises(DiscliError, match=r"--cfg-scale 2: this model is unconditional.*\.$"):
+        sample(model, 2, cfg_scale=2.0)
+    with pytest.raises(DiscliError, match="unconditional"):
+        sample(model, 2, classes="1")
+
+
+def _weights(run: Path) -> Path:
+    return run / "checkpoints" / "00000030" / "ema.safetensors"
+
+
+def _metadata(run: Path) -> dict[str, str]:
+    with safe_open(_weights(run), "pt") as file:
+        return file.metadata()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"sampler": "euler-maruyama"}, "does not fit"),
+        ({"sampler": "dmp"}, "Allowed"),
+        ({"steps": 1001}, "more than"),
+        ({"sampler": "dpm-solver++", "eta": 1.0}, "unknown key"),
+        ({"cfg_interval": (3.0, 1.0)}, "must be below"),
+        ({"autoguidance": "nowhere", "cfg_scale": 2.0}, "No checkpoint in nowhere"),
+        ({"autoguidance": "nowhere", "cfg_scale": 1.0}, "changes nothing"),
+        ({"device": "cuda:99"}, "no such GPU"),
+        ({"device": "gpu"}, "no such device"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line_and_nothing_is_written(run, tmp_path, settings, says):
+    with pytest.raises(DiscliError, match=says) as caught:
+        sample(run, 2, out=tmp_path / "s", **settings)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "pickle", "other-shapes", "no-recipe"])
+def test_a_checkpoint_that_is_not_one_is_refused(run, tmp_path, damage):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    file = copy / "checkpoints" / "00000030" / "ema.safetensors"
+    match damage:
+        case "truncated":
+            os.truncate(file, 2000)
+        case "pickle":
+            file.write_bytes(b"cos\nsystem\n(S'touch exploded'\ntR.")
+        case "other-shapes":
+            weights = {name: tensor[..., :1].contiguous() for name, tensor in load_file(file).items()}
+            metadata = {"recipe": json.dumps(json.loads((run / "run.json").read_text())["recipe"])}
+            save_file(weights, file, metadata=metadata)
+        case "no-recipe":
+            save_file({"w": torch.zeros(1)}, file)
+    with pytest.raises(DiscliError) as caught:
+        sample(copy, 1, out=tmp_path / "s")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_pickle_is_not_even_opened(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.pt").write_bytes(b"cos\nsystem\n(S'touch exploded'\ntR.")
+    with pytest.raises(DiscliError, match="could run code"):
+        sample(tmp_path / "model.pt", 1)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_out_may_not_be_a_file(run, tmp_path):
+    (tmp_path / "s").write_text("mine")
+    with pytest.raises(DiscliError, match="is a file"):
+        sample(run, 1, out=tmp_path / "s")
+    assert (tmp_path / "s").read_text() == "mine"
+
+
+def test_a_checkpoints_folder_can_be_given_without_its_run(run, eleven, tmp_path):
+    lonely = tmp_path / "lonely"
+    shutil.copytree(run / "checkpoints" / "00000030", lonely)
+    assert _pictures(sample(lonely, 3, seed=3, out=tmp_path / "s"))[file_name(2)] == _pictures(eleven)[file_name(2)]

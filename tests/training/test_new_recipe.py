@@ -1,0 +1,126 @@
+"""``discli recipe new``: what it writes loads, fits the data, trains, and says what can be chosen."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from discli.cli.recipe import Preset
+from discli.recipe import check_fits, load_recipe, parse_recipe
+from discli.recipe.contract import VaeIdentity
+from discli.recipe.model import ModelSpec
+from discli.recipe.presets import PRESETS
+from discli.runs.logs import read_log
+from discli.runtime.errors import DiscliError
+from discli.training.new_recipe import _patch_size, new_recipe
+from discli.training.train import train
+from tests.data.files import contract, some_rows, write_store
+
+SETTING = re.compile(r"^#(\w+ = )", re.MULTILINE)
+
+
+def test_a_training_step_runs_with_it(digits_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written = new_recipe("mine", "dis-s", data=digits_file)
+    assert written == Path("mine.toml")
+    recipe = load_recipe(written)
+    assert (recipe.data.resolution, recipe.data.codec.name, recipe.model.num_classes) == (8, "rgb", 10)
+    assert recipe.sample.cfg_scale == 1.5
+    # The network of the preset takes half a minute to build, step and write; a narrow one tells as much.
+    few = ["train.steps=1", "train.batch_size=2", "train.preview_every=0", "model.embed_dim=16", "model.depth=3"]
+    run = train(written, overrides=[*few, 'train.tracker="none"'])
+    assert run == Path("runs/mine")
+    assert [line["step"] for line in read_log(run / "metrics.jsonl")] == [1]
+
+
+@pytest.mark.parametrize("flip_stored", [True, False])
+@pytest.mark.parametrize("class_names", [(), ("ant", "bee")])
+def test_it_fits_latents(tmp_path, flip_stored, class_names):
+    vae = VaeIdentity(
+        vae="org/vae", kind="AutoencoderDC", weights_sha256="0", scaling_factor=0.4, channels=32, downsample=32
+    )
+    promise = contract(codec=vae, resolution=256, dtype="float16", flip_stored=flip_stored, class_names=class_names)
+    labels = np.zeros(1, np.int64) if class_names else None
+    file = write_store(tmp_path / "dc.h5", some_rows(1, promise), promise, labels)
+    recipe = load_recipe(new_recipe("mine", "dis-b", data=file, out=tmp_path / "deep" / "mine.toml"))
+    check_fits(recipe, promise, "dc.h5")
+    assert recipe.data.file == file
+    assert recipe.data.horizontal_flip is flip_stored
+    assert recipe.model.num_classes == len(class_names)
+    assert (recipe.model.embed_dim, recipe.num_patches) == (768, 16)
+
+
+@pytest.mark.parametrize(
+    ("flags", "codec", "patches"),
+    [
+        ({"resolution": 32}, "rgb", 256),
+        ({"resolution": 64}, "rgb", 1024),
+        ({"resolution": 256, "num_classes": 1000}, "vae", 256),
+        ({"resolution": 512}, "vae", 1024),
+        ({"resolution": 128, "codec": "rgb"}, "rgb", 1024),
+    ],
+)
+def test_without_a_file_flags_say_what_it_would(tmp_path, flags, codec, patches):
+    recipe = load_recipe(new_recipe("mine", "dis-s", out=tmp_path / "mine.toml", **flags))
+    assert (recipe.data.codec.name, recipe.num_patches) == (codec, patches)
+    assert recipe.model.num_classes == flags.get("num_classes", 0)
+
+
+@pytest.mark.parametrize("size", range(1, 130))
+def test_patches_divide_and_are_never_too_many(size):
+    patch = _patch_size(size)
+    assert size % patch == 0
+    assert size // patch <= 32
+    assert patch == 2 or size % 2 or size > 64
+
+
+def test_every_setting_commented_out_is_a_default(tmp_path):
+    text = new_recipe("mine", "dis-s", resolution=32, out=tmp_path / "mine.toml").read_text()
+    recipe = parse_recipe(tomllib.loads(text), "as written")
+    assert len(SETTING.findall(text)) > 40
+    assert parse_recipe(tomllib.loads(SETTING.sub(r"\1", text)), "uncommented") == recipe
+
+
+def test_every_setting_is_there_with_its_choices(tmp_path):
+    text = new_recipe("mine", "dis-s", resolution=32, out=tmp_path / "mine.toml").read_text()
+    recipe = load_recipe(tmp_path / "mine.toml")
+    for section in (recipe.model, recipe.data, recipe.diffusion, recipe.train, recipe.sample, recipe.eval):
+        for key in type(section).model_fields:
+            assert re.search(rf"^(#|# )?{key}( = |: )", text, re.MULTILINE), key
+    for skip in get_args(ModelSpec.model_fields["skip"].annotation):
+        assert skip.model_fields["name"].default in re.search(r"^# (concat.*)$", text, re.MULTILINE)[1]
+    assert all(len(line) <= 120 for line in text.splitlines())
+
+
+def test_nothing_is_overwritten_unasked(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("mine")
+    with pytest.raises(DiscliError, match="there already"):
+        new_recipe("mine", "dis-s", resolution=32, out=path)
+    assert path.read_text() == "mine"
+    new_recipe("mine", "dis-s", resolution=32, out=path, overwrite=True)
+    assert load_recipe(path).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, "must know its data"),
+        ({"data": Path("x.h5"), "resolution": 32}, "--res"),
+        ({"data": Path("x.h5"), "num_classes": 0}, "--num-classes"),
+        ({"data": Path("gone.h5")}, "gone.h5 does not exist"),
+        ({"resolution": 100, "codec": "vae"}, "multiple of 8"),
+        ({"resolution": 32, "name": "../up"}, r"\.\./up"),
+    ],
+)
+def test_a_refusal_writes_nothing(tmp_path, settings, says):
+    with pytest.raises(DiscliError, match=says):
+        new_recipe(**{"name": "mine", "preset": "dis-s", "out": tmp_path / "mine.toml", **settings})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_presets_on_offer_are_the_presets():
+    assert [preset.value for preset in Preset] == list(PRESETS)

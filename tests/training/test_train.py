@@ -1,0 +1,239 @@
+"""Training as a user meets it: real data files, real processes, real kills."""
+
+import json
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from discli.runs.logs import read_log
+from discli.runtime.errors import DiscliError
+from discli.training.train import train
+from tests.data.files import VAE, contract, some_rows, write_store
+from tests.tiny_run import RECIPE, arguments, command, content, launch, losses
+
+CODEC = """
+horizontal_flip = false
+codec = {name = "vae", channels = 2, downsample = 2}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory, digits_file) -> Path:
+    """The finished run that every disturbed one must equal."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "tiny.toml").write_text(RECIPE)
+    return train(folder / "tiny.toml", data=digits_file, out=folder / "run")
+
+
+def test_a_run_writes_checkpoints_metrics_and_what_it_was(undisturbed):
+    assert sorted(p.name for p in (undisturbed / "checkpoints").iterdir()) == ["00000004", "00000008", "00000012"]
+    lines = read_log(undisturbed / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [3, 6, 9, 12]
+    assert {"loss", "mse", "vb", "loss_q1", "loss_q4", "grad_norm", "lr", "images"} <= lines[0].keys()
+    assert json.loads((undisturbed / "run.json").read_text())["recipe"]["name"] == "tiny"
+
+
+def test_killed_again_and_again_it_ends_with_the_same_bits(undisturbed, recipe, digits_file, tmp_path):
+    """SIGKILL at random moments, a checkpoint's writing among them, until the run gets through."""
+    run, chance = tmp_path / "run", random.Random(4)
+    kills = 0
+    for _ in range(40):
+        process = subprocess.Popen(command(recipe, digits_file, run), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        checkpoints = run / "checkpoints"
+        before = set(checkpoints.glob("*"))
+        while process.poll() is None and kills < 3:
+            # A temporary folder or a new checkpoint: the moments at which most could go wrong.
+            now = set(checkpoints.glob("*"))
+            if now - before:
+                time.sleep(chance.random() * 0.02)
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.001)
+        _, errors = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), errors.decode()
+        if process.returncode == 0:
+            break
+    assert kills == 3
+    assert content(run) == content(undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_asked_to_stop_it_writes_a_checkpoint_and_exits_75(number, undisturbed, recipe, digits_file, tmp_path):
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        command(recipe, digits_file, run, "train.checkpoint_every=1000"), stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not read_log(run / "metrics.jsonl"):
+        time.sleep(0.001)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    if process.returncode == 0:
+        pytest.skip("finished before the signal came")
+    assert process.returncode == 75, errors
+    assert f"{number.name}: checkpoint of step" in errors
+    train(recipe, data=digits_file, out=run)
+    assert content(run) == content(undisturbed)
+
+
+@pytest.mark.parametrize(("how", "parallel"), [("torchrun", "fsdp2"), ("accelerate", "ddp"), ("slurm", "ddp")])
+def test_two_processes_follow_the_loss_curve_of_one(how, parallel, undisturbed, recipe, digits_file, tmp_path):
+    run = tmp_path / "run"
+    for done in launch(how, *arguments(recipe, digits_file, run, f"train.parallel={parallel}")):
+        assert done.returncode == 0, done.stderr
+    assert losses(run) == pytest.approx(losses(undisturbed), rel=1e-4)
+
+
+@pytest.mark.timeout(900)  # four processes' start-up, twice: on a busy machine that takes its time
+@pytest.mark.parametrize(("parallel", "processes"), [("fsdp2", 2), ("ddp", 3)])
+def test_a_run_of_several_processes_in_two_sittings_ends_with_the_same_bits(
+    parallel, processes, recipe, digits_file, tmp_path
+):
+    runs = {"one": [12], "two": [6, 12]}
+    for name, sittings in runs.items():
+        for steps in sittings:
+            settings = [f"train.parallel={parallel}", f"train.steps={steps}", "train.batch_size=12"]
+            train = arguments(recipe, digits_file, tmp_path / name, *settings)
+            (done,) = launch("torchrun", *train, processes=processes)
+            assert done.returncode == 0, done.stderr
+    assert "going on at step 6" in done.stderr
+    assert content(tmp_path / "two") == content(tmp_path / "one")
+
+
+def test_one_sample_that_is_not_a_number_is_skipped_by_all_and_named(tmp_path):
+    promise = contract(codec=VAE, dtype="float32", resolution=8, flip_stored=False)
+    rows = some_rows(32, promise)
+    rows[11, :, 0, 0] = np.nan
+    data = write_store(tmp_path / "latents.h5", rows, promise)
+    recipe = tmp_path / "latents.toml"
+    recipe.write_text(RECIPE.replace("num_classes = 10", "").replace("horizontal_flip = true", CODEC))
+    (done,) = launch("torchrun", *arguments(recipe, data, tmp_path / "run", "train.steps=4", "train.log_every=1"))
+    assert done.returncode == 0, done.stderr
+    (event,) = read_log(tmp_path / "run" / "events.jsonl")
+    assert event["event"] == "skipped"
+    assert 11 in event["indices"]
+    steps = [line["step"] for line in read_log(tmp_path / "run" / "metrics.jsonl")]
+    assert steps == [step for step in (1, 2, 3, 4) if step != event["step"]]
+
+
+def test_accumulated_micro_batches_equal_the_large_batch(undisturbed, recipe, digits_file, tmp_path):
+    run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=["train.micro_batch=2"])
+    assert losses(run) == pytest.approx(losses(undisturbed), rel=1e-5)
+    ours, theirs = (load_file(r / "checkpoints" / "00000004" / "model.safetensors") for r in (run, undisturbed))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("setting", ['data.cache="ram"', 'data.cache="device"', "train.activation_checkpointing=true"])
+def test_what_may_change_between_sittings_changes_no_bit(setting, undisturbed, recipe, digits_file, tmp_path):
+    run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=["train.steps=6"])
+    train(recipe, data=digits_file, out=run, overrides=[setting])
+    assert content(run) == content(undisturbed)
+
+
+def test_a_run_of_an_older_discli_goes_on_with_the_defaults_of_what_is_new(undisturbed, recipe, digits_file, tmp_path):
+    run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=["train.steps=6"])
+    description = json.loads((run / "run.json").read_text())
+    for section, key in (
+        ("model", "d_conv"), ("model", "mixer"), ("model", "scan_order"), ("train", "score"), ("train", "skip_limit")
+    ):  # fmt: skip
+        del description["recipe"][section][key]
+    (run / "run.json").write_text(json.dumps(description))
+    train(recipe, data=digits_file, out=run)
+    assert content(run) == content(undisturbed)
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_passed_over(undisturbed, recipe, digits_file, tmp_path, capsys):
+    run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=["train.steps=8"])
+    with (run / "checkpoints" / "00000008" / "optimizer.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    train(recipe, data=digits_file, out=run)
+    assert "optimizer.safetensors has 1000 bytes" in capsys.readouterr().err.replace("\n", " ")
+    assert content(run) == content(undisturbed)
+
+
+def test_not_finite_steps_are_skipped_logged_and_end_in_a_report(recipe, digits_file, tmp_path):
+    """Weights that a healthy checkpoint's next step breaks: a learning rate of 1e30 from there on."""
+    settings = ["train.skip_limit=3", "train.lr_schedule=cosine"]
+    run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=[*settings, "train.steps=4"])
+    description = json.loads((run / "run.json").read_text())
+    description["recipe"]["train"]["lr_schedule"]["min_lr"] = 1e30
+    (run / "run.json").write_text(json.dumps(description))
+    with pytest.raises(DiscliError, match="after rolling back once") as caught:
+        train(
+            recipe, data=digits_file, out=run, overrides=[*settings, "train.lr_schedule.min_lr=1e30", "train.steps=40"]
+        )
+    assert caught.value.status == 1
+    events = read_log(run / "events.jsonl")
+    assert [e["event"] for e in events] == ["skipped"] * 3 + ["rolled back"] + ["skipped"] * 3
+    assert len(events[0]["indices"]) == 8
+    assert events[0]["indices"] != events[4]["indices"]
+    weights = load_file(run / "checkpoints" / "00000004" / "model.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("data.resolution=16", "data.resolution is 16"),
+        ("model.num_classes=5", "model.num_classes is 5"),
+        ("data.codec=vae", "data.codec"),
+    ],
+)
+def test_data_that_does_not_fit_is_refused_before_the_first_step(setting, says, recipe, digits_file, tmp_path):
+    with pytest.raises(DiscliError, match=says):
+        train(recipe, data=digits_file, out=tmp_path / "run", overrides=[setting, "model.patch_size=1"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_recipe_in_the_same_folder_is_refused_and_a_longer_one_goes_on(recipe, digits_file, tmp_path):
+    run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=["train.steps=4"])
+    with pytest.raises(DiscliError, match=r"train\.lr = 0\.001"):
+        train(recipe, data=digits_file, out=run, overrides=["train.lr=0.002"])
+    train(recipe, data=digits_file, out=run, overrides=["train.steps=6"])
+    assert [line["step"] for line in read_log(run / "metrics.jsonl")] == [3, 4, 6]
+
+
+def test_a_folder_with_other_files_is_refused(recipe, digits_file, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("precious")
+    with pytest.raises(DiscliError, match="not a run's"):
+        train(recipe, data=digits_file, out=tmp_path / "run")
+    assert (tmp_path / "run" / "thesis.tex").read_text() == "precious"
+
+
+def test_previews_show_noise_first_and_are_always_of_the_same_noise(recipe, digits_file, tmp_path):
+    settings = ["train.preview_every=6", "train.preview_count=4"]
+    run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=settings)
+    again = train(recipe, data=digits_file, out=tmp_path / "again", overrides=settings)
+    names = ["00000000.png", "00000006.png", "00000012.png"]
+    assert sorted(p.name for p in (run / "previews").iterdir()) == names
+    assert all((run / "previews" / n).read_bytes() == (again / "previews" / n).read_bytes() for n in names)
+
+
+def test_verify_resume_reports_on_the_users_own_recipe(recipe, digits_file):
+    done = subprocess.run(
+        [*command(recipe, digits_file, Path("unused"))[:-2], "--verify-resume"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert {line.split(":")[0] for line in lines} == {
+        "model.safetensors",
+        "ema.safetensors",
+        "optimizer.safetensors",
+        "metrics.jsonl",
+    }
+    assert all(line.endswith("bit-identical") for line in lines)
