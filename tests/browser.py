@@ -21,10 +21,10 @@ _AROUND = """<!doctype html><meta charset="utf-8">
 <script>
 addEventListener("load", () => {{
   const page = document.querySelector("iframe").contentDocument, root = page.documentElement;
-  const pictures = [...page.images];
+  const images = [...page.images];
   document.body.innerHTML = "<pre>" + JSON.stringify({{
     width: root.clientWidth, content: root.scrollWidth,
-    broken: pictures.filter(picture => !picture.naturalWidth).length,
+    broken: images.filter(image => !image.naturalWidth).length,
     scheme: page.defaultView.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light",
   }}) + "</pre>";
 }});
@@ -33,7 +33,7 @@ addEventListener("load", () => {{
 
 @dataclass(frozen=True)
 class Seen:
-    """Px of the frame and of its content; pictures that did not load; light or dark; the console's lines."""
+    """Px of the frame and of its content; images that did not load; light or dark; the console's lines."""
 
     width: int
     content: int

@@ -1,4 +1,4 @@
-"""Fixtures shared by every test: the optional folder of real pictures and golden cases."""
+"""Fixtures shared by every test: the optional folder of real images and golden cases."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Real pictures, golden cases and a small VAE, kept beside the project; a user's clone has none."""
+    """Real images, golden cases and a small VAE, kept beside the project; a user's clone has none."""
     if not _SHARED.is_dir():
         pytest.skip("no ../shared beside this clone")
     return _SHARED

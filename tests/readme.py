@@ -99,7 +99,7 @@ def inline_code(text: str) -> list[str]:
 
 
 def local_links(text: str) -> set[str]:
-    """Targets of links and pictures that are no address: paths, and #headings."""
+    """Targets of links and images that are no address: paths, and #headings."""
     prose = _FENCE.sub("", text)
     targets = re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(r'(?:src|href)="([^"]+)"', prose)
     return {target for target in targets if not re.match(r"[a-z]+:", target)}

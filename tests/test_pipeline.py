@@ -1,4 +1,4 @@
-"""Encode, train, sample and score on a few pictures, as the commands a user types."""
+"""Encode, train, sample and score on a few images, as the commands a user types."""
 
 import json
 import subprocess
@@ -24,14 +24,14 @@ def _discli(*arguments: object) -> str:
 
 
 def test_from_an_image_folder_to_a_score(tmp_path):
-    pictures = tmp_path / "digits"
-    unpack_digits(pictures)
-    for path in pictures.glob("*/*.png"):
+    images = tmp_path / "digits"
+    unpack_digits(images)
+    for path in images.glob("*/*.png"):
         if int(path.stem) >= 8:
             path.unlink()
-    (pictures / "3" / "broken.png").write_bytes(b"not a picture")
+    (images / "3" / "broken.png").write_bytes(b"not an image")
 
-    data = _discli("encode", pictures, "--res", 8, "--out", tmp_path / "digits.h5")
+    data = _discli("encode", images, "--res", 8, "--out", tmp_path / "digits.h5")
     settings = [part for setting in SMALL for part in ("--set", setting)]
     run = _discli("train", "quickstart", "--data", data, "--out", tmp_path / "run", *settings)
     samples = _discli("sample", run, "-n", 20, "--cfg-scale", 2, "--classes", "0,1,2", "--out", tmp_path / "samples")

@@ -132,7 +132,7 @@ def test_names_that_look_shipped_are():
 
 
 @pytest.mark.parametrize("target", sorted(readme.local_links(TEXT)))
-def test_links_and_pictures_are_there(target):
+def test_links_and_images_are_there(target):
     if target.startswith("#"):
         assert target in readme.headings(TEXT)
     else:

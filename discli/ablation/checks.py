@@ -1,4 +1,4 @@
-"""What would fail only after hours of training fails before the first cell of a study, and once for all of them."""
+"""What would fail only after hours of training fails before the first trial of a study, and once for all of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +9,12 @@ from discli.ablation.plan import Planned
 from discli.data.autoencoders import load_codec
 from discli.data.store import open_store
 from discli.evaluation.evaluate import load_extractor
-from discli.evaluation.images import StoredPictures
+from discli.evaluation.images import StoredImages
 from discli.evaluation.reference import check_resolution, check_statistics, open_reference
 from discli.recipe import DataContract, Study, check_fits
 from discli.runs.run import differences
 from discli.runtime.errors import DiscliError
-from discli.sampling.load import load_trained
+from discli.sampling.load import load_model
 from discli.sampling.plan import check_weak
 
 _CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ _CPU = torch.device("cpu")
 def check_before(study: Study, plan: Sequence[Planned], data: Path | None) -> None:
     """Data, classes, autoencoder, feature network, reference and autoguidance's model: all there, and fitting.
 
-    ``data`` wins over the recipes' ``data.file``. Finished cells need none of it, but what they were
+    ``data`` wins over the recipes' ``data.file``. Finished trials need none of it, but what they were
     trained on must be what is given now. Raises DiscliError.
     """
     contracts: dict[Path, DataContract] = {}
@@ -50,9 +50,9 @@ def check_before(study: Study, plan: Sequence[Planned], data: Path | None) -> No
         if reference is not None:
             opened = open_reference(reference, _CPU)
             check_statistics(opened, extractor)
-            check_resolution(opened, StoredPictures(file, _CPU))
+            check_resolution(opened, StoredImages(file, _CPU))
         if weak is not None:
-            check_weak(load_trained(Path(weak), _CPU), planned.recipe)
+            check_weak(load_model(Path(weak), _CPU), planned.recipe)
 
 
 def _check_data(planned: Planned, contract: DataContract, file: Path) -> None:
@@ -62,6 +62,6 @@ def _check_data(planned: Planned, contract: DataContract, file: Path) -> None:
     now = contract.model_dump(mode="json")
     for key, old, new in differences(planned.result.get("contract", now), now):
         raise DiscliError(
-            f"{planned.cell.name} was trained on data with {key} = {old!r}, {file} has {new!r}.",
+            f"{planned.trial.name} was trained on data with {key} = {old!r}, {file} has {new!r}.",
             "Give the same --data file as before, or another --out.",
         )

@@ -1,4 +1,4 @@
-"""What a study will take, before it is run: every cell with its size, work, disk and time."""
+"""What a study will take, before it is run: every trial with its size, work, disk and time."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from discli.ablation.trial import costs, failure_of, plan_recipe, read_result
 from discli.cost.disk import averages_kept, disk_needed
 from discli.diffusion import count_evaluations
 from discli.model import DiS
-from discli.recipe import Cell, Recipe, Study
+from discli.recipe import Recipe, Study, Trial
 from discli.recipe.diffusion import DiffusionSpec
 from discli.recipe.sample import SampleSpec
 from discli.runtime.console import format_bytes, format_seconds, stderr
@@ -32,9 +32,9 @@ _TRIAL_BATCH = 8
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell, where it lies, and what it takes."""
+    """A trial, where it lies, and what it takes."""
 
-    cell: Cell
+    trial: Trial
     recipe: Recipe
     folder: Path
     costs: Mapping[str, Any]
@@ -63,22 +63,22 @@ class Planned:
         return disk_needed(spec, self.costs["parameters"], averages_kept(spec.ema))[1]
 
 
-def make_plan(study: Study, cells: Sequence[Cell], out: Path) -> list[Planned]:
-    """Raises DiscliError when a cell's recipe is not valid, or its folder holds the result of another study."""
+def make_plan(study: Study, trials: Sequence[Trial], out: Path) -> list[Planned]:
+    """Raises DiscliError when a trial's recipe is not valid, or its folder holds the result of another study."""
     plan = []
-    for cell in cells:
-        recipe, folder = plan_recipe(study, cell), out / "cells" / cell.name
+    for trial in trials:
+        recipe, folder = plan_recipe(study, trial), out / "trials" / trial.name
         score = recipe.train.score
         along_the_way = -(-recipe.train.steps // score.every) * score.n if score.every else 0
-        result = read_result(study, cell, recipe, folder)
-        plan.append(Planned(cell, recipe, folder, costs(recipe), result, along_the_way + study.score.n))
+        result = read_result(study, trial, recipe, folder)
+        plan.append(Planned(trial, recipe, folder, costs(recipe), result, along_the_way + study.score.n))
     return plan
 
 
 def look_again(study: Study, plan: Sequence[Planned]) -> list[Planned]:
     """The plan with the results and failures that lie in the folders now, other processes' included.
 
-    A finished cell is not read a second time. A result that does not belong here is its cell's failure.
+    A finished trial is not read a second time. A result that does not belong here is its trial's failure.
     """
     return [_look_again(study, planned) for planned in plan]
 
@@ -87,18 +87,18 @@ def _look_again(study: Study, planned: Planned) -> Planned:
     if planned.result is not None:
         return planned
     try:
-        result = read_result(study, planned.cell, planned.recipe, planned.folder)
+        result = read_result(study, planned.trial, planned.recipe, planned.folder)
     except DiscliError as error:  # the study was edited while it ran
         return replace(planned, failure=str(error))
     return replace(planned, result=result, failure=None if result is not None else failure_of(planned.folder))
 
 
 def print_plan(study: Study, plan: Sequence[Planned], out: Path, as_json: bool) -> None:
-    """A row a cell on stdout, or JSON; and what is left in all, beside what is free in ``out``."""
+    """A row a trial on stdout, or JSON; and what is left in all, beside what is free in ``out``."""
     rate, source = find_rate(plan)
     rows = [
         {
-            "cell": p.cell.name,
+            "trial": p.trial.name,
             **{k: v for k, v in p.costs.items() if k != "images"},
             "disk": p.disk,
             "seconds": p.flops / rate if rate and p.result is None else None,
@@ -107,16 +107,18 @@ def print_plan(study: Study, plan: Sequence[Planned], out: Path, as_json: bool) 
         for p in plan
     ]
     if as_json:
-        typer.echo(json.dumps({"study": study.name, "flops_per_second": rate, "rate": source, "cells": rows}, indent=1))
+        typer.echo(
+            json.dumps({"study": study.name, "flops_per_second": rate, "rate": source, "trials": rows}, indent=1)
+        )
         return
     table = Table(box=None, pad_edge=False)
-    table.add_column("cell", overflow="fold")
+    table.add_column("trial", overflow="fold")
     for heading in ("parameters", "GFLOPs", "steps", "disk", "time"):
         table.add_column(heading, justify="right")
     for row in rows:
         time_left = format_seconds(row["seconds"]) if row["seconds"] else "?"
         table.add_row(
-            row["cell"],
+            row["trial"],
             f"{row['parameters']:,}",
             f"{row['forward_gflops']:.3g}",
             f"{row['steps']:,}",
@@ -127,18 +129,18 @@ def print_plan(study: Study, plan: Sequence[Planned], out: Path, as_json: bool) 
     left = [row for row in rows if not row["finished"]]
     total = f", about {format_seconds(sum(row['seconds'] for row in left))} one after another" if rate else ""
     each = f"{study.budget.describe()}, then {study.score.n:,} samples scored"
-    stderr.print(f"{len(left)} of {len(rows)} cells to run ({each}){total}.")
+    stderr.print(f"{len(left)} of {len(rows)} trials to run ({each}){total}.")
     say_disk(plan, out)
-    on_top = "each cell's start and the score's own network come on top"
+    on_top = "each trial's start and the score's own network come on top"
     stderr.print(f"Times are {source}; {on_top}." if rate else f"No times: {source}.")
 
 
 def say_disk(plan: Sequence[Planned], out: Path) -> None:
-    """One line on the disk that the cells to run will fill, yellow where there is not as much."""
+    """One line on the disk that the trials to run will fill, yellow where there is not as much."""
     need = sum(planned.disk for planned in plan if planned.result is None)
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
-    line = f"Disk: {format_bytes(need)} for the cells to run, {format_bytes(free)} free in {existing}/"
+    line = f"Disk: {format_bytes(need)} for the trials to run, {format_bytes(free)} free in {existing}/"
     if need < free:
         stderr.print(line)
     else:
@@ -146,20 +148,20 @@ def say_disk(plan: Sequence[Planned], out: Path) -> None:
 
 
 def find_rate(plan: Sequence[Planned]) -> tuple[float | None, str]:
-    """FLOP/s to expect, and where the figure is from: finished cells, else a trial of the cheapest cell."""
+    """FLOP/s to expect, and where the figure is from: finished trials, else a trial of the cheapest trial."""
     rates = [1e12 * p.result["training_tflops"] / p.result["seconds"] for p in plan if p.result is not None]
     if rates:
-        return statistics.median(rates), "at the speed of the finished cells' training"
+        return statistics.median(rates), "at the speed of the finished trials' training"
     cheapest = min(plan, key=lambda planned: planned.costs["forward_gflops"])
     flops = 3e9 * cheapest.costs["forward_gflops"]
     batch = _TRIAL_BATCH if torch.cuda.is_available() else min(_TRIAL_BATCH, int(_MOST_TRIAL_FLOPS / flops))
     if not batch:
-        return None, "even a trial step of the cheapest cell would take long here"
+        return None, "even a trial step of the cheapest trial would take long here"
     seconds = _trial(cheapest.recipe, batch)
-    return batch * flops / seconds, f"from a trial step of {cheapest.cell.name} on this machine, scaled by FLOPs"
+    return batch * flops / seconds, f"from a trial step of {cheapest.trial.name} on this machine, scaled by FLOPs"
 
 
-@cache  # counted by going through all sampling steps, which most cells share
+@cache  # counted by going through all sampling steps, which most trials share
 def _evaluations(diffusion: DiffusionSpec, settings: SampleSpec, channels: int) -> int:
     return count_evaluations(diffusion, settings, channels)
 

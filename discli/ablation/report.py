@@ -1,4 +1,4 @@
-"""A study's report: table, what the table says in words, plots and pictures, as HTML, Markdown and CSV."""
+"""A study's report: table, what the table says in words, plots and images, as HTML, Markdown and CSV."""
 
 import csv
 import io
@@ -18,27 +18,27 @@ from torch import Tensor
 from discli.ablation.findings import in_words
 from discli.ablation.results import PointResults, StudyReport
 from discli.ablation.seeds import LEVEL, correlation
-from discli.data.contact_sheet import rows_sheet, save_picture
-from discli.reports.page import columns, facts, image, page
+from discli.data.contact_sheet import rows_sheet, save_image
+from discli.reports.page import columns, embed, facts, page
 from discli.reports.plots import Line, Point, as_svg, curves, save_plot, scatter
 from discli.runtime.console import format_bytes, format_seconds
 from discli.runtime.files import write_text
 
-_MATRIX = "The same noise and class in every cell"
+_MATRIX = "The same noise and class in every trial"
 _LARGEST_MATRIX, _LEAST_ROW = 8_000, 64  # px high
 
 
 def write_report(report: StudyReport, out: Path) -> None:
-    """report.html, report.md, cells.csv, plots and pictures in ``out``; each whole or not there."""
+    """report.html, report.md, trials.csv, plots and images in ``out``; each whole or not there."""
     out.mkdir(parents=True, exist_ok=True)
     plots, matrix = _plots(report), _matrix(report)
     write_text(out / "report.html", study_page(report, plots, matrix))
     write_text(out / "report.md", study_markdown(report, plots, matrix is not None))
-    write_text(out / "cells.csv", study_csv(report))
+    write_text(out / "trials.csv", study_csv(report))
     for name, (figure, _) in plots.items():
         save_plot(figure, out / name)
     if matrix is not None:
-        save_picture(matrix, out / "pictures.png")
+        save_image(matrix, out / "images.png")
 
 
 def summarise(report: StudyReport) -> dict[str, Any]:
@@ -70,41 +70,41 @@ def study_page(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], mat
         parts.append(columns(_HEADINGS, _rows(report)))
         parts.append("<ul>" + "".join(f"<li>{escape(line)}</li>" for line in in_words(report)) + "</ul>")
     if report.failures:
-        parts += ["<h2>Failed cells</h2>", facts(report.failures.items())]
+        parts += ["<h2>Failed trials</h2>", facts(report.failures.items())]
     for figure, caption in plots.values():
         title, _, explained = caption.partition(": ")
         parts += [f"<h2>{escape(title)}</h2>", as_svg(figure, caption), f"<p>{escape(explained)}</p>"]
     if matrix is not None:
         side = report.results[0]["recipe"]["data"]["resolution"]
         parts += [f"<h2>{_MATRIX}</h2>", f"<p>{escape(_matrix_caption(report))}</p>"]
-        parts.append(image(matrix, "picture matrix", side))
+        parts.append(embed(matrix, "image matrix", side))
     if report.results:
         parts += ["<h2>How it was measured</h2>", facts(_circumstances(report))]
     return page(f"{report.name}: ablation", parts)
 
 
 def study_markdown(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], has_matrix: bool) -> str:
-    """For a README or an issue; plots and pictures beside it."""
+    """For a README or an issue; plots and images beside it."""
     lines = [f"# Ablation: {report.name}", "", _state(report), ""]
     if report.results:
         lines += ["| " + " | ".join(_HEADINGS) + " |", "|---" + "|---:" * (len(_HEADINGS) - 1) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in _rows(report)]
         lines += ["", *(f"- {line}" for line in in_words(report)), ""]
     if report.failures:
-        lines += [*(f"- Failed: {cell}: {why}" for cell, why in report.failures.items()), ""]
+        lines += [*(f"- Failed: {trial}: {why}" for trial, why in report.failures.items()), ""]
     for name, (_, caption) in plots.items():
         lines += [f"{caption}.", "", f"![{caption.partition(':')[0]}]({name})", ""]
     if has_matrix:
-        lines += [f"{_MATRIX}: {_matrix_caption(report)}", "", f"![{_MATRIX}](pictures.png)", ""]
+        lines += [f"{_MATRIX}: {_matrix_caption(report)}", "", f"![{_MATRIX}](images.png)", ""]
     if report.results:
         lines += [f"- {name}: {text}" for name, text in _circumstances(report)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def study_csv(report: StudyReport) -> str:
-    """A line a cell, every figure unrounded."""
+    """A line a trial, every figure unrounded."""
     keys = [
-        "cell", "point", "seed", "score", "score_name", "loss", "parameters", "forward_gflops", "steps", "images",
+        "trial", "point", "seed", "score", "score_name", "loss", "parameters", "forward_gflops", "steps", "images",
         "training_tflops", "seconds", "images_per_second", "peak_memory",
     ]  # fmt: skip
     settings = list(dict.fromkeys(key for result in report.results for key in result["settings"]))
@@ -122,7 +122,7 @@ def _plain(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, dict | list | bool) else value
 
 
-_HEADINGS = ("", "score", "loss", "seeds", "parameters", "GFLOPs", "steps", "time a cell", "images/s", "memory")
+_HEADINGS = ("", "score", "loss", "seeds", "parameters", "GFLOPs", "steps", "time a trial", "images/s", "memory")
 
 
 def _rows(report: StudyReport) -> Iterator[tuple[str, ...]]:
@@ -143,7 +143,7 @@ def _rows(report: StudyReport) -> Iterator[tuple[str, ...]]:
 
 
 def _state(report: StudyReport) -> str:
-    done = f"{len(report.results)} of {report.cells} cells finished"
+    done = f"{len(report.results)} of {report.trials} trials finished"
     seeds = f"{len(report.seeds)} seed{'s' if len(report.seeds) > 1 else ''}"
     if not report.results:
         return f"{done}; {report.budget}, {seeds}."
@@ -160,12 +160,12 @@ def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
     samples, reference = scored["samples"], scored["reference"]
     yield "base recipe", report.base
     sampling = f"{samples['sampler']['name']}, {samples['steps']} steps, NFE {samples['nfe']}"
-    yield "sampling", f"{sampling}, guidance {samples['cfg_scale']}, seed {samples['seed']} in all cells"
+    yield "sampling", f"{sampling}, guidance {samples['cfg_scale']}, seed {samples['seed']} in all trials"
     yield "reference", f"{reference['path']} (n = {reference['n']:,}, sha256 {reference['sha256']})"
     yield "features", f"{scored['features']}: {scored['network']} (weights sha256 {scored['weights_sha256']})"
     yield "loss", "mean over the last tenth of training"
-    yield "time", "training alone, without scores, of one cell"
-    yield "memory", "the most that a cell's process held while it trained, scores along the way included"
+    yield "time", "training alone, without scores, of one trial"
+    yield "memory", "the most that a trial's process held while it trained, scores along the way included"
     environments = {tuple(result["environment"].items()) for result in report.results}
     for environment in sorted(environments):
         yield "environment", ", ".join(f"{key} {value}" for key, value in environment)
@@ -207,10 +207,10 @@ def _curve(point: PointResults) -> Line | None:
 
 
 def _matrix(report: StudyReport) -> Image.Image | None:
-    """A row a point: its first seed's pictures; of very many points the first ones."""
+    """A row a point: its first seed's images; of very many points the first ones."""
     rows = []
     for point in report.points[: _most_rows(report)]:
-        path = report.pictures.get(point.first["cell"])
+        path = report.images.get(point.first["trial"])
         strip = _unstrip(path) if path is not None and path.exists() else None
         if strip is not None:
             rows.append((point.name, strip))
@@ -229,7 +229,7 @@ def _matrix_caption(report: StudyReport) -> str:
 
 
 def _unstrip(path: Path) -> Tensor | None:
-    """(n, 3, side, side) uint8 of square pictures side by side; None where they cannot be read."""
+    """(n, 3, side, side) uint8 of square images side by side; None where they cannot be read."""
     try:
         with Image.open(path) as strip:
             pixels = torch.from_numpy(np.asarray(strip.convert("RGB")).copy())

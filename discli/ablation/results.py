@@ -1,4 +1,4 @@
-"""What a study has found so far: its finished cells, put together by point."""
+"""What a study has found so far: its finished trials, put together by point."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,16 +13,16 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class StudyReport:
-    """Results of a study's finished cells as `discli.ablation.trial` writes them, and what became of the others."""
+    """Results of a study's finished trials as `discli.ablation.trial` writes them, and what became of the others."""
 
     name: str
     base: str
     budget: str
     seeds: Sequence[int]
-    cells: int
+    trials: int
     results: Sequence[Result]
-    failures: Mapping[str, str] = field(default_factory=dict)  # cell -> why
-    pictures: Mapping[str, Path] = field(default_factory=dict)  # cell -> strip of square pictures
+    failures: Mapping[str, str] = field(default_factory=dict)  # trial -> why
+    images: Mapping[str, Path] = field(default_factory=dict)  # trial -> strip of square images
 
     @cached_property
     def points(self) -> list["PointResults"]:

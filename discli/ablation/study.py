@@ -1,8 +1,8 @@
-"""``discli ablate``: a study from its file to its report: which cells there are, who runs them, what came of it.
+"""``discli ablate``: a study from its file to its report: which trials there are, who runs them, what came of it.
 
-Every cell is a process of its own (`discli.ablation.trial`), so that one that fails takes nothing with
-it and its peak memory is its own. A cell is known by its settings: a killed study goes on where it
-was, and a value added to an axis runs the new cells only.
+Every trial is a process of its own (`discli.ablation.trial`), so that one that fails takes nothing with
+it and its peak memory is its own. A trial is known by its settings: a killed study goes on where it
+was, and a value added to an axis runs the new trials only.
 """
 
 import json
@@ -17,9 +17,9 @@ from discli.ablation.checks import check_before
 from discli.ablation.plan import Planned, look_again, make_plan, print_plan, say_disk
 from discli.ablation.report import summarise, write_report
 from discli.ablation.results import StudyReport
-from discli.ablation.trial import LOG, PICTURES, run_cell
-from discli.ablation.workers import run_cells
-from discli.recipe import Cell, Study, load_study
+from discli.ablation.trial import IMAGES, LOG, run_trial
+from discli.ablation.workers import run_trials
+from discli.recipe import Study, Trial, load_study
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.processes import alone_in, rank_and_world
@@ -35,26 +35,26 @@ def ablate(
     data: Path | None = None,
     out: Path | None = None,
     jobs: int = 1,
-    cell: str | None = None,
+    trial: str | None = None,
     dry_run: bool = False,
     as_json: bool = False,
 ) -> Path:
     """Runs what is missing of a study and writes its report; returns the study's folder.
 
-    ``out`` defaults to ``runs/ablate-<name>``. ``jobs`` cells run at once; under torchrun or srun the
-    processes share the cells. ``cell`` (a number or a name) runs that one alone, in this process, for
+    ``out`` defaults to ``runs/ablate-<name>``. ``jobs`` trials run at once; under torchrun or srun the
+    processes share the trials. ``trial`` (a number or a name) runs that one alone, in this process, for
     a Slurm array. ``dry_run`` only prints what there is to do. Raises DiscliError before the first
-    cell for what cannot be trained or scored, and with status 1 when cells failed, after the others
+    trial for what cannot be trained or scored, and with status 1 when trials failed, after the others
     are done.
     """
-    study, cells = load_study(study_name)
+    study, trials = load_study(study_name)
     out = out or Path("runs") / f"ablate-{study.name}"
-    plan = make_plan(study, cells if cell is None else [find_cell(cells, cell)], out)
+    plan = make_plan(study, trials if trial is None else [find_trial(trials, trial)], out)
     if dry_run:
         print_plan(study, plan, out, as_json)
         return out
     check_before(study, plan, data)
-    if cell is not None:
+    if trial is not None:
         _run_alone(study, plan[0], data, as_json)
         return out
 
@@ -63,12 +63,12 @@ def ablate(
     todo = [planned for planned in mine if planned.result is None]
     jobs = max(1, min(jobs, len(todo)))
     finished = sum(planned.result is not None for planned in plan)
-    stderr.print(f"{study.name}: {len(plan)} cells, {finished} finished, {len(todo)} to run here, {jobs} at once")
+    stderr.print(f"{study.name}: {len(plan)} trials, {finished} finished, {len(todo)} to run here, {jobs} at once")
     if todo:
         say_disk(plan, out)
     command = [str(study_name), "--out", str(out), *(["--data", str(data)] if data else [])]
     next_report = 0.0
-    with closing(run_cells(todo, command, jobs)) as lines:
+    with closing(run_trials(todo, command, jobs)) as lines:
         for line in lines:
             stderr.print(line)
             if (started := time.monotonic()) >= next_report:
@@ -77,19 +77,19 @@ def ablate(
     plan, report = _report(study, plan, out)
     if as_json:
         typer.echo(json.dumps(summarise(report), indent=1))
-    stderr.print(f"Report: {out / 'report.html'}; report.md, cells.csv and the plots are beside it.")
+    stderr.print(f"Report: {out / 'report.html'}; report.md, trials.csv and the plots are beside it.")
     _complain(plan, rank, world)
     return out
 
 
-def find_cell(cells: list[Cell], wanted: str) -> Cell:
+def find_trial(trials: list[Trial], wanted: str) -> Trial:
     """By its number, from 0, as a Slurm array counts, or by its name."""
-    for number, cell in enumerate(cells):
-        if wanted in (str(number), cell.name):
-            return cell
+    for number, trial in enumerate(trials):
+        if wanted in (str(number), trial.name):
+            return trial
     raise DiscliError(
-        f"--cell {wanted}: no such cell.",
-        f"Give a number from 0 to {len(cells) - 1}, or a name such as {cells[0].name}; --dry-run lists them.",
+        f"--trial {wanted}: no such trial.",
+        f"Give a number from 0 to {len(trials) - 1}, or a name such as {trials[0].name}; --dry-run lists them.",
     )
 
 
@@ -97,16 +97,16 @@ def _run_alone(study: Study, planned: Planned, data: Path | None, as_json: bool)
     _, world = rank_and_world()
     if world > 1:
         raise DiscliError(
-            f"--cell with {world} processes: one cell is trained by one.", "Leave --cell out: they share the cells."
+            f"--trial with {world} processes: one trial is trained by one.", "Leave --trial out: they share the trials."
         )
-    result = run_cell(study, planned.cell, planned.folder, data)
+    result = run_trial(study, planned.trial, planned.folder, data)
     if as_json:
         typer.echo(json.dumps(result, indent=1))
-    stderr.print(f"{planned.cell.name}: {result['score_name']} {result['score']:.4g}")
+    stderr.print(f"{planned.trial.name}: {result['score_name']} {result['score']:.4g}")
 
 
 def _report(study: Study, plan: Sequence[Planned], out: Path) -> tuple[list[Planned], StudyReport]:
-    """From what lies in the folders now, other processes' cells included; and the plan as it is now."""
+    """From what lies in the folders now, other processes' trials included; and the plan as it is now."""
     with alone_in(out):  # or an earlier view could be written over a later one
         plan = look_again(study, plan)
         report = StudyReport(
@@ -114,17 +114,17 @@ def _report(study: Study, plan: Sequence[Planned], out: Path) -> tuple[list[Plan
             base=study.base,
             budget=study.budget.describe(),
             seeds=study.seeds,
-            cells=len(plan),
+            trials=len(plan),
             results=[p.result for p in plan if p.result is not None],
-            failures={p.cell.name: p.failure for p in plan if p.failure is not None},
-            pictures={p.cell.name: p.folder / PICTURES for p in plan},
+            failures={p.trial.name: p.failure for p in plan if p.failure is not None},
+            images={p.trial.name: p.folder / IMAGES for p in plan},
         )
         write_report(report, out)
     return plan, report
 
 
 def _complain(plan: Sequence[Planned], rank: int, world: int) -> None:
-    """Raises DiscliError when cells failed, or were asked to stop.
+    """Raises DiscliError when trials failed, or were asked to stop.
 
     Of several processes the last one does: torchrun ends all when one fails.
     """
@@ -132,16 +132,16 @@ def _complain(plan: Sequence[Planned], rank: int, world: int) -> None:
     stopped = [number for number, p in enumerate(plan) if p.result is None and p.failure is None]
     elsewhere = sum(number % world != rank for number in stopped)
     if elsewhere:
-        stderr.print(f"{elsewhere} cells of other processes are not finished; whoever is last writes the last report.")
+        stderr.print(f"{elsewhere} trials of other processes are not finished; whoever is last writes the last report.")
     elif failed:
         raise DiscliError(
-            f"{len(failed)} of {len(plan)} cells failed, {len(plan) - len(failed) - len(stopped)} are done.",
+            f"{len(failed)} of {len(plan)} trials failed, {len(plan) - len(failed) - len(stopped)} are done.",
             f"See {failed[0].folder / LOG}; the same command tries them again.",
             status=1,
         )
     elif stopped:
         raise DiscliError(
-            f"{len(stopped)} of {len(plan)} cells were asked to stop.",
+            f"{len(stopped)} of {len(plan)} trials were asked to stop.",
             "The same command goes on with them.",
             status=EXIT_INTERRUPTED,
         )

@@ -1,7 +1,7 @@
-"""One cell of a study, from recipe to result: train -> score -> pictures -> ``result.json``.
+"""One trial of a study, from recipe to result: train -> score -> images -> ``result.json``.
 
-Everything is in the cell's folder: ``run/`` is an ordinary run (resume it, sample from it, report on
-it), ``pictures.png`` the same noise and classes as in every other cell; where `discli.ablation.workers`
+Everything is in the trial's folder: ``run/`` is an ordinary run (resume it, sample from it, report on
+it), ``images.png`` the same noise and classes as in every other trial; where `discli.ablation.workers`
 started it, ``log.txt`` is what it said and ``failed.txt`` why it failed when it was last tried.
 """
 
@@ -19,13 +19,13 @@ import torch
 from PIL import Image
 
 from discli import __version__
-from discli.ablation.cell_result import read_cell_result
+from discli.ablation.trial_result import read_trial_result
 from discli.cost.flops import forward_flops
-from discli.data.contact_sheet import save_picture
+from discli.data.contact_sheet import save_image
 from discli.data.store import open_store
 from discli.evaluation.evaluate import eval_fid
 from discli.model import DiS
-from discli.recipe import Cell, Recipe, Study, parse_recipe
+from discli.recipe import Recipe, Study, Trial, parse_recipe
 from discli.recipe.model import ModelSpec
 from discli.runs.logs import read_log
 from discli.runs.run import differences
@@ -36,7 +36,7 @@ from discli.sampling.sample import sample
 from discli.training.interrupts import EXIT_INTERRUPTED
 from discli.training.train import train
 
-RESULT, PICTURES, LOG, FAILURE = "result.json", "pictures.png", "log.txt", "failed.txt"
+RESULT, IMAGES, LOG, FAILURE = "result.json", "images.png", "log.txt", "failed.txt"
 _LOCK = ".lock"
 
 # Where a run lies, how it talks and what it keeps is nothing that a result depends on.
@@ -46,29 +46,29 @@ _NOT_COMPARED = {
 }  # fmt: skip
 
 
-def plan_recipe(study: Study, cell: Cell) -> Recipe:
-    """The cell's recipe with the steps that the budget gives it and the scores along the way."""
-    sketch = cell.recipe(steps=1)
+def plan_recipe(study: Study, trial: Trial) -> Recipe:
+    """The trial's recipe with the steps that the budget gives it and the scores along the way."""
+    sketch = trial.recipe(steps=1)
     steps = study.budget.steps_of(sketch, 3 * sum(forward_flops(sketch).values()))
     every = math.ceil(steps / study.score.curve_points) if study.score.curve_points else 0
     score = {"every": every, "n": study.score.curve_n, "features": study.score.features}
-    tree = cell.recipe(steps).model_dump(mode="json")
+    tree = trial.recipe(steps).model_dump(mode="json")
     tree["train"] |= {"score": tree["train"]["score"] | score, "tracker": "none"}
-    return parse_recipe(tree, cell.name)
+    return parse_recipe(tree, trial.name)
 
 
-def run_cell(study: Study, cell: Cell, folder: Path, data: Path | None) -> dict[str, Any]:
-    """Brings one cell to its result, from wherever it was left; one that is finished is left alone.
+def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> dict[str, Any]:
+    """Brings one trial to its result, from wherever it was left; one that is finished is left alone.
 
     Raises DiscliError, with status 75, when another process is at it, and SystemExit(75) when asked to stop.
     """
-    recipe = plan_recipe(study, cell)
+    recipe = plan_recipe(study, trial)
     file = data or recipe.data.file
     if file is None:
-        raise DiscliError(f"{cell.name}: no data file.", "Give --data FILE.h5 (discli encode writes one).")
+        raise DiscliError(f"{trial.name}: no data file.", "Give --data FILE.h5 (discli encode writes one).")
     folder.mkdir(parents=True, exist_ok=True)
-    with _held(folder, cell):
-        found = read_result(study, cell, recipe, folder)
+    with _held(folder, trial):
+        found = read_result(study, trial, recipe, folder)
         if found is not None:
             return found
         run = folder / "run"
@@ -77,12 +77,12 @@ def run_cell(study: Study, cell: Cell, folder: Path, data: Path | None) -> dict[
         reference = recipe.train.score.reference or file
         with redirect_stdout(sys.stderr):  # the score's table is on the way, not the result
             scored = eval_fid(run, reference, features=study.score.features, n=study.score.n, bootstrap=0)
-        _draw(run, recipe, study.score.pictures, folder / PICTURES)
+        _draw(run, recipe, study.score.images, folder / IMAGES)
         result = {
-            "cell": cell.name,
-            "point": cell.point.name,
-            "seed": cell.seed,
-            "settings": cell.point.settings,
+            "trial": trial.name,
+            "point": trial.point.name,
+            "seed": trial.seed,
+            "settings": trial.point.settings,
             "recipe": recipe.model_dump(mode="json"),
             "contract": open_store(file).contract.model_dump(mode="json"),
             **costs(recipe),
@@ -97,12 +97,12 @@ def run_cell(study: Study, cell: Cell, folder: Path, data: Path | None) -> dict[
     return result
 
 
-def read_result(study: Study, cell: Cell, recipe: Recipe, folder: Path) -> dict[str, Any] | None:
-    """The result in a cell's folder, if it has one. Raises DiscliError where it is of another recipe or number n."""
+def read_result(study: Study, trial: Trial, recipe: Recipe, folder: Path) -> dict[str, Any] | None:
+    """The result in a trial's folder, if it has one. Raises DiscliError where it is of another recipe or number n."""
     path = folder / RESULT
     if not path.exists():
         return None
-    result = read_cell_result(path)
+    result = read_trial_result(path)
     before = parse_recipe(result["recipe"], str(path)).model_dump(mode="json")
     n = result["eval"]["samples"]["n"]
     changed = differences(before, recipe.model_dump(mode="json"))
@@ -110,19 +110,19 @@ def read_result(study: Study, cell: Cell, recipe: Recipe, folder: Path) -> dict[
     for key, old, new in sorted(changed, key=lambda change: change[0] == "train.score.every"):
         if key not in _NOT_COMPARED and not key.startswith("eval."):
             raise DiscliError(
-                f"{cell.name}: {folder} was run with {key} = {old!r}, the study now says {new!r}.",
+                f"{trial.name}: {folder} was run with {key} = {old!r}, the study now says {new!r}.",
                 "Give another --out for the changed study, or change it back.",
             )
     if n != study.score.n:  # on which every distance depends
         raise DiscliError(
-            f"{cell.name}: {folder} was scored with n = {n:,}, the study now says {study.score.n:,}.",
-            f"Change it back, or remove {RESULT} in every cell: they are scored again from their runs.",
+            f"{trial.name}: {folder} was scored with n = {n:,}, the study now says {study.score.n:,}.",
+            f"Change it back, or remove {RESULT} in every trial: they are scored again from their runs.",
         )
     return result
 
 
 def failure_of(folder: Path) -> str | None:
-    """Why the cell in ``folder`` failed when it was last tried; None while a process is at it."""
+    """Why the trial in ``folder`` failed when it was last tried; None while a process is at it."""
     path = folder / FAILURE
     if not path.exists() or is_held(folder):
         return None
@@ -130,12 +130,12 @@ def failure_of(folder: Path) -> str | None:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process is at the cell in ``folder`` now."""
+    """Whether a process is at the trial in ``folder`` now."""
     return is_locked(folder / _LOCK)
 
 
 def costs(recipe: Recipe) -> dict[str, Any]:
-    """What is known of a cell before it is run."""
+    """What is known of a trial before it is run."""
     flops = sum(forward_flops(recipe).values())
     images = recipe.train.steps * recipe.train.batch_size
     return {
@@ -178,10 +178,10 @@ def _training_facts(run: Path, recipe: Recipe) -> dict[str, Any]:
 
 
 def _draw(run: Path, recipe: Recipe, count: int, path: Path) -> None:
-    """The first ``count`` pictures of seed 0, classes in turn, side by side without gaps: (side, count * side)."""
+    """The first ``count`` images of seed 0, classes in turn, side by side without gaps: (side, count * side)."""
     pixels = sample(run, count, classes="balanced" if recipe.model.num_classes else "random").pixels
     strip = pixels.permute(2, 0, 3, 1).flatten(1, 2).contiguous()
-    save_picture(Image.fromarray(strip.numpy()), path)
+    save_image(Image.fromarray(strip.numpy()), path)
 
 
 def _environment(device: str) -> dict[str, str]:
@@ -196,10 +196,10 @@ def _environment(device: str) -> dict[str, str]:
 
 
 @contextmanager
-def _held(folder: Path, cell: Cell) -> Iterator[None]:
+def _held(folder: Path, trial: Trial) -> Iterator[None]:
     with (folder / _LOCK).open("w") as lock:
         if not try_lock(lock):
             raise DiscliError(
-                f"{cell.name} is being run by another process.", "Leave it to that one.", status=EXIT_INTERRUPTED
+                f"{trial.name} is being run by another process.", "Leave it to that one.", status=EXIT_INTERRUPTED
             )
         yield

@@ -1,4 +1,4 @@
-"""Cells as processes of their own, some at a time, with one progress bar over all of them."""
+"""Trials as processes of their own, some at a time, with one progress bar over all of them."""
 
 import ctypes
 import os
@@ -26,7 +26,7 @@ _PR_SET_PDEATHSIG = 1
 _UNITS = ((1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
 _ENOUGH_FOR_A_LINE = 1 << 14  # bytes
 
-# What makes a process believe that it is one of many; a cell is trained by one alone.
+# What makes a process believe that it is one of many; a trial is trained by one alone.
 _OF_A_TEAM = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "SLURM_PROCID", "SLURM_NTASKS")
 
 
@@ -40,12 +40,12 @@ class _Worker:
     started: float
 
 
-def run_cells(todo: Sequence[Planned], command: Sequence[str], jobs: int) -> Generator[str, None, None]:
-    """Runs ``discli ablate <command> --cell NAME`` for each, ``jobs`` at once; a line for every one that ends.
+def run_trials(todo: Sequence[Planned], command: Sequence[str], jobs: int) -> Generator[str, None, None]:
+    """Runs ``discli ablate <command> --trial NAME`` for each, ``jobs`` at once; a line for every one that ends.
 
-    A cell that fails leaves why in its folder, and the others go on. One that another process is at is
+    A trial that fails leaves why in its folder, and the others go on. One that another process is at is
     left to it, and looked at again when that has ended. Whatever ends this early (Ctrl-C, SIGTERM,
-    SIGUSR1, an error), the cells are asked to stop and write a checkpoint first.
+    SIGUSR1, an error), the trials are asked to stop and write a checkpoint first.
     """
     if not todo:
         return
@@ -65,7 +65,7 @@ def run_cells(todo: Sequence[Planned], command: Sequence[str], jobs: int) -> Gen
                     waiting.remove(planned)
                     if (planned.folder / RESULT).exists():
                         bar.ended(planned)
-                        yield f"{planned.cell.name}: done by another process"
+                        yield f"{planned.trial.name}: done by another process"
                         continue
                     slot = next(slot for slot in range(jobs) if all(worker.slot != slot for worker in running))
                     running.append(_start(planned, command, slot, jobs))
@@ -73,7 +73,7 @@ def run_cells(todo: Sequence[Planned], command: Sequence[str], jobs: int) -> Gen
                 for worker in running:
                     bar.look(worker.planned)
                 if not running and waiting:
-                    bar.note(f"waiting for {waiting[0].cell.name}, which another process is at")
+                    bar.note(f"waiting for {waiting[0].trial.name}, which another process is at")
                 for worker in [worker for worker in running if worker.process.poll() is not None]:
                     running.remove(worker)
                     if _was_held(worker):
@@ -86,7 +86,7 @@ def run_cells(todo: Sequence[Planned], command: Sequence[str], jobs: int) -> Gen
         for number, handler in before.items():
             signal.signal(number, handler)
         if running:
-            stderr.print(f"Asking {len(running)} cells to write a checkpoint and stop. The same command goes on.")
+            stderr.print(f"Asking {len(running)} trials to write a checkpoint and stop. The same command goes on.")
         for worker in running:
             worker.process.terminate()
         for worker in running:
@@ -99,12 +99,12 @@ def _start(planned: Planned, command: Sequence[str], slot: int, jobs: int) -> _W
     log = (planned.folder / LOG).open("a", encoding="utf-8")
     starts = (planned.folder / LOG).stat().st_size
     process = subprocess.Popen(
-        [sys.executable, "-m", "discli", "ablate", *command, "--cell", planned.cell.name],
+        [sys.executable, "-m", "discli", "ablate", *command, "--trial", planned.trial.name],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
         env=_environment(slot, jobs),
-        # Ctrl-C reaches the terminal's whole group; the cells are asked to stop by us, once.
+        # Ctrl-C reaches the terminal's whole group; the trials are asked to stop by us, once.
         start_new_session=True,
         preexec_fn=_end_with_parent if sys.platform == "linux" else None,
     )
@@ -126,7 +126,7 @@ def _environment(slot: int, jobs: int) -> dict[str, str]:
 
 
 def _end_with_parent() -> None:
-    """Killed with SIGKILL, this process cannot tell its cells; the kernel does."""
+    """Killed with SIGKILL, this process cannot tell its trials; the kernel does."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -137,15 +137,15 @@ def _stop(number: int, frame: object) -> None:
 
 
 class _Bar:
-    """Progress over all cells, in FLOPs; a cell's samples count with its steps: scores along the way are most of them.
+    """Progress over all trials, in FLOPs; a trial's samples count with its steps: most of them are scores' samples.
 
-    A cell that goes back to its checkpoint is not counted twice.
+    A trial that goes back to its checkpoint is not counted twice.
     """
 
     def __init__(self, todo: Sequence[Planned]) -> None:
         flops = sum(planned.flops for planned in todo)
         self._unit, name = next((unit for unit in _UNITS if flops > 1000 * unit[0]), _UNITS[-1])
-        self._counted = {planned.cell.name: self._units(planned, _step_of(planned)) for planned in todo}
+        self._counted = {planned.trial.name: self._units(planned, _step_of(planned)) for planned in todo}
         total = sum(self._units(planned, planned.recipe.train.steps) for planned in todo)
         self._progress = progress("ablate", total, name, sum(self._counted.values()))
 
@@ -160,17 +160,17 @@ class _Bar:
         self._ticker.advance(0, text)
 
     def look(self, planned: Planned) -> None:
-        """A cell that is running."""
+        """A trial that is running."""
         step, steps = _step_of(planned), planned.recipe.train.steps
         state = f"step {step:,} of {steps:,}" if step < steps else "scoring"
-        self._count(planned, step, f"{planned.cell.name}: {state}")
+        self._count(planned, step, f"{planned.trial.name}: {state}")
 
     def ended(self, planned: Planned) -> None:
-        """A cell that will not go on here, finished or not."""
+        """A trial that will not go on here, finished or not."""
         self._count(planned, planned.recipe.train.steps, "")
 
     def _count(self, planned: Planned, step: int, note: str) -> None:
-        name = planned.cell.name
+        name = planned.trial.name
         now = max(self._counted[name], self._units(planned, step))
         self._ticker.advance(now - self._counted[name], note)
         self._counted[name] = now
@@ -191,7 +191,7 @@ def _step_of(planned: Planned) -> int:
 
 
 def _was_held(worker: _Worker) -> bool:
-    """Whether another process was at the cell first: nothing that failed."""
+    """Whether another process was at the trial first: nothing that failed."""
     folder = worker.planned.folder
     return worker.process.returncode == EXIT_INTERRUPTED and (is_held(folder) or (folder / RESULT).exists())
 
@@ -199,7 +199,7 @@ def _was_held(worker: _Worker) -> bool:
 def _ended(worker: _Worker) -> str:
     """One line on how it ended; a failure's last words are kept for the report. Being asked to stop is none."""
     worker.log.close()
-    name, status = worker.planned.cell.name, worker.process.returncode
+    name, status = worker.planned.trial.name, worker.process.returncode
     took = format_seconds(time.monotonic() - worker.started)
     if status == 0:
         return f"{name}: done ({took})"

@@ -1,4 +1,4 @@
-"""Flags and help: pictures to a data file, and what a file is."""
+"""Flags and help: images to a data file, and what a file is."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -35,7 +35,7 @@ class Moments(StrEnum):
 @app.command(epilog="Example: discli encode imagenet/ --res 256 --out imagenet-256.h5")
 def encode(
     source: Annotated[
-        Path | None, typer.Argument(help="Pictures: a folder (a sub-folder a class, or flat), zip, tar, tars, parquet.")
+        Path | None, typer.Argument(help="Images: a folder (a sub-folder a class, or flat), zip, tar, tars, parquet.")
     ] = None,
     res: Annotated[int | None, typer.Option("--res", min=1, help="Side of the square crop in pixels.")] = None,
     codec: Annotated[Codec | None, typer.Option(help="Default: rgb up to 64 px, vae above.")] = None,
@@ -48,15 +48,15 @@ def encode(
     flip: Annotated[
         bool | None, typer.Option("--flip/--no-flip", help="Store mirrored latents too. Default: for vae.")
     ] = None,
-    small: Annotated[Small, typer.Option(help="Pictures smaller than the crop.")] = Small.upscale,
+    small: Annotated[Small, typer.Option(help="Images smaller than the crop.")] = Small.upscale,
     moments: Annotated[Moments, typer.Option(help="Number format of latents.")] = Moments.float16,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Write part I (0 to N-1) of N.")] = None,
     merge: Annotated[Path | None, typer.Option(metavar="OUT.h5", help="Join finished parts, and nothing else.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes. Default: by the cores.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures at once through the autoencoder.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images at once through the autoencoder.")] = None,
     device: Device = None,
 ) -> None:
-    """Pictures to one data file for training. Interrupted, the same command goes on where it was."""
+    """Images to one data file for training. Interrupted, the same command goes on where it was."""
     from discli.data.encode import encode as run
     from discli.data.encode import merge as merge_parts
 
@@ -115,15 +115,15 @@ def info(
     """What a recipe takes, how far a run is, or what a data file records.
 
     Recipes and runs: parameters, FLOPs, memory, disk, and with --gpu or --tflops the time. Data files:
-    decoded samples beside the pictures they were made from.
+    decoded samples beside the images they were made from.
     """
     from discli.cli.info import info as run
-    from discli.cost.hardware import Machine
+    from discli.cost.hardware import Hardware
 
     run(
         what,
         overrides=overrides,
-        machine=Machine.of(gpu, tflops, gpus, utilisation, device),
+        machine=Hardware.of(gpu, tflops, gpus, utilisation, device),
         as_json=as_json,
         sheet=sheet,
         count=n,

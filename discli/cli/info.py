@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from discli.cost.describe import recipe_facts
-from discli.cost.hardware import Machine
+from discli.cost.hardware import Hardware
 from discli.data.describe import data_facts
 from discli.recipe import find_recipe, load_recipe
 from discli.reports.describe_run import checkpoint_facts, run_facts
@@ -16,7 +16,7 @@ def info(
     what: str,
     *,
     overrides: list[str] | None = None,
-    machine: Machine | None = None,
+    machine: Hardware | None = None,
     as_json: bool = False,
     sheet: Path | None = None,
     count: int = 12,
@@ -33,14 +33,14 @@ def info(
     is_recipe = path.suffix == ".toml" or not (path.exists() or path.suffix)
     if overrides and not is_recipe:
         raise DiscliError(f"--set changes a recipe, and {what} is none.", "Leave it out, or name a recipe.")
-    _look(path, is_recipe, overrides, machine or Machine.of(device=device), sheet, count, vae, device).show(as_json)
+    _look(path, is_recipe, overrides, machine or Hardware.of(device=device), sheet, count, vae, device).show(as_json)
 
 
 def _look(
     path: Path,
     is_recipe: bool,
     overrides: list[str] | None,
-    machine: Machine,
+    machine: Hardware,
     sheet: Path | None,
     count: int,
     vae: str | None,

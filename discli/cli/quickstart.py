@@ -1,6 +1,6 @@
 """``discli quickstart``: the whole pipeline once, on digits that the package carries. No network.
 
-digits.png -> a folder of pictures -> encode -> train -> sample with guidance -> score. Every step
+digits.png -> a folder of images -> encode -> train -> sample with guidance -> score. Every step
 prints the command that does the same by hand.
 """
 
@@ -21,17 +21,17 @@ _COPIES = 10  # of each digit on the contact sheet
 
 
 def quickstart(out: Path) -> None:
-    """Fills ``out`` with pictures, a data file, a run and samples; run again, it goes on where it was."""
-    pictures, data, run, samples = out / "digits", out / "digits.h5", out / "run", out / "samples"
+    """Fills ``out`` with images, a data file, a run and samples; run again, it goes on where it was."""
+    images, data, run, samples = out / "digits", out / "digits.h5", out / "run", out / "samples"
     recipe = load_recipe("quickstart")
 
-    _say("1. 1,797 real digits as an image folder, one sub-folder a class", str(pictures))
-    if not (pictures / "9").exists():
-        unpack_digits(pictures)
+    _say("1. 1,797 real digits as an image folder, one sub-folder a class", str(images))
+    if not (images / "9").exists():
+        unpack_digits(images)
 
-    _say("2. Encode", f"discli encode {pictures} --res 8 --out {data}")
+    _say("2. Encode", f"discli encode {images} --res 8 --out {data}")
     if not data.exists():
-        encode(pictures, 8, codec="rgb", out=data)
+        encode(images, 8, codec="rgb", out=data)
 
     _say("3. Train a small class-conditional DiS", f"discli train quickstart --data {data} --out {run}")
     train("quickstart", data=data, out=run)
@@ -45,7 +45,7 @@ def quickstart(out: Path) -> None:
     sheet = samples.with_name(samples.name + ".png")
     print(f"\nThe digits that were asked for, a row each: {sheet}")
     print(f"How they came out of noise while training: {run / 'previews'}")
-    print("Next, your own pictures:\n  discli encode my-pictures/ --res 32 --out mine.h5")
+    print("Next, your own images:\n  discli encode my-images/ --res 32 --out mine.h5")
     print("  discli recipe new mine --data mine.h5\n  discli train mine.toml")
 
 

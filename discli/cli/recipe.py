@@ -64,7 +64,7 @@ def new(
     name: Annotated[str, typer.Argument(help="Of the recipe, and so of its runs.")],
     preset: Annotated[Preset, typer.Option(help="Depth and width: a size of the paper.")] = Preset.dis_s,
     data: Annotated[Path | None, typer.Option(help="The file of discli encode that it is for.")] = None,
-    res: Annotated[int | None, typer.Option("--res", min=1, help="Without --data: side of the pictures.")] = None,
+    res: Annotated[int | None, typer.Option("--res", min=1, help="Without --data: side of the images.")] = None,
     codec: Annotated[Codec | None, typer.Option(help="Without --data. Default: rgb up to 64 px, vae above.")] = None,
     num_classes: Annotated[int | None, typer.Option(min=0, help="Without --data. Default: 0, unconditional.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Default: NAME.toml.")] = None,

@@ -1,4 +1,4 @@
-"""Flags and help: pictures out of a trained network, and the network for other programs."""
+"""Flags and help: images out of a trained network, and the network for other programs."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -62,9 +62,9 @@ def sample(
     classes: Annotated[
         str, typer.Option(help="random, balanced, or names or numbers with commas, taken in turn.")
     ] = "random",
-    out: Annotated[Path, typer.Option(help="Folder for the pictures; the contact sheet is OUT.png.")] = Path("samples"),
+    out: Annotated[Path, typer.Option(help="Folder for the images; the contact sheet is OUT.png.")] = Path("samples"),
     form: Annotated[
-        Form | None, typer.Option("--format", help="PNG files (default), one .npz or .zip, or no pictures at all.")
+        Form | None, typer.Option("--format", help="PNG files (default), one .npz or .zip, or no images at all.")
     ] = None,
     npz: Annotated[bool, typer.Option("--npz", help="Same as --format npz, for ADM's evaluator.")] = False,
     grid: Annotated[
@@ -89,9 +89,9 @@ def sample(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other samples in OUT.")] = False,
     device: Device = None,
 ) -> None:
-    """Write n pictures of the averaged (EMA) weights, a contact sheet, and a manifest to repeat them.
+    """Write n images of the averaged (EMA) weights, a contact sheet, and a manifest to repeat them.
 
-    Run again after an interruption, it makes only the pictures that are missing. Under torchrun every
+    Run again after an interruption, it makes only the images that are missing. Under torchrun every
     process makes its part.
     """
     if npz and form not in (None, Form.npz):

@@ -26,7 +26,7 @@ class Convention(StrEnum):
 @app.command("eval-fid", epilog="Example: discli eval-fid samples/ --ref cifar10.h5 --card score.html")
 def eval_fid(
     samples: Annotated[
-        Path | None, typer.Argument(help="A folder of discli sample, any folder, zip or tar of pictures, .npz or .h5.")
+        Path | None, typer.Argument(help="A folder of discli sample, any folder, zip or tar of images, .npz or .h5.")
     ] = None,
     ref: Annotated[
         Path | None, typer.Option(help="FILE.h5, folder, zip or STATS.npz. Default: what the run was trained on.")
@@ -51,7 +51,7 @@ def eval_fid(
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="A.json B.json", help="Say why two scores differ.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at once through the network.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at once through the network.")] = 64,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep reference statistics, by content.")] = True,
     as_json: Json = False,
     device: Device = None,

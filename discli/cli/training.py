@@ -54,22 +54,22 @@ def ablate(
     data: Annotated[Path | None, typer.Option(help="A file of discli encode.")] = None,
     out: Annotated[Path | None, typer.Option(help="The study's folder. Default: runs/ablate-NAME.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print every cell with its size, work, disk and time.")
+        bool, typer.Option("--dry-run", help="Only print every trial with its size, work, disk and time.")
     ] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Cells at once; on several GPUs, one each in turn.")] = 1,
-    cell: Annotated[
-        str | None, typer.Option(metavar="I|NAME", help="Run this cell alone, as in a Slurm array.")
+    jobs: Annotated[int, typer.Option(min=1, help="Trials at once; on several GPUs, one each in turn.")] = 1,
+    trial: Annotated[
+        str | None, typer.Option(metavar="I|NAME", help="Run this trial alone, as in a Slurm array.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a study: every combination of its settings and seeds, then a report of what differs.
 
-    Killed, the same command goes on; a cell that fails is reported and the others go on. Under
-    torchrun or srun the processes share the cells.
+    Killed, the same command goes on; a trial that fails is reported and the others go on. Under
+    torchrun or srun the processes share the trials.
     """
     from discli.ablation.study import ablate as run
 
-    folder = run(study, data=data, out=out, jobs=jobs, cell=cell, dry_run=dry_run, as_json=as_json)
+    folder = run(study, data=data, out=out, jobs=jobs, trial=trial, dry_run=dry_run, as_json=as_json)
     if not (as_json or dry_run):
         typer.echo(folder)
 

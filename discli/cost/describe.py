@@ -6,8 +6,8 @@ and what the paper says of its own networks.
 
 from discli.cost.disk import averages_kept, disk_needed, memory_needed
 from discli.cost.flops import forward_flops
-from discli.cost.hardware import Machine
-from discli.cost.memory import empty_network, kept_for_backward, parameters_by_part
+from discli.cost.hardware import Hardware
+from discli.cost.memory import activation_memory, empty_network, parameters_by_part
 from discli.diffusion import count_evaluations
 from discli.recipe import Recipe, parse_recipe
 from discli.recipe.model import ModelSpec
@@ -15,14 +15,14 @@ from discli.runtime.console import format_bytes, format_seconds
 from discli.runtime.facts import Facts
 from discli.training.batches import share_of_batch
 
-# arXiv:2402.05608, table 1; of 32 px pictures without classes in patches of 4.
+# arXiv:2402.05608, table 1; of 32 px images without classes in patches of 4.
 PAPER_GFLOPS = {"dis-s": 0.43, "dis-b": 1.86, "dis-m": 3.70, "dis-l": 6.57, "dis-h": 14.79}
 # What the paper's sizes have in common, whatever they are trained on.
 _ANY_DATA = {"patch_size", "num_classes", "drop_path_rate", "backward_dt_init", "scan"}
 _CHOICES = ("mixer", "scan_order", "skip", "conditioning")
 
 
-def recipe_facts(recipe: Recipe, machine: Machine) -> Facts:
+def recipe_facts(recipe: Recipe, machine: Hardware) -> Facts:
     """All of it, from what the network is to what its samples cost."""
     flops = forward_flops(recipe)
     parameters = parameters_by_part(empty_network(recipe))
@@ -66,11 +66,11 @@ def _parts(what: str, parts: dict[str, int]) -> Facts:
 
 def _arithmetic(recipe: Recipe, flops: dict[str, int]) -> Facts:
     total = sum(flops.values())
-    rows = [("forward", f"{_flops(total)} a picture, 2 for a multiply-add, the scan's recurrence counted")]
+    rows = [("forward", f"{_flops(total)} an image, 2 for a multiply-add, the scan's recurrence counted")]
     rows += [(f"  {part}", f"{_flops(count)} ({count / total:.1%})") for part, count in flops.items() if count]
     again = "; activation checkpointing does the forward pass of the blocks twice, which is not counted"
     note = again if recipe.train.activation_checkpointing else ""
-    rows.append(("training", f"{_flops(3 * total)} a picture: a backward pass is twice a forward one{note}"))
+    rows.append(("training", f"{_flops(3 * total)} an image: a backward pass is twice a forward one{note}"))
     return Facts(rows, {"flops": {"forward": total, "forward_by_part": flops, "training": 3 * total}})
 
 
@@ -84,7 +84,7 @@ def _paper(recipe: Recipe) -> Facts:
         return Facts([], {"paper": None})
     theirs, ours = PAPER_GFLOPS[preset], sum(forward_flops(as_in_the_papers_table(preset)).values()) / 1e9
     why = "its counter did not see the mixers' fused calls, only the long skips, the embeddings and the head"
-    text = f"{theirs:g} GFLOPs for {_size_name(preset)} on 32 px pictures, p = 4, where discli counts {ours:.3g}: {why}"
+    text = f"{theirs:g} GFLOPs for {_size_name(preset)} on 32 px images, p = 4, where discli counts {ours:.3g}: {why}"
     return Facts([("in the paper", text)], {"paper": {"gflops": theirs, "ours_there": ours, "why": why}})
 
 
@@ -99,8 +99,8 @@ def _size_name(preset: str) -> str:
     return f"DiS-{preset[-1].upper()}"
 
 
-def _memory(recipe: Recipe, machine: Machine, count: int) -> Facts:
-    """Of one device, without what lives only within an operation; see `kept_for_backward`."""
+def _memory(recipe: Recipe, machine: Hardware, count: int) -> Facts:
+    """Of one device, without what lives only within an operation; see `activation_memory`."""
     spec = recipe.train
     shards = machine.gpus if spec.parallel == "fsdp2" else 1
     averages = averages_kept(spec.ema)
@@ -111,7 +111,7 @@ def _memory(recipe: Recipe, machine: Machine, count: int) -> Facts:
 
     precision, backend = machine.precision(spec.precision), machine.backend(recipe.model)
     plain, checkpointed = (
-        kept_for_backward(recipe, machine.device_type, precision, backend, checkpointing=flag) for flag in (False, True)
+        activation_memory(recipe, machine.device_type, precision, backend, checkpointing=flag) for flag in (False, True)
     )
     where = f"{precision}, scan {backend} on {machine.device_type}, not compiled"
     record = {"state": state, "precision": precision, "scan": backend, "device": machine.device_type}
@@ -120,21 +120,21 @@ def _memory(recipe: Recipe, machine: Machine, count: int) -> Facts:
         return Facts(rows, {"memory": record | {"activations": None}})
     for heading, kept in (("activations", plain), ("  checkpointed", checkpointed)):
         fixed = f" and {format_bytes(kept.fixed)} whatever their number" if kept.fixed else ""
-        rows.append((heading, f"{format_bytes(kept.per_picture)} a picture{fixed}"))
+        rows.append((heading, f"{format_bytes(kept.per_image)} an image{fixed}"))
     rows[-2] = (rows[-2][0], f"{rows[-2][1]}, kept for the backward pass ({where})")
 
     micro = spec.micro_batch or share_of_batch(spec, machine.gpus)
     used = (checkpointed if spec.activation_checkpointing else plain).of(micro)
     how = "with" if spec.activation_checkpointing else "without"
     rows.append(
-        ("in all", f"over {format_bytes(state + used)} with {micro:,} pictures at once, {how} activation checkpointing")
+        ("in all", f"over {format_bytes(state + used)} with {micro:,} images at once, {how} activation checkpointing")
     )
     kept_record = {
-        name: {"per_picture": kept.per_picture, "fixed": kept.fixed}
+        name: {"per_image": kept.per_image, "fixed": kept.fixed}
         for name, kept in (("plain", plain), ("checkpointed", checkpointed))
     }
     return Facts(
-        rows, {"memory": record | {"activations": kept_record, "pictures_at_once": micro, "total": state + used}}
+        rows, {"memory": record | {"activations": kept_record, "images_at_once": micro, "total": state + used}}
     )
 
 
@@ -144,12 +144,12 @@ def _disk(recipe: Recipe, count: int) -> Facts:
     return Facts([("disk", text)], {"disk": {"checkpoint": checkpoint, "run": disk}})
 
 
-def _training(recipe: Recipe, machine: Machine, flops: int) -> Facts:
+def _training(recipe: Recipe, machine: Hardware, flops: int) -> Facts:
     """The work of the whole run, and how long it takes at each utilisation."""
     spec = recipe.train
-    pictures = spec.steps * spec.batch_size
-    rows = [("run", f"{spec.steps:,} steps of {spec.batch_size:,}: {pictures:,} pictures, {_flops(pictures * flops)}")]
-    record = {"pictures": pictures, "flops": pictures * flops}
+    images = spec.steps * spec.batch_size
+    rows = [("run", f"{spec.steps:,} steps of {spec.batch_size:,}: {images:,} images, {_flops(images * flops)}")]
+    record = {"images": images, "flops": images * flops}
     precision = machine.precision(spec.precision)
     peak = machine.peak(precision, spec.tf32, spec.peak_tflops)
     if peak is None:
@@ -163,19 +163,19 @@ def _training(recipe: Recipe, machine: Machine, flops: int) -> Facts:
     times = []
     for share in machine.utilisations:
         rate = peak * share / flops
-        times.append({"utilisation": share, "images_per_second": rate, "seconds": pictures / rate})
-        duration = format_seconds(pictures / rate)
+        times.append({"utilisation": share, "images_per_second": rate, "seconds": images / rate})
+        duration = format_seconds(images / rate)
         rows.append(("time", f"{duration} at {share:.0%} {of_peak}: {rate:,.4g} images/s"))
         of_peak = "of it"
     return Facts(rows, {"run": record | {"peak_flops": peak, "gpus": machine.gpus, "times": times}})
 
 
-def _sampling(recipe: Recipe, machine: Machine, flops: int) -> Facts:
-    """Of one picture by the recipe's sampler, and of as many as the recipe scores."""
+def _sampling(recipe: Recipe, machine: Hardware, flops: int) -> Facts:
+    """Of one image by the recipe's sampler, and of as many as the recipe scores."""
     settings, n = recipe.sample, recipe.eval.n
     calls = count_evaluations(recipe.diffusion, settings, recipe.in_channels)
     guidance = "no guidance" if settings.cfg_scale == 1.0 else f"guidance {settings.cfg_scale:g}"
-    text = f"{settings.sampler.name}, {settings.steps} steps, {guidance}: {calls:,} network calls a picture"
+    text = f"{settings.sampler.name}, {settings.steps} steps, {guidance}: {calls:,} network calls an image"
     decoder = "" if recipe.data.codec.name == "rgb" else ", without the decoder"
     weaker = ", a weaker network's taken to be as large" if settings.guidance.name == "autoguidance" else ""
     rows = [("sampling", f"{text}, {_flops(calls * flops)}{decoder}{weaker}")]
@@ -185,8 +185,8 @@ def _sampling(recipe: Recipe, machine: Machine, flops: int) -> Facts:
         assert peak is not None
         rate = peak * share / (calls * flops)
         times.append({"utilisation": share, "images_per_second": rate, "seconds": n / rate})
-        rows.append((f"  {n:,} pictures", f"{format_seconds(n / rate)} at {share:.0%}: {rate:,.3g} images/s"))
-    record = {"evaluations": calls, "flops": calls * flops, "pictures": n, "times": times if peak else None}
+        rows.append((f"  {n:,} images", f"{format_seconds(n / rate)} at {share:.0%}: {rate:,.3g} images/s"))
+    record = {"evaluations": calls, "flops": calls * flops, "images": n, "times": times if peak else None}
     return Facts(rows, {"sampling": record})
 
 

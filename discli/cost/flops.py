@@ -16,7 +16,7 @@ _MASK = 3
 
 
 def forward_flops(recipe: Recipe) -> dict[str, int]:
-    """Floating-point operations of one picture through `DiS`, by part; their sum is the model's.
+    """Floating-point operations of one image through `DiS`, by part; their sum is the model's.
 
     A multiply-add counts as two; many papers count it as one. What is no matrix product in a scan is
     counted as the operations that it is made of, in the part "scan". Left out is what does an operation

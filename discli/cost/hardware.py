@@ -16,7 +16,7 @@ _UTILISATIONS = (0.1, 0.3, 0.5)
 
 
 @dataclass(frozen=True)
-class Machine:
+class Hardware:
     """``gpus`` devices of one kind, and the shares of their peak that they are taken to reach.
 
     ``device`` is None for a machine that is not this one.
@@ -38,7 +38,7 @@ class Machine:
         gpus: int = 1,
         utilisation: float | None = None,
         device: str | None = None,
-    ) -> "Machine":
+    ) -> "Hardware":
         """With ``gpu`` or ``tflops`` a machine elsewhere, with CUDA unless ``device`` says otherwise; else this one.
 
         Raises DiscliError for a GPU whose peak is not known, and for a utilisation that is none.

@@ -1,4 +1,4 @@
-"""How large a network is, found without its weights: parameters by part, and what training keeps of a picture.
+"""How large a network is, found without its weights: parameters by part, and what training keeps of an image.
 
 Fake tensors have shape, dtype and device and no memory. Autograd runs on them as it would on others,
 so that a laptop can count what the largest network saves on a GPU that is elsewhere.
@@ -60,26 +60,26 @@ def _part_of(path: list[str]) -> str:
 
 @dataclass(frozen=True)
 class Kept:
-    """Bytes that wait for the backward pass: some for each picture, some whatever their number.
+    """Bytes that wait for the backward pass: some for each image, some whatever their number.
 
     The latter are weights in the precision of the products, and as the scan's kernels want them.
     """
 
-    per_picture: int
+    per_image: int
     fixed: int
 
-    def of(self, pictures: int) -> int:
-        return self.per_picture * pictures + self.fixed
+    def of(self, images: int) -> int:
+        return self.per_image * images + self.fixed
 
 
-def kept_for_backward(
+def activation_memory(
     recipe: Recipe, device_type: str, precision: str, backend: str, *, checkpointing: bool
 ) -> Kept | None:
     """What autograd saves in one forward pass of the recipe's network, beside its parameters.
 
     Of tensors that share memory, the memory is counted once. With activation checkpointing that is
     what goes into each block, and on top the most that one block saves when it is computed again.
-    Not in it: the loss, which is a few pictures' worth, what lives only within an operation, and
+    Not in it: the loss, which is a few images' worth, what lives only within an operation, and
     gradients. ``backend`` is the scan's, as `discli.model.mixer.choose_scan` names it; None for one
     that cannot be counted.
     """
@@ -90,22 +90,22 @@ def kept_for_backward(
     with FakeTensorMode(allow_non_fake_inputs=True), scans:
         network.to_empty(device=torch.device(device_type))
 
-        def kept(pictures: int) -> int:
+        def kept(images: int) -> int:
             with _autocast(device_type, precision):
-                plain, block = _forward(network, recipe, pictures, device_type)
+                plain, block = _forward(network, recipe, images, device_type)
                 if not checkpointing:
                     return plain
                 network.checkpoint_blocks = True
-                inputs, _ = _forward(network, recipe, pictures, device_type)
+                inputs, _ = _forward(network, recipe, images, device_type)
                 network.checkpoint_blocks = False
                 return inputs + block
 
-        # Not one picture: where an axis has length one, more layouts count as contiguous and less is copied.
+        # Not one image: where an axis has length one, more layouts count as contiguous and less is copied.
         two, three = kept(2), kept(3)
-    return Kept(per_picture=three - two, fixed=3 * two - 2 * three)
+    return Kept(per_image=three - two, fixed=3 * two - 2 * three)
 
 
-def _forward(network: DiS, recipe: Recipe, pictures: int, device_type: str) -> tuple[int, int]:
+def _forward(network: DiS, recipe: Recipe, images: int, device_type: str) -> tuple[int, int]:
     """(bytes saved in all, the most that were saved within one block) in a forward pass as training does it."""
     saved = Saved(network)
     branches = len(network.drop_path_rates())
@@ -119,10 +119,10 @@ def _forward(network: DiS, recipe: Recipe, pictures: int, device_type: str) -> t
         )
     ]
     with torch.device(device_type), saved.watching():
-        x = torch.empty(pictures, recipe.in_channels, recipe.input_size, recipe.input_size)
-        y = torch.zeros(pictures, dtype=torch.int64) if recipe.model.num_classes else None
-        keep = torch.ones(branches, pictures) if recipe.model.drop_path_rate > 0 else None
-        network(x, torch.zeros(pictures), y, keep)
+        x = torch.empty(images, recipe.in_channels, recipe.input_size, recipe.input_size)
+        y = torch.zeros(images, dtype=torch.int64) if recipe.model.num_classes else None
+        keep = torch.ones(branches, images) if recipe.model.drop_path_rate > 0 else None
+        network(x, torch.zeros(images), y, keep)
     for hook in hooks:
         hook.remove()
     return saved.bytes, max(within)

@@ -1,4 +1,4 @@
-"""Many small pictures on one page."""
+"""Many small images on one page."""
 
 import io
 import math
@@ -21,20 +21,20 @@ _LINE_HEIGHT = 19
 _LONGEST_LINE = 24  # letters
 
 
-def contact_sheet(pictures: Tensor, columns: int | None = None) -> Image.Image:
-    """(N, 3, H, W) uint8 to one RGB picture, row by row, on white; square unless ``columns`` is given.
+def contact_sheet(images: Tensor, columns: int | None = None) -> Image.Image:
+    """(N, 3, H, W) uint8 to one RGB image, row by row, on white; square unless ``columns`` is given.
 
-    Pictures under 64 px are enlarged by a whole factor without smoothing, so that every pixel shows.
+    Images under 64 px are enlarged by a whole factor without smoothing, so that every pixel shows.
     """
-    count, _, height, width = pictures.shape
+    count, _, height, width = images.shape
     columns = min(columns or math.ceil(math.sqrt(count)), count)
     rows = math.ceil(count / columns)
     factor = max(1, _SMALLEST_CELL // max(height, width))
     cell_w, cell_h = factor * width, factor * height
     sheet = Image.new("RGB", (columns * (cell_w + _GAP) + _GAP, rows * (cell_h + _GAP) + _GAP), "white")
-    for place, picture in enumerate(pictures):
+    for place, image in enumerate(images):
         row, column = divmod(place, columns)
-        tile = Image.fromarray(picture.permute(1, 2, 0).contiguous().cpu().numpy())
+        tile = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
         if factor > 1:
             tile = tile.resize((cell_w, cell_h), Image.Resampling.NEAREST)
         sheet.paste(tile, (_GAP + column * (cell_w + _GAP), _GAP + row * (cell_h + _GAP)))
@@ -42,8 +42,8 @@ def contact_sheet(pictures: Tensor, columns: int | None = None) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures at hand; a notebook that ends with one shows its sheet."""
+class Images:
+    """Images at hand; a notebook that ends with one shows its sheet."""
 
     pixels: Tensor  # (n, 3, H, W) uint8
     classes: list[int] | None
@@ -57,7 +57,7 @@ class Pictures:
 
     def __repr__(self) -> str:
         height, width = self.pixels.shape[2:]
-        return f"<{len(self)} pictures of {height} x {width} px>"
+        return f"<{len(self)} images of {height} x {width} px>"
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -68,7 +68,7 @@ class Pictures:
 def by_class(
     members: Sequence[int], labels: Sequence[int] | None, names: Sequence[str], grid: tuple[int, int] | None
 ) -> list[tuple[str, list[int]]]:
-    """Which pictures a sheet of ``grid`` (rows, columns) shows: rows of one class each, with its name.
+    """Which images a sheet of ``grid`` (rows, columns) shows: rows of one class each, with its name.
 
     One row without a name where there are no classes, or only one: `draw_sheet` breaks it.
     """
@@ -86,22 +86,22 @@ def by_class(
 def draw_sheet(
     rows: Sequence[tuple[str, list[int]]], read: Callable[[list[int]], Tensor], grid: tuple[int, int] | None = None
 ) -> Image.Image:
-    """The sheet that `by_class` laid out; ``read`` gives pictures by their numbers."""
+    """The sheet that `by_class` laid out; ``read`` gives images by their numbers."""
     if len(rows) == 1:
         return contact_sheet(read(rows[0][1]), grid[1] if grid else None)
     return rows_sheet([(name, read(members)) for name, members in rows])
 
 
 def strip(moments: Sequence[Tensor]) -> Image.Image:
-    """From left to right: moments of the same pictures, (N, 3, H, W) uint8 each, a row a picture."""
+    """From left to right: moments of the same images, (N, 3, H, W) uint8 each, a row an image."""
     return contact_sheet(torch.stack(list(moments), dim=1).flatten(0, 1), columns=len(moments))
 
 
 def rows_sheet(rows: Sequence[tuple[str, Tensor]]) -> Image.Image:
-    """One row a name: the name, on as many lines as fit, then its pictures, (k, 3, H, W) uint8 each; k may differ."""
-    columns = max(len(pictures) for _, pictures in rows)
+    """One row a name: the name, on as many lines as fit, then its images, (k, 3, H, W) uint8 each; k may differ."""
+    columns = max(len(images) for _, images in rows)
     blank = torch.full_like(rows[0][1][:1], 255)
-    padded = [torch.cat([pictures, blank.repeat(columns - len(pictures), 1, 1, 1)]) for _, pictures in rows]
+    padded = [torch.cat([images, blank.repeat(columns - len(images), 1, 1, 1)]) for _, images in rows]
     sheet = contact_sheet(torch.cat(padded), columns)
 
     font = ImageFont.load_default(_FONT_SIZE)
@@ -116,6 +116,6 @@ def rows_sheet(rows: Sequence[tuple[str, Tensor]]) -> Image.Image:
     return page
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
+def save_image(image: Image.Image, path: Path) -> None:
     """Write a PNG that is whole or not there."""
-    write_beside(path, lambda temporary: picture.save(temporary, format="PNG"))
+    write_beside(path, lambda temporary: image.save(temporary, format="PNG"))

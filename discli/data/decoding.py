@@ -1,4 +1,4 @@
-"""Decoding and cropping in worker processes; pictures come back in order, in batches."""
+"""Decoding and cropping in worker processes; images come back in order, in batches."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
-from discli.data.pictures import Crop, PictureError, Pixels, crop, decode, too_small
+from discli.data.images import Crop, ImageError, Pixels, crop, decode, too_small
 from discli.data.readers import Locator, Reader
 from discli.runtime.errors import DiscliError
 
@@ -27,7 +27,7 @@ _AHEAD = 2  # batches waiting per worker
 
 @dataclass(frozen=True)
 class Preparation:
-    """From a picture file to pixels."""
+    """From an image file to pixels."""
 
     resolution: int
     crop: Crop = "adm"
@@ -36,11 +36,11 @@ class Preparation:
 
 @dataclass
 class Decoded:
-    """The source's pictures [start, end): ``pictures`` (k, 3, H, W) uint8 of those that could be used."""
+    """The source's images [start, end): ``images`` (k, 3, H, W) uint8 of those that could be used."""
 
     start: int
     end: int
-    pictures: Pixels
+    images: Pixels
     skipped: list[tuple[int, str]] = field(default_factory=list)  # (position, why)
     upscaled: int = 0
 
@@ -103,12 +103,12 @@ def usable_cores() -> int:
 
 
 def prepare(data: bytes, preparation: Preparation) -> tuple[Pixels, bool]:
-    """(H, W, 3) uint8 and whether it had to be enlarged. Raises PictureError."""
-    picture = decode(data)
-    small = too_small(picture, preparation.resolution, preparation.crop)
+    """(H, W, 3) uint8 and whether it had to be enlarged. Raises ImageError."""
+    image = decode(data)
+    small = too_small(image, preparation.resolution, preparation.crop)
     if small and preparation.small == "skip":
-        raise PictureError(f"{picture.width} x {picture.height} pixels: smaller than the crop (--small skip)")
-    return crop(picture, preparation.resolution, preparation.crop), small
+        raise ImageError(f"{image.width} x {image.height} pixels: smaller than the crop (--small skip)")
+    return crop(image, preparation.resolution, preparation.crop), small
 
 
 def _decode(reader: Reader, preparation: Preparation, locators: list[Locator], start: int) -> Decoded:
@@ -118,18 +118,18 @@ def _decode(reader: Reader, preparation: Preparation, locators: list[Locator], s
     for position, locator in enumerate(locators, start):
         try:
             pixels, small = prepare(reader.read(locator), preparation)
-        except PictureError as reason:
+        except ImageError as reason:
             batch.skipped.append((position, str(reason)))
             continue
-        batch.pictures[used] = pixels.transpose(2, 0, 1)
+        batch.images[used] = pixels.transpose(2, 0, 1)
         used += 1
         batch.upscaled += small
-    batch.pictures = batch.pictures[:used]
+    batch.images = batch.images[:used]
     return batch
 
 
 def _quiet_pillow() -> None:
-    """Its warnings of odd EXIF data or large pictures name no file, and ImageNet has many."""
+    """Its warnings of odd EXIF data or large images name no file, and ImageNet has many."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 

@@ -1,11 +1,11 @@
-"""What a file of ``discli encode`` holds, with a picture of it where there is something to see."""
+"""What a file of ``discli encode`` holds, with an image of it where there is something to see."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from discli.data.contact_sheet import save_picture
+from discli.data.contact_sheet import save_image
 from discli.data.preview import samples_beside_sources
 from discli.data.store import Store
 from discli.runtime.console import format_bytes, stderr
@@ -14,9 +14,9 @@ from discli.runtime.facts import Facts
 
 
 def data_facts(path: Path, sheet: Path | None, count: int, vae: str | None, device: str | None) -> Facts:
-    """The file's contract, and ``count`` of its samples as a picture, at ``sheet`` or beside the file.
+    """The file's contract, and ``count`` of its samples as an image, at ``sheet`` or beside the file.
 
-    Raises DiscliError for what is no such file, or not whole. A picture that cannot be made costs itself alone.
+    Raises DiscliError for what is no such file, or not whole. An image that cannot be made costs itself alone.
     """
     store = Store(path, parts=True)
     rows = [("file", f"{path} ({format_bytes(path.stat().st_size)})"), *store.contract.describe()]
@@ -31,11 +31,11 @@ def data_facts(path: Path, sheet: Path | None, count: int, vae: str | None, devi
         return Facts(rows, record)
     sheet = sheet or path.with_suffix(".samples.png")
     try:
-        picture, columns = samples_beside_sources(store, count, vae, device)
-        save_picture(picture, sheet)
+        image, columns = samples_beside_sources(store, count, vae, device)
+        save_image(image, sheet)
     except (DiscliError, OSError) as error:
         stderr.print(f"No contact sheet: {error}")
         return Facts(rows, record)
     record |= {"sheet": str(sheet), "sheet_columns": columns}
-    rows.append(("sheet", f"{sheet}: {' | '.join(columns)}, of {min(count, len(store))} pictures"))
+    rows.append(("sheet", f"{sheet}: {' | '.join(columns)}, of {min(count, len(store))} images"))
     return Facts(rows, record)

@@ -1,4 +1,4 @@
-"""``discli encode``: pictures -> one data file that can be trained on, safely interrupted and resumed.
+"""``discli encode``: images -> one data file that can be trained on, safely interrupted and resumed.
 
 source -> decoded and cropped by worker processes -> latents (or pixels as they are) -> written behind.
 """
@@ -14,9 +14,9 @@ import numpy as np
 import discli
 from discli.data.decoding import Preparation, Workers, decode_batches, usable_cores
 from discli.data.encode_stage import CodecName, Stage, pick_device
+from discli.data.images import Crop
 from discli.data.journal import State, first_difference
 from discli.data.merge import find_parts, merge_parts, part_of, share
-from discli.data.pictures import Crop
 from discli.data.sources import Source, open_source
 from discli.data.store import Store
 from discli.data.writer import StoreWriter, forget_journal, skipped_of
@@ -49,10 +49,10 @@ def encode(
     """Writes the data file and returns its path; what an interrupted run wrote is gone on from.
 
     ``codec``: by default pixels up to 64 px, latents above. ``flip`` stores the latent of the mirrored
-    picture too (the default for latents; mirrored pixels need no storing). ``shard`` (i, n) writes part
+    image too (the default for latents; mirrored pixels need no storing). ``shard`` (i, n) writes part
     i of n; under torchrun the ranks are the shards, and the last to finish merges them.
-    ``batch_size``: pictures at once through the autoencoder. Raises DiscliError for a source, output or
-    autoencoder that cannot be used, and when no picture can be read.
+    ``batch_size``: images at once through the autoencoder. Raises DiscliError for a source, output or
+    autoencoder that cannot be used, and when no image can be read.
     """
     ranks = None
     if shard is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -62,12 +62,12 @@ def encode(
     if workers is None:
         workers = _default_workers(name, device)
     with Workers(workers) as decoders:
-        pictures = open_source(source, labels)
-        _say(f"{source} ({pictures.kind}): {len(pictures):,} pictures, {_classes(pictures)}")
+        images = open_source(source, labels)
+        _say(f"{source} ({images.kind}): {len(images):,} images, {_classes(images)}")
         stage = Stage(name, resolution, vae=vae, flip=flip, moments=moments, batch_size=batch_size, device=device)
         if flip and name == "rgb":
             _say("rgb: --flip stores nothing more, since pixels are mirrored exactly while training.")
-        contract = _promise(pictures, stage, resolution, crop, small, shard)
+        contract = _promise(images, stage, resolution, crop, small, shard)
         out = out or Path(f"{_UNFIT.sub('_', source.name.split('.')[0])}-{resolution}-{name}.h5")
         target = part_of(out, shard) if shard else out
         if ranks and out.is_file():
@@ -75,8 +75,8 @@ def encode(
         elif target.is_file():
             _check_finished(target, contract)
         else:
-            positions = share(len(pictures), shard or (0, 1), stage.slice_size)
-            _write(target, pictures, contract, stage, positions, Preparation(resolution, crop, small), decoders)
+            positions = share(len(images), shard or (0, 1), stage.slice_size)
+            _write(target, images, contract, stage, positions, Preparation(resolution, crop, small), decoders)
     if ranks:
         _merge_if_last(out)
         return out
@@ -89,15 +89,15 @@ def merge(out: Path) -> Path:
         raise DiscliError(f"{out} is there already.", "Delete it to merge again.")
     parts = find_parts(out)
     total = sum(len(Store(part, parts=True)) for part in parts)
-    with progress("merge", total, "pictures") as ticker:
+    with progress("merge", total, "images") as ticker:
         store = merge_parts(out, ticker.advance)
-    _say(f"{out}: {len(store):,} pictures from {len(parts)} parts, which may be deleted now.")
+    _say(f"{out}: {len(store):,} images from {len(parts)} parts, which may be deleted now.")
     return out
 
 
 def _write(
     target: Path,
-    pictures: Source,
+    images: Source,
     contract: DataContract,
     stage: Stage,
     positions: range,
@@ -111,26 +111,26 @@ def _write(
         left = range(writer.state.end, positions.stop)
         done = left.start - positions.start
         if done:
-            _say(f"Going on after {done:,} of {len(positions):,} pictures.")
+            _say(f"Going on after {done:,} of {len(positions):,} images.")
         try:
-            with progress(what, len(positions), "pictures", done) as ticker:
-                _fill(writer, pictures, stage, left, preparation, workers, ticker)
+            with progress(what, len(positions), "images", done) as ticker:
+                _fill(writer, images, stage, left, preparation, workers, ticker)
         except KeyboardInterrupt:
             raise DiscliError(
-                f"Stopped; {writer.state.rows:,} pictures are in {writer.partial}.",
+                f"Stopped; {writer.state.rows:,} images are in {writer.partial}.",
                 "Run the same command again: it goes on from there.",
                 status=130,
             ) from None
         state = writer.settle()
         # What could not even be listed belongs to the whole, so to one part of it.
-        left_out = pictures.left_out if positions.start == 0 else ()
+        left_out = images.left_out if positions.start == 0 else ()
         skipped = [f"{name}\t{why}" for name, why in left_out]
-        skipped += [f"{pictures.names[position]}\t{why}" for position, why in state.skipped]
+        skipped += [f"{images.names[position]}\t{why}" for position, why in state.skipped]
         if not state.rows and contract.shard is None:
             name, why = skipped[-1].split("\t")
             writer.discard()
             raise DiscliError(
-                f"None of the {len(positions):,} pictures could be used, {name} for one: {why}.",
+                f"None of the {len(positions):,} images could be used, {name} for one: {why}.",
                 "Look at that file; another crop or --small upscale may take it.",
             )
         mean, std = state.moments.as_model_sees(contract.codec)
@@ -139,17 +139,17 @@ def _write(
         kept = np.setdiff1d(np.arange(positions.start, positions.stop), [position for position, _ in state.skipped])
         writer.finish(
             contract.model_copy(update=outcome),
-            [pictures.names[position] for position in kept],
-            None if pictures.labels is None else pictures.labels[kept],
+            [images.names[position] for position in kept],
+            None if images.labels is None else images.labels[kept],
             skipped,
-            (positions.start, positions.stop, len(pictures)),
+            (positions.start, positions.stop, len(images)),
         )
     _report(target, state, len(skipped), contract.resolution)
 
 
 def _fill(
     writer: StoreWriter,
-    pictures: Source,
+    images: Source,
     stage: Stage,
     positions: range,
     preparation: Preparation,
@@ -159,7 +159,7 @@ def _fill(
     waited = {"decoding": 0.0, "the autoencoder" if stage.name == "vae" else "copying": 0.0, "writing": 0.0}
     decoding, encoding, writing = waited
     total_skipped = len(writer.state.skipped)
-    batches = decode_batches(pictures, positions, stage.batch_size, preparation, workers)
+    batches = decode_batches(images, positions, stage.batch_size, preparation, workers)
     pending = None
     began = clock = time.monotonic()
 
@@ -172,15 +172,15 @@ def _fill(
     while True:
         batch = next(batches, None)
         lap(decoding)
-        launched = None if batch is None else (batch, stage.launch(batch.pictures))
+        launched = None if batch is None else (batch, stage.launch(batch.images))
         lap(encoding)
         if pending is not None:
             last, rows = pending[0], pending[1]()
             lap(encoding)
             if stage.dtype != "uint8" and not np.isfinite(rows).all():
                 raise DiscliError(
-                    f"The autoencoder gives infinite or undefined latents near {pictures.names[last.start]}.",
-                    "Try --moments float32; if that fails too, the autoencoder is not for such pictures.",
+                    f"The autoencoder gives infinite or undefined latents near {images.names[last.start]}.",
+                    "Try --moments float32; if that fails too, the autoencoder is not for such images.",
                 )
             writer.append(rows, last.end, last.skipped, last.upscaled)
             lap(writing)
@@ -191,12 +191,12 @@ def _fill(
         pending = launched
     total = max(clock - began, 1e-9)
     slowest = max(waited, key=lambda stage_name: waited[stage_name])
-    _say(f"{ticker.rate:,.1f} pictures/s; the slowest stage was {slowest} ({waited[slowest] / total:.0%} of the time).")
+    _say(f"{ticker.rate:,.1f} images/s; the slowest stage was {slowest} ({waited[slowest] / total:.0%} of the time).")
 
 
 def _choose(codec: CodecName | None, vae: str | None, resolution: int) -> CodecName:
     if resolution < 1:
-        raise DiscliError(f"--res {resolution} is no size.", "Give the pictures' side in pixels, say --res 256.")
+        raise DiscliError(f"--res {resolution} is no size.", "Give the images' side in pixels, say --res 256.")
     if codec == "rgb" and vae is not None:
         raise DiscliError("--vae is given, but --codec rgb uses none.", "Leave one of them out.")
     if codec is None:
@@ -208,7 +208,7 @@ def _choose(codec: CodecName | None, vae: str | None, resolution: int) -> CodecN
 
 
 def _promise(
-    pictures: Source,
+    images: Source,
     stage: Stage,
     resolution: int,
     crop: Crop,
@@ -225,9 +225,9 @@ def _promise(
         dtype=stage.dtype,
         flip_stored=stage.flip_stored,
         num_samples=0,
-        class_names=pictures.class_names,
-        source=str(pictures.path.absolute()),
-        source_sha256=pictures.sha256,
+        class_names=images.class_names,
+        source=str(images.path.absolute()),
+        source_sha256=images.sha256,
         small=small,
         shard=shard,
     )
@@ -247,7 +247,7 @@ def _check_finished(target: Path, contract: DataContract) -> None:
         name, one, other = different
         raise DiscliError(f"{target} exists, with {name} {one}, not {other}.", "Choose another --out, or delete it.")
     forget_journal(target)
-    _say(f"{target} is finished already: {held.num_samples:,} pictures.")
+    _say(f"{target} is finished already: {held.num_samples:,} images.")
 
 
 def _merge_if_last(out: Path) -> None:
@@ -259,8 +259,8 @@ def _merge_if_last(out: Path) -> None:
         _say(f"The rank that finishes last merges the parts. ({reason.message})")
 
 
-def _classes(pictures: Source) -> str:
-    names = pictures.class_names
+def _classes(images: Source) -> str:
+    names = images.class_names
     if not names:
         return "no classes"
     shown = ", ".join(f"{i} {name}" for i, name in enumerate(names[:6]))
@@ -268,7 +268,7 @@ def _classes(pictures: Source) -> str:
 
 
 def _report(target: Path, state: State, skipped: int, resolution: int) -> None:
-    _say(f"{target}: {state.rows:,} pictures, {format_bytes(target.stat().st_size)}")
+    _say(f"{target}: {state.rows:,} images, {format_bytes(target.stat().st_size)}")
     if state.upscaled:
         _say(f"{state.upscaled:,} were smaller than {resolution} px and enlarged (--small skip leaves them out).")
     if skipped:

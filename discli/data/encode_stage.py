@@ -30,8 +30,8 @@ def pick_device(device: str | None) -> str:
 class Stage:
     """Pixels as they are, or the moments of their latents. torch is imported for latents only.
 
-    ``batch_size`` pictures are decoded at once; ``slice_size`` of them go through the autoencoder at once,
-    always: on a GPU a picture's last bits can depend on how many are computed together.
+    ``batch_size`` images are decoded at once; ``slice_size`` of them go through the autoencoder at once,
+    always: on a GPU an image's last bits can depend on how many are computed together.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Stage:
         where = pick_device(device)
         self.on_gpu = where.startswith("cuda")
         self.batch_size = batch_size or (max(1, _GPU_BATCH_PIXELS // resolution**2) if self.on_gpu else _CPU_BATCH)
-        # On a CPU one picture keeps all cores busy, and then no batch size shows in the bytes.
+        # On a CPU one image keeps all cores busy, and then no batch size shows in the bytes.
         self.slice_size = self.batch_size if self.on_gpu else 1
         self._codec = open_codec("vae", vae, where, self.slice_size)
         self.identity, self.dtype, self.flip_stored = self._codec.identity, moments, flip is not False
@@ -70,23 +70,23 @@ class Stage:
                 f"Nearest: --res {max(1, round(resolution / divisor)) * divisor}",
             )
 
-    def launch(self, pictures: npt.NDArray[np.uint8]) -> Callable[[], Rows]:
+    def launch(self, images: npt.NDArray[np.uint8]) -> Callable[[], Rows]:
         """Starts a batch (k, 3, H, W); calling the result waits for its rows. A GPU meanwhile works on."""
         if self.name == "rgb":
-            return lambda: pictures
+            return lambda: images
         import torch
 
-        if not len(pictures):
-            shape = (2 * self.identity.channels, *(side // self.identity.downsample for side in pictures.shape[2:]))
+        if not len(images):
+            shape = (2 * self.identity.channels, *(side // self.identity.downsample for side in images.shape[2:]))
             return lambda: np.empty((0, 2, *shape) if self.flip_stored else (0, *shape), self.dtype)
-        pixels = torch.from_numpy(pictures)
+        pixels = torch.from_numpy(images)
         try:
             latents = self._codec.encode(pixels)
             if self.flip_stored:
                 latents = torch.stack([latents, self._codec.encode(pixels.flip(-1))], dim=1)
         except torch.OutOfMemoryError:
             raise DiscliError(
-                f"{self.slice_size} pictures at once are too many for the memory of this GPU.",
+                f"{self.slice_size} images at once are too many for the memory of this GPU.",
                 f"Give --batch-size {max(1, self.slice_size // 2)}",
             ) from None
         stored = latents.to(getattr(torch, self.dtype))

@@ -20,7 +20,7 @@ _FORMAT = "discli-journal/1"
 
 @dataclass
 class State:
-    """How far a run is. ``skipped`` holds (position, why); positions count the source's pictures."""
+    """How far a run is. ``skipped`` holds (position, why); positions count the source's images."""
 
     end: int = 0  # the first position not dealt with
     rows: int = 0
@@ -119,7 +119,7 @@ def _check_same(begun_with: dict[str, Any], settings: dict[str, Any], out: Path)
     if different is None:
         return
     name, held, asked = different
-    what = f"{name} {held}, now {asked}" if name != "source_sha256" else "pictures (or labels) other than there are now"
+    what = f"{name} {held}, now {asked}" if name != "source_sha256" else "images (or labels) other than there are now"
     raise DiscliError(
         f"{out} was begun with {what}.",
         f"To go on, give the same flags as then; to begin anew, delete {out.name}.partial and {out.name}.journal.",

@@ -21,7 +21,7 @@ _SPLITS = {"train", "val", "valid", "validation", "test"}
 def from_folders(names: Sequence[str], where: str) -> Labels:
     """A class per sub-folder, in sorted order; a single folder around everything is looked through.
 
-    Returns no labels for a flat folder. Raises DiscliError when some pictures have a sub-folder and
+    Returns no labels for a flat folder. Raises DiscliError when some images have a sub-folder and
     some have none, or when the sub-folders are train, val, test.
     """
     depth = _shared_depth(names)
@@ -32,7 +32,7 @@ def from_folders(names: Sequence[str], where: str) -> Labels:
     stray = sum(len(part) == 1 for part in parts)
     if stray:
         raise DiscliError(
-            f"{where} holds {stray} pictures beside {len(folders)} folders of pictures: which classes are meant?",
+            f"{where} holds {stray} images beside {len(folders)} folders of images: which classes are meant?",
             "Move them into class folders, or give --labels FILE (or --labels none).",
         )
     if len(folders) > 1 and folders <= _SPLITS:
@@ -58,21 +58,21 @@ def from_mapping(
     missing = [name for name, label in zip(names, found, strict=True) if label is None]
     if missing:
         raise DiscliError(
-            f"{where} has no label for {len(missing):,} of {len(names):,} pictures: {missing[0]}, ...",
+            f"{where} has no label for {len(missing):,} of {len(names):,} images: {missing[0]}, ...",
             "Add them, one line each, named as they are in the source.",
         )
     return numbered(found, where, class_names)
 
 
 def numbered(values: Sequence[Any], where: str, class_names: Sequence[str] = ()) -> Labels:
-    """(n,) class indices and the classes' names, from one label (int or text) per picture."""
+    """(n,) class indices and the classes' names, from one label (int or text) per image."""
     texts = [str(value) for value in values]
     if all(text.isdecimal() for text in texts):
         labels = np.array([int(text) for text in texts], dtype=np.int64)
         count = int(labels.max()) + 1 if len(labels) else 0
         if class_names and count > len(class_names):
             raise DiscliError(
-                f"{where} labels a picture {count - 1}, but names only {len(class_names)} classes.",
+                f"{where} labels an image {count - 1}, but names only {len(class_names)} classes.",
                 f"Classes count from 0 to {len(class_names) - 1}.",
             )
         return labels, tuple(class_names) or tuple(str(i) for i in range(count))

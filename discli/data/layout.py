@@ -1,7 +1,7 @@
 """How a data file lies on disk: an HDF5 file whose rows can be written first and the HDF5 around them last.
 
 Rows are appended one after another from ROWS_AT on, so the file is complete up to its last row at every
-moment, and nobody has to know beforehand how many pictures turn out to be readable. At the end HDF5
+moment, and nobody has to know beforehand how many images turn out to be readable. At the end HDF5
 writes its own header, labels and names around the rows, which then are one contiguous dataset, open to
 h5py and to a memory map alike.
 """
@@ -62,7 +62,7 @@ def write_around_rows(
 ) -> None:
     """Turns ``path``, rows from ROWS_AT on, into an HDF5 file, and marks it finished as the last thing.
 
-    ``positions``: (start, stop, total) of the source's pictures that were dealt with here.
+    ``positions``: (start, stop, total) of the source's images that were dealt with here.
     """
     shape = (contract.num_samples, *contract.row_shape)
     with _AroundRows(path) as raw:

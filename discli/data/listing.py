@@ -13,12 +13,12 @@ from typing import Any
 from discli.data.readers import FolderReader, Locator, ParquetReader, Reader, TarReader, ZipReader, pyarrow_parquet
 from discli.runtime.errors import DiscliError
 
-PICTURE_SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff"}
     | {"ppm", "pgm", "pbm", "pnm", "jp2", "avif", "tga"}
     | {"heic", "heif", "jxl"}  # which Pillow does not read: they are to be missed aloud, not passed over
 )
-DATASET_JSON = "dataset.json"  # EDM's and StyleGAN's labels, beside the pictures
+DATASET_JSON = "dataset.json"  # EDM's and StyleGAN's labels, beside the images
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
 _HIDDEN = re.compile(r"(^|/)(\.[^./]|__MACOSX/)")
@@ -45,14 +45,14 @@ class Listing:
     left_out: list[tuple[str, str]] = field(default_factory=list)  # (name, why)
 
 
-def is_picture(name: str) -> bool:
+def is_image(name: str) -> bool:
     """By suffix; what Finder and its like leave behind (``._x.jpg``, ``__MACOSX``, hidden files) is none."""
     _, dot, suffix = name.rpartition(".")
-    return bool(dot) and suffix.lower() in PICTURE_SUFFIXES and not _HIDDEN.search(name)
+    return bool(dot) and suffix.lower() in IMAGE_SUFFIXES and not _HIDDEN.search(name)
 
 
 def list_folder(root: Path) -> Listing:
-    """Every picture below ``root``; links are followed, each folder once."""
+    """Every image below ``root``; links are followed, each folder once."""
     listing = Listing("folder", FolderReader(str(root)))
     seen: set[tuple[int, int]] = set()
 
@@ -67,7 +67,7 @@ def list_folder(root: Path) -> Listing:
                     name = prefix + child.name
                     if child.is_dir():
                         walk(child.path, name + "/")
-                    elif is_picture(name) and child.is_file():
+                    elif is_image(name) and child.is_file():
                         listing.entries.append(Entry(_printable(name), child.stat().st_size, (name,)))
         except OSError as error:
             raise DiscliError(
@@ -81,12 +81,12 @@ def list_folder(root: Path) -> Listing:
 
 
 def list_zip(path: Path) -> Listing:
-    """Every picture in a zip, by its central directory."""
+    """Every image in a zip, by its central directory."""
     listing = Listing("zip", ZipReader(str(path)))
     try:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
-                if info.is_dir() or not is_picture(info.filename):
+                if info.is_dir() or not is_image(info.filename):
                     continue
                 # An encrypted member has no method that any reader here knows.
                 method = info.compress_type if not info.flag_bits & 1 else -1
@@ -103,7 +103,7 @@ def list_zip(path: Path) -> Listing:
 
 
 def list_tars(paths: list[Path]) -> Listing:
-    """Every picture in one tar or many, and in tars inside them (as ImageNet comes).
+    """Every image in one tar or many, and in tars inside them (as ImageNet comes).
 
     Labels come from webdataset's ``KEY.cls`` (or a "label" in ``KEY.json``) where there are any; names
     begin with the tar's own when there are several.
@@ -114,7 +114,7 @@ def list_tars(paths: list[Path]) -> Listing:
         try:
             with path.open("rb") as file:
                 if not _list_tar(listing, file, which, prefix, 0):
-                    listing.left_out.append((path.name, "no end mark: pictures may be missing, compare its size"))
+                    listing.left_out.append((path.name, "no end mark: images may be missing, compare its size"))
         except tarfile.ReadError as error:
             raise DiscliError(f"{path} cannot be read as a plain tar: {error}.", _tar_hint(path)) from None
     numbered = len(paths) > 1 and all(_NUMBERED.search(path.stem) for path in paths)
@@ -135,7 +135,7 @@ def _list_tar(listing: Listing, file: Any, which: int, prefix: str, base: int) -
             name = prefix + member.name.removeprefix("./")
             inside = archive.extractfile(member)
             assert inside is not None
-            if is_picture(name):
+            if is_image(name):
                 listing.entries.append(
                     Entry(_printable(name), member.size, (which, base + member.offset_data, member.size))
                 )
@@ -230,5 +230,5 @@ def _tar_hint(path: Path) -> str:
     tools: dict[str, str] = {".gz": "gunzip -k", ".tgz": "gunzip -k", ".bz2": "bunzip2 -k", ".xz": "unxz -k"}
     tool = tools.get(path.suffix)
     if tool:
-        return f"A compressed tar has to be read from its start for each picture: decompress it once, {tool} {path}."
+        return f"A compressed tar has to be read from its start for each image: decompress it once, {tool} {path}."
     return "Fetch it again and compare its size with the original's."

@@ -1,4 +1,4 @@
-"""The parts of a sharded encode: what they are called, which pictures each holds, and one file made of them."""
+"""The parts of a sharded encode: what they are called, which images each holds, and one file made of them."""
 
 import re
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def merge_parts(out: Path, advance: Callable[[int], object] = lambda rows: None)
     """One finished file out of ``find_parts(out)``, equal to what one run would have written.
 
     Can be killed and run again like an encode; the parts stay. ``advance`` hears of rows as they are copied.
-    Raises DiscliError when the parts do not belong together or leave pictures out.
+    Raises DiscliError when the parts do not belong together or leave images out.
     """
     parts = [Store(path, parts=True) for path in find_parts(out)]
     _check_together(parts)
@@ -59,7 +59,7 @@ def merge_parts(out: Path, advance: Callable[[int], object] = lambda rows: None)
         update={"shard": None, "num_samples": sum(each.num_samples for each in contracts)}
     )
     if not contract.num_samples:
-        raise DiscliError(f"No part of {out} holds a picture.", "See their .skipped.txt lists.")
+        raise DiscliError(f"No part of {out} holds an image.", "See their .skipped.txt lists.")
     settings = {"merged": [part.path.name for part in parts], "source_sha256": contract.source_sha256}
     with StoreWriter(out, contract, range(contract.num_samples), settings) as writer:
         advance(writer.state.rows)
@@ -110,9 +110,9 @@ def _check_together(parts: list[Store]) -> None:
         start, stop, _ = part.positions
         if start != expected:
             raise DiscliError(
-                f"{part.path.name} begins at picture {start}, the part before it ends at {expected}.",
+                f"{part.path.name} begins at image {start}, the part before it ends at {expected}.",
                 "Encode the parts with the same --batch-size on the same kind of device.",
             )
         expected = stop
     if expected != parts[0].positions[2]:
-        raise DiscliError(f"The parts end at picture {expected} of {parts[0].positions[2]}.", "Encode the last again.")
+        raise DiscliError(f"The parts end at image {expected} of {parts[0].positions[2]}.", "Encode the last again.")

@@ -1,4 +1,4 @@
-"""A look into a data file: samples, decoded again, beside the pictures they were made from."""
+"""A look into a data file: samples, decoded again, beside the images they were made from."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from discli.data.autoencoders import load_codec, to_model_space
 from discli.data.contact_sheet import contact_sheet
 from discli.data.decoding import Preparation, prepare
-from discli.data.pictures import PictureError
+from discli.data.images import ImageError
 from discli.data.sources import open_source
 from discli.data.store import Store
 from discli.runtime.console import stderr
@@ -23,7 +23,7 @@ def samples_beside_sources(
 ) -> tuple[Image.Image, list[str]]:
     """A contact sheet of samples spread over the file, and what its columns show.
 
-    Of each sample: the source's picture, the sample decoded, and the stored latent of its mirror image.
+    Of each sample: the source's image, the sample decoded, and the stored latent of its mirror image.
     A stored mirror that is not one shows at a glance. The source's column is left out where the source
     is gone, which is said; the mirror's where none is stored. Raises DiscliError as ``load_codec`` does.
     """
@@ -33,7 +33,7 @@ def samples_beside_sources(
     columns: dict[str, Tensor] = {}
     try:
         columns["source"] = _sources(store, chosen)
-    except (DiscliError, PictureError, KeyError) as error:
+    except (DiscliError, ImageError, KeyError) as error:
         stderr.print(f"The samples stand alone, since their sources are not at hand: {error}")
     for mirrored in (False, True) if store.contract.flip_stored else (False,):
         stored = store.read(chosen, np.full(len(chosen), mirrored) if mirrored else None)
@@ -49,5 +49,5 @@ def _sources(store: Store, chosen: npt.NDArray[np.int64]) -> Tensor:
     source = open_source(Path(contract.source), "none")
     positions = {name: position for position, name in enumerate(source.names)}
     how = Preparation(contract.resolution, contract.crop)
-    pictures = [prepare(source.read(positions[names[index]]), how)[0] for index in chosen]
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    images = [prepare(source.read(positions[names[index]]), how)[0] for index in chosen]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)

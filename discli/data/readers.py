@@ -1,6 +1,6 @@
-"""Reading one picture's bytes from where it lies: small objects that travel to worker processes.
+"""Reading one image's bytes from where it lies: small objects that travel to worker processes.
 
-A listing (folder, zip, tar, parquet) gives every picture a *locator*, a short tuple; the reader of the
+A listing (folder, zip, tar, parquet) gives every image a *locator*, a short tuple; the reader of the
 same kind turns it into bytes. Nothing is ever unpacked to disk, so paths inside an archive are
 names and never places.
 """
@@ -12,12 +12,12 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Protocol
 
-from discli.data.pictures import PictureError
+from discli.data.images import ImageError
 from discli.runtime.errors import DiscliError
 
 Locator = tuple[Any, ...]
 
-MAX_BYTES = 1 << 30  # of one encoded picture; more is no picture
+MAX_BYTES = 1 << 30  # of one encoded image; more is no image
 _OPEN_FILES = 16
 
 _LOCAL_HEADER = 30  # bytes before a zip member's name (APPNOTE.TXT 4.3.7)
@@ -25,7 +25,7 @@ _STORED, _DEFLATED = 0, 8
 
 
 class Reader(Protocol):
-    """``read`` may be called in any process, in any order. Raises PictureError."""
+    """``read`` may be called in any process, in any order. Raises ImageError."""
 
     def read(self, locator: Locator) -> bytes: ...
 
@@ -41,7 +41,7 @@ class FolderReader:
             with Path(self.root, locator[0]).open("rb") as file:
                 data = file.read(MAX_BYTES + 1)
         except OSError as error:
-            raise PictureError(error.strerror or str(error)) from None
+            raise ImageError(error.strerror or str(error)) from None
         return _checked(data, len(data))
 
 
@@ -104,14 +104,14 @@ class ZipReader:
         guess = _LOCAL_HEADER + name_length + 64
         head = self._files.read_at(0, guess + compressed, offset)
         if len(head) < _LOCAL_HEADER or head[:4] != b"PK\x03\x04":
-            raise PictureError("no zip member where the directory says: the archive is damaged")
+            raise ImageError("no zip member where the directory says: the archive is damaged")
         start = _LOCAL_HEADER + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
         data = head[start : start + compressed]
         if len(data) < compressed:
             data = self._files.read_at(0, compressed, offset + start)
         data = _checked(_inflated(data, size, method), size)
         if zlib.crc32(data) != crc:
-            raise PictureError("checksum differs: the archive is damaged")
+            raise ImageError("checksum differs: the archive is damaged")
         return data
 
 
@@ -135,7 +135,7 @@ class ParquetReader:
         value = self._rows[row].as_py()
         data = value.get("bytes") if isinstance(value, dict) else value
         if data is None:
-            raise PictureError("the row holds no bytes, only a path")
+            raise ImageError("the row holds no bytes, only a path")
         return _checked(data, len(data))
 
 
@@ -151,16 +151,16 @@ def _inflated(data: bytes, size: int, method: int) -> bytes:
     if method == _STORED:
         return data
     if method != _DEFLATED:
-        raise PictureError(f"zip compression method {method} is not supported (deflate and stored are)")
+        raise ImageError(f"zip compression method {method} is not supported (deflate and stored are)")
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
     except zlib.error:
-        raise PictureError("the zip member does not decompress: the archive is damaged") from None
+        raise ImageError("the zip member does not decompress: the archive is damaged") from None
 
 
 def _checked(data: bytes, size: int) -> bytes:
     if size > MAX_BYTES or len(data) > MAX_BYTES:
-        raise PictureError(f"more than {MAX_BYTES >> 30} GiB in one file: no picture")
+        raise ImageError(f"more than {MAX_BYTES >> 30} GiB in one file: no image")
     if len(data) != size:
-        raise PictureError(f"the archive is cut short: {len(data):,} of {size:,} bytes")
+        raise ImageError(f"the archive is cut short: {len(data):,} of {size:,} bytes")
     return data

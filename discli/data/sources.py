@@ -1,6 +1,6 @@
-"""Where pictures come from. ``open_source`` lists them; nothing is decoded and nothing unpacked.
+"""Where images come from. ``open_source`` lists them; nothing is decoded and nothing unpacked.
 
-A source is a folder of pictures (a class per sub-folder, or flat), a zip or a tar of one, sharded tars
+A source is a folder of images (a class per sub-folder, or flat), a zip or a tar of one, sharded tars
 with webdataset's naming, or Hugging Face parquet files.
 """
 
@@ -24,7 +24,7 @@ _SHARD_NUMBER = re.compile(r"[-_.]?\d+(-of-\d+)?$")
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures in a fixed order. ``reader`` and single ``locators`` are what travels to worker processes."""
+    """Images in a fixed order. ``reader`` and single ``locators`` are what travels to worker processes."""
 
     path: Path
     kind: str  # folder, zip, tar, webdataset or parquet
@@ -40,12 +40,12 @@ class Source:
         return len(self.names)
 
     def read(self, index: int) -> bytes:
-        """The undecoded file. Raises discli.data.pictures.PictureError."""
+        """The undecoded file. Raises discli.data.images.ImageError."""
         return self.reader.read(self.locators[index])
 
 
 def open_source(path: Path, labels: Path | str | None = None) -> Source:
-    """Lists the pictures at ``path``: a folder, an archive, or a pattern ({000..146}, *) of shards.
+    """Lists the images at ``path``: a folder, an archive, or a pattern ({000..146}, *) of shards.
 
     ``labels`` is a csv or json file (see ``read_labels``), or "none" to ignore classes. Without it they
     come from the archive itself (webdataset, parquet, EDM's dataset.json) or from the sub-folders;
@@ -60,7 +60,7 @@ def open_source(path: Path, labels: Path | str | None = None) -> Source:
     entries, left_out = _listable(listing.entries)
     if not entries:
         raise DiscliError(
-            f"{path} holds no pictures.",
+            f"{path} holds no images.",
             "Give a folder of .jpg, .png, ... files, in class folders or flat, a zip or tar of one, or parquet files.",
         )
     names = [entry.name for entry in entries]
@@ -87,10 +87,10 @@ def _list(path: Path) -> Listing:
         return listing if listing.entries else _list_files(sorted(path.rglob("*")), path) or listing
     files = [path] if path.exists() else _expand(path)
     if not files:
-        raise DiscliError(f"{path} does not exist.", "Give a picture folder, a zip, a tar or parquet files.")
+        raise DiscliError(f"{path} does not exist.", "Give an image folder, a zip, a tar or parquet files.")
     held = _list_files(files, path)
     if held is None:
-        raise DiscliError(f"{path} is no archive of pictures.", "Give a folder, a .zip, a .tar or .parquet files.")
+        raise DiscliError(f"{path} is no archive of images.", "Give a folder, a .zip, a .tar or .parquet files.")
     return held
 
 
@@ -146,7 +146,7 @@ def _listable(entries: list[Entry]) -> tuple[list[Entry], list[tuple[str, str]]]
             left_out.append((entry.name, "its path leads outside the source"))
             continue
         if entry.name in kept:
-            left_out.append((entry.name, "a later picture has the same name"))
+            left_out.append((entry.name, "a later image has the same name"))
         kept[entry.name] = entry  # the last one stays, as unpacking would have it
     return list(kept.values()), left_out
 
@@ -171,7 +171,7 @@ def _labels(listing: Listing, entries: list[Entry], where: str, labels: Path | s
         missing = [entry.name for entry in entries if entry.label is None]
         if missing:
             raise DiscliError(
-                f"{where}: {len(missing):,} pictures have no label: {missing[0]}, ...", "Give --labels FILE."
+                f"{where}: {len(missing):,} images have no label: {missing[0]}, ...", "Give --labels FILE."
             )
         return numbered([entry.label for entry in entries], where, listing.class_names)
     if listing.kind == "webdataset":  # the outermost folder of a name is its shard

@@ -52,19 +52,19 @@ class Store:
 
     @property
     def names(self) -> list[str]:
-        """Of the pictures in the source, one per sample; read from the file each time."""
+        """Of the images in the source, one per sample; read from the file each time."""
         return self._strings("names")
 
     @property
     def skipped(self) -> list[str]:
-        """Name, tab, reason, of each picture that is not in the file."""
+        """Name, tab, reason, of each image that is not in the file."""
         return self._strings("skipped")
 
     def read(self, indices: npt.NDArray[np.int64], flip: npt.NDArray[np.bool_] | None = None) -> "Tensor":
         """Samples in the order asked for, as stored: (b, 3, H, W) uint8, or (b, 2C, h, w) mean and std.
 
         ``flip`` (b,) mirrors samples left to right: exactly for pixels; of latents, by taking the
-        stored latent of the mirrored picture, since a mirrored latent is not the same thing.
+        stored latent of the mirrored image, since a mirrored latent is not the same thing.
         """
         import torch
 
@@ -146,7 +146,7 @@ def _file(path: Path) -> h5py.File:
     if path.is_dir():
         raise DiscliError(
             f"{path} is a folder, not a data file.",
-            f"Make one of its pictures: discli encode {path} --res SIDE --out FILE.h5",
+            f"Make one of its images: discli encode {path} --res SIDE --out FILE.h5",
         )
     if not path.is_file():
         if partial_of(path).is_file():
@@ -171,7 +171,7 @@ def _file(path: Path) -> h5py.File:
 
 def _check_whole(file: h5py.File, path: Path) -> None:
     if file.attrs.get("format") != FORMAT:
-        raise DiscliError(f"{path} is an HDF5 file, but discli encode did not write it.", "Encode its pictures first.")
+        raise DiscliError(f"{path} is an HDF5 file, but discli encode did not write it.", "Encode its images first.")
     if not file.attrs.get("finished"):
         raise _unfinished(path)
 

@@ -25,7 +25,7 @@ from discli.runtime.files import sync, write_text
 Rows = npt.NDArray[np.generic]
 
 _SECONDS_BETWEEN_COMMITS = 1.0
-_NAME_BYTES = 100  # what a picture's name and label take, generously
+_NAME_BYTES = 100  # what an image's name and label take, generously
 
 
 class StoreWriter:
@@ -36,7 +36,7 @@ class StoreWriter:
     """
 
     def __init__(self, out: Path, contract: DataContract, positions: range, settings: dict[str, Any]) -> None:
-        """``contract.num_samples`` is the most rows there can be; ``positions`` the source's pictures to come.
+        """``contract.num_samples`` is the most rows there can be; ``positions`` the source's images to come.
 
         Raises DiscliError when ``out`` cannot be written, is being written by another run, was begun
         with other settings, or when the disk has too little room.
@@ -115,7 +115,7 @@ class StoreWriter:
     ) -> None:
         """After ``settle``: the final name, for a file with this contract.
 
-        ``skipped``: name, tab, reason. ``positions``: which of the source's pictures the file covers,
+        ``skipped``: name, tab, reason. ``positions``: which of the source's images the file covers,
         (start, stop, total).
         """
         self._file.truncate(ROWS_AT + self.state.rows * self._row_bytes)

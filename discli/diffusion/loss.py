@@ -8,7 +8,7 @@ from torch import Tensor
 
 from discli.diffusion.objective import OBJECTIVES
 from discli.diffusion.posterior import Posterior
-from discli.diffusion.schedule import LinearBetas, build_schedule, draw_timesteps
+from discli.diffusion.schedule import LinearBetaSchedule, build_schedule, draw_timesteps
 from discli.recipe.diffusion import DiffusionSpec
 
 
@@ -65,7 +65,7 @@ class DiffusionLoss:
 
     def _variational_bound(self, x0_read: Tensor, interpolation: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """L_{t-1} of arXiv:2006.11239, eq. 5, in bits per dimension; at t = 0 the decoder's likelihood."""
-        assert isinstance(self.schedule, LinearBetas)
+        assert isinstance(self.schedule, LinearBetaSchedule)
         posterior = Posterior(self.schedule.alphas_cumprod_on(t.device), t, t - 1, like=x_t)
         log_variance = posterior.interpolated_log_variance(interpolation)
         mean = posterior.mean(x0_read, x_t)

@@ -32,7 +32,7 @@ from discli.diffusion.guidance import Guided
 from discli.diffusion.loss import split_variance
 from discli.diffusion.objective import Objective
 from discli.diffusion.posterior import Posterior
-from discli.diffusion.schedule import LinearBetas, Schedule, StraightPath
+from discli.diffusion.schedule import LinearBetaSchedule, LinearInterpolant, Schedule
 from discli.recipe.sample import Sampler as SamplerSpec
 
 
@@ -70,9 +70,9 @@ def predictor(
     return predict
 
 
-def evenly(schedule: Schedule, num_steps: int) -> list[float]:
+def timestep_grid(schedule: Schedule, num_steps: int) -> list[float]:
     """num_steps + 1 times from pure noise to clean: linspace(T - 1, 0) rounded and then -1, or 1 to 0 for flow."""
-    if isinstance(schedule, StraightPath):
+    if isinstance(schedule, LinearInterpolant):
         return [1 - k / num_steps for k in range(num_steps + 1)]
     last = schedule.num_timesteps - 1
     # A single step starts where all noise is.
@@ -83,8 +83,8 @@ def evenly(schedule: Schedule, num_steps: int) -> list[float]:
 class Ddpm:
     """Ancestral sampling (arXiv:2006.11239, algorithm 2), with the learned variance where there is one."""
 
-    def __init__(self, schedule: LinearBetas, num_steps: int) -> None:
-        self.schedule, self.times = schedule, evenly(schedule, num_steps)
+    def __init__(self, schedule: LinearBetaSchedule, num_steps: int) -> None:
+        self.schedule, self.times = schedule, timestep_grid(schedule, num_steps)
 
     def steps(self, predict: Predict, x: Tensor, noise: Noise) -> Iterator[Tensor]:
         # All coefficients at once, and on the device before the loop, which then never waits for a copy.
@@ -107,8 +107,8 @@ class Ddpm:
 class Ddim:
     """DDIM (arXiv:2010.02502, eq. 12 and 16)."""
 
-    def __init__(self, schedule: LinearBetas, num_steps: int, eta: float) -> None:
-        self.schedule, self.times, self.eta = schedule, evenly(schedule, num_steps), eta
+    def __init__(self, schedule: LinearBetaSchedule, num_steps: int, eta: float) -> None:
+        self.schedule, self.times, self.eta = schedule, timestep_grid(schedule, num_steps), eta
 
     def steps(self, predict: Predict, x: Tensor, noise: Noise) -> Iterator[Tensor]:
         for k, (now, following) in enumerate(pairwise(self.times)):
@@ -125,7 +125,7 @@ class Euler:
     """x0 and eps of one time taken to the next: for flow x + (t_next - t) velocity, for the others DDIM."""
 
     def __init__(self, schedule: Schedule, num_steps: int) -> None:
-        self.schedule, self.times = schedule, evenly(schedule, num_steps)
+        self.schedule, self.times = schedule, timestep_grid(schedule, num_steps)
 
     def steps(self, predict: Predict, x: Tensor, noise: Noise) -> Iterator[Tensor]:
         for now, following in pairwise(self.times):
@@ -139,7 +139,7 @@ class Heun:
     """Euler's step, then again with the mean of both ends' slopes (arXiv:2206.00364, algorithm 1)."""
 
     def __init__(self, schedule: Schedule, num_steps: int) -> None:
-        self.schedule, self.times = schedule, evenly(schedule, num_steps)
+        self.schedule, self.times = schedule, timestep_grid(schedule, num_steps)
 
     def steps(self, predict: Predict, x: Tensor, noise: Noise) -> Iterator[Tensor]:
         schedule = self.schedule
@@ -151,7 +151,7 @@ class Heun:
             a, s = schedule.at(following)
             there = predict(a * here.x0 + s * here.eps, following)
             slope = (schedule.slope(here.x0, here.eps) + schedule.slope(there.x0, there.eps)) / 2
-            (scale, tau), (scale_next, tau_next) = schedule.straightened(now), schedule.straightened(following)
+            (scale, tau), (scale_next, tau_next) = schedule.ode_variables(now), schedule.ode_variables(following)
             x = scale_next * (x / scale + (tau_next - tau) * slope)
             yield x
 
@@ -162,8 +162,8 @@ class EulerMaruyama:
     score = -eps / t, so that nothing diverges at t = 0. The last step takes the predicted x0.
     """
 
-    def __init__(self, schedule: StraightPath, num_steps: int, noise_scale: float) -> None:
-        self.times, self.noise_scale = evenly(schedule, num_steps), noise_scale
+    def __init__(self, schedule: LinearInterpolant, num_steps: int, noise_scale: float) -> None:
+        self.times, self.noise_scale = timestep_grid(schedule, num_steps), noise_scale
 
     def steps(self, predict: Predict, x: Tensor, noise: Noise) -> Iterator[Tensor]:
         for k, (now, following) in enumerate(pairwise(self.times)):
@@ -183,7 +183,7 @@ class _Multistep(ABC):
 
     takes_noise: ClassVar[bool] = False
 
-    def __init__(self, schedule: LinearBetas, num_steps: int) -> None:
+    def __init__(self, schedule: LinearBetaSchedule, num_steps: int) -> None:
         # Its times are linspace(T - 1, 0, num_steps + 1) without the 0, all different.
         self.schedule, self.num_steps = schedule, min(num_steps, schedule.num_timesteps - 1)
 

@@ -2,7 +2,7 @@
 
 Training asks for batches of timesteps: ``coefficients(t, like)``, ``timestep(fraction)``,
 ``model_time(t)``. Sampling goes from one time to the next, both plain numbers: ``at(t)``,
-``clean`` (the time at which nothing is noise), ``fraction(t)``, and ``straightened(t)`` with
+``clean`` (the time at which nothing is noise), ``fraction(t)``, and ``ode_variables(t)`` with
 ``slope(x0, eps)``, the variables in which the probability-flow ODE is dz/dtau = slope.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from discli.recipe import diffusion as spec
 
 
-class LinearBetas:
+class LinearBetaSchedule:
     """Betas linear from beta_start to beta_end (DDPM, arXiv:2006.11239, section 4), in float64.
 
     a_t = sqrt(alphas_cumprod[t]), s_t = sqrt(1 - alphas_cumprod[t]); t = 0 .. num_timesteps - 1, int64.
@@ -55,7 +55,7 @@ class LinearBetas:
         """How far t is from clean, 0 to 1."""
         return (t + 1) / self.num_timesteps
 
-    def straightened(self, t: float) -> tuple[float, float]:
+    def ode_variables(self, t: float) -> tuple[float, float]:
         """scale and tau: with z = x / scale, dz/dtau is the noise (arXiv:2010.02502, eq. 14)."""
         a, s = self.at(t)
         return a, s / a
@@ -69,7 +69,7 @@ class LinearBetas:
         return torch.full((len(like),), int(t), device=like.device)
 
 
-class StraightPath:
+class LinearInterpolant:
     """a_t = 1 - t, s_t = t; t in [0, 1] (SiT's linear interpolant, arXiv:2401.08740, section 2)."""
 
     def __init__(self, num_timesteps: int) -> None:
@@ -97,7 +97,7 @@ class StraightPath:
         """How far t is from clean, 0 to 1."""
         return t
 
-    def straightened(self, t: float) -> tuple[float, float]:
+    def ode_variables(self, t: float) -> tuple[float, float]:
         """scale and tau: dx/dt is the velocity as it is."""
         return 1.0, t
 
@@ -110,13 +110,13 @@ class StraightPath:
         return torch.full((len(like),), t * self.num_timesteps, device=like.device, dtype=torch.float32)
 
 
-Schedule = LinearBetas | StraightPath
+Schedule = LinearBetaSchedule | LinearInterpolant
 
 
 def build_schedule(choice: spec.DiffusionSpec) -> Schedule:
     if choice.objective.name == "flow":
-        return StraightPath(choice.num_timesteps)
-    return LinearBetas(choice.num_timesteps, choice.beta_start, choice.beta_end)
+        return LinearInterpolant(choice.num_timesteps)
+    return LinearBetaSchedule(choice.num_timesteps, choice.beta_start, choice.beta_end)
 
 
 def draw_timesteps(choice: spec.Timesteps, uniforms: Tensor, schedule: Schedule) -> Tensor:

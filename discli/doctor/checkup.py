@@ -39,7 +39,7 @@ class Section:
 def doctor(*, as_json: bool = False, offline: bool = False) -> bool:
     """Prints every finding, section by section, and one line of verdict. True if there is no problem.
 
-    A problem is what stands in the way of the default path: pictures to pixels, training, sampling and
+    A problem is what stands in the way of the default path: images to pixels, training, sampling and
     scoring with the scan that "auto" takes. What is optional, and missing or broken, is a note.
     ``offline``: nothing is asked of the network.
     """

@@ -21,7 +21,7 @@ TITLE = "Machine"
 # One checkpoint of DiS-S/2: 29.1 M weights, their average and Adam's two moments, 4 bytes each.
 _CHECKPOINT = 4 * 4 * 29_100_000
 _COMFORT = 20 * _CHECKPOINT  # a run keeps several, beside samples and data
-_LITTLE_MEMORY = 4 * 10**9  # torch with Inception's network and a batch of pictures takes about half of it
+_LITTLE_MEMORY = 4 * 10**9  # torch with Inception's network and a batch of images takes about half of it
 _SHARED = 1 << 26  # what containers are given unless one asks for more
 
 

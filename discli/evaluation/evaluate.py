@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from discli import __version__
-from discli.evaluation.images import PictureSet, choose, open_pictures, sha256_of
+from discli.evaluation.images import ImageSet, choose, open_images, sha256_of
 from discli.evaluation.metrics import (
     METRICS,
     SIZES,
@@ -22,10 +22,10 @@ from discli.evaluation.metrics import (
     BlockMoments,
     DinoV2,
     Extractor,
+    FeatureBuffer,
     Gaussian,
     Inception,
     InceptionScore,
-    KeptFeatures,
     Meter,
     Moments,
     Nearest,
@@ -52,12 +52,12 @@ from discli.evaluation.reference import (
     trained_on,
 )
 from discli.reports.provenance import samples_facts, score_warnings
-from discli.reports.score_card import NearestPictures, write_score_card
+from discli.reports.score_card import NearestImages, write_score_card
 from discli.reports.score_table import print_scores
 from discli.runtime.console import format_bytes, progress, stderr
 from discli.runtime.errors import DiscliError, did_you_mean
 
-REFERENCE_KEPT = 50_000  # pictures, for KID, precision and recall
+REFERENCE_KEPT = 50_000  # images, for KID, precision and recall
 CARD_GRID = 64
 CARD_QUERIES = 8
 CARD_NEIGHBOURS = 5
@@ -82,7 +82,7 @@ def eval_fid(
     cache: bool = True,
     as_json: bool = False,
 ) -> Result:
-    """Score SAMPLES (a folder of ``discli sample``, any folder, zip or tar of pictures, a .npz or .h5).
+    """Score SAMPLES (a folder of ``discli sample``, any folder, zip or tar of images, a .npz or .h5).
 
     ``ref``: FILE.h5, a folder, a zip, or STATS.npz; without it the data that the run was trained on.
     ``metrics``: fid, sfid, is, kid, prc, or all. ``bootstrap`` resamples for the interval of the
@@ -94,25 +94,25 @@ def eval_fid(
         if card is not None:
             make_folder_of(card, "--card")
         where = own_device(device)
-        pictures = open_pictures(samples, where, with_labels=per_class)
-        manifest = pictures.manifest
-        indices = choose(pictures, n)
+        images = open_images(samples, where, with_labels=per_class)
+        manifest = images.manifest
+        indices = choose(images, n)
         wanted = choose_metrics(metrics, features)
         reference = open_reference(ref or trained_on(samples, manifest), where, with_labels=per_class)
-        check_resolution(reference, pictures)
+        check_resolution(reference, images)
         scanner = Scanner(load_extractor(features, weights, convention, where), batch_size, team)
         check_statistics(reference, scanner.extractor)
-        check_possible(wanted, len(indices), pictures, reference, per_class)
+        check_possible(wanted, len(indices), images, reference, per_class)
 
-        ours = _Ours(scanner.extractor, wanted, pictures, indices, bootstrap, per_class)
+        ours = _Ours(scanner.extractor, wanted, images, indices, bootstrap, per_class)
         if ours.kept is not None:
             _say_what_is_kept(len(indices), reference, scanner.extractor.dims["features"])
-        scanner.scan(pictures, indices, ours.meters(), "samples")
-        shown = _pictures(pictures, _spread(indices, CARD_GRID)) if card is not None else None
+        scanner.scan(images, indices, ours.meters(), "samples")
+        shown = _images(images, _spread(indices, CARD_GRID)) if card is not None else None
         theirs = _theirs(reference, scanner, ours, shown, cache)
 
         extractor, gaussian = scanner.extractor, theirs.gaussians["features"]
-        classes = team.once(lambda: _per_class(ours, theirs, pictures, reference))
+        classes = team.once(lambda: _per_class(ours, theirs, images, reference))
         result: Result = {
             "discli_version": __version__,
             "features": extractor.name,
@@ -121,7 +121,7 @@ def eval_fid(
             "convention": extractor.convention and extractor.convention.facts("is" in wanted),
             "network": extractor.network,
             "weights_sha256": extractor.weights_sha256,
-            "samples": samples_facts(samples, pictures.kind, len(indices), pictures.size, manifest),
+            "samples": samples_facts(samples, images.kind, len(indices), images.size, manifest),
             "reference": theirs.facts,
             "warnings": score_warnings(
                 len(indices), gaussian.n, gaussian.dim, SMALLEST_N if bootstrap else 0, classes or ()
@@ -137,7 +137,7 @@ def eval_fid(
             else:
                 print_scores(result)
             if card is not None and shown is not None:
-                write_score_card(card, result, shown, _nearest_pictures(shown, reference, theirs))
+                write_score_card(card, result, shown, _nearest_images(shown, reference, theirs))
                 stderr.print(f"Score card: {card}")
     return result
 
@@ -156,10 +156,10 @@ def make_ref(
     with processes() as team:
         make_folder_of(out, "--out")
         where = own_device(device)
-        pictures = open_pictures(source, where)
+        images = open_images(source, where)
         scanner = Scanner(load_extractor(features, weights, convention, where), batch_size, team)
-        make_reference_file(pictures, scanner, out)
-        stderr.print(f"Statistics of {pictures.n:,} pictures.")
+        make_reference_file(images, scanner, out)
+        stderr.print(f"Statistics of {images.n:,} images.")
         if team.is_main:
             print(out)
     return out
@@ -199,7 +199,7 @@ class _Ours:
         self,
         extractor: Extractor,
         wanted: Sequence[str],
-        pictures: PictureSet,
+        images: ImageSet,
         indices: Sequence[int],
         bootstrap: int,
         per_class: bool,
@@ -212,9 +212,9 @@ class _Ours:
         if "is" in wanted and extractor.convention is not None:
             self.inception_score = InceptionScore(n, dims["logits"], extractor.convention.splits)
         if {"kid", "prc"} & set(wanted):
-            self.kept = KeptFeatures()
-        if per_class and pictures.labels is not None:
-            self.classes = PerClassMoments(pictures.labels[list(indices)], dims["features"])
+            self.kept = FeatureBuffer()
+        if per_class and images.labels is not None:
+            self.classes = PerClassMoments(images.labels[list(indices)], dims["features"])
 
     def meters(self) -> list[Meter]:
         every = (self.features, self.spatial, self.inception_score, self.kept, self.classes)
@@ -226,45 +226,45 @@ class _Theirs:
     """The reference's side of every comparison."""
 
     gaussians: dict[str, Gaussian]
-    kept: KeptFeatures | None
+    kept: FeatureBuffer | None
     classes: PerClassMoments | None
     nearest: Nearest | None
     facts: dict[str, Any]
 
 
 def _theirs(reference: Reference, scanner: Scanner, ours: _Ours, shown: Tensor | None, cache: bool) -> _Theirs:
-    """Published statistics, cached ones, or a pass over the reference's pictures; ``shown`` want their neighbours."""
-    pictures = reference.pictures
+    """Published statistics, cached ones, or a pass over the reference's images; ``shown`` want their neighbours."""
+    images = reference.images
     facts: dict[str, Any] = {"path": str(reference.path), "kind": reference.kind}
     kept = classes = nearest = None
-    if pictures is not None:
+    if images is not None:
         if ours.kept is not None:
-            chosen = choose(pictures, min(pictures.n, REFERENCE_KEPT))
-            kept, facts["n_for_kid_and_prc"] = KeptFeatures(wanted=torch.as_tensor(chosen)), len(chosen)
-        if ours.classes is not None and pictures.labels is not None:
-            classes = PerClassMoments(pictures.labels, scanner.extractor.dims["features"])
+            chosen = choose(images, min(images.n, REFERENCE_KEPT))
+            kept, facts["n_for_kid_and_prc"] = FeatureBuffer(wanted=torch.as_tensor(chosen)), len(chosen)
+        if ours.classes is not None and images.labels is not None:
+            classes = PerClassMoments(images.labels, scanner.extractor.dims["features"])
         if shown is not None:
             nearest = Nearest(scanner.extractor(_queries(shown))["features"], CARD_NEIGHBOURS)
     more: list[Meter] = [meter for meter in (kept, classes, nearest) if meter is not None]
     if reference.published is not None:
-        if pictures is not None and more:
-            scanner.scan(pictures, range(pictures.n), more, "reference")
+        if images is not None and more:
+            scanner.scan(images, range(images.n), more, "reference")
         statistics = reference.published
-        facts["sha256"] = statistics.about.get("pictures_sha256") or sha256_of(reference.path)
+        facts["sha256"] = statistics.about.get("images_sha256") or sha256_of(reference.path)
     else:
-        assert pictures is not None
-        statistics, facts["cached"] = gather_statistics(pictures, scanner, more, cache)
-        facts["sha256"] = statistics.about["pictures_sha256"]
-    seen = list(pictures.size) if pictures is not None else None
+        assert images is not None
+        statistics, facts["cached"] = gather_statistics(images, scanner, more, cache)
+        facts["sha256"] = statistics.about["images_sha256"]
+    seen = list(images.size) if images is not None else None
     facts |= {"n": statistics.gaussians["features"].n, "resolution": statistics.about.get("resolution", seen)}
     return _Theirs(statistics.gaussians, kept, classes, nearest, facts)
 
 
 def _say_what_is_kept(n: int, reference: Reference, dim: int) -> None:
     """The one need for memory that grows with n."""
-    theirs = min(reference.pictures.n, REFERENCE_KEPT) if reference.pictures is not None else 0
+    theirs = min(reference.images.n, REFERENCE_KEPT) if reference.images is not None else 0
     need = format_bytes(4.0 * dim * (n + theirs))
-    stderr.print(f"KID, precision and recall keep the features of {n:,} + {theirs:,} pictures: {need} of memory.")
+    stderr.print(f"KID, precision and recall keep the features of {n:,} + {theirs:,} images: {need} of memory.")
 
 
 def _numbers(wanted: Sequence[str], features: str, ours: _Ours, theirs: _Theirs, replicates: int) -> dict[str, Any]:
@@ -301,11 +301,11 @@ def _effect_of_n(blocks: BlockMoments, reference: Gaussian, replicates: int) -> 
     return {"n": blocks.gaussian().n, **vars(effect)}
 
 
-def _per_class(ours: _Ours, theirs: _Theirs, pictures: PictureSet, reference: Reference) -> list[dict[str, Any]] | None:
-    """A distance for every class that both sides have two pictures of; None where nobody asked."""
-    if ours.classes is None or theirs.classes is None or reference.pictures is None:
+def _per_class(ours: _Ours, theirs: _Theirs, images: ImageSet, reference: Reference) -> list[dict[str, Any]] | None:
+    """A distance for every class that both sides have two images of; None where nobody asked."""
+    if ours.classes is None or theirs.classes is None or reference.images is None:
         return None
-    names = pictures.class_names or reference.pictures.class_names
+    names = images.class_names or reference.images.class_names
     rows = []
     for label, mine in ours.classes.classes.items():
         other = theirs.classes.classes.get(label)
@@ -316,18 +316,18 @@ def _per_class(ours: _Ours, theirs: _Theirs, pictures: PictureSet, reference: Re
     return rows
 
 
-def _pictures(pictures: PictureSet, indices: Sequence[int]) -> Tensor:
+def _images(images: ImageSet, indices: Sequence[int]) -> Tensor:
     """(len(indices), 3, H, W) uint8; indices ascending."""
-    return torch.cat(list(pictures.batches(indices, len(indices)))).cpu()
+    return torch.cat(list(images.batches(indices, len(indices)))).cpu()
 
 
-def _nearest_pictures(shown: Tensor, reference: Reference, theirs: _Theirs) -> NearestPictures | None:
-    """The first samples, each with its neighbours' pictures; None where the reference has none."""
-    if theirs.nearest is None or reference.pictures is None:
+def _nearest_images(shown: Tensor, reference: Reference, theirs: _Theirs) -> NearestImages | None:
+    """The first samples, each with its neighbours' images; None where the reference has none."""
+    if theirs.nearest is None or reference.images is None:
         return None
     wanted, place = torch.unique(theirs.nearest.indices, return_inverse=True)
-    found = _pictures(reference.pictures, wanted.tolist())
-    return NearestPictures(_queries(shown), found[place], theirs.nearest.distances)
+    found = _images(reference.images, wanted.tolist())
+    return NearestImages(_queries(shown), found[place], theirs.nearest.distances)
 
 
 def _spread(indices: Sequence[int], most: int) -> list[int]:

@@ -1,6 +1,6 @@
-"""What can be scored: a folder, zip or tar of pictures, a data file, a batch in .npz, a run, as uint8 batches.
+"""What can be scored: a folder, zip or tar of images, a data file, a batch in .npz, a run, as uint8 batches.
 
-Pictures are scored as they are: no crop and no resize happens here, because a reference prepared
+Images are scored as they are: no crop and no resize happens here, because a reference prepared
 otherwise than the samples is the commonest reason why two FIDs disagree.
 """
 
@@ -19,20 +19,20 @@ import torch
 from torch import Tensor
 
 from discli.data.autoencoders import load_codec, to_model_space
-from discli.data.pictures import PictureError, decode
+from discli.data.images import ImageError, decode
 from discli.data.sources import open_source
 from discli.data.store import open_store
-from discli.evaluation.metrics import NpzPictures
-from discli.evaluation.sampled import SampledPictures, is_run
+from discli.evaluation.metrics import NpzImages
+from discli.evaluation.sampled import SampledImages, is_run
 from discli.runs.manifest import read_manifest
 from discli.runtime.errors import DiscliError
 
-_DECODED_AHEAD = 256  # pictures; 50 MB at 256 px
+_DECODED_AHEAD = 256  # images; 50 MB at 256 px
 _HASH_BLOCK = 1 << 22
 
 
-class PictureSet(Protocol):
-    """Pictures of one size, in a fixed order; ``kind`` says in words what they are."""
+class ImageSet(Protocol):
+    """Images of one size, in a fixed order; ``kind`` says in words what they are."""
 
     path: Path
     kind: str
@@ -55,25 +55,25 @@ class PictureSet(Protocol):
         ...
 
     def content_sha256(self) -> str:
-        """Of the pictures, wherever they lie: a renamed folder keeps it, a changed one does not."""
+        """Of the images, wherever they lie: a renamed folder keeps it, a changed one does not."""
         ...
 
 
-def open_pictures(path: Path, device: torch.device, with_labels: bool = False) -> PictureSet:
-    """Raises DiscliError for what does not exist or holds no pictures."""
+def open_images(path: Path, device: torch.device, with_labels: bool = False) -> ImageSet:
+    """Raises DiscliError for what does not exist or holds no images."""
     if path.suffix == ".h5":
-        return StoredPictures(path, device)
+        return StoredImages(path, device)
     if path.suffix == ".npz":
-        return BatchPictures(path)
+        return BatchImages(path)
     if is_run(path):
-        return SampledPictures(path, device)
+        return SampledImages(path, device)
     manifest = read_manifest(path) if path.is_dir() else None
     if manifest is not None and manifest.get("format") == "npz":
-        return BatchPictures(path / "samples.npz", manifest)
-    return SourcePictures(path, with_labels, manifest)
+        return BatchImages(path / "samples.npz", manifest)
+    return SourceImages(path, with_labels, manifest)
 
 
-class SourcePictures:
+class SourceImages:
     """Files in a folder, zip or tar, decoded by threads ahead of whoever takes them."""
 
     def __init__(self, path: Path, with_labels: bool = False, manifest: dict[str, Any] | None = None) -> None:
@@ -81,7 +81,7 @@ class SourcePictures:
         if manifest is not None and manifest.get("format") == "zip":
             path = path / "samples.zip"
         self._source = open_source(path, None if with_labels else "none")
-        self.kind = f"pictures in a {self._source.kind}"
+        self.kind = f"images in a {self._source.kind}"
         self._reading = threading.Lock()  # readers keep files open between calls
         self._files = list(range(len(self._source)))
         self.labels = None if self._source.labels is None else torch.from_numpy(self._source.labels)
@@ -91,7 +91,7 @@ class SourcePictures:
         self.n = len(self._files)
 
     def _only_samples(self, manifest: dict[str, Any]) -> None:
-        """The numbered pictures alone, and their classes from the manifest."""
+        """The numbered images alone, and their classes from the manifest."""
         names = {name: index for index, name in enumerate(self._source.names)}
         self.kind = "samples"
         n = manifest["n"]
@@ -144,7 +144,7 @@ class SourcePictures:
         for file in self._files:
             try:
                 digest.update(hashlib.sha256(self._source.read(file)).digest())
-            except PictureError as error:
+            except ImageError as error:
                 raise self._unreadable(file, error) from None
         return digest.hexdigest()
 
@@ -153,16 +153,16 @@ class SourcePictures:
             with self._reading:
                 data = self._source.read(file)
             return np.array(decode(data))
-        except PictureError as error:
+        except ImageError as error:
             raise self._unreadable(file, error) from None
 
-    def _unreadable(self, file: int, error: PictureError) -> DiscliError:
+    def _unreadable(self, file: int, error: ImageError) -> DiscliError:
         return DiscliError(
             f"{self.path}: {self._source.names[file]} cannot be read: {error}.", "Repair it, or take it out."
         )
 
 
-class StoredPictures:
+class StoredImages:
     """A data file of ``discli encode``: its pixels, or what the autoencoder makes of its latents."""
 
     manifest = None
@@ -197,23 +197,23 @@ class StoredPictures:
         return sha256_of(self.path)
 
 
-class BatchPictures:
+class BatchImages:
     """``arr_0`` of a .npz, as ADM's sampler writes it, or as ``discli sample --npz`` does."""
 
     def __init__(self, path: Path, manifest: dict[str, Any] | None = None) -> None:
         self.path, self.manifest = path, manifest
-        self.kind = "pictures in a .npz" if manifest is None else "samples"
-        self._pictures = NpzPictures(path)
-        self.n, self.labels = self._pictures.n, self._pictures.labels
+        self.kind = "images in a .npz" if manifest is None else "samples"
+        self._images = NpzImages(path)
+        self.n, self.labels = self._images.n, self._images.labels
         self.class_names: Sequence[str] = () if manifest is None else manifest["contract"]["class_names"]
 
     @property
     def size(self) -> tuple[int, int]:
-        return self._pictures.height, self._pictures.width
+        return self._images.height, self._images.width
 
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
         wanted, first = torch.as_tensor(indices), 0
-        for batch in self._pictures.batches(batch_size):
+        for batch in self._images.batches(batch_size):
             chosen = batch[torch.isin(torch.arange(first, first + len(batch)), wanted)]
             first += len(batch)
             if len(chosen):
@@ -223,22 +223,20 @@ class BatchPictures:
         return sha256_of(self.path)
 
 
-def choose(pictures: PictureSet, n: int | None) -> Sequence[int]:
-    """Which pictures to score: all, the first n of samples, or n drawn at random (seed 0) of anything else.
+def choose(images: ImageSet, n: int | None) -> Sequence[int]:
+    """Which images to score: all, the first n of samples, or n drawn at random (seed 0) of anything else.
 
     The first n files of a folder sorted by class would be one class.
     """
-    if isinstance(pictures, SampledPictures):
-        return pictures.take(n)
-    if n is None or n == pictures.n:
-        return range(pictures.n)
-    if n > pictures.n:
-        raise DiscliError(
-            f"-n {n:,}, but {pictures.path} holds {pictures.n:,} pictures.", "Sample more, or leave -n out."
-        )
-    if pictures.kind == "samples":
+    if isinstance(images, SampledImages):
+        return images.take(n)
+    if n is None or n == images.n:
+        return range(images.n)
+    if n > images.n:
+        raise DiscliError(f"-n {n:,}, but {images.path} holds {images.n:,} images.", "Sample more, or leave -n out.")
+    if images.kind == "samples":
         return range(n)
-    return sorted(np.random.default_rng(0).choice(pictures.n, n, replace=False).tolist())
+    return sorted(np.random.default_rng(0).choice(images.n, n, replace=False).tolist())
 
 
 def sha256_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Several processes score together: each sees its share of the pictures, the first one has the last word."""
+"""Several processes score together: each sees its share of the images, the first one has the last word."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What samples are compared with: statistics from a file, from the cache, or from one pass over pictures."""
+"""What samples are compared with: statistics from a file, from the cache, or from one pass over images."""
 
 import hashlib
 import json
@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from discli import __version__
-from discli.evaluation.images import PictureSet, open_pictures
+from discli.evaluation.images import ImageSet, open_images
 from discli.evaluation.metrics import (
     NEIGHBOURS,
     Extractor,
     Meter,
     Moments,
     ReferenceStatistics,
-    holds_pictures,
+    holds_images,
     measure,
     read_statistics,
     write_statistics,
@@ -33,24 +33,24 @@ CACHE_VARIABLE = "DISCLI_CACHE"
 
 @dataclass(frozen=True)
 class Scanner:
-    """Pictures through the feature network into meters, with a progress bar; several processes share the work."""
+    """Images through the feature network into meters, with a progress bar; several processes share the work."""
 
     extractor: Extractor
     batch_size: int
     team: Processes
 
-    def scan(self, pictures: PictureSet, indices: Sequence[int], meters: Sequence[Meter], what: str) -> None:
-        """The first process's meters have then seen all ``indices``. Refuses fewer than two pictures."""
+    def scan(self, images: ImageSet, indices: Sequence[int], meters: Sequence[Meter], what: str) -> None:
+        """The first process's meters have then seen all ``indices``. Refuses fewer than two images."""
         if len(indices) < 2:
             raise DiscliError(
-                f"{pictures.path} gives {len(indices)} picture to score.",
+                f"{images.path} gives {len(indices)} image to score.",
                 "A distance needs two, a useful one thousands.",
             )
         share = self.team.share(len(indices))
         mine = indices[share.start : share.stop]
-        with progress(what, len(indices), "pictures") as ticker:
+        with progress(what, len(indices), "images") as ticker:
             measure(
-                pictures.batches(mine, self.batch_size),
+                images.batches(mine, self.batch_size),
                 self.extractor,
                 meters,
                 lambda count: ticker.advance(min(count * self.team.count, len(indices) - ticker.done)),
@@ -61,65 +61,65 @@ class Scanner:
 
 @dataclass(frozen=True)
 class Reference:
-    """``published`` statistics come with a file and stand for more pictures than ``pictures``, if it has any."""
+    """``published`` statistics come with a file and stand for more images than ``images``, if it has any."""
 
     path: Path
-    pictures: PictureSet | None
+    images: ImageSet | None
     published: ReferenceStatistics | None
 
     @property
     def kind(self) -> str:
         if self.published is None:
-            assert self.pictures is not None
-            return self.pictures.kind
+            assert self.images is not None
+            return self.images.kind
         return str(self.published.about.get("kind", "statistics of unstated origin"))
 
 
 def open_reference(path: Path, device: torch.device, with_labels: bool = False) -> Reference:
-    """A data file, folder, zip or tar; or a .npz with statistics (mu, sigma), pictures (arr_0), or both."""
+    """A data file, folder, zip or tar; or a .npz with statistics (mu, sigma), images (arr_0), or both."""
     if not path.exists():
         raise DiscliError(f"--ref {path} does not exist.", "Give FILE.h5, a folder, a zip, or STATS.npz.")
     if is_run(path):  # it could be sampled from, for hours, which is not what anyone means
         raise DiscliError(f"--ref {path} is a run.", "Give the data that it was trained on, as --ref FILE.h5.")
     published = read_statistics(path) if path.suffix == ".npz" else None
     if published is None:
-        return Reference(path, open_pictures(path, device, with_labels), None)
-    return Reference(path, open_pictures(path, device) if holds_pictures(path) else None, published)
+        return Reference(path, open_images(path, device, with_labels), None)
+    return Reference(path, open_images(path, device) if holds_images(path) else None, published)
 
 
-def about_statistics(pictures: PictureSet, extractor: Extractor) -> dict[str, Any]:
+def about_statistics(images: ImageSet, extractor: Extractor) -> dict[str, Any]:
     """All that statistics depend on, and nothing else: the cache's key, and a line in made references."""
     return {
         "features": extractor.name,
         "weights_sha256": extractor.weights_sha256,
         "resize": extractor.convention.resize if extractor.convention else None,
-        "kind": pictures.kind,
-        "pictures_sha256": pictures.content_sha256(),
-        "pictures": pictures.n,
-        "resolution": list(pictures.size),
+        "kind": images.kind,
+        "images_sha256": images.content_sha256(),
+        "images": images.n,
+        "resolution": list(images.size),
     }
 
 
 def gather_statistics(
-    pictures: PictureSet, scanner: Scanner, more: Sequence[Meter] = (), use_cache: bool = True
+    images: ImageSet, scanner: Scanner, more: Sequence[Meter] = (), use_cache: bool = True
 ) -> tuple[ReferenceStatistics, bool]:
-    """Statistics of all pictures, and whether they came from the cache; ``more`` meters see every picture.
+    """Statistics of all images, and whether they came from the cache; ``more`` meters see every image.
 
     Of several processes the first one has them whole.
 
     The cache is ``$DISCLI_CACHE`` or ``~/.cache/discli``, folder ``reference``; a file there is found by
-    the content of the pictures, never by their path. 67 MB each for Inception.
+    the content of the images, never by their path. 67 MB each for Inception.
     """
     dims = scanner.extractor.dims
-    about = scanner.team.once(lambda: about_statistics(pictures, scanner.extractor))
+    about = scanner.team.once(lambda: about_statistics(images, scanner.extractor))
     cached = cache_folder() / f"{_key(about)}.npz"
     if use_cache and not more:
         found = scanner.team.once(lambda: _from_cache(cached))
         if found is not None:
-            stderr.print(f"Reference statistics of {pictures.path} from {cached}")
+            stderr.print(f"Reference statistics of {images.path} from {cached}")
             return found, True
     moments = [Moments(dims[name], name) for name in ("features", "spatial") if name in dims]
-    scanner.scan(pictures, range(pictures.n), [*moments, *more], "reference")
+    scanner.scan(images, range(images.n), [*moments, *more], "reference")
     statistics = scanner.team.once(lambda: ReferenceStatistics({m.feature: m.gaussian() for m in moments}, about))
     if use_cache and scanner.team.is_main:
         try:
@@ -164,42 +164,40 @@ def check_statistics(reference: Reference, extractor: Extractor) -> None:
             )
 
 
-def check_resolution(reference: Reference, samples: PictureSet) -> None:
+def check_resolution(reference: Reference, samples: ImageSet) -> None:
     """Refuse a reference of other pixels than the samples: Inception would hide it behind its resize."""
     known = None
     if reference.published is not None:
         known = reference.published.about.get("resolution")
-    if known is None and reference.pictures is not None:
-        known = reference.pictures.size
+    if known is None and reference.images is not None:
+        known = reference.images.size
     if known is not None and tuple(known) != samples.size:
         (height, width), side = samples.size, samples.size[0]
-        source = "PICTURES" if reference.path.suffix in (".h5", ".npz") else reference.path
+        source = "IMAGES" if reference.path.suffix in (".h5", ".npz") else reference.path
         raise DiscliError(
             f"The reference {reference.path} has {known[0]}x{known[1]} px, the samples {height}x{width}.",
-            f"Crop its pictures to the samples' size: discli encode {source} --res {side} --out ref.h5",
+            f"Crop its images to the samples' size: discli encode {source} --res {side} --out ref.h5",
         )
 
 
-def check_possible(wanted: Sequence[str], n: int, pictures: PictureSet, reference: Reference, per_class: bool) -> None:
+def check_possible(wanted: Sequence[str], n: int, images: ImageSet, reference: Reference, per_class: bool) -> None:
     """Refuse, before any work, what these two sets cannot give."""
-    published, theirs = reference.published, reference.pictures
+    published, theirs = reference.published, reference.images
     if {"kid", "prc"} & set(wanted):
         if theirs is None:
             raise DiscliError(
-                f"KID, precision and recall need pictures, and {reference.path} holds statistics alone.",
-                "Give the pictures as --ref, or ask for --metrics fid.",
+                f"KID, precision and recall need images, and {reference.path} holds statistics alone.",
+                "Give the images as --ref, or ask for --metrics fid.",
             )
         if min(n, theirs.n) <= NEIGHBOURS:
-            raise DiscliError(
-                f"Precision and recall need more than {NEIGHBOURS} pictures on both sides.", "Sample more."
-            )
+            raise DiscliError(f"Precision and recall need more than {NEIGHBOURS} images on both sides.", "Sample more.")
     if published is not None and "sfid" in wanted and "spatial" not in published.gaussians:
         raise DiscliError(
             f"{reference.path} has no spatial statistics (mu_s, sigma_s), which sFID needs.",
             "Make the reference with discli eval-fid --make-ref, or use ADM's.",
         )
     if per_class:
-        for side in (pictures, theirs):
+        for side in (images, theirs):
             if side is None or side.labels is None:
                 where = reference.path if side is None else side.path
                 raise DiscliError(
@@ -240,14 +238,14 @@ def make_folder_of(path: Path, flag: str) -> None:
         raise DiscliError(f"{flag} {path}: no right to write there.", "Give a place where files can be written.")
 
 
-def make_reference_file(pictures: PictureSet, scanner: Scanner, out: Path) -> None:
+def make_reference_file(images: ImageSet, scanner: Scanner, out: Path) -> None:
     """``discli eval-fid --make-ref``: statistics that ``--ref`` reads, with what they were made of."""
     if out.suffix != ".npz":
         raise DiscliError(f"--out {out}: reference statistics are a .npz.", f"Give --out {out.with_suffix('.npz')}")
-    statistics, _ = gather_statistics(pictures, scanner)
+    statistics, _ = gather_statistics(images, scanner)
     if not scanner.team.is_main:
         return
-    about = statistics.about | {"discli_version": __version__, "source": str(pictures.path)}
+    about = statistics.about | {"discli_version": __version__, "source": str(images.path)}
     write_statistics(out, ReferenceStatistics(statistics.gaussians, about))
 
 

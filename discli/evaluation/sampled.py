@@ -1,4 +1,4 @@
-"""Pictures that are scored as they are drawn and never stored: ``discli eval-fid RUN -n 5000``."""
+"""Images that are scored as they are drawn and never stored: ``discli eval-fid RUN -n 5000``."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from discli.sampling.plan import draw, latents
 from discli.sampling.sample import manifest_of
 
 
-class SampledPictures:
+class SampledImages:
     """A run's samples with the settings of its recipe and seed 0: those of ``discli sample RUN``."""
 
     kind = "samples, drawn while they were scored"

@@ -1,8 +1,8 @@
 """DiS: a diffusion model whose backbone is a stack of bidirectional state-space blocks (arXiv:2402.05608).
 
-Read this first. A picture becomes patches; time and class join them (`conditioning`); in-blocks,
+Read this first. An image becomes patches; time and class join them (`conditioning`); in-blocks,
 one middle block and out-blocks follow (`block`, `mixer`), joined by long skips (`skip`); a head
-turns tokens back into a picture.
+turns tokens back into an image.
 """
 
 import torch

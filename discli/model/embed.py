@@ -1,4 +1,4 @@
-"""Pictures to tokens and back, and timesteps to vectors."""
+"""Images to tokens and back, and timesteps to vectors."""
 
 import math
 

@@ -1,7 +1,7 @@
 """What a data file promises, and whether a recipe may train on it.
 
 The contract is written once, by ``discli encode``, as JSON inside the HDF5 file. Every checkpoint
-keeps a copy, so that sampling knows how to turn the model's output back into pictures.
+keeps a copy, so that sampling knows how to turn the model's output back into images.
 """
 
 from pathlib import Path
@@ -53,11 +53,11 @@ class DataContract(Spec):
     crop: Literal["adm", "resize", "celeba"]
     dtype: Literal["uint8", "float16", "float32"]
     flip_stored: bool
-    num_samples: Count  # pictures; a file with flip_stored holds two latents of each
+    num_samples: Count  # images; a file with flip_stored holds two latents of each
     class_names: tuple[str, ...]  # empty: unlabelled
     source: str
     source_sha256: str  # of the listing: names, sizes and labels
-    small: Literal["upscale", "skip"] = "upscale"  # what became of pictures smaller than the crop
+    small: Literal["upscale", "skip"] = "upscale"  # what became of images smaller than the crop
     num_skipped: Count = 0
     num_upscaled: Count = 0
     channel_mean: tuple[Real, ...] = ()  # of what the model is given: pixels in [-1, 1], scaled latents
@@ -80,7 +80,7 @@ class DataContract(Spec):
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """What is stored of one picture: (3, H, W), (2C, h, w), or (2, 2C, h, w) with both orientations."""
+        """What is stored of one image: (3, H, W), (2C, h, w), or (2, 2C, h, w) with both orientations."""
         side = self.input_size
         if self.codec.name == "rgb":
             return (self.codec.channels, side, side)
@@ -97,7 +97,7 @@ class DataContract(Spec):
     def describe(self) -> list[tuple[str, str]]:
         """(heading, text) lines for people, everything in the contract among them."""
         codec = self.codec
-        lines = [("pictures", f"{self.num_samples:,} of {self.resolution} px, crop {self.crop}")]
+        lines = [("images", f"{self.num_samples:,} of {self.resolution} px, crop {self.crop}")]
         if codec.name == "rgb":
             lines.append(("codec", "rgb: pixels; the model sees x / 127.5 - 1"))
         else:
@@ -138,7 +138,7 @@ def check_fits(recipe: Recipe, contract: DataContract, file: str) -> None:
             recipe,
             file,
             f"data.resolution is {recipe.data.resolution}",
-            f"pictures of {contract.resolution} px",
+            f"images of {contract.resolution} px",
             "data.resolution",
             str(contract.resolution),
         )
@@ -161,7 +161,7 @@ def check_fits(recipe: Recipe, contract: DataContract, file: str) -> None:
     if recipe.data.horizontal_flip and held.name == "vae" and not contract.flip_stored:
         raise DiscliError(
             f"{recipe.name}: data.horizontal_flip is true, but {file} holds latents of one orientation"
-            " (a flipped latent is not the latent of a flipped picture).",
+            " (a flipped latent is not the latent of a flipped image).",
             "Encode again with --flip, or train with --set data.horizontal_flip=false.",
         )
 

@@ -39,8 +39,8 @@ Codec = Annotated[RgbCodec | VaeCodec, *by_name("rgb")]
 class DataSpec(Spec):
     """``resolution`` is in pixels; the model's input is ``resolution / codec.downsample`` on a side."""
 
-    resolution: Annotated[PositiveInt, Field(le=2**14, description="side of the pictures in pixels")]
-    codec: Annotated[Codec, Field(description="what the model sees of a picture")] = RgbCodec()
+    resolution: Annotated[PositiveInt, Field(le=2**14, description="side of the images in pixels")]
+    codec: Annotated[Codec, Field(description="what the model sees of an image")] = RgbCodec()
     file: Annotated[Path | None, Field(description="an HDF5 file that discli encode wrote")] = None
     horizontal_flip: Annotated[Flag, Field(description="mirror half of the samples; not for text or digits")] = True
     cache: Annotated[

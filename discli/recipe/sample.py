@@ -1,4 +1,4 @@
-"""``[sample]`` and ``[eval]``: how pictures are made and scored."""
+"""``[sample]`` and ``[eval]``: how images are made and scored."""
 
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -144,7 +144,7 @@ class GuidanceInterval(Spec):
 class SampleSpec(Spec):
     """Sampling defaults of a recipe; flags of ``discli sample`` win over them."""
 
-    sampler: Annotated[Sampler, Field(description="how noise becomes a picture")] = DdpmSampler()
+    sampler: Annotated[Sampler, Field(description="how noise becomes an image")] = DdpmSampler()
     steps: Annotated[PositiveInt, Field(le=10**6, description="sampling steps")] = 250
     cfg_scale: Annotated[float, Strict(), Field(ge=0, description="guidance; 1: none")] = 1.0
     guidance: Annotated[Guidance, Field(description="what to guide away from")] = ClassifierFree()

@@ -1,7 +1,7 @@
-"""Studies: a base recipe, what varies, seeds and a budget, to one recipe for every cell.
+"""Studies: a base recipe, what varies, seeds and a budget, to one recipe for every trial.
 
 A study file says ``base``, then ``[axes]`` (a list of values for each key, taken as a product) or
-``[[points]]`` (one table each), or both; ``[set]`` holds for all cells. See recipes/ablations/.
+``[[points]]`` (one table each), or both; ``[set]`` holds for all trials. See recipes/ablations/.
 """
 
 import itertools
@@ -23,10 +23,10 @@ from discli.runtime.errors import DiscliError
 
 Tree = dict[str, Any]
 
-_MOST_CELLS = 10_000
+_MOST_TRIALS = 10_000
 _POINT_NAME = re.compile(r"[\w+-][\w.,=+-]*")  # of a folder, too
 _LONGEST_NAME = 200  # bytes; file systems allow 255
-# What the study itself decides in every cell, and by what.
+# What the study itself decides in every trial, and by what.
 _DECIDED = {
     "name": "name",
     "train.steps": "budget",
@@ -39,7 +39,7 @@ _DECIDED = {
 
 
 class Budget(Spec):
-    """How long every cell trains; exactly one of these. What is given is the same for all, the steps follow."""
+    """How long every trial trains; exactly one of these. What is given is the same for all, the steps follow."""
 
     steps: PositiveInt | None = None
     images: PositiveInt | None = None
@@ -53,7 +53,7 @@ class Budget(Spec):
         return self
 
     def steps_of(self, recipe: Recipe, training_flops: float) -> int:
-        """Steps of ``recipe`` that use the budget up; ``training_flops`` are those of one picture, both passes."""
+        """Steps of ``recipe`` that use the budget up; ``training_flops`` are those of one image, both passes."""
         if self.steps is not None:
             return self.steps
         if self.images is not None:
@@ -71,7 +71,7 @@ class Budget(Spec):
 
 
 class StudyScore(Spec):
-    """How every cell is scored: with the recipe's sampler and guidance, of the same noise and classes."""
+    """How every trial is scored: with the recipe's sampler and guidance, of the same noise and classes."""
 
     features: Annotated[
         Literal["inception", "random"], Field(description="random needs no download, and is not FID")
@@ -81,7 +81,7 @@ class StudyScore(Spec):
     curve_n: Annotated[
         PositiveInt, Field(ge=2, description="samples of each of those; default: 2,000, or n where that is fewer")
     ] = 2_000
-    pictures: Annotated[PositiveInt, Field(le=64, description="samples of each cell in the picture matrix")] = 10
+    images: Annotated[PositiveInt, Field(le=64, description="samples of each trial in the image matrix")] = 10
 
     @model_validator(mode="before")
     @classmethod
@@ -99,7 +99,7 @@ class Study(Spec):
     seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0, 1, 2)
     budget: Budget
     score: StudyScore = StudyScore()
-    set: Annotated[Tree, Field(default_factory=dict, description="over the base recipe, in every cell")]
+    set: Annotated[Tree, Field(default_factory=dict, description="over the base recipe, in every trial")]
     axes: Annotated[Tree, Field(default_factory=dict, description="lists of values; all combinations are run")]
     points: Annotated[tuple[Tree, ...], Field(description="one table of settings each, with an optional name")] = ()
 
@@ -118,10 +118,10 @@ class Study(Spec):
         for where, tree in (("set", self.set), ("axes", self.axes), *(("points", point) for point in self.points)):
             for key, _ in _leaves(tree):
                 if key in _DECIDED and (where, key) != ("points", "name"):
-                    raise ValueError(f"{where}.{key} would have no effect: {_DECIDED[key]} decides it in all cells")
-        cells = len(self.seeds) * max(1, len(self.points)) * math.prod(len(v) for _, v in _leaves(self.axes))
-        if cells > _MOST_CELLS:
-            raise ValueError(f"these are {cells:,} cells, and {_MOST_CELLS:,} are the most that one study has")
+                    raise ValueError(f"{where}.{key} would have no effect: {_DECIDED[key]} decides it in all trials")
+        trials = len(self.seeds) * max(1, len(self.points)) * math.prod(len(v) for _, v in _leaves(self.axes))
+        if trials > _MOST_TRIALS:
+            raise ValueError(f"these are {trials:,} trials, and {_MOST_TRIALS:,} are the most that one study has")
         return self
 
 
@@ -134,7 +134,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """One training run of a study."""
 
     point: Point
@@ -155,10 +155,10 @@ def shipped_studies() -> dict[str, Path]:
     return shipped_files("ablations")
 
 
-def load_study(name_or_path: str | Path) -> tuple[Study, list[Cell]]:
-    """A study file, or a shipped one by its name, and its cells: all seeds of the first point, then the next.
+def load_study(name_or_path: str | Path) -> tuple[Study, list[Trial]]:
+    """A study file, or a shipped one by its name, and its trials: all seeds of the first point, then the next.
 
-    Raises DiscliError naming file and key, or the cell whose recipe is not valid.
+    Raises DiscliError naming file and key, or the trial whose recipe is not valid.
     """
     path = find_shipped(name_or_path, shipped_studies(), "study")
     try:
@@ -180,7 +180,7 @@ def load_study(name_or_path: str | Path) -> tuple[Study, list[Cell]]:
                 f"{path}: {name} is too long for a folder's name.",
                 "Write the combinations as [[points]], each with a short name.",
             )
-    return study, [_cell(study, base_tree, point, seed) for point in points for seed in study.seeds]
+    return study, [_trial(study, base_tree, point, seed) for point in points for seed in study.seeds]
 
 
 def _relative_to(study_file: Path, base: str) -> str | Path:
@@ -202,11 +202,11 @@ def _points(study: Study) -> Iterator[Point]:
             yield Point(",".join(parts), fixed | varied)
 
 
-def _cell(study: Study, base_tree: Tree, point: Point, seed: int) -> Cell:
+def _trial(study: Study, base_tree: Tree, point: Point, seed: int) -> Trial:
     tree = merge(base_tree, study.set)
     for key, value in point.settings.items():
         tree = merge(tree, _nested(key, value))
-    return Cell(point, seed, merge(tree, {"name": study.name, "train": {"seed": seed}}))
+    return Trial(point, seed, merge(tree, {"name": study.name, "train": {"seed": seed}}))
 
 
 def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:

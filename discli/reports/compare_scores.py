@@ -61,7 +61,7 @@ def _not_comparable(a: Result, b: Result) -> list[str]:
             f"{r['path']} ({'unknown n' if r['n'] is None else format(r['n'], ',')})" for r in (ours, theirs)
         )
         found.append(
-            f"reference: {counts} have different sha256, so other pictures, or the same in another kind of file."
+            f"reference: {counts} have different sha256, so other images, or the same in another kind of file."
         )
     if a["samples"]["resolution"] != b["samples"]["resolution"]:
         sizes = [r["samples"]["resolution"][0] for r in (a, b)]

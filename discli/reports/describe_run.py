@@ -5,21 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from discli.cost.describe import recipe_facts
-from discli.cost.hardware import Machine
-from discli.runs.status import Survey, last_number, survey
+from discli.cost.hardware import Hardware
+from discli.runs.status import RunStatus, last_number, run_status
 from discli.runtime.console import format_bytes, format_seconds
 from discli.runtime.facts import Facts
 from discli.sampling.load import read_description
 
 
-def run_facts(folder: Path, machine: Machine) -> Facts:
+def run_facts(folder: Path, machine: Hardware) -> Facts:
     """Step, loss, score, speed and size of a run, whatever state it is in; then what its recipe takes."""
-    run = survey(folder)
+    run = run_status(folder)
     facts = _progress(run) | _speed(run) | _disk(folder)
     return facts if run.recipe is None else facts | recipe_facts(run.recipe, machine)
 
 
-def checkpoint_facts(path: Path, machine: Machine) -> Facts:
+def checkpoint_facts(path: Path, machine: Hardware) -> Facts:
     """A checkpoint's folder, or one safetensors file with a recipe in it, such as ``discli export`` writes."""
     file = path if path.is_file() else path / "ema.safetensors"
     recipe, contract, step, metadata = read_description(file)
@@ -35,7 +35,7 @@ def checkpoint_facts(path: Path, machine: Machine) -> Facts:
     return Facts(rows, record | {"contract": contract.model_dump(mode="json")}) | recipe_facts(recipe, machine)
 
 
-def _progress(run: Survey) -> Facts:
+def _progress(run: RunStatus) -> Facts:
     steps = f" of {run.steps:,}" if run.steps else ""
     rows = [("run", f"{run.folder} ({run.state})"), ("step", f"{run.step:,}{steps}")]
     rows += [("problem", problem) for problem in run.problems]
@@ -55,7 +55,7 @@ def _progress(run: Survey) -> Facts:
     return Facts(rows, record)
 
 
-def _speed(run: Survey) -> Facts:
+def _speed(run: RunStatus) -> Facts:
     """As measured, and what is left at that speed."""
     rate = run.images_per_second
     mfu, wait = (last_number(run.logs["speed"], name) for name in ("mfu", "data_wait"))

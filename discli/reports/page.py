@@ -8,7 +8,7 @@ from html import escape
 from PIL import Image
 from torch import Tensor
 
-_LOSSLESS_UP_TO = 64  # px a side; a sheet of larger pictures would make a page of many megabytes
+_LOSSLESS_UP_TO = 64  # px a side; a sheet of larger images would make a page of many megabytes
 
 # The browser itself refuses what would need another file or run code.
 _NOTHING_FROM_OUTSIDE = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -99,14 +99,14 @@ def columns(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="wide"><table class="columns"><tr>{head}</tr>{lines}</table></div>'
 
 
-def tile(picture: Tensor, what: str) -> str:
-    """One picture, (3, H, W) uint8."""
-    return image(Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()), what, picture.shape[-1])
+def tile(image: Tensor, what: str) -> str:
+    """One image, (3, H, W) uint8."""
+    return embed(Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()), what, image.shape[-1])
 
 
-def image(picture: Image.Image, what: str, side: int, quality: int = 90) -> str:
-    """A picture inside the page; of ``side`` px a tile, which decides between PNG and JPEG of that ``quality``."""
+def embed(image: Image.Image, what: str, side: int, quality: int = 90) -> str:
+    """An image inside the page; of ``side`` px a tile, which decides between PNG and JPEG of that ``quality``."""
     buffer = io.BytesIO()
     kind = "png" if side <= _LOSSLESS_UP_TO else "jpeg"
-    picture.save(buffer, format=kind, quality=quality)
+    image.save(buffer, format=kind, quality=quality)
     return f'<img alt="{escape(what)}" src="data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}">'

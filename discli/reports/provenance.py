@@ -31,9 +31,9 @@ def samples_facts(
 def score_warnings(
     n: int, reference_n: int | None, dim: int, smallest_for_interval: int, classes: Iterable[Mapping[str, Any]] = ()
 ) -> list[str]:
-    """Lines about too few pictures, for people; empty when there is nothing to say."""
+    """Lines about too few images, for people; empty when there is nothing to say."""
     found = []
-    for side, count in (("samples", n), ("reference pictures", reference_n)):
+    for side, count in (("samples", n), ("reference images", reference_n)):
         if count is not None and count <= dim:
             found.append(
                 f"{count:,} {side} in {dim:,} feature dimensions: the covariance is singular and the distance far"
@@ -42,7 +42,7 @@ def score_warnings(
     few = [row for row in classes if min(row["n"], row["n_reference"]) <= dim]
     if few:
         found.append(
-            f"{len(few):,} classes have no more than {dim:,} pictures, as many as there are feature dimensions: their"
+            f"{len(few):,} classes have no more than {dim:,} images, as many as there are feature dimensions: their"
             " distances are far too high, and comparable only between classes and runs of the same n."
         )
     if n < smallest_for_interval:

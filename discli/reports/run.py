@@ -17,7 +17,7 @@ from discli.recipe.defaults import settings
 from discli.reports.run_curves import Series, series
 from discli.reports.run_page import RunFacts, choose_previews, run_page
 from discli.runs.listing import as_record, describe_state, of_steps
-from discli.runs.status import Lines, Survey, is_run, last_number, survey
+from discli.runs.status import Lines, RunStatus, is_run, last_number, run_status
 from discli.runtime.console import format_bytes, format_seconds, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import write_text
@@ -41,7 +41,7 @@ def report_run(run: Path, *, out: Path | None = None, as_json: bool = False) -> 
     if not is_run(run):
         raise DiscliError(f"{run} is not a run of discli train.", "Give a run's folder; discli runs lists them.")
     out = out or run / "report.html"
-    found = survey(run)
+    found = run_status(run)
     page = run_page(_facts(found))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def report_run(run: Path, *, out: Path | None = None, as_json: bool = False) -> 
     return out
 
 
-def _facts(run: Survey) -> RunFacts:
+def _facts(run: RunStatus) -> RunFacts:
     folder = run.folder.resolve().name
     return RunFacts(
         name=folder if folder == run.name else f"{folder}: {run.name}",
@@ -74,7 +74,7 @@ def _facts(run: Survey) -> RunFacts:
         recipe=_recipe(run.recipe) if run.recipe else [],
         environment=_environment(run),
         events=run.logs["events"],
-        sittings=_sittings(run.logs["sittings"]),
+        sessions=_sessions(run.logs["sessions"]),
         footer=f"discli {__version__}, {datetime.now(UTC):%d %B %Y %H:%M} UTC",
     )
 
@@ -84,13 +84,13 @@ def _recipe(recipe: Recipe) -> list[list[tuple[str, bool]]]:
     return [[(line.text, line.chosen) for line in lines] for _, lines in tables]
 
 
-def _tone(run: Survey) -> Literal["good", "busy", "bad"]:
+def _tone(run: RunStatus) -> Literal["good", "busy", "bad"]:
     if run.state == "finished":
         return "good"
     return "bad" if run.state == "damaged" else "busy"
 
 
-def _headline(run: Survey) -> list[tuple[str, str]]:
+def _headline(run: RunStatus) -> list[tuple[str, str]]:
     found = [("step", of_steps(run))]
     if run.loss is not None:
         found.append(("loss", f"{run.loss:.4g}"))
@@ -108,23 +108,23 @@ def _headline(run: Survey) -> list[tuple[str, str]]:
     return [*found, ("on disk", format_bytes(run.size))]
 
 
-def _score_series(run: Survey) -> dict[str, Series]:
+def _score_series(run: RunStatus) -> dict[str, Series]:
     names = dict.fromkeys(score.name for score in run.scores if score.result is None)
     return {name: series(run.logs["scores"], name) for name in names}
 
 
-def _previews(run: Survey) -> list[Path]:
+def _previews(run: RunStatus) -> list[Path]:
     return sorted((p for p in (run.folder / "previews").glob("*.png") if p.stem.isdecimal()), key=lambda p: int(p.stem))
 
 
-def _environment(run: Survey) -> list[tuple[str, str]]:
-    """Of the last sitting, and what run.json has said all along."""
+def _environment(run: RunStatus) -> list[tuple[str, str]]:
+    """Of the last session, and what run.json has said all along."""
     found = [("discli", str(run.description.get("discli_version", "unknown")))]
-    sittings = run.logs["sittings"]
-    if sittings:
-        found += [(name, str(sittings[-1][key])) for key, name in _RECORDED.items() if key in sittings[-1]]
+    sessions = run.logs["sessions"]
+    if sessions:
+        found += [(name, str(sessions[-1][key])) for key, name in _RECORDED.items() if key in sessions[-1]]
     else:
-        found.append(("machine", "not recorded: the discli that trained this run did not write sittings.jsonl"))
+        found.append(("machine", "not recorded: the discli that trained this run did not write sessions.jsonl"))
     memory = last_number(run.logs["speed"], "peak_memory")
     if memory is not None:
         found.append(("peak memory", format_bytes(memory)))
@@ -133,7 +133,7 @@ def _environment(run: Survey) -> list[tuple[str, str]]:
     return found
 
 
-def _sittings(lines: Lines) -> list[list[str]]:
+def _sessions(lines: Lines) -> list[list[str]]:
     """A row each: when, from which step, on what, in how many processes."""
     return [
         [
@@ -146,7 +146,7 @@ def _sittings(lines: Lines) -> list[list[str]]:
     ]
 
 
-def _record(run: Survey, out: Path) -> dict[str, Any]:
+def _record(run: RunStatus, out: Path) -> dict[str, Any]:
     return as_record(run) | {
         "page": str(out),
         "page_bytes": out.stat().st_size,
@@ -155,6 +155,6 @@ def _record(run: Survey, out: Path) -> dict[str, Any]:
         "score_files": [str(score.file) for score in run.scores if score.result is not None],
         "chosen": [line.text for line in settings(run.recipe) if line.chosen and line.key] if run.recipe else [],
         "environment": dict(_environment(run)),
-        "sittings": run.logs["sittings"],
+        "sessions": run.logs["sessions"],
         "events": run.logs["events"],
     }

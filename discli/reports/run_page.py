@@ -1,4 +1,4 @@
-"""A training run on one page: where it stands, its curves, its pictures, and all that it depends on."""
+"""A training run on one page: where it stands, its curves, its images, and all that it depends on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from discli.reports.page import columns, facts, image, page
+from discli.reports.page import columns, embed, facts, page
 from discli.reports.run_curves import Lines, Series, run_curves
 from discli.reports.score_table import fact_rows, score_rows
 
 _SHOTS = 8
 _NEWEST_SIDE, _EARLIER_SIDE = 1024, 448  # px: twice what a screen of usual density shows
-_JPEG, _QUALITY = 256, 80  # any px a tile above `image`'s limit for PNG
+_JPEG, _QUALITY = 256, 80  # any px a tile above `embed`'s limit for PNG
 _MOST_EVENTS = 50
 _UNREADABLE_AS_SCORE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
@@ -36,7 +36,7 @@ class RunFacts:
     recipe: Sequence[Sequence[tuple[str, bool]]]  # a table each: (line, whether somebody chose it)
     environment: Sequence[tuple[str, str]]
     events: Lines
-    sittings: Sequence[Sequence[str]]
+    sessions: Sequence[Sequence[str]]
     footer: str
 
 
@@ -54,8 +54,8 @@ def run_page(run: RunFacts) -> str:
     if run.recipe:
         parts += ["<h2>Recipe</h2>", _recipe(run.recipe)]
     parts += ["<h2>Environment</h2>", facts(run.environment)]
-    if run.sittings:
-        parts += ["<h2>Sittings</h2>", columns(("started (UTC)", "from step", "device", "processes"), run.sittings)]
+    if run.sessions:
+        parts += ["<h2>Sessions</h2>", columns(("started (UTC)", "from step", "device", "processes"), run.sessions)]
     parts += ["<h2>Events</h2>", _events(run.events)]
     parts.append(f"<footer>{escape(run.footer)}</footer>")
     return page(f"{run.name}: training run", parts)
@@ -89,10 +89,10 @@ def _shots(previews: Sequence[Path]) -> list[str]:
     shots: list[str] = []
     for path in reversed(choose_previews(previews)):
         side = _EARLIER_SIDE if shots else _NEWEST_SIDE
-        picture = _picture(path, side)
-        if picture is not None:
+        image = _image(path, side)
+        if image is not None:
             caption = f"step {int(path.stem):,}"
-            shown = image(picture, f"samples, {caption}", _JPEG, _QUALITY)
+            shown = embed(image, f"samples, {caption}", _JPEG, _QUALITY)
             shots.append(f"<figure>{shown}<figcaption>{caption}</figcaption></figure>")
     if not shots:
         return []
@@ -104,15 +104,15 @@ def _shots(previews: Sequence[Path]) -> list[str]:
     ]
 
 
-def _picture(path: Path, side: int) -> Image.Image | None:
+def _image(path: Path, side: int) -> Image.Image | None:
     """At most ``side`` px large; None for what cannot be read."""
     try:
         with Image.open(path) as opened:
-            picture = opened.convert("RGB")
+            image = opened.convert("RGB")
     except Exception:  # Pillow's plugins raise what their parsers stumble over: SyntaxError, struct.error, ...
         return None
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return picture
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
 
 
 def _score(file: str, result: dict[str, Any]) -> list[str]:

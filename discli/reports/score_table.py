@@ -70,7 +70,7 @@ def fact_rows(result: Result) -> Iterator[tuple[str, str]]:
         )
         yield "checkpoint", f"{samples['checkpoint']} (step {samples['step']:,})"
     else:
-        yield "sampling", "unknown: no manifest of discli sample beside these pictures"
+        yield "sampling", "unknown: no manifest of discli sample beside these images"
     count = "n unknown" if reference["n"] is None else f"n = {reference['n']:,}"
     size = f", {_size(reference['resolution'])}" if reference["resolution"] else ""
     yield "reference", f"{reference['path']} ({reference['kind']}, {count}{size})"

@@ -105,7 +105,7 @@ def read_snapshots(run: Path) -> dict[tuple[int, float], Path]:
 def newest_checkpoint(run: Path) -> Path | None:
     """The newest undamaged checkpoint of a run, or None. Damaged ones are named on stderr and passed over."""
     for folder in sorted(_folders(run), key=lambda folder: int(folder.name), reverse=True):
-        damage = find_damage(folder)
+        damage = verify_checkpoint(folder)
         if damage is None:
             return folder
         stderr.print(f"{folder} is damaged ({damage}); trying the one before it.", style="yellow")
@@ -117,7 +117,7 @@ def any_checkpoint(run: Path) -> bool:
     return bool(_folders(run))
 
 
-def find_damage(folder: Path, files: Container[str] | None = None) -> str | None:
+def verify_checkpoint(folder: Path, files: Container[str] | None = None) -> str | None:
     """What is wrong with a checkpoint, in a few words; None when sizes and hashes are as written.
 
     ``files``: look at these alone, and at state.json. Raises DiscliError for what cannot be read just now (an

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from discli.runs.status import State, Survey, is_run, survey
+from discli.runs.status import RunStatus, State, is_run, run_status
 from discli.runtime.console import format_bytes, format_seconds, stderr
 from discli.runtime.errors import DiscliError
 
@@ -31,7 +31,7 @@ _UNFOLDED = 400  # columns, in a file or a pipe
 _WIDE = 120  # columns from which every fact has a column of its own
 
 
-def list_runs(folder: Path, *, as_json: bool = False) -> list[Survey]:
+def list_runs(folder: Path, *, as_json: bool = False) -> list[RunStatus]:
     """Prints the runs in ``folder`` and below it, the last to change first, and returns them.
 
     Raises DiscliError where there is no such folder. Whatever is wrong with a run stands in its row.
@@ -40,7 +40,7 @@ def list_runs(folder: Path, *, as_json: bool = False) -> list[Survey]:
         raise DiscliError(
             f"There is no folder {folder}.", "Train something (discli train RECIPE), or name another folder."
         )
-    found = sorted((survey(path) for path in find_runs(folder)), key=lambda run: -run.changed)
+    found = sorted((run_status(path) for path in find_runs(folder)), key=lambda run: -run.changed)
     if as_json:
         typer.echo(json.dumps([as_record(run) for run in found], indent=1))
     elif found:
@@ -71,16 +71,16 @@ def find_runs(folder: Path) -> Iterator[Path]:
             stderr.print(f"{here} cannot be read: {error.strerror}.", style="yellow")
 
 
-def describe_state(run: Survey) -> str:
+def describe_state(run: RunStatus) -> str:
     return _WORDS[run.state]
 
 
-def of_steps(run: Survey) -> str:
+def of_steps(run: RunStatus) -> str:
     """1,200 of 5,000"""
     return f"{run.step:,} of {run.steps:,}" if run.steps is not None else f"{run.step:,}"
 
 
-def as_record(run: Survey) -> dict[str, Any]:
+def as_record(run: RunStatus) -> dict[str, Any]:
     """One run as JSON."""
     score = run.score
     return {
@@ -100,7 +100,7 @@ def as_record(run: Survey) -> dict[str, Any]:
     }
 
 
-def runs_table(runs: Sequence[Survey], folder: Path, wide: bool) -> Table:
+def runs_table(runs: Sequence[RunStatus], folder: Path, wide: bool) -> Table:
     """A row a run; where it is narrow, two facts share a column, one under the other."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0 if wide else 1, 0))
     if wide:
@@ -118,7 +118,7 @@ def runs_table(runs: Sequence[Survey], folder: Path, wide: bool) -> Table:
         table.add_column("loss\nscore", overflow="fold", ratio=2)
         table.add_column("images/s\nsize", justify="right", no_wrap=True)
     for run in runs:
-        name, state, step, loss, score, rate, size, changed = _cells(run, folder)
+        name, state, step, loss, score, rate, size, changed = _trials(run, folder)
         if wide:
             table.add_row(name, state, step, loss, score, rate, size, changed)
         else:
@@ -127,7 +127,7 @@ def runs_table(runs: Sequence[Survey], folder: Path, wide: bool) -> Table:
     return table
 
 
-def _cells(run: Survey, folder: Path) -> list[Text]:
+def _trials(run: RunStatus, folder: Path) -> list[Text]:
     """Name, state, step, loss, score, images/s, size, changed."""
     inside = run.folder.relative_to(folder)
     state = Text("; ".join([describe_state(run), *run.problems]), style=_COLOURS.get(run.state, ""))

@@ -47,14 +47,14 @@ class _Manifest(_Part):
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What ``discli sample`` wrote beside its pictures; None for any other folder.
+    """What ``discli sample`` wrote beside its images; None for any other folder.
 
     Raises DiscliError where it is damaged.
     """
     path = folder / "manifest.json"
     if not path.is_file():
         return None
-    remedy = "Sample again, or remove it to score plain pictures."
+    remedy = "Sample again, or remove it to score plain images."
     try:
         manifest = read_json(path)
     except (OSError, ValueError) as error:

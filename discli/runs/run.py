@@ -13,7 +13,7 @@ from discli.runtime.errors import DiscliError
 from discli.runtime.files import read_json, write_text
 from discli.runtime.processes import try_lock
 
-# What may change between two sittings of one run without changing what it computes up to then.
+# What may change between two sessions of one run without changing what it computes up to then.
 _FREE_TO_CHANGE = {
     "train.steps", "train.log_every", "train.preview_every", "train.preview_count", "train.checkpoint_every",
     "train.keep_last", "train.keep_every", "train.tracker", "train.peak_tflops", "train.micro_batch", "train.parallel",

@@ -1,4 +1,4 @@
-"""When and on what a run was trained, sitting by sitting: ``runs/NAME/sittings.jsonl``."""
+"""When and on what a run was trained, session by session: ``runs/NAME/sessions.jsonl``."""
 
 import json
 import os
@@ -13,10 +13,10 @@ from discli import __version__
 from discli.runs.logs import read_log
 from discli.runtime.files import write_text
 
-FILE = "sittings.jsonl"
+FILE = "sessions.jsonl"
 
 
-def record_sitting(folder: Path, step: int, device: torch.device, **about: Any) -> None:
+def record_session(folder: Path, step: int, device: torch.device, **about: Any) -> None:
     """Add one line: that training went on from ``step``, now, on this machine; ``about`` is what the caller knows.
 
     Unlike the other logs it is never cut back: what was done again was done.

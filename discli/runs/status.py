@@ -20,7 +20,7 @@ from discli.runtime.processes import is_locked
 State = Literal["training", "finished", "stopped", "no checkpoint", "weights only", "damaged"]
 Lines = list[dict[str, Any]]
 
-_LOGS = ("metrics", "speed", "scores", "events", "sittings")
+_LOGS = ("metrics", "speed", "scores", "events", "sessions")
 # Beside these, all numbers of a line of scores.jsonl are scores.
 _NO_SCORES = {"step", "n", "sampling_steps", "cfg_scale", "seconds"}
 _FOLDERS_WITHOUT_SCORES = {"checkpoints", "previews", "tracker", "snapshots"}
@@ -43,7 +43,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Survey:
+class RunStatus:
     """``step`` is where a run stands, or would go on once it has stopped; ``checkpoint`` the newest whole one."""
 
     folder: Path
@@ -81,7 +81,7 @@ def is_run(folder: Path) -> bool:
     return (folder / "run.json").exists() or ((folder / "metrics.jsonl").exists() and (folder / "checkpoints").is_dir())
 
 
-def survey(folder: Path) -> Survey:
+def run_status(folder: Path) -> RunStatus:
     """Look at a run without disturbing it. Checkpoints are judged by the sizes of their files, not by hashes."""
     problems: list[str] = []
     description = _read_description(folder, problems)
@@ -104,7 +104,7 @@ def survey(folder: Path) -> Survey:
     else:
         state = "finished" if steps is not None and checkpoint >= steps else "stopped"
     size, changed = _size_and_change(folder)
-    return Survey(
+    return RunStatus(
         folder=folder,
         name=name if isinstance(name, str) else folder.name,
         state=state,

@@ -1,4 +1,4 @@
-"""Long names in narrow places: beside a row of pictures, in a legend, at a mark."""
+"""Long names in narrow places: beside a row of images, in a legend, at a mark."""
 
 import re
 

@@ -67,6 +67,6 @@ def is_locked(path: Path) -> bool:
 
 
 def check_overwrite(overwrite: bool, world: int) -> None:
-    """Several processes cannot tell another's new pictures from the old ones."""
+    """Several processes cannot tell another's new images from the old ones."""
     if overwrite and world > 1:
         raise DiscliError(f"--overwrite with {world} processes.", "Remove the folder first, or give another --out.")

@@ -18,7 +18,7 @@ _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _MASK = 0xFFFFFFFF
 
 
-class Stream(IntEnum):
+class RngStream(IntEnum):
     """What the numbers are for. Values are part of every run's identity: never renumber."""
 
     TIMESTEP = 0
@@ -31,13 +31,13 @@ class Stream(IntEnum):
     PERMUTATION = 7
 
 
-def uniform(seed: int, stream: Stream, step: int, index: Tensor, shape: Sequence[int] = ()) -> Tensor:
+def uniform(seed: int, stream: RngStream, step: int, index: Tensor, shape: Sequence[int] = ()) -> Tensor:
     """(len(index), *shape) float32 in [0, 1), one row per sample index (int64, 1-D)."""
     bits = _bits(seed, stream, step, index, math.prod(shape))
     return ((bits >> 8).float() * 2.0**-24).reshape(len(index), *shape)
 
 
-def normal(seed: int, stream: Stream, step: int, index: Tensor, shape: Sequence[int] = ()) -> Tensor:
+def normal(seed: int, stream: RngStream, step: int, index: Tensor, shape: Sequence[int] = ()) -> Tensor:
     """(len(index), *shape) float32 standard normal, one row per sample index (Box-Muller).
 
     Computed in float64: vectorised logarithms differ in the last bit with a value's place in
@@ -52,7 +52,7 @@ def normal(seed: int, stream: Stream, step: int, index: Tensor, shape: Sequence[
     return both[:, :n].float().reshape(len(index), *shape)
 
 
-def _bits(seed: int, stream: Stream, step: int, index: Tensor, n: int) -> Tensor:
+def _bits(seed: int, stream: RngStream, step: int, index: Tensor, n: int) -> Tensor:
     """(len(index), n) int64 holding 32 random bits each; sample indices and steps below 2^32."""
     blocks = torch.arange((n + 3) // 4, device=index.device)
     rows, columns = torch.meshgrid(index, blocks, indexing="ij")
@@ -84,6 +84,6 @@ def _multiply(word: Tensor, constant: int) -> tuple[Tensor, Tensor]:
 def permutation(seed: int, epoch: int, n: int) -> Tensor:
     """A shuffled range(n), int64, for one pass over the data; n below 2^32."""
     index = torch.arange(n)
-    high, low = _bits(seed, Stream.PERMUTATION, epoch, index, 2).unbind(1)
+    high, low = _bits(seed, RngStream.PERMUTATION, epoch, index, 2).unbind(1)
     # 62 random bits a key; the stable sort settles what little may tie.
     return torch.argsort((high >> 1 << 31) | (low >> 1), stable=True)

@@ -1,7 +1,7 @@
 """An exported run as diffusers sees it: a network, an autoencoder where there is one, and a pipeline.
 
 ``discli export RUN --to diffusers`` writes a folder whose two small modules hand these classes on, so
-that ``DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`` finds them. Pictures are
+that ``DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`` finds them. Images are
 those of ``discli sample`` with the same settings, bit for bit on a CPU.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from discli.model import DiS
 from discli.recipe import DataContract, parse_recipe
-from discli.sampling.load import Trained
+from discli.sampling.load import LoadedModel
 from discli.sampling.sample import sample
 
 
@@ -35,7 +35,7 @@ class DiSModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 
 class DiSPipeline(DiffusionPipeline):  # type: ignore[misc]
-    """``pipe(16, classes="balanced", cfg_scale=2.0).images``: as `discli.sample`, pictures as PIL images."""
+    """``pipe(16, classes="balanced", cfg_scale=2.0).images``: as `discli.sample`, images as PIL images."""
 
     _optional_components = ("vae",)
 
@@ -55,7 +55,7 @@ class DiSPipeline(DiffusionPipeline):  # type: ignore[misc]
         config = self.network.config
         recipe = parse_recipe(dict(config.recipe), "config.json")
         contract = DataContract.model_validate(dict(config.contract))
-        trained = Trained(
+        trained = LoadedModel(
             network=self.network.dis.eval(),
             recipe=recipe,
             contract=contract,

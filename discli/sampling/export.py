@@ -17,17 +17,17 @@ from safetensors.torch import save_file
 from discli import __version__
 from discli.data.autoencoders.hub import hub_answers
 from discli.data.autoencoders.vae import VaeCodec
-from discli.data.contact_sheet import save_picture
+from discli.data.contact_sheet import save_image
 from discli.runs.score_file import read_score
 from discli.runtime.console import format_bytes, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import write_beside, write_text
 from discli.sampling.diffusers_pipeline import DiSModel
-from discli.sampling.load import Trained
+from discli.sampling.load import LoadedModel
 from discli.sampling.model_card import model_card
 from discli.sampling.sample import sample
 
-CARD_ROWS, CARD_COLUMNS = 8, 6  # classes, spread over all, and pictures of each
+CARD_ROWS, CARD_COLUMNS = 8, 6  # classes, spread over all, and images of each
 
 # What diffusers executes when it loads the folder: our classes, by their names.
 _PIPELINE = '''"""Loaded by diffusers with trust_remote_code=True; needs discli (pip install discli)."""
@@ -39,7 +39,7 @@ __all__ = ["DiSPipeline"]
 _NETWORK = _PIPELINE.replace("DiSPipeline", "DiSModel")
 
 
-def export_safetensors(trained: Trained, out: Path | None = None) -> Path:
+def export_safetensors(trained: LoadedModel, out: Path | None = None) -> Path:
     """One file that ``discli sample`` takes, too. Default: the run's name beside the run."""
     path = out or Path(f"{trained.recipe.name}.safetensors")
     if path.exists():
@@ -51,7 +51,7 @@ def export_safetensors(trained: Trained, out: Path | None = None) -> Path:
     return path
 
 
-def export_diffusers(trained: Trained, out: Path | None = None, scores: Sequence[Path] = ()) -> Path:
+def export_diffusers(trained: LoadedModel, out: Path | None = None, scores: Sequence[Path] = ()) -> Path:
     """A folder for ``DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)``; appears whole.
 
     With samples.png and README.md, the model card; ``scores`` are files of ``discli eval-fid --json``.
@@ -88,7 +88,7 @@ def export_diffusers(trained: Trained, out: Path | None = None, scores: Sequence
         count = trained.recipe.model.num_classes
         spread = sorted({k * count // CARD_ROWS for k in range(CARD_ROWS)}) if count else []
         shown = sample(trained, CARD_ROWS * CARD_COLUMNS, classes=spread, grid=(CARD_ROWS, CARD_COLUMNS))
-        save_picture(shown.sheet, temporary / "samples.png")
+        save_image(shown.sheet, temporary / "samples.png")
         write_text(temporary / "README.md", model_card(trained.recipe, trained.contract, trained.step, known))
         temporary.rename(folder)
     finally:
@@ -123,8 +123,8 @@ def push_to_hub(folder: Path, repo: str) -> str:
     return address
 
 
-def _metadata(trained: Trained) -> dict[str, str]:
-    """What `discli.sampling.load.load_trained` reads, as in a checkpoint."""
+def _metadata(trained: LoadedModel) -> dict[str, str]:
+    """What `discli.sampling.load.load_model` reads, as in a checkpoint."""
     return {
         "discli_version": __version__,
         "recipe": json.dumps(trained.recipe.model_dump(mode="json")),

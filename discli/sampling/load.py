@@ -15,7 +15,7 @@ from discli.model import DiS
 from discli.model.mixer import choose_scan
 from discli.recipe import DataContract, Recipe, parse_recipe
 from discli.recipe.sample import SampleSpec
-from discli.runs.checkpoint import find_damage, newest_checkpoint, read_metadata
+from discli.runs.checkpoint import newest_checkpoint, read_metadata, verify_checkpoint
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import parse_json
@@ -24,14 +24,14 @@ from discli.runtime.signals import hold_ctrl_c
 from discli.training.engine import auto_precision
 
 CPU_MODEL_BATCH = 16
-# With both halves of guidance enough to fill a large GPU; more would only be more to compute for a few pictures.
+# With both halves of guidance enough to fill a large GPU; more would only be more to compute for a few images.
 LARGEST_MODEL_BATCH = 64
 # What is left of a card for the autoencoder, for another process, and for fragmentation.
 _SHARE_OF_CARD = 0.6
 
 
 @dataclass(frozen=True)
-class Trained:
+class LoadedModel:
     """A network with averaged weights, and all that is needed to use it."""
 
     network: DiS
@@ -48,16 +48,16 @@ class Trained:
         return load_codec(self.contract.codec, self.device, self.vae)
 
 
-def load(run: str | Path | None = None, device: str | None = None, step: int | None = None) -> Trained:
+def load(run: str | Path | None = None, device: str | None = None, step: int | None = None) -> LoadedModel:
     """The averaged weights of a run, ready to sample from: ``from discli import load``.
 
     ``run`` is a run's folder, a checkpoint's, or a .safetensors file of ``discli export``; None takes
     the newest run under ``runs/``. ``step`` picks an older checkpoint.
     """
-    return load_trained(Path(run) if run is not None else newest_run(Path("runs")), pick_device(device), step)
+    return load_model(Path(run) if run is not None else newest_run(Path("runs")), pick_device(device), step)
 
 
-def load_trained(path: Path, device: torch.device, step: int | None = None) -> Trained:
+def load_model(path: Path, device: torch.device, step: int | None = None) -> LoadedModel:
     """`load` for a path that is known. Raises DiscliError for anything that is not a whole checkpoint of discli."""
     file = _weights_file(path, step)
     recipe, contract, step, metadata = read_description(file)
@@ -65,7 +65,7 @@ def load_trained(path: Path, device: torch.device, step: int | None = None) -> T
     network = build_network(recipe, _read(file, device), file)
     network.eval().requires_grad_(False)
     stderr.print(f"scan: {choice.name} ({choice.reason})")
-    return Trained(
+    return LoadedModel(
         network=network,
         recipe=recipe,
         contract=contract,
@@ -153,7 +153,7 @@ def as_sampled(network: DiS, device: torch.device, settings: SampleSpec) -> Netw
     return call
 
 
-def find_model_batch(trained: Trained, settings: SampleSpec) -> int:
+def find_model_batch(trained: LoadedModel, settings: SampleSpec) -> int:
     """Images per model call: the recipe's number, or by default the largest that fits the card.
 
     Fits means the card's whole memory, not what is free of it, so that all cards of a kind find the
@@ -180,7 +180,7 @@ def largest_batch(total: int, fixed: float, per_image: float) -> int:
 
 
 @torch.no_grad()
-def _peak_bytes(trained: Trained, settings: SampleSpec, images: int) -> int:
+def _peak_bytes(trained: LoadedModel, settings: SampleSpec, images: int) -> int:
     """Memory that a call for that many images, both halves of guidance, takes at its worst moment."""
     recipe, device = trained.recipe, trained.device
     rows = images * (1 if settings.cfg_scale == 1.0 else 2)
@@ -221,7 +221,7 @@ def _weights_file(path: Path, step: int | None) -> Path:
 
 def _undamaged(checkpoint: Path) -> Path:
     """The averaged weights of a checkpoint that was asked for by its name; what else it held may be gone."""
-    damage = find_damage(checkpoint, ["ema.safetensors"])
+    damage = verify_checkpoint(checkpoint, ["ema.safetensors"])
     if damage is not None:
         raise DiscliError(f"{checkpoint} is damaged ({damage}).", "Give its run: the newest whole checkpoint is taken.")
     return checkpoint / "ema.safetensors"

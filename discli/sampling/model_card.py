@@ -19,7 +19,7 @@ tags: [discli, dis, state-space, mamba, diffusion, image-generation]
 
 # {recipe.name}
 
-A {classes} diffusion model of {contract.resolution} px pictures with a state-space backbone
+A {classes} diffusion model of {contract.resolution} px images with a state-space backbone
 (DiS, [arXiv:2402.05608](https://arxiv.org/abs/2402.05608)), trained with discli {__version__}.
 
 ![Samples](samples.png)
@@ -33,7 +33,7 @@ pipe = DiffusionPipeline.from_pretrained("THIS_REPOSITORY", trust_remote_code=Tr
 images = {call}.images
 ```
 
-The same settings and seed give the pictures of `discli sample`. Arguments are fields of the recipe's
+The same settings and seed give the images of `discli sample`. Arguments are fields of the recipe's
 `[sample]`: `steps`, `sampler`, `cfg_scale`, ...
 
 ## Scores
@@ -54,20 +54,20 @@ The same settings and seed give the pictures of `discli sample`. Arguments are f
 
 ## What to know before use
 
-It draws what its training pictures look like, with their biases, and was made to study the model.
-Whoever publishes it should say here under which licence, and what the training pictures allow.
+It draws what its training images look like, with their biases, and was made to study the model.
+Whoever publishes it should say here under which licence, and what the training images allow.
 """
 
 
 def _training(recipe: Recipe, contract: DataContract, step: int) -> list[tuple[str, str]]:
     train, model = recipe.train, recipe.model
     return [
-        ("pictures", f"{contract.num_samples:,} of {contract.resolution} px, crop {contract.crop}"),
+        ("images", f"{contract.num_samples:,} of {contract.resolution} px, crop {contract.crop}"),
         ("classes", f"{model.num_classes:,}" if model.num_classes else "none"),
         ("codec", contract.codec.vae if contract.codec.name == "vae" else "pixels"),
         ("network", f"{model.depth} blocks of width {model.embed_dim}, patches of {model.patch_size}"),
         ("objective", recipe.diffusion.objective.name),
-        ("steps", f"{step:,} of {train.batch_size} pictures"),
+        ("steps", f"{step:,} of {train.batch_size} images"),
         ("learning rate", f"{train.lr:g}, {train.lr_schedule.name}"),
         ("weights", f"averaged: {', '.join(f'{k} {v}' for k, v in train.ema.model_dump(mode='json').items())}"),
         ("sampling", f"{recipe.sample.sampler.name}, {recipe.sample.steps} steps, scale {recipe.sample.cfg_scale:g}"),
@@ -81,7 +81,7 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
     for score in scores:
         samples, reference = score["samples"], score["reference"]
         how = ", ".join(f"{key} {samples[key]}" for key in ("n", "nfe", "cfg_scale", "seed") if key in samples)
-        against = f"{reference.get('n', '?')} pictures"
+        against = f"{reference.get('n', '?')} images"
         rows += [(name, f"{value:.4g} ({how}; against {against})") for name, value in score["scores"].items()]
     return _table(rows)
 

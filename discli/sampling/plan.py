@@ -1,4 +1,4 @@
-"""From a checkpoint and what was asked of it to pictures: `draw` settles everything, `latents` makes them.
+"""From a checkpoint and what was asked of it to images: `draw` settles everything, `latents` makes them.
 
 Image i depends on (seed, i) alone. Its noise comes from a stream of its own, and the network always
 runs on whole groups of ``model_batch`` images in which image i has a fixed place, because the last
@@ -18,31 +18,31 @@ from discli.diffusion.guidance import Network
 from discli.recipe import Recipe
 from discli.recipe.sample import SampleSpec
 from discli.runtime.errors import DiscliError
-from discli.runtime.rng import Stream, normal, uniform
+from discli.runtime.rng import RngStream, normal, uniform
 from discli.runtime.signals import safe_place
 from discli.sampling.load import (
-    Trained,
+    LoadedModel,
     as_sampled,
     find_model_batch,
-    load_trained,
+    load_model,
     newest_run,
     pick_device,
     precision_of,
 )
 from discli.sampling.settings import parse_classes, settings_for
 
-STRIP_PICTURES, STRIP_MOMENTS = 6, 10
+STRIP_IMAGES, STRIP_MOMENTS = 6, 10
 
 
 @dataclass(frozen=True)
 class Draw:
     """Everything that image i depends on, beside i: `draw` puts one together."""
 
-    trained: Trained
+    trained: LoadedModel
     settings: SampleSpec  # model_batch and precision are settled
     classes: tuple[int, ...]  # taken in turn; empty: at random
     seed: int
-    weak: Trained | None = None  # autoguidance's other network
+    weak: LoadedModel | None = None  # autoguidance's other network
 
     def labels(self, members: Tensor) -> Tensor | None:
         return draw_classes(members, self.classes, self.trained.recipe.model.num_classes, self.seed)
@@ -64,7 +64,7 @@ class Draw:
 
 
 def draw(
-    run: Trained | str | Path | None,
+    run: LoadedModel | str | Path | None,
     classes: str | Sequence[str | int] = "random",
     seed: int = 0,
     checkpoint_step: int | None = None,
@@ -72,16 +72,16 @@ def draw(
     **settings: Any,
 ) -> Draw:
     """All of what `sample` was told, checked and settled. Raises DiscliError for what the model cannot do."""
-    if isinstance(run, Trained):
+    if isinstance(run, LoadedModel):
         trained = run
     else:
-        trained = load_trained(Path(run) if run else newest_run(Path("runs")), pick_device(device), checkpoint_step)
+        trained = load_model(Path(run) if run else newest_run(Path("runs")), pick_device(device), checkpoint_step)
     recipe = trained.recipe
     chosen = settings_for(recipe, settings)
     wanted = parse_classes(classes, recipe.model.num_classes, trained.contract.class_names)
     weak = None
     if chosen.guidance.name == "autoguidance":
-        weak = load_trained(Path(chosen.guidance.checkpoint), trained.device)
+        weak = load_model(Path(chosen.guidance.checkpoint), trained.device)
         check_weak(weak, recipe)
     precision = precision_of(chosen, trained.device)
     batch = find_model_batch(trained, chosen)
@@ -102,7 +102,7 @@ def latents(plan: Draw, groups: Iterable[int], n: int) -> Iterator[tuple[list[in
         yield list(range(group * size, group * size + kept)), x0[:kept]
 
 
-def pictures(plan: Draw, n: int) -> Iterator[Tensor]:
+def images(plan: Draw, n: int) -> Iterator[Tensor]:
     """The first n images, (B, 3, H, W) uint8, batch after batch, for whoever scores without storing them."""
     codec = plan.trained.load_codec()
     for _, x0 in latents(plan, range(plan.groups(n)), n):
@@ -125,21 +125,21 @@ def denoise(
     shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
 
     def noise(k: int) -> Tensor:
-        return normal(seed, Stream.NOISE, k + 1, members, shape)
+        return normal(seed, RngStream.NOISE, k + 1, members, shape)
 
     null_class = recipe.model.num_classes
     return trajectory(network, recipe.diffusion, settings, noise(-1), labels, noise, null_class, weak)
 
 
 def denoising(plan: Draw, decode: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """The first few images from noise to picture: moments of (STRIP_PICTURES, 3, H, W) uint8."""
+    """The first few images from noise to image: moments of (STRIP_IMAGES, 3, H, W) uint8."""
     members = torch.arange(plan.model_batch, device=plan.trained.device)
     recipe, settings = plan.trained.recipe, plan.settings
     network, weak = plan.networks()
     shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
-    states = [normal(plan.seed, Stream.NOISE, 0, members[:STRIP_PICTURES], shape)]
+    states = [normal(plan.seed, RngStream.NOISE, 0, members[:STRIP_IMAGES], shape)]
     for state in denoise(network, recipe, settings, members, plan.labels(members), plan.seed, weak):
-        states.append(state[:STRIP_PICTURES].clone())  # a view would keep the whole group in memory
+        states.append(state[:STRIP_IMAGES].clone())  # a view would keep the whole group in memory
     shown = torch.linspace(0, len(states) - 1, min(STRIP_MOMENTS, len(states))).round().int().tolist()
     return [decode(states[k]).cpu() for k in shown]
 
@@ -150,10 +150,10 @@ def draw_classes(members: Tensor, wanted: Sequence[int], num_classes: int, seed:
         return None
     if wanted:
         return torch.tensor(wanted, device=members.device)[members % len(wanted)]
-    return (uniform(seed, Stream.CLASS, 0, members) * num_classes).long().clamp(max=num_classes - 1)
+    return (uniform(seed, RngStream.CLASS, 0, members) * num_classes).long().clamp(max=num_classes - 1)
 
 
-def check_weak(weak: Trained, recipe: Recipe) -> None:
+def check_weak(weak: LoadedModel, recipe: Recipe) -> None:
     """Autoguidance subtracts two answers to one question, so the question must be the same."""
     for what in ("in_channels", "input_size", "diffusion"):
         if getattr(weak.recipe, what) != getattr(recipe, what):

@@ -1,4 +1,4 @@
-"""``discli sample``: checkpoint -> network -> noise to pictures -> files, contact sheet, manifest.
+"""``discli sample``: checkpoint -> network -> noise to images -> files, contact sheet, manifest.
 
 Image i depends on (seed, i) alone (`discli.sampling.plan` says how), so neither n, nor an interruption, nor the
 number of processes can change it: each process takes whole groups of images and never talks to another.
@@ -15,23 +15,23 @@ import torch
 from torch import Tensor
 
 from discli import __version__
-from discli.data.contact_sheet import Pictures, by_class, draw_sheet, save_picture, strip
+from discli.data.contact_sheet import Images, by_class, draw_sheet, save_image, strip
 from discli.diffusion import count_evaluations
 from discli.runtime.console import format_seconds, progress, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import read_json, write_text
 from discli.runtime.processes import alone_in, check_overwrite, rank_and_world, share
-from discli.sampling.load import Trained
+from discli.sampling.load import LoadedModel
 from discli.sampling.output import FORMATS, Background, Memory, Output, open_output
 from discli.sampling.plan import Draw, denoising, draw, latents
 
 
 @overload
-def sample(run: Trained | str | Path | None = ..., n: int = ..., *, out: Path | str, **options: Any) -> Path: ...
+def sample(run: LoadedModel | str | Path | None = ..., n: int = ..., *, out: Path | str, **options: Any) -> Path: ...
 @overload
-def sample(run: Trained | str | Path | None = ..., n: int = ..., *, out: None = ..., **options: Any) -> Pictures: ...
+def sample(run: LoadedModel | str | Path | None = ..., n: int = ..., *, out: None = ..., **options: Any) -> Images: ...
 def sample(
-    run: Trained | str | Path | None = None,
+    run: LoadedModel | str | Path | None = None,
     n: int = 16,
     *,
     out: Path | str | None = None,
@@ -45,8 +45,8 @@ def sample(
     overwrite: bool = False,
     device: str | None = None,
     **settings: Any,
-) -> Path | Pictures:
-    """Draw n pictures; into the folder ``out`` if one is given, else to hand (a notebook shows them).
+) -> Path | Images:
+    """Draw n images; into the folder ``out`` if one is given, else to hand (a notebook shows them).
 
     ``run`` is what ``load`` returned, a run's folder, a checkpoint's, or None for the newest under
     ``runs/``. ``settings`` are fields of a recipe's ``[sample]`` (cfg_scale, steps, sampler, ...), eta
@@ -55,7 +55,7 @@ def sample(
 
     Into ``out`` go PNG files (or, by ``form``, samples.npz, samples.zip, or none) and manifest.json,
     beside it the contact sheet ``out``.png with ``grid`` (rows, columns), and with ``show_steps`` the
-    denoising of the first pictures, ``out``.steps.png. A folder with the same manifest is completed,
+    denoising of the first images, ``out``.steps.png. A folder with the same manifest is completed,
     one with anything else refused. ``batch_size`` images are decoded and written at a time; it never
     changes a pixel. Under torchrun every process makes its part.
     """
@@ -71,7 +71,7 @@ def sample(
     if out is None:
         kept = Memory(wanted=None)
         _fill(kept, plan, codec.decode, range(plan.groups(n)), n, batch_size, done=set())
-        return Pictures(kept.read(range(n)), labels, draw_sheet(rows, kept.read, grid))
+        return Images(kept.read(range(n)), labels, draw_sheet(rows, kept.read, grid))
 
     folder = Path(out)
     manifest = manifest_of(plan, n, form)
@@ -89,16 +89,16 @@ def sample(
         seconds = time.monotonic() - started
         stderr.print(f"{made:,} images in {format_seconds(seconds)} ({made / seconds:,.1f} images/s)")
     if show_steps and rank == 0:
-        save_picture(strip(denoising(plan, codec.decode)), folder.with_name(folder.name + ".steps.png"))
+        save_image(strip(denoising(plan, codec.decode)), folder.with_name(folder.name + ".steps.png"))
 
-    # Whoever is last finds all pictures there and finishes; who is earlier leaves.
+    # Whoever is last finds all images there and finishes; who is earlier leaves.
     with alone_in(folder) if world > 1 else nullcontext():
         if form == "none" or output.done() >= set(range(n)):
             output.finish(n, labels)
             for leftover in folder.glob(".*.writing"):  # of a process that was killed
                 leftover.unlink(missing_ok=True)
             if form != "none" or world == 1:
-                save_picture(draw_sheet(rows, output.read, grid), folder.with_name(folder.name + ".png"))
+                save_image(draw_sheet(rows, output.read, grid), folder.with_name(folder.name + ".png"))
             write_text(folder / "manifest.json", json.dumps(manifest | {"finished": True}, indent=1))
     return folder
 
@@ -138,7 +138,7 @@ def _fill(
 
 
 def manifest_of(plan: Draw, n: int, form: str) -> dict[str, Any]:
-    """Everything needed to make the same pictures again."""
+    """Everything needed to make the same images again."""
     trained, settings = plan.trained, plan.settings
     recipe = trained.recipe
     on_cuda = trained.device.type == "cuda"
@@ -187,7 +187,7 @@ def _prepare_folder(folder: Path, output: Output, manifest: dict[str, Any], over
 
 
 def _what_else(path: Path, manifest: dict[str, Any]) -> str:
-    """What lies beside a manifest, in words; "" for the same pictures, be it more or fewer of them."""
+    """What lies beside a manifest, in words; "" for the same images, be it more or fewer of them."""
     try:
         found = read_json(path)
         follow = ("n", "classes", "nfe")  # from what the others say

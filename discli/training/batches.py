@@ -12,7 +12,7 @@ from torch import Tensor
 
 from discli.recipe.train import TrainSpec
 from discli.runtime.errors import DiscliError
-from discli.runtime.rng import Stream, permutation, uniform
+from discli.runtime.rng import RngStream, permutation, uniform
 
 
 class Source(Protocol):
@@ -130,7 +130,7 @@ class Feed:
         indices = plan.indices(step)
         flip = None
         if self._flip:
-            flip = (uniform(plan.seed, Stream.FLIP, step, plan.slots) < 0.5).numpy()
+            flip = (uniform(plan.seed, RngStream.FLIP, step, plan.slots) < 0.5).numpy()
         stored = self._source.read(indices, flip)
         labels = None if self._source.labels is None else torch.from_numpy(self._source.labels[indices])
         if self._pin:

@@ -32,7 +32,7 @@ _BATCH = 64
 
 
 class Watch:
-    """Makes pictures and scores at the steps for them, on the main process; the others only lend their shards."""
+    """Makes images and scores at the steps for them, on the main process; the others only lend their shards."""
 
     def __init__(self, recipe: Recipe, contract: DataContract, folder: Path, engine: Engine) -> None:
         self._recipe, self._contract, self._folder, self._engine = recipe, contract, folder, engine
@@ -63,7 +63,7 @@ class Watch:
             return
         weights = whole(averaged, wanted=engine.is_main)  # the last that all ranks do together
         if engine.is_main and preview:
-            stderr.print(f"Drawing {self._recipe.train.preview_count} pictures of step {step:,}: {path}")
+            stderr.print(f"Drawing {self._recipe.train.preview_count} images of step {step:,}: {path}")
             draw_preview(weights, self._recipe, self._contract, engine.device, path)
         if engine.is_main and score and self._score:
             found = self._score(weights)
@@ -89,14 +89,14 @@ class TrainingScore:
             check_statistics(reference, self._extractor)
             statistics = reference.published
         else:
-            assert reference.pictures is not None
+            assert reference.images is not None
             alone = Scanner(self._extractor, _BATCH, Processes())
-            statistics, _ = gather_statistics(reference.pictures, alone)
+            statistics, _ = gather_statistics(reference.images, alone)
         side = statistics.about.get("resolution", [contract.resolution])[0]
         if side != contract.resolution:
             raise DiscliError(
                 f"train.score.reference {reference.path} is of {side} px, the data of {contract.resolution}.",
-                f"Make one of the same pictures: discli eval-fid --make-ref {data_file} --out ref.npz",
+                f"Make one of the same images: discli eval-fid --make-ref {data_file} --out ref.npz",
             )
         self._reference = statistics.gaussians["features"]
 

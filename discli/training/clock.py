@@ -13,7 +13,7 @@ from discli.runtime.console import format_bytes, format_seconds, stderr
 class Clock:
     """Speed between log lines, and a first estimate of the whole once the start-up is over.
 
-    ``flops`` are those of training on one picture, ``peak`` those a second of all devices together.
+    ``flops`` are those of training on one image, ``peak`` those a second of all devices together.
     """
 
     _WARM = 10
@@ -51,7 +51,7 @@ class Clock:
     def lap(self, step: int, batch_size: int, seconds_waited: float, device: torch.device) -> dict[str, float | None]:
         """``mfu``: model FLOP utilisation, without what activation checkpointing computes again.
 
-        ``peak_memory``: bytes, of this process and sitting, previews and scores included.
+        ``peak_memory``: bytes, of this process and session, previews and scores included.
         """
         now = time.monotonic()
         seconds = now - self._time

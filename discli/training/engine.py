@@ -92,7 +92,7 @@ class Engine:
 
     @property
     def needs_rehearsal(self) -> bool:
-        """Whether the first backward pass of a sitting adds up gradients in another order than all later ones.
+        """Whether the first backward pass of a session adds up gradients in another order than all later ones.
 
         DistributedDataParallel lays out its buckets anew after it, by the order in which gradients came, and
         from three processes on a sum's last bits depend on where in a bucket it lies.

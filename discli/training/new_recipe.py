@@ -55,12 +55,12 @@ def new_recipe(
     elif resolution is not None:
         codec = codec or ("rgb" if resolution <= LARGEST_RGB else "vae")
         inputs, num_classes = {"resolution": resolution, "codec": codec}, num_classes or 0
-        about = f"discli encode PICTURES --res {resolution} --codec {codec} --out {name}.h5"
+        about = f"discli encode IMAGES --res {resolution} --codec {codec} --out {name}.h5"
         train = f"discli train {out} --data {name}.h5"
     else:
         raise DiscliError("A recipe must know its data.", "Give --data FILE.h5, or --res (--codec, --num-classes).")
 
-    opening = [f"{name}: {preset} on {data or 'pictures still to be encoded'}.", ""]
+    opening = [f"{name}: {preset} on {data or 'images still to be encoded'}.", ""]
     opening += [f"Data: {about}", f"Command: {train}", "", *_HOW_TO_CHANGE]
     text = commented_toml(_settings(name, preset, inputs, num_classes), opening)
     recipe = parse_recipe(tomllib.loads(text), str(out))
@@ -114,7 +114,7 @@ def _inputs_of(contract: DataContract) -> dict[str, Any]:
     codec: dict[str, Any] = {"name": contract.codec.name}
     if contract.codec.name == "vae":
         codec |= {"channels": contract.codec.channels, "downsample": contract.codec.downsample}
-    # Pixels are mirrored while training; latents only if encode stored the mirrored pictures' too.
+    # Pixels are mirrored while training; latents only if encode stored the mirrored images' too.
     flip = contract.codec.name == "rgb" or contract.flip_stored
     return {"resolution": contract.resolution, "codec": codec, "horizontal_flip": flip}
 
@@ -122,4 +122,4 @@ def _inputs_of(contract: DataContract) -> dict[str, Any]:
 def _describe(contract: DataContract) -> str:
     kind = "pixels" if contract.codec.name == "rgb" else f"latents of {contract.codec.vae}"
     classes = f"{contract.num_classes:,} classes" if contract.num_classes else "no labels"
-    return f"{contract.num_samples:,} pictures of {contract.resolution} px, {kind}, {classes}"
+    return f"{contract.num_samples:,} images of {contract.resolution} px, {kind}, {classes}"

@@ -1,4 +1,4 @@
-"""Pictures of a run in progress: ``runs/NAME/previews/<step>.png``."""
+"""Images of a run in progress: ``runs/NAME/previews/<step>.png``."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from discli.data.autoencoders import Codec, load_codec
-from discli.data.contact_sheet import contact_sheet, save_picture
+from discli.data.contact_sheet import contact_sheet, save_image
 from discli.model import DiS
 from discli.recipe import DataContract, Recipe
 from discli.recipe.sample import SampleSpec
@@ -33,9 +33,9 @@ def draw_preview(
         stderr.print(f"No preview: {error}", style="yellow")
         return
     steps = min(recipe.sample.steps, _MOST_STEPS)
-    pictures = list(draw_samples(weights, recipe, codec, device, recipe.train.preview_count, steps))
+    images = list(draw_samples(weights, recipe, codec, device, recipe.train.preview_count, steps))
     path.parent.mkdir(exist_ok=True)
-    save_picture(contact_sheet(torch.cat(pictures)), path)
+    save_image(contact_sheet(torch.cat(images)), path)
 
 
 def draw_samples(

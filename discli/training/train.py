@@ -24,14 +24,14 @@ from discli.data.store import Store, open_store
 from discli.diffusion import DiffusionLoss
 from discli.model import DiS
 from discli.model.mixer import choose_scan
-from discli.recipe import Recipe, check_fits, doubts, load_recipe
+from discli.recipe import Recipe, check_fits, config_warnings, load_recipe
 from discli.runs.checkpoint import newest_checkpoint
 from discli.runs.logs import Logs
 from discli.runs.run import Run
-from discli.runs.sessions import record_sitting
+from discli.runs.sessions import record_session
 from discli.runtime.console import progress, stderr
 from discli.runtime.errors import DiscliError
-from discli.runtime.rng import Stream, normal, uniform
+from discli.runtime.rng import RngStream, normal, uniform
 from discli.training.batches import Batch, BatchPlan, Feed, share_of_batch
 from discli.training.callbacks import Watch
 from discli.training.clock import Clock
@@ -189,18 +189,18 @@ class Trainer:
 
         stored = batch.stored[part].to(device, non_blocking=True)
         is_latent = self.store.contract.codec.name == "vae"
-        eps = normal(self.seed, Stream.LATENT, batch.step, slots, shape) if is_latent else None
+        eps = normal(self.seed, RngStream.LATENT, batch.step, slots, shape) if is_latent else None
         x0 = to_model_space(self.store.contract.codec, stored, eps)
 
-        fraction = uniform(self.seed, Stream.TIMESTEP, batch.step, slots)
+        fraction = uniform(self.seed, RngStream.TIMESTEP, batch.step, slots)
         t = self.loss.timesteps(fraction)
-        noise = normal(self.seed, Stream.NOISE, batch.step, slots, shape)
+        noise = normal(self.seed, RngStream.NOISE, batch.step, slots, shape)
         x_t, t_model = self.loss.noisy(x0, t, noise)
 
         y = self._labels(batch, part, slots)
         keep = None
         if recipe.model.drop_path_rate > 0:
-            draws = uniform(self.seed, Stream.DROP_PATH, batch.step, slots, self.drop_path_rates.shape)
+            draws = uniform(self.seed, RngStream.DROP_PATH, batch.step, slots, self.drop_path_rates.shape)
             rates = self.drop_path_rates
             keep = ((draws >= rates) / (1 - rates)).T.contiguous()
 
@@ -222,7 +222,7 @@ class Trainer:
             return None
         assert batch.labels is not None
         labels = batch.labels[part].to(slots.device, non_blocking=True)
-        dropped = uniform(self.seed, Stream.CLASS_DROPOUT, batch.step, slots) < self.recipe.train.class_dropout_prob
+        dropped = uniform(self.seed, RngStream.CLASS_DROPOUT, batch.step, slots) < self.recipe.train.class_dropout_prob
         return torch.where(dropped, num_classes, labels)
 
     def _update(self, grad_norm: float) -> None:
@@ -286,14 +286,14 @@ class Trainer:
         at = at if self.state.step < spec.steps else "finished:"
         stderr.print(
             f"{recipe.name}: {self.num_parameters:,} parameters, {at} {spec.steps:,} steps of {spec.batch_size} "
-            f"on {len(self.store):,} pictures; {self.engine.world_size} x {self.engine.device.type}, "
+            f"on {len(self.store):,} images; {self.engine.world_size} x {self.engine.device.type}, "
             f"{self.engine.precision}; scan: {self.scan.name} ({self.scan.reason})"
         )
-        for doubt in doubts(spec) if self.state.step < spec.steps else ():
+        for doubt in config_warnings(spec) if self.state.step < spec.steps else ():
             stderr.print(doubt, style="yellow")
         shards = self.engine.world_size if self.engine.sharded else 1
         stderr.print(describe_needs(spec, self.num_parameters, len(self.ema.averages), shards, self.folder))
-        record_sitting(
+        record_session(
             self.folder,
             self.state.step,
             self.engine.device,

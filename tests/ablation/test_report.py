@@ -13,7 +13,7 @@ from discli.ablation.results import StudyReport
 
 def result(point, seed, score, gflops=1.0):
     return {
-        "cell": f"{point}/seed-{seed}", "point": point, "seed": seed, "settings": {"model.skip": point},
+        "trial": f"{point}/seed-{seed}", "point": point, "seed": seed, "settings": {"model.skip": point},
         "recipe": {"name": "r", "data": {"resolution": 4}, "diffusion": {"objective": {"name": "eps"}}},
         "parameters": 1000, "forward_gflops": gflops, "steps": 10, "images": 80, "training_tflops": 0.24,
         "loss": 0.5 + seed / 10, "seconds": 2.0, "images_per_second": 40.0, "peak_memory": 5e8,
@@ -28,9 +28,9 @@ def result(point, seed, score, gflops=1.0):
     }  # fmt: skip
 
 
-def report(*results, failures=None, pictures=None):
+def report(*results, failures=None, images=None):
     seeds = sorted({r["seed"] for r in results})
-    return StudyReport("s", "base", "10 steps each", seeds, len(results), results, failures or {}, pictures or {})
+    return StudyReport("s", "base", "10 steps each", seeds, len(results), results, failures or {}, images or {})
 
 
 SCORES = {"concat": [5.0, 6.0, 7.0], "add": [6.0, 7.1, 8.0], "none": [4.0, 9.0, 6.5]}
@@ -97,9 +97,9 @@ def test_hundreds_of_points_make_a_report_in_reason(tmp_path):
     strip = tmp_path / "strip.png"
     Image.new("RGB", (12, 4)).save(strip)
     results = [result(f"p{i}", 0, 5.0 + i, gflops=1.0 + i) for i in range(150)]
-    write_report(report(*results, pictures={r["cell"]: strip for r in results}), tmp_path)
-    with Image.open(tmp_path / "pictures.png") as picture:
-        assert picture.height < 8300
+    write_report(report(*results, images={r["trial"]: strip for r in results}), tmp_path)
+    with Image.open(tmp_path / "images.png") as image:
+        assert image.height < 8300
     assert "the first 125 of 150 points" in (tmp_path / "report.md").read_text()
 
 
@@ -116,11 +116,11 @@ def test_every_form_holds_the_figures(tmp_path):
     Image.new("RGB", (12, 4), (200, 10, 30)).save(strip)
     made = report(
         *CLEAR, result("big", 0, 3.0, gflops=8.0), failures={"bad/seed-0": "it broke <here>"},
-        pictures={"concat/seed-0": strip},
+        images={"concat/seed-0": strip},
     )  # fmt: skip
     write_report(made, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    expected = {"report.html", "report.md", "cells.csv", "score-by-step.png", "score-by-gflops.png", "pictures.png"}
+    expected = {"report.html", "report.md", "trials.csv", "score-by-step.png", "score-by-gflops.png", "images.png"}
     assert names == expected | {"strip.png"}
     page, text = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
     for form in (page, text):
@@ -138,5 +138,5 @@ def test_every_form_holds_the_figures(tmp_path):
 def test_nothing_finished_is_a_report_too(tmp_path):
     empty = StudyReport("s", "base", "10 steps each", [0], 2, [], {"a/seed-0": "why"})
     write_report(empty, tmp_path)
-    assert "0 of 2 cells" in (tmp_path / "report.md").read_text()
+    assert "0 of 2 trials" in (tmp_path / "report.md").read_text()
     assert summarise(empty)["points"] == []

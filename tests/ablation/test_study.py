@@ -1,4 +1,4 @@
-"""Studies as a user meets them: real cells in real processes, killed, continued, extended and failing."""
+"""Studies as a user meets them: real trials in real processes, killed, continued, extended and failing."""
 
 import fcntl
 import json
@@ -15,9 +15,9 @@ import pytest
 
 from discli.ablation.checks import check_before
 from discli.ablation.plan import look_again, make_plan, print_plan
-from discli.ablation.study import ablate, find_cell
-from discli.ablation.trial import failure_of, plan_recipe, run_cell
-from discli.ablation.workers import run_cells
+from discli.ablation.study import ablate, find_trial
+from discli.ablation.trial import failure_of, plan_recipe, run_trial
+from discli.ablation.workers import run_trials
 from discli.data.encode import encode
 from discli.recipe import load_study
 from discli.runs.logs import read_log
@@ -37,13 +37,13 @@ features = "random"
 n = 8
 curve_points = 2
 curve_n = 8
-pictures = 3
+images = 3
 """
 
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Writes a study beside its base; cells run in this folder."""
+    """Writes a study beside its base; trials run in this folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "tiny.toml").write_text(RECIPE)
@@ -56,7 +56,7 @@ def write(tmp_path, monkeypatch):
 
 
 def finished(out):
-    return {str(path.parent.relative_to(out / "cells")): path.stat().st_mtime_ns for path in out.rglob("result.json")}
+    return {str(path.parent.relative_to(out / "trials")): path.stat().st_mtime_ns for path in out.rglob("result.json")}
 
 
 POINT = """
@@ -73,41 +73,41 @@ def test_a_study_reports_what_failed_and_runs_only_what_is_new(write, digits_fil
     out = ablate(write(more=good, **one_seed), data=digits_file)
     first = finished(out)
     assert first.keys() == {"good,skip=none/seed-0"}
-    result = json.loads((out / "cells/good,skip=none/seed-0/result.json").read_text())
+    result = json.loads((out / "trials/good,skip=none/seed-0/result.json").read_text())
     assert [line["step"] for line in result["curve"]] == [3, 6]
     assert result["steps"] * 8 == result["images"] == 48
     assert result["eval"]["samples"]["n"] == 8
     assert result["peak_memory"] > 1e7
 
     bad = POINT.format(name="bad", lr=1e30)  # its numbers are soon not finite
-    with pytest.raises(DiscliError, match="1 of 3 cells failed, 2 are done") as caught:
+    with pytest.raises(DiscliError, match="1 of 3 trials failed, 2 are done") as caught:
         ablate(write(more=good + bad + other, **one_seed), data=digits_file, jobs=2)
     assert caught.value.status == 1
     after = finished(out)
     assert after == first | {"other,skip=none/seed-0": after["other,skip=none/seed-0"]}
     report = (out / "report.md").read_text()
-    assert "2 of 3 cells finished" in report
+    assert "2 of 3 trials finished" in report
     assert "Failed: bad,skip=none/seed-0" in report
     assert "not finite" in report
 
 
-def test_a_cell_depends_on_its_seed_and_settings_alone(write, digits_file, tmp_path):
-    study, cells = load_study(write())
+def test_a_trial_depends_on_its_seed_and_settings_alone(write, digits_file, tmp_path):
+    study, trials = load_study(write())
     again, first, other_seed = (
-        run_cell(study, cell, tmp_path / name, digits_file)
-        for name, cell in (("again", cells[0]), ("first", cells[0]), ("other seed", cells[1]))
+        run_trial(study, trial, tmp_path / name, digits_file)
+        for name, trial in (("again", trials[0]), ("first", trials[0]), ("other seed", trials[1]))
     )
     assert again["score"] == first["score"] != other_seed["score"]
     assert again["loss"] == first["loss"] != other_seed["loss"]
-    strips = [(tmp_path / name / "pictures.png").read_bytes() for name in ("again", "first", "other seed")]
+    strips = [(tmp_path / name / "images.png").read_bytes() for name in ("again", "first", "other seed")]
     assert strips[0] == strips[1] != strips[2]
 
 
-def test_killed_with_its_cells_it_goes_on(write, digits_file, tmp_path):
+def test_killed_with_its_trials_it_goes_on(write, digits_file, tmp_path):
     path = write(skips='["concat"]', steps=150, seeds="[0]")
     command = [sys.executable, "-m", "discli", "ablate", str(path), "--data", str(digits_file)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    run = tmp_path / "runs/ablate-skips/cells/skip=concat/seed-0/run"
+    run = tmp_path / "runs/ablate-skips/trials/skip=concat/seed-0/run"
     deadline = time.monotonic() + 120
     while not any(line["step"] >= 6 for line in read_log(run / "metrics.jsonl")):
         assert time.monotonic() < deadline
@@ -115,7 +115,7 @@ def test_killed_with_its_cells_it_goes_on(write, digits_file, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    # The cell is told by the kernel, writes its checkpoint and ends: its lock is free again.
+    # The trial is told by the kernel, writes its checkpoint and ends: its lock is free again.
     while subprocess.run(["flock", "--nonblock", run / ".lock", "true"]).returncode:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -130,22 +130,22 @@ def test_killed_with_its_cells_it_goes_on(write, digits_file, tmp_path):
 
 
 def test_a_changed_study_is_refused_before_anything_runs(write, digits_file, tmp_path):
-    study, cells = load_study(write())
+    study, trials = load_study(write())
     out = tmp_path / "out"
-    run_cell(study, cells[0], out / "cells" / cells[0].name, digits_file)
-    changed, cells = load_study(write(steps=7))
+    run_trial(study, trials[0], out / "trials" / trials[0].name, digits_file)
+    changed, trials = load_study(write(steps=7))
     with pytest.raises(DiscliError, match=r"skip=concat/seed-0.*train\.steps = 6"):
-        make_plan(changed, cells, out)
+        make_plan(changed, trials, out)
 
 
 @pytest.fixture(scope="module")
 def one_done(tmp_path_factory, digits_file):
-    """A study's folder in which one cell of four is finished."""
+    """A study's folder in which one trial of four is finished."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "tiny.toml").write_text(RECIPE)
     (folder / "study.toml").write_text(STUDY.format(skips='["concat", "none"]', steps=2, seeds="[0, 1]"))
-    study, cells = load_study(folder / "study.toml")
-    run_cell(study, cells[0], folder / "out" / "cells" / cells[0].name, digits_file)
+    study, trials = load_study(folder / "study.toml")
+    run_trial(study, trials[0], folder / "out" / "trials" / trials[0].name, digits_file)
     return folder
 
 
@@ -157,25 +157,25 @@ def load_changed(folder, old, new):
 
 
 def test_what_is_kept_may_change_and_what_is_scored_may_not(one_done):
-    study, cells = load_changed(one_done, "[axes]", "set.train = { keep_last = 1, checkpoint_every = 1 }\n[axes]")
-    assert make_plan(study, cells, one_done / "out")[0].result is not None
-    study, cells = load_changed(one_done, "\nn = 8", "\nn = 9")
+    study, trials = load_changed(one_done, "[axes]", "set.train = { keep_last = 1, checkpoint_every = 1 }\n[axes]")
+    assert make_plan(study, trials, one_done / "out")[0].result is not None
+    study, trials = load_changed(one_done, "\nn = 8", "\nn = 9")
     with pytest.raises(DiscliError, match="scored with n = 8, the study now says 9"):
-        make_plan(study, cells, one_done / "out")
+        make_plan(study, trials, one_done / "out")
 
 
-def test_a_study_edited_while_it_runs_costs_only_its_cell(one_done):
-    study, cells = load_changed(one_done, "steps = 2", "steps = 3")
-    before = make_plan(study, cells, one_done / "nowhere")
-    moved = [replace(p, folder=one_done / "out" / "cells" / p.cell.name) for p in before]
+def test_a_study_edited_while_it_runs_costs_only_its_trial(one_done):
+    study, trials = load_changed(one_done, "steps = 2", "steps = 3")
+    before = make_plan(study, trials, one_done / "nowhere")
+    moved = [replace(p, folder=one_done / "out" / "trials" / p.trial.name) for p in before]
     first, *others = look_again(study, moved)
     assert "the study now says 3" in first.failure
     assert [(p.result, p.failure) for p in others] == [(None, None)] * 3
 
 
-def test_finished_cells_hold_other_cells_to_their_data(one_done, digits_file, tmp_path):
-    study, cells = load_study(one_done / "study.toml")
-    plan = make_plan(study, cells, one_done / "out")
+def test_finished_trials_hold_other_trials_to_their_data(one_done, digits_file, tmp_path):
+    study, trials = load_study(one_done / "study.toml")
+    plan = make_plan(study, trials, one_done / "out")
     check_before(study, plan, digits_file)
     fewer = encode(digits_file.parent / "all" / "3", 8, codec="rgb", out=tmp_path / "threes.h5", workers=0)
     with pytest.raises(DiscliError, match="was trained on data with"):
@@ -183,12 +183,12 @@ def test_finished_cells_hold_other_cells_to_their_data(one_done, digits_file, tm
 
 
 def test_a_finished_study_needs_no_data(one_done, tmp_path):
-    study, cells = load_study(one_done / "study.toml")
-    plan = make_plan(study, cells[:1], one_done / "out")
+    study, trials = load_study(one_done / "study.toml")
+    plan = make_plan(study, trials[:1], one_done / "out")
     check_before(study, plan, None)
     check_before(study, plan, tmp_path / "gone.h5")
     with pytest.raises(DiscliError, match="no data file"):
-        check_before(study, make_plan(study, cells, one_done / "out"), None)
+        check_before(study, make_plan(study, trials, one_done / "out"), None)
 
 
 @pytest.mark.parametrize(
@@ -202,46 +202,46 @@ def test_a_finished_study_needs_no_data(one_done, tmp_path):
 )
 def test_what_would_fail_after_training_fails_before(one_done, digits_file, monkeypatch, old, new, says):
     monkeypatch.setenv("DISCLI_INCEPTION_WEIGHTS", str(one_done / "nowhere"))
-    study, cells = load_changed(one_done, old, new)
+    study, trials = load_changed(one_done, old, new)
     with pytest.raises(DiscliError, match=says):
-        check_before(study, make_plan(study, cells, one_done / "other"), digits_file)
+        check_before(study, make_plan(study, trials, one_done / "other"), digits_file)
 
 
-def test_a_cell_of_another_process_is_waited_for_and_never_failed(one_done, digits_file, tmp_path):
-    study, cells = load_study(one_done / "study.toml")
-    [planned] = make_plan(study, cells[1:2], tmp_path)
+def test_a_trial_of_another_process_is_waited_for_and_never_failed(one_done, digits_file, tmp_path):
+    study, trials = load_study(one_done / "study.toml")
+    [planned] = make_plan(study, trials[1:2], tmp_path)
     planned.folder.mkdir(parents=True)
     (planned.folder / "failed.txt").write_text("long ago")
     with (planned.folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert failure_of(planned.folder) is None
         with pytest.raises(DiscliError, match="another process") as held:
-            run_cell(study, cells[1], planned.folder, digits_file)
+            run_trial(study, trials[1], planned.folder, digits_file)
         assert held.value.status == 75
-        done = one_done / "out" / "cells" / cells[0].name / "result.json"
+        done = one_done / "out" / "trials" / trials[0].name / "result.json"
 
         def finish():
             shutil.copy(done, planned.folder)
             fcntl.flock(lock, fcntl.LOCK_UN)
 
         threading.Timer(0.8, finish).start()
-        assert list(run_cells([planned], ["no such study"], jobs=2)) == [f"{cells[1].name}: done by another process"]
+        assert list(run_trials([planned], ["no such study"], jobs=2)) == [f"{trials[1].name}: done by another process"]
 
 
-def test_a_cell_alone_is_one_process_and_may_be_looked_at_first(one_done, digits_file, tmp_path, monkeypatch, capsys):
+def test_a_trial_alone_is_one_process_and_may_be_looked_at_first(one_done, digits_file, tmp_path, monkeypatch, capsys):
     study, out = one_done / "study.toml", tmp_path / "out"
-    ablate(study, out=out, cell="1", dry_run=True)
+    ablate(study, out=out, trial="1", dry_run=True)
     assert not out.exists()
-    assert "1 of 1 cells to run" in capsys.readouterr().err
-    ablate(study, data=digits_file, out=one_done / "out", cell="0", as_json=True)
-    assert json.loads(capsys.readouterr().out)["cell"] == "skip=concat/seed-0"
+    assert "1 of 1 trials to run" in capsys.readouterr().err
+    ablate(study, data=digits_file, out=one_done / "out", trial="0", as_json=True)
+    assert json.loads(capsys.readouterr().out)["trial"] == "skip=concat/seed-0"
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(DiscliError, match="--cell with 2 processes"):
-        ablate(study, data=digits_file, out=out, cell="1")
+    with pytest.raises(DiscliError, match="--trial with 2 processes"):
+        ablate(study, data=digits_file, out=out, trial="1")
 
 
-def test_a_missing_autoencoder_is_refused_before_the_first_cell(write, digits_file, tmp_path):
+def test_a_missing_autoencoder_is_refused_before_the_first_trial(write, digits_file, tmp_path):
     vae = tmp_path / "vae"
     save_tiny(vae)
     latents = encode(
@@ -249,8 +249,8 @@ def test_a_missing_autoencoder_is_refused_before_the_first_cell(write, digits_fi
     )
     codec = '{ name = "vae", channels = 4, downsample = 8 }'
     data = f"data = {{ resolution = 32, horizontal_flip = false, codec = {codec} }}"
-    study, cells = load_study(write(more=f"[set]\nmodel.num_classes = 0\n{data}\n"))
-    plan = make_plan(study, cells, tmp_path / "out")
+    study, trials = load_study(write(more=f"[set]\nmodel.num_classes = 0\n{data}\n"))
+    plan = make_plan(study, trials, tmp_path / "out")
     check_before(study, plan, latents)
     shutil.rmtree(vae)
     with pytest.raises(DiscliError, match=str(vae)):
@@ -259,61 +259,61 @@ def test_a_missing_autoencoder_is_refused_before_the_first_cell(write, digits_fi
 
 def test_of_several_processes_the_last_one_tells_of_failures(one_done, digits_file, monkeypatch, capsys):
     """torchrun ends all of them when one fails."""
-    folder = one_done / "out" / "cells" / "skip=none" / "seed-1"
+    folder = one_done / "out" / "trials" / "skip=none" / "seed-1"
     folder.mkdir(parents=True)
     (folder / "failed.txt").write_text("it broke")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "4")
     ablate(one_done / "study.toml", data=digits_file, out=one_done / "out")
-    assert "2 cells of other processes are not finished" in capsys.readouterr().err
+    assert "2 trials of other processes are not finished" in capsys.readouterr().err
     for name in ("skip=concat/seed-1", "skip=none/seed-0"):
-        (one_done / "out" / "cells" / name).mkdir(parents=True)
-        (one_done / "out" / "cells" / name / "failed.txt").write_text("it broke, too")
-    with pytest.raises(DiscliError, match="3 of 4 cells failed, 1 are done") as failed:
+        (one_done / "out" / "trials" / name).mkdir(parents=True)
+        (one_done / "out" / "trials" / name / "failed.txt").write_text("it broke, too")
+    with pytest.raises(DiscliError, match="3 of 4 trials failed, 1 are done") as failed:
         ablate(one_done / "study.toml", data=digits_file, out=one_done / "out")
     assert failed.value.status == 1
 
 
 def test_all_averages_are_counted_in_disk(one_done):
-    study, cells = load_study(one_done / "study.toml")
+    study, trials = load_study(one_done / "study.toml")
     power, _ = load_changed(one_done, "[axes]", 'set.train.ema = { name = "power", stds = [0.05, 0.1] }\n[axes]')
-    _, power_cells = load_study(one_done / "changed.toml")
-    one, two = make_plan(study, cells, one_done / "x")[0], make_plan(power, power_cells, one_done / "x")[0]
+    _, power_trials = load_study(one_done / "changed.toml")
+    one, two = make_plan(study, trials, one_done / "x")[0], make_plan(power, power_trials, one_done / "x")[0]
     assert two.disk == one.disk * 5 / 4
 
 
-def test_equal_flops_give_cheap_cells_more_steps(write):
+def test_equal_flops_give_cheap_trials_more_steps(write):
     path = write()
     path.write_text(path.read_text().replace("budget.steps = 6", "budget.flops = 1e9"))
-    study, cells = load_study(path)
-    plan = make_plan(study, cells, path.parent)
-    steps = {p.cell.point.name: p.recipe.train.steps for p in plan}
+    study, trials = load_study(path)
+    plan = make_plan(study, trials, path.parent)
+    steps = {p.trial.point.name: p.recipe.train.steps for p in plan}
     assert steps["skip=none"] > steps["skip=concat"]
     flops = [p.training_flops for p in plan]
     assert max(abs(each - 1e9) for each in flops) < 0.03e9
 
 
-def test_a_dry_run_prints_every_cell_and_writes_nothing(write, capsys):
+def test_a_dry_run_prints_every_trial_and_writes_nothing(write, capsys):
     path = write()
     out = ablate(path, dry_run=True, as_json=True)
     assert not out.exists()
     plan = json.loads(capsys.readouterr().out)
-    assert [cell["cell"] for cell in plan["cells"]] == [c.name for c in load_study(path)[1]]
-    assert all(cell["parameters"] > 1000 and cell["disk"] > 0 and cell["seconds"] > 0 for cell in plan["cells"])
+    assert [trial["trial"] for trial in plan["trials"]] == [c.name for c in load_study(path)[1]]
+    assert all(trial["parameters"] > 1000 and trial["disk"] > 0 and trial["seconds"] > 0 for trial in plan["trials"])
     ablate(path, dry_run=True)
     shown = capsys.readouterr()
     assert "skip=none/seed-1" in shown.out
-    assert "4 of 4 cells to run" in shown.err
+    assert "4 of 4 trials to run" in shown.err
 
 
-def test_cells_are_shared_by_processes_and_found_by_number_or_name(write, monkeypatch):
-    _, cells = load_study(write())
-    assert find_cell(cells, "2") is cells[2] is find_cell(cells, "skip=none/seed-0")
+def test_trials_are_shared_by_processes_and_found_by_number_or_name(write, monkeypatch):
+    _, trials = load_study(write())
+    assert find_trial(trials, "2") is trials[2] is find_trial(trials, "skip=none/seed-0")
     with pytest.raises(DiscliError, match="number from 0 to 3"):
-        find_cell(cells, "4")
+        find_trial(trials, "4")
 
 
-def test_ranks_run_disjoint_cells(write, digits_file, tmp_path):
+def test_ranks_run_disjoint_trials(write, digits_file, tmp_path):
     """Two processes with torchrun's variables; each trains alone."""
     command = [sys.executable, "-m", "discli", "ablate", str(write(skips='["none"]')), "--data", str(digits_file)]
     processes = [
@@ -329,16 +329,16 @@ def test_ranks_run_disjoint_cells(write, digits_file, tmp_path):
     assert [process.returncode for process in processes] == [0, 0], said
     assert all("1 to run here" in text for text in said)
     assert len(finished(tmp_path / "runs/ablate-skips")) == 2
-    assert "2 of 2 cells finished" in (tmp_path / "runs/ablate-skips/report.md").read_text()
+    assert "2 of 2 trials finished" in (tmp_path / "runs/ablate-skips/report.md").read_text()
 
 
 def test_planning_alone_costs_no_network(write, capsys):
-    """The paper's largest cells can be planned on a laptop: sizes come from the meta device."""
-    study, cells = load_study("scaling")
-    recipe = plan_recipe(study, cells[-1])
+    """The paper's largest trials can be planned on a laptop: sizes come from the meta device."""
+    study, trials = load_study("scaling")
+    recipe = plan_recipe(study, trials[-1])
     assert recipe.train.score.every == recipe.train.steps // study.score.curve_points
     out = write().parent / "nowhere"
-    print_plan(study, make_plan(study, cells[-1:], out), out, as_json=True)
-    [cell] = json.loads(capsys.readouterr().out)["cells"]
-    assert cell["seconds"] is None
-    assert cell["parameters"] > 900e6
+    print_plan(study, make_plan(study, trials[-1:], out), out, as_json=True)
+    [trial] = json.loads(capsys.readouterr().out)["trials"]
+    assert trial["seconds"] is None
+    assert trial["parameters"] > 900e6

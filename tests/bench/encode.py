@@ -1,7 +1,7 @@
-"""``python -m tests.bench.encode [--rounds N] [ZIP]``: encoding small pictures, beside the way most projects do it.
+"""``python -m tests.bench.encode [--rounds N] [ZIP]``: encoding small images, beside the way most projects do it.
 
-Theirs: a torch DataLoader over PIL pictures in the zip, one .npy file per picture. Ours: ``discli encode
---codec rgb``, to a finished file. The same pictures, the same number of workers, turn about in one run,
+Theirs: a torch DataLoader over PIL images in the zip, one .npy file per image. Ours: ``discli encode
+--codec rgb``, to a finished file. The same images, the same number of workers, turn about in one run,
 start-up and listing included on both sides. Also: the pipeline against its decoding stage alone, and
 random reads from the finished file against h5py's own.
 
@@ -31,7 +31,7 @@ DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10-tra
 WORKERS = 2
 
 
-class Pictures:
+class Images:
     """A map-style dataset of (uint8 tensor, class) from a zip with a folder per class."""
 
     def __init__(self, path: Path) -> None:
@@ -51,8 +51,8 @@ class Pictures:
 
         if self.archive is None:
             self.archive = zipfile.ZipFile(self.path)
-        picture = Image.open(io.BytesIO(self.archive.read(self.names[index]))).convert("RGB")
-        return pil_to_tensor(picture), self.labels[index]
+        image = Image.open(io.BytesIO(self.archive.read(self.names[index]))).convert("RGB")
+        return pil_to_tensor(image), self.labels[index]
 
 
 def theirs(path: Path, folder: Path) -> int:
@@ -60,9 +60,9 @@ def theirs(path: Path, folder: Path) -> int:
     from torch.utils.data import DataLoader
 
     count = 0
-    for pictures, _labels in DataLoader(Pictures(path), batch_size=256, num_workers=WORKERS):
-        for picture in pictures.numpy():
-            np.save(folder / f"{count}.npy", picture)
+    for images, _labels in DataLoader(Images(path), batch_size=256, num_workers=WORKERS):
+        for image in images.numpy():
+            np.save(folder / f"{count}.npy", image)
             count += 1
     return count
 
@@ -81,7 +81,7 @@ def decoding_alone(path: Path, folder: Path) -> int:
     with Workers(WORKERS) as workers:
         source = open_source(path)
         batches = decode_batches(source, range(len(source)), 682, Preparation(32), workers)
-        return sum(len(batch.pictures) for batch in batches)
+        return sum(len(batch.images) for batch in batches)
 
 
 def cpu_seconds() -> float:
@@ -91,7 +91,7 @@ def cpu_seconds() -> float:
 
 
 def measure(job: Callable[[Path, Path], int], path: Path) -> tuple[float, float]:
-    """Pictures per second of wall clock, and per second of processor time: the second bears a busy machine."""
+    """Images per second of wall clock, and per second of processor time: the second bears a busy machine."""
     folder = Path(tempfile.mkdtemp())
     os.sync()  # or the job before this one goes on writing
     started, cpu_before = time.perf_counter(), cpu_seconds()
@@ -127,7 +127,7 @@ def random_reads(path: Path) -> tuple[float, float]:
 
 
 def through_autoencoder(vae: str) -> dict[str, Callable[[Path, Path], int]]:
-    """Both orientations of each picture, as encode stores them: the whole pipeline, and the autoencoder alone."""
+    """Both orientations of each image, as encode stores them: the whole pipeline, and the autoencoder alone."""
     import numpy as np
     import torch
 
@@ -139,7 +139,7 @@ def through_autoencoder(vae: str) -> dict[str, Callable[[Path, Path], int]]:
     codec = open_codec("vae", vae)
     kept: dict[Path, torch.Tensor] = {}
 
-    def pictures(path: Path) -> torch.Tensor:
+    def images(path: Path) -> torch.Tensor:
         if path not in kept:
             source = open_source(path)
             rows = [prepare(source.read(i), Preparation(256))[0] for i in range(len(source))]
@@ -148,13 +148,13 @@ def through_autoencoder(vae: str) -> dict[str, Callable[[Path, Path], int]]:
 
     def pipeline(path: Path, folder: Path) -> int:
         encode(path, 256, vae=vae, out=folder / "data.h5", device="cpu")
-        return len(pictures(path))
+        return len(images(path))
 
     def autoencoder_alone(path: Path, folder: Path) -> int:
-        for batch in pictures(path).split(8):
+        for batch in images(path).split(8):
             codec.encode(batch)
             codec.encode(batch.flip(-1))
-        return len(pictures(path))
+        return len(images(path))
 
     return {"ours": pipeline, "autoencoder alone": autoencoder_alone}
 
@@ -165,8 +165,8 @@ def compare(jobs: dict[str, Callable[[Path, Path], int]], path: Path, rounds: in
     for _ in range(rounds):
         for name, job in jobs.items():
             rates[name].append(measure(job, path))
-            print(f"  {name}: {rates[name][-1][0]:,.1f} pictures/s", flush=True)
-    for which, unit in enumerate(("pictures/s", "pictures per second of processor time")):
+            print(f"  {name}: {rates[name][-1][0]:,.1f} images/s", flush=True)
+    for which, unit in enumerate(("images/s", "images per second of processor time")):
         for name, each in rates.items():
             print(f"{name:20} {statistics.median(pair[which] for pair in each):9,.1f} {unit}")
         for name in [name for name in jobs if name != "ours"]:

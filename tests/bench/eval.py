@@ -1,8 +1,8 @@
 """eval-fid against torch-fidelity's own command line: the same folders, weights and features, one after the other.
 
-    python tests/bench/eval.py PICTURES [--n 200] [--res 256] [--weights PATH] [--rounds 1]
+    python tests/bench/eval.py IMAGES [--n 200] [--res 256] [--weights PATH] [--rounds 1]
 
-PICTURES is a folder or archive (``../shared/data/imagenet-sample.zip`` holds 400). They are cropped and
+IMAGES is a folder or archive (``../shared/data/imagenet-sample.zip`` holds 400). They are cropped and
 written as two folders of n PNGs, turned and mirrored where they have to serve again, eight times at most;
 both programs then compute the FID between the folders in a process of their own, start included, which
 weighs less the larger n is. Without ``--weights`` Inception is random, which costs the same.
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from discli.data.pictures import crop, decode
+from discli.data.images import crop, decode
 from discli.data.sources import open_source
 from discli.evaluation.features.inception import bare_inception
 
@@ -34,7 +34,7 @@ OURS += " eval_fid(a, b, weights=w, bootstrap=0, cache=False, device='cpu', as_j
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--res", type=int, default=256)
     parser.add_argument("--weights", type=Path)
@@ -43,7 +43,7 @@ def main() -> None:
 
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as scratch:
-        folders = write_folders(flags.pictures, flags.n, flags.res, Path(scratch))
+        folders = write_folders(flags.images, flags.n, flags.res, Path(scratch))
         weights = flags.weights or random_weights(Path(scratch) / "inception.pth")
         for _ in range(flags.rounds):
             compare(folders, weights, flags.n)
@@ -65,7 +65,7 @@ def compare(folders: tuple[Path, Path], weights: Path, n: int) -> None:
         fids[name] = found["distance"] if "distance" in found else found["frechet_inception_distance"]
     for name in seconds:
         took = f"{seconds[name]:7.1f} s, {busy[name]:.1f} s of processor"
-        print(f"{name:15} {took}, {2 * n / seconds[name]:.1f} pictures/s, FID {fids[name]:.6g}")
+        print(f"{name:15} {took}, {2 * n / seconds[name]:.1f} images/s, FID {fids[name]:.6g}")
     print(f"discli is {seconds['torch-fidelity'] / seconds['discli']:.2f} times as fast")
 
 
@@ -75,15 +75,15 @@ def processor_seconds() -> float:
 
 
 def write_folders(source: Path, n: int, res: int, scratch: Path) -> tuple[Path, Path]:
-    pictures = open_source(source, "none")
-    if 8 * len(pictures) < 2 * n:
-        sys.exit(f"{source} holds {len(pictures)} pictures, which make 8 each at most, fewer than 2 x {n}")
+    images = open_source(source, "none")
+    if 8 * len(images) < 2 * n:
+        sys.exit(f"{source} holds {len(images)} images, which make 8 each at most, fewer than 2 x {n}")
     folders = (scratch / "a", scratch / "b")
     for folder in folders:
         folder.mkdir()
     for index in range(2 * n):
-        turn, picture = divmod(index, len(pictures))
-        pixels = crop(decode(pictures.read(picture)), res, "adm")
+        turn, image = divmod(index, len(images))
+        pixels = crop(decode(images.read(image)), res, "adm")
         turned = np.rot90(pixels if turn < 4 else pixels[:, ::-1], turn)
         Image.fromarray(np.ascontiguousarray(turned)).save(folders[index % 2] / f"{index:06d}.png")
     return folders

@@ -1,7 +1,7 @@
 """``python -m tests.bench.feed [CIFAR.zip [FOLDER [prepare]]]``: does training wait for its data?
 
-Two files: CIFAR-10's 50,000 pictures, and 100,000 synthetic latents as ``discli encode`` stores those
-of 256 px pictures (mean and standard deviation, both orientations, float16, 3.3 GB). For each:
+Two files: CIFAR-10's 50,000 images, and 100,000 synthetic latents as ``discli encode`` stores those
+of 256 px images (mean and standard deviation, both orientations, float16, 3.3 GB). For each:
 
 - random reads of whole batches in samples per second, h5py's fancy indexing beside every ``data.cache``,
   turn about in one run;
@@ -133,14 +133,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         kept = Path(sys.argv[2]) if len(sys.argv) > 2 else folder
-        pictures, latents = kept / "pictures.h5", kept / "latents.h5"
-        if not pictures.exists():
-            encode(zipped, 32, out=pictures, workers=0)
+        images, latents = kept / "images.h5", kept / "latents.h5"
+        if not images.exists():
+            encode(zipped, 32, out=images, workers=0)
         if not latents.exists():
             write_latents(latents)
         if sys.argv[3:] == ["prepare"]:
             return
-        for path in (pictures, latents):
+        for path in (images, latents):
             store = open_store(path)
             print(f"{path.stem}: {len(store):,} samples of {store.rows[0].nbytes:,} bytes")
             rates = random_reads(path)

@@ -30,7 +30,7 @@ from discli.model import DiS
 from discli.recipe import DataContract, load_recipe
 from discli.recipe.contract import RgbIdentity
 from discli.runtime.errors import DiscliError
-from discli.sampling.load import Trained, load, pick_device
+from discli.sampling.load import LoadedModel, load, pick_device
 from discli.sampling.output.png import PngFolder
 from discli.sampling.plan import Draw, denoise, draw, draw_classes
 from discli.sampling.sample import sample
@@ -38,7 +38,7 @@ from discli.sampling.sample import sample
 AUTHORS_BATCH = 8
 
 
-def random_model(name: str, device: torch.device) -> Trained:
+def random_model(name: str, device: torch.device) -> LoadedModel:
     """A shipped recipe's network with random weights, on pixels whatever its codec."""
     recipe = load_recipe(name, ["data.codec=rgb"])
     contract = DataContract(
@@ -55,7 +55,7 @@ def random_model(name: str, device: torch.device) -> Trained:
     )
     torch.manual_seed(0)
     network = DiS.from_recipe(recipe).to(device).eval().requires_grad_(False)
-    return Trained(network, recipe, contract, None, Path("random"), 0, device)
+    return LoadedModel(network, recipe, contract, None, Path("random"), 0, device)
 
 
 def authors(plan: Draw, n: int, folder: Path) -> None:

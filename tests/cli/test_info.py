@@ -1,4 +1,4 @@
-"""``discli info`` on data files: everything they record, for people and for programs, and a picture."""
+"""``discli info`` on data files: everything they record, for people and for programs, and an image."""
 
 import json
 
@@ -15,7 +15,7 @@ from tests.data.makers import class_files, write_folder
 
 @pytest.fixture
 def folder(tmp_path):
-    return write_folder(tmp_path / "pictures", class_files(("ant", "bee"), each=3))
+    return write_folder(tmp_path / "images", class_files(("ant", "bee"), each=3))
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ def test_the_table_says_what_the_contract_says_and_where_the_sheet_is(latents, t
     text = capsys.readouterr().out
     sheet = tmp_path / "a.samples.png"
     said = ["6 of 16 px, crop adm", "AutoencoderKL", "sha256", "2 x 8 x 2 x 2 float16, both orientations"]
-    said += ["2: 0 ant, 1 bee", "3 each", "mean", "std", f"{sheet}: source | sample | mirrored, of 6 pictures"]
+    said += ["2: 0 ant, 1 bee", "3 each", "mean", "std", f"{sheet}: source | sample | mirrored, of 6 images"]
     assert [one for one in said if one not in text] == []
-    with Image.open(sheet) as picture:
-        assert min(picture.size) > 64
+    with Image.open(sheet) as image:
+        assert min(image.size) > 64
 
 
 def test_json_holds_the_contract(latents, tmp_path, capsys):

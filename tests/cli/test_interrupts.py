@@ -38,17 +38,17 @@ def _interrupt(*arguments: str, once: str) -> tuple[int, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("all") / "digits"
     unpack_digits(folder)
     return folder
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_encode(pictures, tmp_path, workers):
-    command = ["encode", str(pictures), "--res", "128", "--codec", "rgb", "--workers", workers]
+def test_encode(images, tmp_path, workers):
+    command = ["encode", str(images), "--res", "128", "--codec", "rgb", "--workers", workers]
     command += ["--out", str(tmp_path / "a.h5")]
-    status, lines = _interrupt(*command, once="1,797 pictures")
+    status, lines = _interrupt(*command, once="1,797 images")
     assert status == 130
     assert lines[-2].startswith("discli: ")
     assert lines[-1].startswith(("  Run the same command again", GOES_ON))

@@ -38,26 +38,26 @@ def _on_a_terminal(*arguments: str, **environment: str) -> str:
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     """A folder of three."""
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for shade in range(3):
-        Image.new("RGB", (8, 8), (shade, shade, shade)).save(tmp_path / "pictures" / f"{shade}.png")
-    return tmp_path / "pictures"
+        Image.new("RGB", (8, 8), (shade, shade, shade)).save(tmp_path / "images" / f"{shade}.png")
+    return tmp_path / "images"
 
 
-def test_no_colour_where_none_is_wanted(pictures, tmp_path):
-    flags = ["encode", str(pictures), "--res", "8", "--workers", "0", "--out"]
+def test_no_colour_where_none_is_wanted(images, tmp_path):
+    flags = ["encode", str(images), "--res", "8", "--workers", "0", "--out"]
     assert _COLOUR.search(_on_a_terminal(*flags, str(tmp_path / "a.h5"))), "nothing to suppress: proves nothing"
     assert not _COLOUR.search(_on_a_terminal(*flags, str(tmp_path / "b.h5"), NO_COLOR="1"))
     assert "\x1b" not in _on_a_terminal(*flags, str(tmp_path / "c.h5"), TERM="dumb")
 
 
-def test_a_pipe_gets_the_result_and_no_escape_codes(pictures, tmp_path):
+def test_a_pipe_gets_the_result_and_no_escape_codes(images, tmp_path):
     out = str(tmp_path / "a.h5")
-    done = discli("encode", str(pictures), "--res", "8", "--workers", "0", "--out", out)
+    done = discli("encode", str(images), "--res", "8", "--workers", "0", "--out", out)
     assert done.stdout == f"{out}\n"
-    assert "3 pictures" in done.stderr
+    assert "3 images" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
     assert json.loads(discli("info", out, "-n", "0", "--json").stdout)["contract"]["num_samples"] == 3
 

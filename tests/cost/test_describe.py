@@ -7,7 +7,7 @@ import pytest
 from discli.cli.info import info
 from discli.cost.describe import PAPER_GFLOPS, as_in_the_papers_table, recipe_facts
 from discli.cost.flops import forward_flops
-from discli.cost.hardware import Machine
+from discli.cost.hardware import Hardware
 from discli.cost.memory import empty_network, parameters_by_part
 from discli.recipe import parse_recipe
 
@@ -19,7 +19,7 @@ TABLE = {
     "dis-l": ((404_026_464, 52.4), (407_249_952, 208.1)),
     "dis-h": ((900_558_432, 116.2), (906_966_560, 460.9)),
 }
-HERE = Machine.of(device="cpu")
+HERE = Hardware.of(device="cpu")
 
 
 TINY = {"embed_dim": 32, "depth": 5, "num_classes": 4}
@@ -61,7 +61,7 @@ def test_one_of_the_papers_networks_has_everything_said_of_it():
     assert (record["paper"]["gflops"], round(record["paper"]["ours_there"], 2)) == (0.43, 3.73)
     shown = dict(facts.rows)
     assert shown["parameters"] == "29,132,752"
-    assert shown["in the paper"].startswith("0.43 GFLOPs for DiS-S on 32 px pictures, p = 4, where discli counts 3.73")
+    assert shown["in the paper"].startswith("0.43 GFLOPs for DiS-S on 32 px images, p = 4, where discli counts 3.73")
     json.dumps(record)
 
 
@@ -75,20 +75,20 @@ def test_the_papers_count_stands_beside_its_own_networks_only():
 def test_other_mixers_are_counted_as_well(mixer):
     memory = recipe_facts(_tiny(model={**TINY, "mixer": mixer}), HERE).record["memory"]
     assert memory["scan"] == "torch"
-    assert memory["activations"]["plain"]["per_picture"] > memory["activations"]["checkpointed"]["per_picture"] > 0
+    assert memory["activations"]["plain"]["per_image"] > memory["activations"]["checkpointed"]["per_image"] > 0
 
 
 def test_time_follows_from_the_assumption_and_says_so():
-    machine = Machine.of("A100", gpus=4, utilisation=0.25)
+    machine = Hardware.of("A100", gpus=4, utilisation=0.25)
     facts = recipe_facts(_tiny(batch_size=64), machine)
     run, flops = facts.record["run"], facts.record["flops"]
-    assert run["pictures"] == 6400
+    assert run["images"] == 6400
     assert run["flops"] == 6400 * 3 * flops["forward"]
     seconds = run["flops"] / (4 * 312e12 * 0.25)
     assert run["times"] == [
         {"utilisation": 0.25, "seconds": pytest.approx(seconds), "images_per_second": pytest.approx(6400 / seconds)}
     ]
-    assert facts.record["memory"]["pictures_at_once"] == 16
+    assert facts.record["memory"]["images_at_once"] == 16
     assert "not a measurement" in dict(facts.rows)["time"]
 
 
@@ -96,13 +96,13 @@ def test_no_time_without_a_peak():
     facts = recipe_facts(_tiny(), HERE)
     assert facts.record["run"]["times"] is None
     assert "--gpu" in dict(facts.rows)["time"]
-    without_bf16 = recipe_facts(_tiny(), Machine.of("V100"))
+    without_bf16 = recipe_facts(_tiny(), Hardware.of("V100"))
     assert dict(without_bf16.rows)["time"].startswith("V100 has no known peak in bf16")
 
 
 def test_memory_is_divided_where_it_is_sharded():
     plain, sharded = (
-        recipe_facts(_tiny(parallel=how), Machine.of("A100", gpus=4)).record["memory"]["state"]
+        recipe_facts(_tiny(parallel=how), Hardware.of("A100", gpus=4)).record["memory"]["state"]
         for how in ("ddp", "fsdp2")
     )
     assert plain == 4 * sharded
@@ -117,6 +117,6 @@ def test_sampling_counts_network_calls_with_guidance():
 def test_the_command_takes_a_shipped_name_and_overrides(capsys):
     info("quickstart", overrides=["train.steps=10"], as_json=True)
     record = json.loads(capsys.readouterr().out)
-    assert (record["kind"], record["name"], record["run"]["pictures"]) == ("recipe", "quickstart", 640)
+    assert (record["kind"], record["name"], record["run"]["images"]) == ("recipe", "quickstart", 640)
     assert record["settings"]["train"]["steps"] == 10
     assert record["memory"]["scan"] == "cpu"

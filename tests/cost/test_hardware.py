@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from discli.cost.hardware import Machine
+from discli.cost.hardware import Hardware
 from discli.recipe.model import ModelSpec
 from discli.runtime.errors import DiscliError
 
@@ -13,7 +13,7 @@ def _model(**settings):
 
 
 def test_a_known_gpu_and_how_many():
-    machine = Machine.of("a100", gpus=8, utilisation=0.3)
+    machine = Hardware.of("a100", gpus=8, utilisation=0.3)
     assert machine.peak("bf16", tf32=True) == 8 * 312e12
     assert machine.peak("fp32", tf32=False) == 8 * 19.5e12
     assert (machine.name, machine.utilisations, machine.assumed) == ("8 x a100", (0.3,), True)
@@ -23,13 +23,13 @@ def test_a_known_gpu_and_how_many():
 
 
 def test_one_that_is_described_by_its_speed_alone():
-    assert Machine.of(tflops=2.0, gpus=3).peak("fp32", tf32=True) == 6e12
-    on_cpu = Machine.of(tflops=0.1, device="cpu")
+    assert Hardware.of(tflops=2.0, gpus=3).peak("fp32", tf32=True) == 6e12
+    on_cpu = Hardware.of(tflops=0.1, device="cpu")
     assert (on_cpu.backend(_model()), on_cpu.precision("auto")) == ("cpu", "fp32")
 
 
 def test_this_one_has_no_peak_that_anybody_has_said():
-    here = Machine.of(device="cpu")
+    here = Hardware.of(device="cpu")
     assert here.device == torch.device("cpu")
     assert here.peak("fp32", tf32=True) is None
     assert here.peak("fp32", tf32=True, given_tflops=0.5) == 0.5e12
@@ -48,5 +48,5 @@ def test_this_one_has_no_peak_that_anybody_has_said():
 )
 def test_mistakes(flags, says):
     with pytest.raises(DiscliError) as refused:
-        Machine.of(**flags)
+        Hardware.of(**flags)
     assert says in f"{refused.value.message} {refused.value.hint}"

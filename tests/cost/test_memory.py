@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from discli.cost.memory import Saved, empty_network, kept_for_backward, parameters_by_part
+from discli.cost.memory import Saved, activation_memory, empty_network, parameters_by_part
 from discli.model import DiS
 from discli.recipe import parse_recipe
 
-PICTURES = 4
+IMAGES = 4
 
 
 def _recipe(**model):
@@ -23,8 +23,8 @@ class Real:
         self.network.checkpoint_blocks = checkpointing
         self.half = precision == "bf16"
         side = recipe.input_size
-        keep = torch.ones(len(self.network.drop_path_rates()), PICTURES)
-        self.inputs = [torch.randn(PICTURES, 3, side, side), torch.zeros(PICTURES), torch.zeros(PICTURES).long(), keep]
+        keep = torch.ones(len(self.network.drop_path_rates()), IMAGES)
+        self.inputs = [torch.randn(IMAGES, 3, side, side), torch.zeros(IMAGES), torch.zeros(IMAGES).long(), keep]
 
     def forward(self):
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
@@ -46,10 +46,10 @@ class Real:
 def test_the_count_is_what_torch_then_allocates(precision, skip):
     recipe = _recipe(skip=skip)
     real = Real(recipe, precision)
-    kept = kept_for_backward(recipe, "cpu", precision, "cpu", checkpointing=False)
+    kept = activation_memory(recipe, "cpu", precision, "cpu", checkpointing=False)
     # What is kept of the inputs was there before; under autocast it is a copy instead.
-    new = kept.of(PICTURES) - real.allocated()
-    assert -64 <= new <= real.size_of_inputs() < kept.of(PICTURES) / 100
+    new = kept.of(IMAGES) - real.allocated()
+    assert -64 <= new <= real.size_of_inputs() < kept.of(IMAGES) / 100
 
 
 @pytest.mark.parametrize("mixer", ["mamba", "mamba2", "attention"])
@@ -60,14 +60,14 @@ def test_the_count_is_what_autograd_saves_of_real_tensors(mixer):
     with saved.watching():
         out = real.forward()
     assert out.requires_grad
-    assert kept_for_backward(recipe, "cpu", "fp32", "cpu", checkpointing=False).of(PICTURES) == saved.bytes
+    assert activation_memory(recipe, "cpu", "fp32", "cpu", checkpointing=False).of(IMAGES) == saved.bytes
 
 
 def test_checkpointing_keeps_what_goes_into_blocks_and_one_block_computed_again():
     recipe = _recipe()
     real = Real(recipe, "fp32", checkpointing=True)
-    kept = kept_for_backward(recipe, "cpu", "fp32", "cpu", checkpointing=True).of(PICTURES)
-    plain = kept_for_backward(recipe, "cpu", "fp32", "cpu", checkpointing=False).of(PICTURES)
+    kept = activation_memory(recipe, "cpu", "fp32", "cpu", checkpointing=True).of(IMAGES)
+    plain = activation_memory(recipe, "cpu", "fp32", "cpu", checkpointing=False).of(IMAGES)
     one_block = kept - real.allocated() - real.size_of_inputs()
     assert plain / 10 < one_block < plain / 4  # of five blocks and what is around them
     assert kept < plain
@@ -75,15 +75,15 @@ def test_checkpointing_keeps_what_goes_into_blocks_and_one_block_computed_again(
 
 def test_a_gpu_that_is_not_there_is_counted_for_with_its_own_scan():
     recipe = _recipe()
-    half, full = (kept_for_backward(recipe, "cuda", name, "triton", checkpointing=False) for name in ("bf16", "fp32"))
-    assert half.per_picture < full.per_picture < 2 * half.per_picture
+    half, full = (activation_memory(recipe, "cuda", name, "triton", checkpointing=False) for name in ("bf16", "fp32"))
+    assert half.per_image < full.per_image < 2 * half.per_image
     weights = sum(p.numel() for name, p in empty_network(recipe).named_parameters() if name.endswith("proj.weight"))
     assert half.fixed > 2 * weights  # bf16 copies of at least the large matrices
     assert not torch.is_autocast_enabled("cuda")
 
 
 def test_what_needs_a_gpu_even_for_shapes_is_not_guessed():
-    assert kept_for_backward(_recipe(), "cuda", "bf16", "mamba-ssm", checkpointing=False) is None
+    assert activation_memory(_recipe(), "cuda", "bf16", "mamba-ssm", checkpointing=False) is None
 
 
 def test_parts_add_up_and_every_parameter_is_in_one():

@@ -1,4 +1,4 @@
-"""Data files of known rows, written without any pictures."""
+"""Data files of known rows, written without any images."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ def contract(**changes: Any) -> DataContract:
         "flip_stored": False,
         "num_samples": 0,
         "class_names": ("ant", "bee"),
-        "source": "pictures",
+        "source": "images",
         "source_sha256": "abc",
     }
     return DataContract(**settings | changes)
@@ -42,7 +42,7 @@ def write_store(out: Path, rows: np.ndarray, promise: DataContract, labels: np.n
 
 
 def finish(writer: StoreWriter, promise: DataContract, labels: np.ndarray | None = None) -> None:
-    """As encode does, minus the pictures; without ``labels`` there are no classes either."""
+    """As encode does, minus the images; without ``labels`` there are no classes either."""
     if labels is None:
         promise = promise.model_copy(update={"class_names": ()})
     state = writer.settle()

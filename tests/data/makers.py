@@ -1,4 +1,4 @@
-"""Small real files to encode: pictures of known content, and archives of them."""
+"""Small real files to encode: images of known content, and archives of them."""
 
 import io
 import tarfile
@@ -17,9 +17,9 @@ def pixels(seed: int, width: int = 20, height: int = 16) -> np.ndarray:
     return np.asarray(coarse.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def saved(picture: np.ndarray | Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    """The bytes of a picture file."""
-    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+def saved(image: np.ndarray | Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    """The bytes of an image file."""
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()

@@ -31,18 +31,18 @@ def test_batches_are_in_order_and_name_what_they_skip(source, workers):
     assert [(batch.start, batch.end) for batch in batches] == [(2, 6), (6, 10), (10, 14), (14, 18), (18, 20)]
     assert [batch.skipped for batch in batches if batch.skipped] == [
         [(3, "empty file (0 bytes)")],
-        [(17, "not a picture in any known format")],
+        [(17, "not an image in any known format")],
     ]
     assert [batch.upscaled for batch in batches] == [1, 0, 0, 0, 0]
-    together = np.concatenate([batch.pictures for batch in batches])
+    together = np.concatenate([batch.images for batch in batches])
     assert together.shape == (16, 3, 8, 8)
     assert (together[-1] == pixels(19, 8, 8).transpose(2, 0, 1)).all()
 
 
-def test_small_pictures_are_skipped_where_asked(source):
+def test_small_images_are_skipped_where_asked(source):
     (batch,) = decode_batches(source, range(4, 7), 4, Preparation(8, small="skip"), Workers(0))
     assert batch.skipped == [(5, "6 x 20 pixels: smaller than the crop (--small skip)")]
-    assert (len(batch.pictures), batch.upscaled) == (2, 0)
+    assert (len(batch.images), batch.upscaled) == (2, 0)
 
 
 class KillsItsProcess:

@@ -1,4 +1,4 @@
-"""The verb: from pictures to a file that can be trained on, whatever happens in between."""
+"""The verb: from images to a file that can be trained on, whatever happens in between."""
 
 import os
 import random
@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from discli.data.encode import encode, merge
+from discli.data.images import crop
 from discli.data.journal import journal_of
 from discli.data.merge import part_of
-from discli.data.pictures import crop
 from discli.data.store import open_store
 from discli.data.writer import partial_of, skipped_of
 from discli.runtime.console import stderr
@@ -32,7 +32,7 @@ def said(capsys):
 
 @pytest.fixture
 def folder(tmp_path):
-    return write_folder(tmp_path / "pictures", FILES)
+    return write_folder(tmp_path / "images", FILES)
 
 
 def run(source: Path, out: Path, resolution: int = 8, **options) -> Path:
@@ -53,10 +53,10 @@ def test_pixels_labels_names_and_contract_are_in_the_file(folder, tmp_path):
     np.testing.assert_allclose(store.contract.channel_std, seen.std((0, 1, 2)), atol=1e-5)
 
 
-def test_the_same_pictures_make_the_same_file_however_packed_and_by_whomever_decoded(folder, tmp_path):
+def test_the_same_images_make_the_same_file_however_packed_and_by_whomever_decoded(folder, tmp_path):
     run(folder, tmp_path / "a.h5")
-    run(write_zip(tmp_path / "pictures.zip", FILES), tmp_path / "b.h5", workers=2, batch_size=5)
-    run(write_tar(tmp_path / "pictures.tar", FILES), tmp_path / "c.h5", batch_size=1)
+    run(write_zip(tmp_path / "images.zip", FILES), tmp_path / "b.h5", workers=2, batch_size=5)
+    run(write_tar(tmp_path / "images.tar", FILES), tmp_path / "c.h5", batch_size=1)
     a, b, c = (open_store(tmp_path / name) for name in ("a.h5", "b.h5", "c.h5"))
     assert (a.rows == b.rows).all()
     assert (a.rows == c.rows).all()
@@ -65,7 +65,7 @@ def test_the_same_pictures_make_the_same_file_however_packed_and_by_whomever_dec
 
 def test_the_default_name_and_codec_say_themselves(folder, tmp_path, monkeypatch, said):
     monkeypatch.chdir(tmp_path)
-    assert encode(folder, 8, workers=0) == Path("pictures-8-rgb.h5")
+    assert encode(folder, 8, workers=0) == Path("images-8-rgb.h5")
     assert "codec rgb, since 8 px is at most 64" in said()
 
 
@@ -81,7 +81,7 @@ def test_a_finished_file_is_left_as_it_is(folder, tmp_path, said):
     assert run(folder, out) == out
     assert out.stat().st_mtime_ns == before.st_mtime_ns
     assert not journal_of(out).exists()
-    assert "finished already: 12 pictures" in said()
+    assert "finished already: 12 images" in said()
 
 
 def test_other_flags_for_a_finished_file_are_refused(folder, tmp_path):
@@ -101,12 +101,12 @@ def test_labels_from_a_file(tmp_path):
 BAD = {
     "ant/truncated.jpg": saved(pixels(1, 64, 64), "JPEG")[:-80],
     "ant/zero.png": b"",
-    "bee/text.png": b"not a picture",
+    "bee/text.png": b"not an image",
     "../outside.png": saved(pixels(0)),
 }
 
 
-def test_bad_pictures_are_skipped_counted_and_listed(tmp_path, said):
+def test_bad_images_are_skipped_counted_and_listed(tmp_path, said):
     store = open_store(run(write_zip(tmp_path / "a.zip", {**FILES, **BAD}), tmp_path / "a.h5"))
     assert store.names == list(FILES)
     assert store.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
@@ -117,14 +117,14 @@ def test_bad_pictures_are_skipped_counted_and_listed(tmp_path, said):
     assert f"4 skipped: see {skipped_of(tmp_path / 'a.h5')}" in said()
 
 
-def test_nothing_but_bad_pictures_is_an_error_that_names_one(tmp_path):
+def test_nothing_but_bad_images_is_an_error_that_names_one(tmp_path):
     files = {name: data for name, data in BAD.items() if "outside" not in name}
-    with pytest.raises(DiscliError, match=r"None of the 3 pictures could be used, .*text\.png for one: not a picture"):
+    with pytest.raises(DiscliError, match=r"None of the 3 images could be used, .*text\.png for one: not an image"):
         run(write_folder(tmp_path / "bad", files), tmp_path / "a.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["bad"]
 
 
-def test_small_pictures_are_enlarged_with_a_count_or_skipped(folder, tmp_path, said):
+def test_small_images_are_enlarged_with_a_count_or_skipped(folder, tmp_path, said):
     write_folder(folder, {"ant/tiny.png": saved(pixels(3, 30, 5))})
     assert open_store(run(folder, tmp_path / "a.h5")).contract.num_upscaled == 1
     assert "1 were smaller than 8 px and enlarged" in said()
@@ -143,7 +143,7 @@ def test_a_second_run_on_the_same_output_is_refused(folder, tmp_path):
 
 def test_a_folder_is_no_output(folder, tmp_path):
     with pytest.raises(DiscliError, match=r"Cannot write .*: Is a directory"):
-        run(folder, tmp_path / "pictures")
+        run(folder, tmp_path / "images")
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_a_part_may_hold_nothing(tmp_path):
 def test_file_names_of_several_lines_stay_one_line(tmp_path):
     source = write_folder(tmp_path / "odd", {"a\nb\tc.png": b"bad", "d.png": saved(pixels(0))})
     run(source, tmp_path / "a.h5")
-    assert skipped_of(tmp_path / "a.h5").read_text() == "a\\x0ab\\x09c.png\tnot a picture in any known format\n"
+    assert skipped_of(tmp_path / "a.h5").read_text() == "a\\x0ab\\x09c.png\tnot an image in any known format\n"
 
 
 def test_flags_may_change_while_nothing_is_written(folder, tmp_path, monkeypatch):
@@ -284,5 +284,5 @@ def test_under_torchrun_ranks_are_shards_and_the_last_one_merges(folder, tmp_pat
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     run(folder, out)
-    assert "a.h5 is finished already: 12 pictures" in said()
+    assert "a.h5 is finished already: 12 images" in said()
     assert not list(tmp_path.glob("a.shard-*"))

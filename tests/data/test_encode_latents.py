@@ -7,7 +7,7 @@ from PIL import Image
 
 from discli.data.autoencoders import load_codec, to_model_space
 from discli.data.encode import encode, merge
-from discli.data.pictures import crop
+from discli.data.images import crop
 from discli.data.store import open_store
 from discli.data.writer import partial_of
 from discli.runtime.errors import DiscliError
@@ -15,7 +15,7 @@ from tests.data.autoencoders.autoencoders import save_kl, save_tiny
 from tests.data.makers import class_files, pixels, write_folder
 
 FILES = class_files(("ant", "bee"), each=3)
-PICTURES = np.stack([crop(Image.fromarray(pixels(10 * c + k)), 16, "adm") for c in range(2) for k in range(3)])
+IMAGES = np.stack([crop(Image.fromarray(pixels(10 * c + k)), 16, "adm") for c in range(2) for k in range(3)])
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def vae(tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path):
-    return write_folder(tmp_path / "pictures", FILES)
+    return write_folder(tmp_path / "images", FILES)
 
 
 def run(folder, out, vae, **options):
@@ -37,11 +37,11 @@ def test_moments_of_both_orientations_are_stored(folder, tmp_path, vae):
     assert store.rows.shape == (6, 2, 8, 2, 2)
     assert store.rows.dtype == np.float16
     codec = load_codec(store.contract.codec)
-    pictures = torch.from_numpy(PICTURES).permute(0, 3, 1, 2)
+    images = torch.from_numpy(IMAGES).permute(0, 3, 1, 2)
     indices = np.arange(6)
-    for mirrored, picture in ((False, pictures), (True, pictures.flip(-1))):
+    for mirrored, image in ((False, images), (True, images.flip(-1))):
         stored = store.read(indices, np.full(6, mirrored))
-        assert torch.equal(stored, codec.encode(picture).half())
+        assert torch.equal(stored, codec.encode(image).half())
     assert not torch.equal(store.read(indices, np.full(6, True)), store.read(indices).flip(-1))
 
 
@@ -119,7 +119,7 @@ def test_latents_beyond_float16_are_noticed(folder, tmp_path):
     assert partial_of(tmp_path / "a.h5").exists()
 
 
-def test_pictures_that_are_all_bad_in_a_batch_leave_no_hole(folder, tmp_path, vae):
+def test_images_that_are_all_bad_in_a_batch_leave_no_hole(folder, tmp_path, vae):
     write_folder(folder, {"ant/1.png": b"bad", "ant/2.png": b"bad"})
     store = open_store(run(folder, tmp_path / "a.h5", vae, batch_size=1))
     assert store.names == ["ant/0.png", "bee/0.png", "bee/1.png", "bee/2.png"]

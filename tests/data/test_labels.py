@@ -51,7 +51,7 @@ def test_whole_numbers_are_class_indices_as_they_stand():
         ("l.csv", "a.png,cat\na.png,dog\nb.png,dog", "labels a.png both cat and dog"),
         ("l.json", '{"a.png": 1,\n "b.png" 2}', "line 2"),
         ("l.json", '"cat"', "neither"),
-        ("l.csv", "a.png,cat\n", "no label for 1 of 2 pictures: b.png"),
+        ("l.csv", "a.png,cat\n", "no label for 1 of 2 images: b.png"),
         ("l.json", '{"labels": [["a.png", 0], ["b.png", 3]], "classes": ["cat"]}', "names only 1 classes"),
         ("l.json", '{"labels": [["a.png", "cat"], ["b.png", "cow"]], "classes": ["cat"]}', '"cow"'),
     ],

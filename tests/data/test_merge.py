@@ -98,8 +98,8 @@ def test_parts_of_different_sources_or_settings_are_refused(tmp_path):
         merge_parts(tmp_path / "a.h5")
 
 
-def test_parts_that_leave_pictures_out_are_refused(tmp_path):
+def test_parts_that_leave_images_out_are_refused(tmp_path):
     write_part(tmp_path / "a.h5", 0, 2)
     write_part(tmp_path / "a.h5", 1, 2, align=8)
-    with pytest.raises(DiscliError, match=r"begins at picture 8, the part before it ends at 5"):
+    with pytest.raises(DiscliError, match=r"begins at image 8, the part before it ends at 5"):
         merge_parts(tmp_path / "a.h5")

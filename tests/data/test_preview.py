@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from discli.data.encode import encode
-from discli.data.pictures import crop
+from discli.data.images import crop
 from discli.data.preview import samples_beside_sources
 from discli.data.store import Store
 from tests.data.autoencoders.autoencoders import save_kl
@@ -16,11 +16,11 @@ CELL = 66  # 16 px, four times as large, and the gap
 
 @pytest.fixture
 def folder(tmp_path):
-    return write_folder(tmp_path / "pictures", class_files(("ant", "bee"), each=3))
+    return write_folder(tmp_path / "images", class_files(("ant", "bee"), each=3))
 
 
 def cells(sheet: Image.Image) -> np.ndarray:
-    """(rows, columns, 16, 16, 3): the pictures of a sheet, at their own size."""
+    """(rows, columns, 16, 16, 3): the images of a sheet, at their own size."""
     rows, columns = sheet.height // CELL, sheet.width // CELL
     inner = np.asarray(sheet)[2:, 2:].reshape(rows, CELL, columns, CELL, 3).transpose(0, 2, 1, 3, 4)
     return inner[:, :, :64:4, :64:4]
@@ -47,7 +47,7 @@ def test_pixels_are_their_source(folder, tmp_path):
     assert (shown[:, 0::2] == shown[:, 1::2]).all()
 
 
-@pytest.mark.parametrize("what", ["folder", "picture"])
+@pytest.mark.parametrize("what", ["folder", "image"])
 def test_a_source_that_is_gone_leaves_the_samples_alone_and_is_said(what, folder, tmp_path, capsys):
     out = encode(folder, 16, out=tmp_path / "a.h5", workers=0)
     gone = folder if what == "folder" else folder / "ant" / "0.png"

@@ -1,4 +1,4 @@
-"""The same pictures are listed alike, whatever they come packed in."""
+"""The same images are listed alike, whatever they come packed in."""
 
 import gzip
 import json
@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from discli.data.pictures import PictureError, decode
+from discli.data.images import ImageError, decode
 from discli.data.sources import open_source
 from discli.runtime.errors import DiscliError
 from tests.data.makers import class_files, write_folder, write_parquet, write_tar, write_zip
@@ -20,12 +20,10 @@ CLASSES = ("ant", "bee")
 
 def packed(kind: str, tmp_path, files=FILES):
     if kind == "folder":
-        return write_folder(tmp_path / "pictures", files)
+        return write_folder(tmp_path / "images", files)
     if kind == "tar":
-        return write_tar(tmp_path / "pictures.tar", files)
-    return write_zip(
-        tmp_path / "pictures.zip", files, zipfile.ZIP_DEFLATED if kind == "deflated" else zipfile.ZIP_STORED
-    )
+        return write_tar(tmp_path / "images.tar", files)
+    return write_zip(tmp_path / "images.zip", files, zipfile.ZIP_DEFLATED if kind == "deflated" else zipfile.ZIP_STORED)
 
 
 def members_of(name: str) -> dict[str, bytes]:
@@ -81,16 +79,16 @@ def test_a_flat_folder_is_unlabelled(tmp_path):
     assert source.names == ["a.png", "b.JPG"]
 
 
-def test_what_finder_and_its_like_leave_behind_is_no_picture(tmp_path):
+def test_what_finder_and_its_like_leave_behind_is_no_image(tmp_path):
     litter = {"__MACOSX/ant/._0.png": b"x", "ant/._0.png": b"x", ".thumbs/0.png": b"x"}
     assert open_source(write_zip(tmp_path / "a.zip", {**FILES, **litter})).names == list(FILES)
 
 
-def test_what_a_telephone_writes_is_a_picture_though_not_one_that_can_be_read(tmp_path):
+def test_what_a_telephone_writes_is_a_image_though_not_one_that_can_be_read(tmp_path):
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
     source = open_source(write_folder(tmp_path / "photos", {"IMG_0001.HEIC": heic, "notes.txt": b"x"}))
     assert source.names == ["IMG_0001.HEIC"]
-    with pytest.raises(PictureError, match="not a picture in any known format"):
+    with pytest.raises(ImageError, match="not an image in any known format"):
         decode(source.read(0))
 
 
@@ -129,11 +127,11 @@ def test_a_folder_of_class_tars_is_classes(tmp_path):
 
 @pytest.fixture
 def shards(tmp_path):
-    pictures = list(FILES.values())
+    images = list(FILES.values())
     for shard in range(3):
         files = {}
         for k in (2 * shard + 1, 2 * shard):
-            files |= {f"{k:04d}.png": pictures[k], f"{k:04d}.cls": str(k % 2).encode(), f"{k:04d}.txt": b"caption"}
+            files |= {f"{k:04d}.png": images[k], f"{k:04d}.cls": str(k % 2).encode(), f"{k:04d}.txt": b"caption"}
         write_tar(tmp_path / f"train-{shard:06d}.tar", files)
     return tmp_path
 
@@ -145,8 +143,8 @@ def test_webdataset_shards_keep_their_order_and_labels(shards, pattern):
     assert source.names[:3] == ["train-000000/0001.png", "train-000000/0000.png", "train-000001/0003.png"]
     assert source.labels.tolist() == [1, 0, 1, 0, 1, 0]
     assert source.class_names == ("0", "1")
-    pictures = list(FILES.values())
-    assert [source.read(i) for i in range(6)] == [pictures[k] for k in (1, 0, 3, 2, 5, 4)]
+    images = list(FILES.values())
+    assert [source.read(i) for i in range(6)] == [images[k] for k in (1, 0, 3, 2, 5, 4)]
 
 
 def test_a_shard_missing_from_a_range_is_named(shards):
@@ -220,7 +218,7 @@ def test_of_duplicate_names_the_last_is_kept_and_the_others_are_named(tmp_path):
     assert [name for name, _ in source.left_out] == ["ant/0.png"]
 
 
-def test_an_archive_damaged_inside_loses_only_those_pictures(tmp_path):
+def test_an_archive_damaged_inside_loses_only_those_images(tmp_path):
     path = packed("zip", tmp_path)
     data = bytearray(path.read_bytes())
     at = data.index(FILES["ant/1.png"])
@@ -228,7 +226,7 @@ def test_an_archive_damaged_inside_loses_only_those_pictures(tmp_path):
     path.write_bytes(data)
     source = open_source(path)
     assert source.read(0) == FILES["ant/0.png"]
-    with pytest.raises(PictureError, match="checksum"):
+    with pytest.raises(ImageError, match="checksum"):
         source.read(1)
 
 
@@ -236,7 +234,7 @@ def test_a_zip_member_that_swells_beyond_its_size_is_refused(tmp_path):
     path = write_zip(tmp_path / "a.zip", {"a.png": bytes(100_000)}, zipfile.ZIP_DEFLATED)
     source = open_source(path)
     offset, compressed, _, *rest = source.locators[0]
-    with pytest.raises(PictureError, match="cut short"):
+    with pytest.raises(ImageError, match="cut short"):
         source.reader.read((offset, compressed, 500, *rest))
 
 
@@ -246,7 +244,7 @@ def test_an_encrypted_member_is_unreadable_not_fatal(tmp_path):
     data[data.index(b"PK\x01\x02") + 8] |= 1  # the flag of the first directory entry
     path.write_bytes(data)
     source = open_source(path)
-    with pytest.raises(PictureError, match="not supported"):
+    with pytest.raises(ImageError, match="not supported"):
         source.read(0)
     assert source.read(1) == FILES["ant/1.png"]
 
@@ -255,13 +253,13 @@ def test_an_encrypted_member_is_unreadable_not_fatal(tmp_path):
     ("make", "message"),
     [
         (lambda p: p / "absent", "does not exist"),
-        (lambda p: write_folder(p / "empty", {"notes.txt": b"x"}), "holds no pictures"),
-        (lambda p: write_zip(p / "empty.zip", {"notes.txt": b"x"}), "holds no pictures"),
-        (lambda p: write_folder(p, {"a.rar": b"x"}) / "a.rar", "no archive of pictures"),
+        (lambda p: write_folder(p / "empty", {"notes.txt": b"x"}), "holds no images"),
+        (lambda p: write_zip(p / "empty.zip", {"notes.txt": b"x"}), "holds no images"),
+        (lambda p: write_folder(p, {"a.rar": b"x"}) / "a.rar", "no archive of images"),
         (lambda p: write_folder(p, {"a.zip": b"no zip"}) / "a.zip", "no zip file"),
         (lambda p: write_folder(p, {"a.tar": b"no tar" * 200}) / "a.tar", "plain tar"),
         (lambda p: write_folder(p, {"a.tar.gz": gzip.compress(b"x" * 999)}) / "a.tar.gz", "plain tar"),
-        (lambda p: write_folder(p / "mixed", {"a.png": b"x", "ant/b.png": b"x"}), "1 pictures beside 1 folders"),
+        (lambda p: write_folder(p / "mixed", {"a.png": b"x", "ant/b.png": b"x"}), "1 images beside 1 folders"),
         (lambda p: write_folder(p / "s", {"train/a/b.png": b"x", "val/a/b.png": b"x"}), "splits train, val"),
     ],
 )
@@ -274,7 +272,7 @@ def test_sources_that_cannot_be_used_say_what_to_do(make, message, tmp_path):
 def test_a_half_downloaded_tar_is_refused(tmp_path):
     path = packed("tar", tmp_path)
     path.write_bytes(path.read_bytes()[:1500])
-    with pytest.raises(DiscliError, match=r"pictures\.tar cannot be read"):
+    with pytest.raises(DiscliError, match=r"images\.tar cannot be read"):
         open_source(path)
 
 
@@ -286,13 +284,13 @@ def test_a_tar_cut_between_two_members_is_noticed(tmp_path):
     (tmp_path / "cut.tar").write_bytes(whole.read_bytes()[:end])
     source = open_source(tmp_path / "cut.tar")
     assert len(source) == 4
-    assert source.left_out == (("cut.tar", "no end mark: pictures may be missing, compare its size"),)
+    assert source.left_out == (("cut.tar", "no end mark: images may be missing, compare its size"),)
 
 
 def test_an_archive_that_vanishes_stops_the_reading(tmp_path):
     source = open_source(packed("tar", tmp_path))
     source.path.unlink()
-    with pytest.raises(DiscliError, match=r"Cannot read .*pictures\.tar: No such file"):
+    with pytest.raises(DiscliError, match=r"Cannot read .*images\.tar: No such file"):
         source.read(0)
 
 

@@ -43,7 +43,7 @@ def test_pixels_are_mirrored_left_to_right_where_asked(cache, tmp_path):
     assert (store.read(np.array([5])).numpy() == rows[5]).all(), "the file itself is untouched"
 
 
-def test_latents_of_the_mirrored_picture_are_picked_not_mirrored(cache, tmp_path):
+def test_latents_of_the_mirrored_image_are_picked_not_mirrored(cache, tmp_path):
     rows = some_rows(6, BOTH)
     store = open_store(write_store(tmp_path / "a.h5", rows, BOTH), cache)
     read = store.read(np.array([5, 2]), np.array([True, False])).numpy()

@@ -12,7 +12,7 @@ from diffusers import (
 from safetensors.torch import load_file
 
 from discli.diffusion import build_schedule, count_evaluations, trajectory
-from discli.diffusion.samplers import evenly
+from discli.diffusion.samplers import timestep_grid
 from discli.recipe.diffusion import DiffusionSpec
 from discli.recipe.sample import SampleSpec
 from tests.diffusion.gaussian import VARIANCE, diffusion_of, ideal_network, ode_end, sde_variance, solve
@@ -43,7 +43,7 @@ def test_trajectories_equal_the_authors(shared, run):
     sampler = {"name": "ddim", "eta": float(run.endswith("eta1"))} if kind == "ddim" else kind
     settings = _settings(sampler, int(steps), clip_denoised=run.endswith("clip"))
 
-    assert evenly(build_schedule(DiffusionSpec()), int(steps))[:-1] == golden[f"timesteps.{run}"].tolist()
+    assert timestep_grid(build_schedule(DiffusionSpec()), int(steps))[:-1] == golden[f"timesteps.{run}"].tolist()
     states = _run(settings, golden["x_T"].double(), noise)
     for index, expected in zip(golden[f"traj_index.{run}"], golden[f"traj.{run}"], strict=True):
         assert float((states[index] - expected).abs().max() / expected.abs().max()) < 1e-9

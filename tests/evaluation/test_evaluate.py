@@ -22,7 +22,7 @@ from discli.evaluation.evaluate import eval_fid, make_ref
 from discli.evaluation.features.inception import bare_inception
 from discli.evaluation.metrics import RANDOM_FD, Inception, RandomFeatures
 from discli.runtime.errors import DiscliError
-from tests.evaluation.cases import drawn_pictures
+from tests.evaluation.cases import drawn_images
 
 
 @pytest.fixture(autouse=True)
@@ -30,17 +30,17 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DISCLI_CACHE", str(tmp_path / "cache"))
 
 
-def save_folder(folder: Path, pictures: torch.Tensor, classes: int = 0) -> Path:
-    for index, picture in enumerate(pictures):
+def save_folder(folder: Path, images: torch.Tensor, classes: int = 0) -> Path:
+    for index, image in enumerate(images):
         path = folder / (f"class{index % classes}" if classes else "") / f"{index:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(path)
+        Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(path)
     return folder
 
 
-def save_samples(folder: Path, pictures: torch.Tensor, data_file: Path | None, **changes) -> Path:
+def save_samples(folder: Path, images: torch.Tensor, data_file: Path | None, **changes) -> Path:
     """A folder as discli sample writes it, with its contact sheet left inside to be ignored."""
-    save_folder(folder, pictures)
+    save_folder(folder, images)
     Image.new("RGB", (99, 99)).save(folder / "sheet.png")
     manifest = {
         "discli_version": "0",
@@ -48,7 +48,7 @@ def save_samples(folder: Path, pictures: torch.Tensor, data_file: Path | None, *
         "checkpoint": "runs/discs/checkpoints/00000100",
         "step": 100,
         "data_file": data_file and str(data_file),
-        "n": len(pictures),
+        "n": len(images),
         "seed": 0,
         "sampler": {"name": "ddim", "eta": 0.0},
         "steps": 25,
@@ -56,7 +56,7 @@ def save_samples(folder: Path, pictures: torch.Tensor, data_file: Path | None, *
         "cfg_scale": 1.5,
         "precision": "fp32",
         "ema": {"name": "constant", "decay": 0.999},
-        "classes": [index % 2 for index in range(len(pictures))],
+        "classes": [index % 2 for index in range(len(images))],
         "contract": {"class_names": ["class0", "class1"]},
         "finished": True,
     }
@@ -66,18 +66,16 @@ def save_samples(folder: Path, pictures: torch.Tensor, data_file: Path | None, *
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> tuple[Path, Path]:
-    """(samples, reference): 200 and 240 drawn pictures of 12 px."""
-    root = tmp_path_factory.mktemp("pictures")
-    return save_folder(root / "samples", drawn_pictures(200, 12, 0)), save_folder(
-        root / "ref", drawn_pictures(240, 12, 1)
-    )
+    """(samples, reference): 200 and 240 drawn images of 12 px."""
+    root = tmp_path_factory.mktemp("images")
+    return save_folder(root / "samples", drawn_images(200, 12, 0)), save_folder(root / "ref", drawn_images(240, 12, 1))
 
 
 @pytest.fixture(scope="module")
 def data_file(tmp_path_factory) -> Path:
-    """240 labelled pictures of 12 px, encoded as a user would."""
+    """240 labelled images of 12 px, encoded as a user would."""
     root = tmp_path_factory.mktemp("data")
-    return encode(save_folder(root / "discs", drawn_pictures(240, 12, 1), 2), 12, out=root / "discs.h5", workers=0)
+    return encode(save_folder(root / "discs", drawn_images(240, 12, 1), 2), 12, out=root / "discs.h5", workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +110,8 @@ class RandomForTorchFidelity(FeatureExtractorBase):
     def can_be_compiled():
         return False
 
-    def forward(self, pictures):
-        return (self.network(pictures)["features"],)
+    def forward(self, images):
+        return (self.network(images)["features"],)
 
 
 def test_scores_equal_torch_fidelitys_own_pipeline_on_the_same_folders(folders):
@@ -149,11 +147,11 @@ def distance_of_few(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def test_inception_scores_equal_those_of_torch_fidelitys_network_and_functions(inception, tmp_path):
-    pictures = [drawn_pictures(16, 12, seed) for seed in (2, 3)]
-    small = [save_folder(tmp_path / str(i), p) for i, p in enumerate(pictures)]
+    images = [drawn_images(16, 12, seed) for seed in (2, 3)]
+    small = [save_folder(tmp_path / str(i), p) for i, p in enumerate(images)]
     network = FeatureExtractorInceptionV3("x", ["2048", "logits_unbiased"], feature_extractor_weights_path=inception)
     with torch.inference_mode():
-        (pool, logits), (pool_ref, _) = (network(p) for p in pictures)
+        (pool, logits), (pool_ref, _) = (network(p) for p in images)
 
     result = eval_fid(*small, weights=inception, metrics=["fid", "is", "kid", "prc"])
     scores = result["scores"]
@@ -166,7 +164,7 @@ def test_inception_scores_equal_those_of_torch_fidelitys_network_and_functions(i
     assert any("16 samples in 2,048 feature dimensions: the covariance is singular" in w for w in result["warnings"])
 
     ref = make_ref(small[1], tmp_path / "ref.npz", weights=inception)
-    rows = [Inception(inception)(p)["spatial"] for p in pictures]
+    rows = [Inception(inception)(p)["spatial"] for p in images]
     again = eval_fid(small[0], ref, weights=inception, metrics=["sfid"], convention="adm")["scores"]
     assert again == pytest.approx({"sFID": distance_of_few(*rows)}, rel=1e-4)
     with pytest.raises(DiscliError, match="made with resize tf1-bilinear, the samples are scored with pil-bicubic"):
@@ -174,7 +172,7 @@ def test_inception_scores_equal_those_of_torch_fidelitys_network_and_functions(i
 
 
 def test_two_processes_under_torchrun_share_the_work_and_give_the_numbers_of_one(data_file, tmp_path):
-    samples = save_samples(tmp_path / "samples", drawn_pictures(60, 12, 0), data_file)
+    samples = save_samples(tmp_path / "samples", drawn_images(60, 12, 0), data_file)
     flags = [str(samples), "--features", "random", "--metrics", "all", "--per-class", "--bootstrap", "5", "--json"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     found = []
@@ -217,58 +215,58 @@ def test_batch_size_changes_nothing_but_rounding(folders):
 
 
 def test_without_ref_the_run_s_data_is_the_reference_and_the_manifest_is_told(data_file, tmp_path, capsys):
-    samples = save_samples(tmp_path / "samples", drawn_pictures(60, 12, 0), data_file)
+    samples = save_samples(tmp_path / "samples", drawn_images(60, 12, 0), data_file)
     result = eval_fid(samples, features="random")
     assert result["reference"]["path"] == str(data_file)
     assert result["samples"]["n"] == 60  # not 61: the sheet is no sample
     shown = " ".join(capsys.readouterr().out.split())
     for fact in ("ddim", "25 steps", "NFE 50", "guidance 1.5", "decay 0.999", "fp32", "seed 0"):
         assert fact in shown
-    folder = save_folder(tmp_path / "folder", drawn_pictures(240, 12, 1))
+    folder = save_folder(tmp_path / "folder", drawn_images(240, 12, 1))
     assert eval_fid(samples, folder, features="random")["distance"] == pytest.approx(result["distance"], rel=0.05)
 
 
 def test_classes_are_scored_on_their_own(data_file, tmp_path):
-    pictures = drawn_pictures(60, 12, 0)
-    pictures[1::2] = 255 - pictures[1::2] // 4
-    samples = save_samples(tmp_path / "samples", pictures, data_file)
+    images = drawn_images(60, 12, 0)
+    images[1::2] = 255 - images[1::2] // 4
+    samples = save_samples(tmp_path / "samples", images, data_file)
     rows = eval_fid(samples, features="random", per_class=True)["per_class"]
     assert [(row["class"], row["n"], row["n_reference"]) for row in rows] == [("class0", 30, 120), ("class1", 30, 120)]
     assert rows[1]["distance"] > 2 * rows[0]["distance"]
 
 
 def test_a_missing_sample_or_data_file_is_named(data_file, tmp_path):
-    samples = save_samples(tmp_path / "samples", drawn_pictures(5, 12, 0), data_file)
+    samples = save_samples(tmp_path / "samples", drawn_images(5, 12, 0), data_file)
     (samples / "000003.png").unlink()
     with pytest.raises(DiscliError, match=r"lacks 1 of its 5 samples: 000003\.png"):
         eval_fid(samples, features="random")
-    samples = save_samples(tmp_path / "other", drawn_pictures(5, 12, 0), tmp_path / "gone.h5")
+    samples = save_samples(tmp_path / "other", drawn_images(5, 12, 0), tmp_path / "gone.h5")
     with pytest.raises(DiscliError, match=r"trained on .*gone\.h5, which is not there"):
         eval_fid(samples, features="random")
     with pytest.raises(DiscliError, match="does not say what it was trained on"):
-        eval_fid(save_folder(tmp_path / "plain", drawn_pictures(5, 12, 0)), features="random")
+        eval_fid(save_folder(tmp_path / "plain", drawn_images(5, 12, 0)), features="random")
 
 
 def test_adm_batches_are_samples_and_references(folders, tmp_path):
     samples, ref = folders
-    np.savez(tmp_path / "samples.npz", drawn_pictures(200, 12, 0).permute(0, 2, 3, 1).numpy())
-    np.savez(tmp_path / "ref.npz", arr_0=drawn_pictures(240, 12, 1).permute(0, 2, 3, 1).numpy())
+    np.savez(tmp_path / "samples.npz", drawn_images(200, 12, 0).permute(0, 2, 3, 1).numpy())
+    np.savez(tmp_path / "ref.npz", arr_0=drawn_images(240, 12, 1).permute(0, 2, 3, 1).numpy())
     from_folders = eval_fid(samples, ref, features="random", metrics=["all"])["scores"]
     from_npz = eval_fid(tmp_path / "samples.npz", tmp_path / "ref.npz", features="random", metrics=["all"])["scores"]
     assert from_npz == pytest.approx(from_folders, rel=1e-6, abs=1e-6)
 
 
-def test_published_statistics_give_the_distance_and_their_pictures_the_neighbours(folders, tmp_path):
+def test_published_statistics_give_the_distance_and_their_images_the_neighbours(folders, tmp_path):
     samples, ref = folders
     made = make_ref(ref, tmp_path / "made.npz", features="random")
     both = tmp_path / "both.npz"
     with np.load(made) as arrays:
-        few = drawn_pictures(10, 12, 1).permute(0, 2, 3, 1).numpy()
+        few = drawn_images(10, 12, 1).permute(0, 2, 3, 1).numpy()
         np.savez(both, mu=arrays["mu"], sigma=arrays["sigma"], arr_0=few)
     plain = eval_fid(samples, ref, features="random")
     result = eval_fid(samples, both, features="random", card=tmp_path / "card.html")
     assert result["distance"] == pytest.approx(plain["distance"], rel=1e-9)
-    assert "Nearest reference pictures" in (tmp_path / "card.html").read_text()
+    assert "Nearest reference images" in (tmp_path / "card.html").read_text()
     with pytest.raises(DiscliError, match="holds statistics alone"):
         eval_fid(samples, made, features="random", metrics=["kid"])
 
@@ -296,17 +294,17 @@ def test_latents_are_scored_against_their_reconstructions_and_named_so(tmp_path)
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     vae = AutoencoderKL(**blocks, block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, sample_size=16)
     vae.save_pretrained(tmp_path / "vae")
-    pictures = save_folder(tmp_path / "pictures", drawn_pictures(12, 16, 0))
-    latents = encode(pictures, 16, codec="vae", vae=str(tmp_path / "vae"), out=tmp_path / "latents.h5", workers=0)
-    result = eval_fid(pictures, latents, features="random")
+    images = save_folder(tmp_path / "images", drawn_images(12, 16, 0))
+    latents = encode(images, 16, codec="vae", vae=str(tmp_path / "vae"), out=tmp_path / "latents.h5", workers=0)
+    result = eval_fid(images, latents, features="random")
     assert result["reference"]["kind"].startswith("reconstructions by")
     assert result["distance"] > 1  # an untrained autoencoder reconstructs nothing
 
 
 def test_the_score_card_shows_samples_neighbours_and_every_condition(data_file, tmp_path):
-    pictures = drawn_pictures(50, 12, 0)
-    pictures[0] = drawn_pictures(240, 12, 1)[1]  # a memorised picture
-    samples = save_samples(tmp_path / "<b>samples", pictures, data_file)
+    images = drawn_images(50, 12, 0)
+    images[0] = drawn_images(240, 12, 1)[1]  # a memorised image
+    samples = save_samples(tmp_path / "<b>samples", images, data_file)
     result = eval_fid(samples, features="random", card=tmp_path / "cards" / "card.html", per_class=True)
     page = (tmp_path / "cards" / "card.html").read_text(encoding="utf-8")
     assert page.count('src="data:image/png;base64,') == 1 + 8 * (
@@ -316,7 +314,7 @@ def test_the_score_card_shows_samples_neighbours_and_every_condition(data_file, 
     for fact in (RANDOM_FD, result["reference"]["sha256"], result["weights_sha256"], "Each class on its own"):
         assert fact in page
     assert page.count("<figcaption>0</figcaption>") == 1
-    assert "2 classes have no more than 160 pictures" in page
+    assert "2 classes have no more than 160 images" in page
     assert [path.name for path in (tmp_path / "cards").iterdir()] == ["card.html"]
 
 
@@ -338,20 +336,20 @@ def test_bad_input_is_refused_in_one_line(folders, data_file, tmp_path):
         return raised.value.message
 
     (tmp_path / "empty").mkdir()
-    assert "holds no pictures" in message(tmp_path / "empty", ref)
+    assert "holds no images" in message(tmp_path / "empty", ref)
     assert "does not exist" in message(tmp_path / "nowhere", ref)
     assert "does not exist" in message(samples, tmp_path / "nowhere.npz")
 
-    mixed = save_folder(tmp_path / "mixed", drawn_pictures(5, 12, 0))
+    mixed = save_folder(tmp_path / "mixed", drawn_images(5, 12, 0))
     Image.new("RGB", (12, 13)).save(mixed / "000002.png")
     assert "mixes sizes: 000000.png has 12x12 px, 000002.png 13x12" in message(mixed, ref)
-    broken = save_folder(tmp_path / "broken", drawn_pictures(5, 12, 0))
-    (broken / "000004.png").write_bytes(b"no picture")
-    assert "000004.png cannot be read: not a picture" in message(broken, ref)
-    assert "000004.png cannot be read: not a picture" in message(samples, broken)
-    assert "gives 1 picture" in message(save_folder(tmp_path / "one", drawn_pictures(1, 12, 0)), ref)
-    assert "8x8 px, the samples 12x12" in message(samples, save_folder(tmp_path / "small", drawn_pictures(5, 8, 0)))
-    assert "holds 200 pictures" in message(samples, ref, n=201)
+    broken = save_folder(tmp_path / "broken", drawn_images(5, 12, 0))
+    (broken / "000004.png").write_bytes(b"no image")
+    assert "000004.png cannot be read: not an image" in message(broken, ref)
+    assert "000004.png cannot be read: not an image" in message(samples, broken)
+    assert "gives 1 image" in message(save_folder(tmp_path / "one", drawn_images(1, 12, 0)), ref)
+    assert "8x8 px, the samples 12x12" in message(samples, save_folder(tmp_path / "small", drawn_images(5, 8, 0)))
+    assert "holds 200 images" in message(samples, ref, n=201)
     assert "no such metric" in message(samples, ref, metrics=["fdd"])
     assert "needs Inception" in message(samples, ref, metrics=["is"])
     assert "no such features" in message(samples, ref, features="clip")
@@ -372,8 +370,8 @@ def test_bad_input_is_refused_in_one_line(folders, data_file, tmp_path):
         make_ref(ref, tmp_path / "made.txt", features="random")
 
 
-def test_grayscale_palette_and_transparent_pictures_are_scored_as_rgb(folders, tmp_path):
-    odd = save_folder(tmp_path / "odd", drawn_pictures(40, 12, 0))
+def test_grayscale_palette_and_transparent_images_are_scored_as_rgb(folders, tmp_path):
+    odd = save_folder(tmp_path / "odd", drawn_images(40, 12, 0))
     Image.open(odd / "000000.png").convert("L").save(odd / "000000.png")
     Image.open(odd / "000001.png").convert("P").save(odd / "000001.png")
     Image.open(odd / "000002.png").convert("RGBA").save(odd / "000002.png")

@@ -50,7 +50,7 @@ def read_all(path: Path) -> None:
 
 
 def check(store: Store) -> None:
-    """Damage within the rows cannot be told from pictures; their shape and kind can."""
+    """Damage within the rows cannot be told from images; their shape and kind can."""
     indices = np.arange(len(store))
     read = store.read(indices, np.ones(len(store), bool) if store.contract.flip_stored else None)
     orientations = 1 if store.contract.flip_stored else 0
@@ -146,7 +146,7 @@ def test_a_pickle_is_not_executed(tmp_path):
 @given(st.sampled_from(ODD))
 @example("a\x00b")
 def test_any_source(good, tmp_path, source):
-    """info looks for the pictures beside their samples; where they are not, the samples stand alone."""
+    """info looks for the images beside their samples; where they are not, the samples stand alone."""
     path = tmp_path / "a.h5"
     path.write_bytes(good["rgb"])
     with h5py.File(path, "r+") as file:

@@ -176,9 +176,9 @@ STUDY = 'name = "s"\nbase = "quickstart"\nbudget.steps = 3\n'
 def test_odd_studies(recipe_file, more):
     path = recipe_file(STUDY + more)
     found = answer(lambda: load_study(path))
-    for cell in found[1] if found else ():
-        assert Path("cells", cell.name).resolve().is_relative_to(Path("cells").resolve()), "a cell beside its study"
-        check(answer(lambda cell=cell: cell.recipe(3)))
+    for trial in found[1] if found else ():
+        assert Path("trials", trial.name).resolve().is_relative_to(Path("trials").resolve()), "a trial beside its study"
+        check(answer(lambda trial=trial: trial.recipe(3)))
 
 
 @examples(60)
@@ -190,6 +190,6 @@ def test_any_budget(recipe_file, kind, value):
     path = recipe_file('name = "s"\nbase = "quickstart"\naxes.model.patch_size = [2]\n' + line)
     found = answer(lambda: load_study(path))
     if found:
-        study, [cell, *_] = found
-        assert study.budget.steps_of(cell.recipe(1), 1e9) >= 1
+        study, [trial, *_] = found
+        assert study.budget.steps_of(trial.recipe(1), 1e9) >= 1
         assert study.budget.describe()

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from discli.cli.info import info
 from discli.cost import describe as info_recipe
 from discli.reports.run import report_run
-from discli.runs.checkpoint import find_damage, write_checkpoint
+from discli.runs.checkpoint import verify_checkpoint, write_checkpoint
 from discli.runs.listing import list_runs
-from discli.runs.status import survey
+from discli.runs.status import run_status
 from discli.sampling.load import load, newest_run
 from discli.training.train import train
 from tests.fuzz.damage import ODD, answer, code, contents, damaged, damaged_json, examples, with_code
@@ -28,7 +28,7 @@ STEPS = (4, 8, 12)
 CHECKPOINTS = [f"checkpoints/{step:08d}" for step in STEPS]
 TENSORS = [f"{folder}/{name}.safetensors" for folder in CHECKPOINTS for name in ("ema", "model", "optimizer")]
 STATES = [f"{folder}/state.json" for folder in CHECKPOINTS]
-LOGS = ["metrics.jsonl", "speed.jsonl", "scores.jsonl", "events.jsonl", "sittings.jsonl"]
+LOGS = ["metrics.jsonl", "speed.jsonl", "scores.jsonl", "events.jsonl", "sessions.jsonl"]
 SCORE = {
     "features": "random", "scores": {"FD": 3.0, "FD std": 0.1}, "distance": 3.0, "effect_of_n": None, "warnings": [],
     "samples": {"path": "s", "kind": "samples", "n": 9, "step": 12, "resolution": [8, 8]}, "per_class": None,
@@ -66,7 +66,7 @@ def copied(whole, tmp_path) -> Callable[[], Path]:
 def _plan_once():
     """What a recipe takes is worked out by a forward pass each time; here the recipe is nearly always the same."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("kept_for_backward", "count_evaluations"):
+        for name in ("activation_memory", "count_evaluations"):
             patch.setattr(info_recipe, name, cache(getattr(info_recipe, name)))
         yield
 
@@ -132,7 +132,7 @@ def test_what_is_loaded_is_what_was_saved(whole, copied, data, name):
     spoil(data.draw, run, name)
     trained = answer(lambda: load(run, "cpu"))
     assert trained is not None, "two checkpoints are whole"
-    assert trained.step == (8 if "00000012" in name and find_damage(run / CHECKPOINTS[-1]) else 12)
+    assert trained.step == (8 if "00000012" in name and verify_checkpoint(run / CHECKPOINTS[-1]) else 12)
     saved = load_file(whole / f"checkpoints/{trained.step:08d}/ema.safetensors")
     assert all(torch.equal(saved[key], value) for key, value in trained.network.state_dict().items())
 
@@ -243,7 +243,7 @@ def test_missing_parts(copied, missing, instead):
     elif instead == "a file":
         path.write_text("{}")
     if (run / "run.json").exists() or (run / "checkpoints").is_dir():
-        answer(lambda: survey(run))
+        answer(lambda: run_status(run))
     look(run)
 
 

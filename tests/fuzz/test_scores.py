@@ -53,20 +53,20 @@ score = { features = "random", n = 8, curve_points = 1, curve_n = 8 }
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A study of four cells, and what a finished one's result looks like."""
+    """A study of four trials, and what a finished one's result looks like."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "tiny.toml").write_text(RECIPE)
     (folder / "study.toml").write_text(STUDY)
-    loaded, cells = load_study(folder / "study.toml")
-    return loaded, make_plan(loaded, cells, folder / "out")
+    loaded, trials = load_study(folder / "study.toml")
+    return loaded, make_plan(loaded, trials, folder / "out")
 
 
 def result_of(planned) -> dict:
     scored = copy.deepcopy(SCORED)
     scored["samples"]["n"] = 8
     return {
-        "cell": planned.cell.name, "point": planned.cell.point.name, "seed": planned.cell.seed,
-        "settings": planned.cell.point.settings, "recipe": planned.recipe.model_dump(mode="json"), "contract": {},
+        "trial": planned.trial.name, "point": planned.trial.point.name, "seed": planned.trial.seed,
+        "settings": planned.trial.point.settings, "recipe": planned.recipe.model_dump(mode="json"), "contract": {},
         **planned.costs, "loss": 1.0, "seconds": 2.0, "images_per_second": 3.0, "peak_memory": 10**9,
         "score": 3.0, "score_name": "FID", "curve": [{"step": 3, "score": 4.0, "n": 8}], "eval": scored,
         "environment": {"torch": "2", "device": "cpu"},
@@ -75,7 +75,7 @@ def result_of(planned) -> dict:
 
 @examples(40)
 @given(st.data())
-def test_any_result_of_a_cell(study, tmp_path, data):
+def test_any_result_of_a_trial(study, tmp_path, data):
     loaded, plan = study
     results = []
     for number, planned in enumerate(plan):
@@ -83,12 +83,14 @@ def test_any_result_of_a_cell(study, tmp_path, data):
         folder.mkdir(exist_ok=True)
         content = json.dumps(result_of(planned)).encode()
         (folder / "result.json").write_bytes(data.draw(damaged_json(content)) if number == 0 else content)
-        found = answer(lambda planned=planned, folder=folder: read_result(loaded, planned.cell, planned.recipe, folder))
+        found = answer(
+            lambda planned=planned, folder=folder: read_result(loaded, planned.trial, planned.recipe, folder)
+        )
         assert found is not None or number == 0
         results += [found] if found is not None else []
     report = StudyReport(
-        name="s", base="tiny", budget="3 steps", seeds=(0, 1), cells=4, results=results,
-        pictures={results[0]["cell"]: tmp_path / "0" / "result.json"},
+        name="s", base="tiny", budget="3 steps", seeds=(0, 1), trials=4, results=results,
+        images={results[0]["trial"]: tmp_path / "0" / "result.json"},
     )  # fmt: skip
     json.dumps(summarise(report))
     assert study_page(report, {}, None)

@@ -1,4 +1,4 @@
-"""A network of 32 channels, five blocks and four classes, for pictures of 8 x 8."""
+"""A network of 32 channels, five blocks and four classes, for images of 8 x 8."""
 
 from typing import Any
 

@@ -11,7 +11,7 @@ from discli.model.order import ORDERS, Path, build_paths
 from discli.scan import bidirectional_scan
 from tests.model.small import small, small_recipe
 
-# The place of each patch in the walk, as it lies in the picture.
+# The place of each patch in the walk, as it lies in the image.
 COLUMNS = """
     0 3 6
     1 4 7
@@ -61,8 +61,8 @@ ZIGZAGS = [
 ]
 
 
-def _drawn(picture: str) -> list[int]:
-    places = [int(number) for number in picture.split()]
+def _drawn(image: str) -> list[int]:
+    places = [int(number) for number in image.split()]
     return [places.index(step) for step in range(len(places))]
 
 
@@ -103,12 +103,12 @@ def test_raster_order_moves_nothing():
     assert not list(path.buffers())
 
 
-@pytest.mark.parametrize(("order", "block", "picture"), [("columns", 0, COLUMNS), ("zigzag", 3, ZIGZAGS[3])])
-def test_a_mixer_scans_the_tokens_as_they_are_drawn(order, block, picture):
+@pytest.mark.parametrize(("order", "block", "image"), [("columns", 0, COLUMNS), ("zigzag", 3, ZIGZAGS[3])])
+def test_a_mixer_scans_the_tokens_as_they_are_drawn(order, block, image):
     """The scan of tokens laid out along the path by hand, each result put back where its token came from."""
     mixer = _mixer_of_3x3(order, block)
     u = torch.randn(2, 11, 32, dtype=torch.float64)
-    walk = [0, 1, *(2 + patch for patch in _drawn(picture))]
+    walk = [0, 1, *(2 + patch for patch in _drawn(image))]
     x, z = mixer.in_proj(u).chunk(2, dim=-1)
     x, z = (torch.stack([tokens[:, i] for i in walk], dim=1) for tokens in (x, z))
     y = bidirectional_scan(x, z, mixer.forward_scan.params(), mixer.backward_scan.params(), "reference")
@@ -142,8 +142,8 @@ def _mixer_of_3x3(order: str, block: int) -> torch.nn.Module:
     return mixer.double()
 
 
-def test_transposed_pictures_give_transposed_answers_when_rows_become_columns():
-    """Raster on a picture and columns on its mirror image along the diagonal are the same computation."""
+def test_transposed_images_give_transposed_answers_when_rows_become_columns():
+    """Raster on an image and columns on its mirror image along the diagonal are the same computation."""
     torch.manual_seed(0)
     by_rows, by_columns = small(), small(scan_order="columns")
     by_columns.load_state_dict(by_rows.state_dict())

@@ -78,7 +78,7 @@ def test_the_same_folder_is_the_same_autoencoder_however_it_is_written(tmp_path,
     ("data", "model", "held", "ours", "theirs"),
     [
         ({"codec": "rgb"}, {}, {}, 'data.codec is "rgb"', 'holds "vae"'),
-        ({"resolution": 512}, {}, {}, "data.resolution is 512", "pictures of 256 px"),
+        ({"resolution": 512}, {}, {}, "data.resolution is 512", "images of 256 px"),
         ({"codec": {"name": "vae", "channels": 8}}, {}, {}, "data.codec.channels is 8", "channels 4"),
         ({"codec": {"name": "vae", "vae": "my/vae"}}, {}, {}, "data.codec.vae is my/vae", "latents of org/vae"),
         ({}, {"num_classes": 10}, {}, "model.num_classes is 10", "1000 classes"),

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from discli.cost.flops import forward_flops
-from discli.cost.hardware import Machine
+from discli.cost.hardware import Hardware
 from discli.cost.memory import empty_network
 from discli.recipe import load_recipe, shipped_recipes
 from discli.runtime.console import format_seconds
@@ -55,7 +55,7 @@ def test_what_a_recipe_says_of_itself_is_what_discli_computes(name, text):
     assert f"{recipe.num_patches:,} patches" in first
 
     said = re.search(rf"discli info {name} --gpu (\w+) --gpus (\d+) --utilisation ([\d.]+)", header)
-    machine = Machine.of(said[1], gpus=int(said[2]), utilisation=float(said[3]))
+    machine = Hardware.of(said[1], gpus=int(said[2]), utilisation=float(said[3]))
     rate = machine.peak("bf16", tf32=True) * float(said[3]) / (3 * flops)
     duration = format_seconds(recipe.train.steps * recipe.train.batch_size / rate)
     assert f"computed and not measured: {duration} on {said[2]} {said[1]}" in header

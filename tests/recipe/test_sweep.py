@@ -1,4 +1,4 @@
-"""Studies: which cells a file stands for, what a budget gives each of them, and what is refused."""
+"""Studies: which trials a file stands for, what a budget gives each of them, and what is refused."""
 
 import pytest
 
@@ -39,39 +39,39 @@ def test_scores_along_the_way_take_no_more_samples_than_the_last(study, score, a
 
 
 def test_axes_are_a_product_and_every_seed_repeats_it(study):
-    _, cells = study(
+    _, trials = study(
         'seeds = [3, 5]\nbudget.steps = 2\n[axes]\nmodel.patch_size = [2, 4]\nmodel.skip = ["add", {name = "none"}]'
     )
-    assert [cell.name for cell in cells] == [
+    assert [trial.name for trial in trials] == [
         f"patch_size={p},skip={skip}/seed-{seed}" for p in (2, 4) for skip in ("add", "none") for seed in (3, 5)
     ]
-    recipe = cells[-1].recipe(steps=9)
+    recipe = trials[-1].recipe(steps=9)
     assert (recipe.model.patch_size, recipe.model.skip.name, recipe.train.seed, recipe.train.steps) == (4, "none", 5, 9)
     assert recipe.train.batch_size == 8
 
 
 def test_points_are_settings_of_their_own_and_may_be_named(study):
-    _, cells = study(
+    _, trials = study(
         "seeds = [0]\nbudget.steps = 2\n[set]\ntrain.lr = 1e-2\n"
         '[[points]]\nname = "wide"\nmodel = {embed_dim = 32, depth = 1}\n[[points]]\nmodel.depth = 5'
     )
-    assert [cell.name for cell in cells] == ["wide/seed-0", "depth=5/seed-0"]
-    assert cells[0].point.settings == {"model.embed_dim": 32, "model.depth": 1}
-    assert {cell.recipe(1).train.lr for cell in cells} == {1e-2}
+    assert [trial.name for trial in trials] == ["wide/seed-0", "depth=5/seed-0"]
+    assert trials[0].point.settings == {"model.embed_dim": 32, "model.depth": 1}
+    assert {trial.recipe(1).train.lr for trial in trials} == {1e-2}
 
 
 def test_points_and_axes_together(study):
-    _, cells = study(
+    _, trials = study(
         'seeds = [0]\nbudget.steps = 2\n[axes]\nmodel.patch_size = [2, 4]\n[[points]]\nname = "a"\nmodel.depth = 1'
     )
-    assert [cell.point.name for cell in cells] == ["a,patch_size=2", "a,patch_size=4"]
+    assert [trial.point.name for trial in trials] == ["a,patch_size=2", "a,patch_size=4"]
 
 
 def test_keys_that_end_alike_are_told_apart_in_names(study):
-    _, cells = study(
+    _, trials = study(
         'seeds = [0]\nbudget.steps = 2\n[axes]\ntrain.precision = ["fp32"]\nsample.precision = ["fp32", "bf16"]'
     )
-    assert [cell.point.name for cell in cells] == [
+    assert [trial.point.name for trial in trials] == [
         f"train.precision=fp32,sample.precision={value}" for value in ("fp32", "bf16")
     ]
 
@@ -82,13 +82,13 @@ def test_keys_that_end_alike_are_told_apart_in_names(study):
         ("steps = 5", {2: 5, 4: 5}),
         ("images = 80", {2: 10, 4: 10}),
         ("tokens = 5120", {2: 10, 4: 40}),  # 64 and 16 patches, batches of 8
-        ("flops = 8e9", {2: 10, 4: 20}),  # at 1e8 and 5e7 a picture
+        ("flops = 8e9", {2: 10, 4: 20}),  # at 1e8 and 5e7 an image
     ],
 )
 def test_a_budget_is_the_same_for_all_and_the_steps_follow(study, budget, steps):
-    found, cells = study(f"seeds = [0]\nbudget.{budget}\n[axes]\nmodel.patch_size = [2, 4]")
+    found, trials = study(f"seeds = [0]\nbudget.{budget}\n[axes]\nmodel.patch_size = [2, 4]")
     costs = {2: 1e8, 4: 5e7}
-    recipes = [cell.recipe(1) for cell in cells]
+    recipes = [trial.recipe(1) for trial in trials]
     assert {r.model.patch_size: found.budget.steps_of(r, costs[r.model.patch_size]) for r in recipes} == steps
 
 
@@ -120,21 +120,21 @@ def test_mistakes_are_one_line(study, text, says):
     assert "\n" not in caught.value.message
 
 
-def test_a_cell_that_is_no_recipe_is_named(study):
-    _, cells = study("seeds = [0]\nbudget.steps = 1\n[axes]\nmodel.patch_size = [3]")
+def test_a_trial_that_is_no_recipe_is_named(study):
+    _, trials = study("seeds = [0]\nbudget.steps = 1\n[axes]\nmodel.patch_size = [3]")
     with pytest.raises(DiscliError, match=r"patch_size=3/seed-0: .*multiple of 3"):
-        cells[0].recipe(1)
+        trials[0].recipe(1)
 
 
 def test_every_paper_study_has_a_small_twin_and_loads():
     studies = shipped_studies()
     assert {"patch-size", "skip", "conditioning", "scaling"} <= studies.keys()
     for name in studies:
-        study, cells = load_study(name)
+        study, trials = load_study(name)
         assert study.name == name
         assert f"{name.removesuffix('-small')}-small" in studies
-        for cell in cells:
-            assert cell.recipe(10).train.seed == cell.seed
+        for trial in trials:
+            assert trial.recipe(10).train.seed == trial.seed
 
 
 @pytest.mark.parametrize(
@@ -151,5 +151,5 @@ def test_a_study_stays_in_its_folder_and_within_reason(study, text, says):
 
 
 def test_dates_and_odd_keys_make_names_of_folders(study):
-    _, cells = study('seeds = [0]\nbudget.steps = 1\naxes."a/./b" = [1979-05-27]')
-    assert [cell.name for cell in cells] == ["_b=_1979-05-27_/seed-0"]
+    _, trials = study('seeds = [0]\nbudget.steps = 1\naxes."a/./b" = [1979-05-27]')
+    assert [trial.name for trial in trials] == ["_b=_1979-05-27_/seed-0"]

@@ -1,4 +1,4 @@
-"""Plots: text stays text, ink follows the page, and a PNG is a picture of what was given."""
+"""Plots: text stays text, ink follows the page, and a PNG is an image of what was given."""
 
 import re
 

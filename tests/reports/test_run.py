@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from discli.data.contact_sheet import contact_sheet, save_picture
+from discli.data.contact_sheet import contact_sheet, save_image
 from discli.reports.run import report_run
 from discli.reports.run_page import choose_previews
 from discli.runtime.errors import DiscliError
@@ -18,13 +18,13 @@ from tests.reports.test_compare_scores import changed
 
 @pytest.fixture(scope="module")
 def run(tiny_run, tmp_path_factory) -> Path:
-    """A run with all that there can be: previews, scores while training and after it, events, two sittings."""
+    """A run with all that there can be: previews, scores while training and after it, events, two sessions."""
     run = Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("reported") / "run"))
     noise = torch.Generator().manual_seed(0)
     (run / "previews").mkdir()
     for step in range(0, 31, 2):
-        pictures = torch.randint(0, 256, (16, 3, 128, 128), generator=noise).to(torch.uint8)
-        save_picture(contact_sheet(pictures), run / "previews" / f"{step:08d}.png")
+        images = torch.randint(0, 256, (16, 3, 128, 128), generator=noise).to(torch.uint8)
+        save_image(contact_sheet(images), run / "previews" / f"{step:08d}.png")
     logs = {
         "scores": [{"step": step, "FID": 100 / step, "n": 64, "sampling_steps": 5} for step in (10, 20, 30)],
         "events": [{"step": 7, "event": "skipped", "rollbacks": 0, "grad_norm": "inf", "indices": [5, 8]}],
@@ -32,8 +32,8 @@ def run(tiny_run, tmp_path_factory) -> Path:
     for name, lines in logs.items():
         (run / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     before = {"step": 0, "started": "2026-01-01T10:00:00+00:00", "device": "<GPU> & Co", "processes": 8}
-    sittings = run / "sittings.jsonl"
-    sittings.write_text(json.dumps(before) + "\n" + sittings.read_text())
+    sessions = run / "sessions.jsonl"
+    sessions.write_text(json.dumps(before) + "\n" + sessions.read_text())
     result = changed(samples__checkpoint="runs/a/1", samples__step=30, samples__path="a/very/long/" + 30 * "path/")
     result |= {"warnings": ["64 samples are few."], "per_class": None}
     result["reference"] |= {"kind": "data file", "resolution": [8, 8]}
@@ -48,7 +48,7 @@ def text(run) -> str:
 
 def test_the_page_says_what_there_is_to_say(run, text):
     assert '<span class="state good">finished</span>' in text
-    for heading in ("Curves", "Samples over time", "Scored: score.json", "Recipe", "Environment", "Sittings", "Events"):
+    for heading in ("Curves", "Samples over time", "Scored: score.json", "Recipe", "Environment", "Sessions", "Events"):
         assert f"<h2>{heading}</h2>" in text
     for name in ("Loss", "Loss by quarter of the timesteps", "Learning rate", "FID"):
         assert f"<figcaption>{name}</figcaption>" in text
@@ -95,7 +95,7 @@ def test_json_names_the_page_and_what_is_in_it(run, tmp_path, capsys):
     assert record["environment"]["torch"] == torch.__version__
 
 
-@pytest.mark.parametrize("breakage", ["torn", "run.json", "nothing yet", "score", "picture"])
+@pytest.mark.parametrize("breakage", ["torn", "run.json", "nothing yet", "score", "image"])
 def test_a_run_that_is_not_whole_has_a_page_too(run, tmp_path, breakage):
     broken = Path(shutil.copytree(run, tmp_path / "run"))
     expected = "<h2>Curves</h2>"

@@ -8,7 +8,14 @@ import textwrap
 import pytest
 import torch
 
-from discli.runs.checkpoint import find_damage, newest_checkpoint, prune, read_state, read_tensors, write_checkpoint
+from discli.runs.checkpoint import (
+    newest_checkpoint,
+    prune,
+    read_state,
+    read_tensors,
+    verify_checkpoint,
+    write_checkpoint,
+)
 from discli.runtime.errors import DiscliError
 
 
@@ -39,7 +46,7 @@ def test_a_damaged_newest_is_named_and_the_one_before_used(tmp_path, capsys, dam
         file.unlink()
     else:
         (newest / "state.json").write_text('{"format": 1, ' if damage == "state" else '[1, "two"]')
-    assert find_damage(newest) is not None
+    assert verify_checkpoint(newest) is not None
     assert newest_checkpoint(tmp_path) == older
     assert str(newest.name) in capsys.readouterr().err.replace("\n", "")
 
@@ -52,7 +59,7 @@ def test_what_cannot_be_read_just_now_is_not_damaged(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, (last.fileno() + 1, hard))
         try:
             with pytest.raises(DiscliError, match="Too many open files") as refused:
-                find_damage(newest)
+                verify_checkpoint(newest)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert "may well be whole" in refused.value.hint
@@ -63,13 +70,13 @@ def test_a_digit_of_the_state_that_changed_is_damage(tmp_path):
     older, newest = _write(tmp_path, 1), _write(tmp_path, 2)
     state = newest / "state.json"
     state.write_text(state.read_text().replace('"note": "x"', '"note": "y"'))
-    assert find_damage(newest) == "state.json does not match its hash"
+    assert verify_checkpoint(newest) == "state.json does not match its hash"
     assert newest_checkpoint(tmp_path) == older
 
 
 def test_a_checkpoint_under_another_steps_name_is_damaged(tmp_path):
     _write(tmp_path, 2).rename(tmp_path / "checkpoints" / "00000003")
-    assert find_damage(tmp_path / "checkpoints" / "00000003") == "state.json is of step 2"
+    assert verify_checkpoint(tmp_path / "checkpoints" / "00000003") == "state.json is of step 2"
 
 
 def test_the_newest_is_the_highest_number_and_not_the_last_in_the_alphabet(tmp_path):

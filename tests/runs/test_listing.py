@@ -16,15 +16,15 @@ from discli.runtime.errors import DiscliError
 
 @pytest.fixture(scope="module")
 def runs(tiny_run, tmp_path_factory) -> Path:
-    """One finished, one in a study's cell, one beyond repair, and things that are no runs."""
+    """One finished, one in a study's trial, one beyond repair, and things that are no runs."""
     folder = tmp_path_factory.mktemp("some") / "runs"
-    for place in ("good", "study/cells/skip=add", "broken"):
+    for place in ("good", "study/trials/skip=add", "broken"):
         shutil.copytree(tiny_run, folder / place)
     score = {"step": 30, "FID": 12.345, "n": 64}
     (folder / "good" / "scores.jsonl").write_text(json.dumps(score) + "\n")
     (folder / "broken" / "run.json").write_text("{")
     (folder / "good" / "samples").mkdir()
-    (folder / "study" / "pictures").mkdir()
+    (folder / "study" / "images").mkdir()
     (folder / "circle").symlink_to(folder)
     return folder
 
@@ -41,7 +41,7 @@ def test_a_pipe_has_a_line_for_each_run_with_all_of_it(runs, capsys):
     heading, *lines = capsys.readouterr().out.splitlines()
     assert heading.split() == ["run", "state", "step", "loss", "score", "images/s", "size", "changed"]
     rows = {line.split()[0]: line for line in lines}
-    assert set(rows) == {"good", "study/cells/skip=add", "broken"}
+    assert set(rows) == {"good", "study/trials/skip=add", "broken"}
     assert "finished" in rows["good"]
     assert "30 of 30" in rows["good"]
     assert "12.35 FID" in rows["good"]
@@ -54,7 +54,7 @@ def test_nothing_is_cut_off_in_a_terminal(runs, width):
     assert max(map(len, text.splitlines())) <= width
     words = text.split()
     assert "\u2026" not in text
-    for word in ("good", "study/cells/skip=add", "finished", "12.35", "FID", "run.json", "ago", "images/s", "size"):
+    for word in ("good", "study/trials/skip=add", "finished", "12.35", "FID", "run.json", "ago", "images/s", "size"):
         assert word in words
 
 

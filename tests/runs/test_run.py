@@ -10,12 +10,12 @@ import torch
 
 from discli.runs.run import Run, read_run
 from discli.runtime.errors import DiscliError
-from discli.sampling.load import load_trained
+from discli.sampling.load import load_model
 
 
 @pytest.fixture
 def new_run(tiny_run, tmp_path) -> Callable[[], Run]:
-    trained = load_trained(tiny_run, torch.device("cpu"))
+    trained = load_model(tiny_run, torch.device("cpu"))
     return lambda: Run(tmp_path / "run", trained.recipe, trained.contract, Path("digits.h5"))
 
 

@@ -6,14 +6,14 @@ import torch
 
 from discli import __version__
 from discli.runs.logs import read_log
-from discli.runs.sessions import FILE, record_sitting
+from discli.runs.sessions import FILE, record_session
 
 
 def test_every_start_adds_a_line_and_a_torn_one_is_mended(tmp_path):
-    record_sitting(tmp_path, 0, torch.device("cpu"), processes=1, scan="cpu")
+    record_session(tmp_path, 0, torch.device("cpu"), processes=1, scan="cpu")
     with (tmp_path / FILE).open("a") as file:
         file.write('{"step": 4, "star')
-    record_sitting(tmp_path, 8, torch.device("cpu"), processes=2, scan="cpu")
+    record_session(tmp_path, 8, torch.device("cpu"), processes=2, scan="cpu")
     first, second = read_log(tmp_path / FILE)
     assert (first["step"], first["processes"], second["step"], second["processes"]) == (0, 1, 8, 2)
     assert (tmp_path / FILE).read_text().count("\n") == 2
@@ -23,9 +23,9 @@ def test_every_start_adds_a_line_and_a_torn_one_is_mended(tmp_path):
     assert "cores" in second["device"]
 
 
-def test_training_records_its_sittings(tiny_run):
-    (sitting,) = read_log(tiny_run / FILE)
-    assert sitting["step"] == 0
-    assert sitting["processes"] == 1
-    assert sitting["precision"] == "fp32" or torch.cuda.is_available()
-    assert sitting["scan"]
+def test_training_records_its_sessions(tiny_run):
+    (session,) = read_log(tiny_run / FILE)
+    assert session["step"] == 0
+    assert session["processes"] == 1
+    assert session["precision"] == "fp32" or torch.cuda.is_available()
+    assert session["scan"]

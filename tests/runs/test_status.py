@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from discli.runs.status import survey
+from discli.runs.status import run_status
 from tests.reports.test_compare_scores import changed
 
 
@@ -20,21 +20,21 @@ def run(tiny_run, tmp_path) -> Path:
 
 
 def test_a_finished_run(run):
-    found = survey(run)
+    found = run_status(run)
     assert (found.state, found.problems, found.step, found.steps, found.checkpoint) == ("finished", [], 30, 30, 30)
     assert found.loss == json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["loss"]
     assert found.images_per_second == json.loads((run / "speed.jsonl").read_text())["images_per_second"]
     assert found.score is None
     assert found.size == sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
     assert found.changed == max(p.stat().st_mtime for p in run.rglob("*") if p.is_file() and p.name != ".lock")
-    assert [line["step"] for line in found.logs["sittings"]] == [0]
+    assert [line["step"] for line in found.logs["sessions"]] == [0]
 
 
 def test_a_run_that_is_asked_for_more_steps_can_go_on(run):
     description = json.loads((run / "run.json").read_text())
     description["recipe"]["train"]["steps"] = 90
     (run / "run.json").write_text(json.dumps(description))
-    assert (survey(run).state, survey(run).steps) == ("stopped", 90)
+    assert (run_status(run).state, run_status(run).steps) == ("stopped", 90)
 
 
 def test_a_run_under_a_lock_is_training(run):
@@ -42,13 +42,13 @@ def test_a_run_under_a_lock_is_training(run):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with (run / "metrics.jsonl").open("a") as log:
             log.write('{"step": 40, "loss": 0.5}\n')
-        assert (survey(run).state, survey(run).step, survey(run).checkpoint) == ("training", 40, 30)
+        assert (run_status(run).state, run_status(run).step, run_status(run).checkpoint) == ("training", 40, 30)
     # Later lines will be cut away: it would go on at its checkpoint.
-    assert (survey(run).state, survey(run).step) == ("finished", 30)
+    assert (run_status(run).state, run_status(run).step) == ("finished", 30)
 
 
 def test_a_look_leaves_the_lock_free(run):
-    survey(run)
+    run_status(run)
     with (run / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -56,7 +56,7 @@ def test_a_look_leaves_the_lock_free(run):
 def test_torn_and_strange_lines_are_counted_and_left_out(run):
     with (run / "metrics.jsonl").open("ab") as log:
         log.write(b'\n[1]\n\xff\xfe\n{"step": 31, "loss": "low"}\n{"step": 32, "loss": NaN}\n{"step": 33, "lo')
-    found = survey(run)
+    found = run_status(run)
     assert found.problems == ["metrics.jsonl: 3 torn lines left out"]
     assert found.loss is not None
 
@@ -72,7 +72,7 @@ def test_torn_and_strange_lines_are_counted_and_left_out(run):
 )
 def test_a_broken_description_is_damage(run, text, problem):
     (run / "run.json").unlink() if text is None else (run / "run.json").write_text(text)
-    found = survey(run)
+    found = run_status(run)
     assert (found.state, found.problems, found.step) == ("damaged", [problem], 30)
     assert found.loss is not None
 
@@ -81,7 +81,7 @@ def test_a_recipe_of_another_version_is_said_and_costs_only_the_recipe(run):
     description = json.loads((run / "run.json").read_text())
     description["recipe"]["model"]["warp"] = 9
     (run / "run.json").write_text(json.dumps(description))
-    found = survey(run)
+    found = run_status(run)
     assert (found.state, found.steps, found.recipe) == ("finished", 30, None)
     assert "model.warp: unknown key" in found.problems[0]
 
@@ -91,19 +91,19 @@ def test_checkpoints_that_are_not_whole(run):
     older = shutil.copytree(newest, run / "checkpoints" / "00000020")
     with (newest / "ema.safetensors").open("ab") as file:
         file.write(b"x")
-    found = survey(run)
+    found = run_status(run)
     assert (found.state, found.checkpoint, found.step) == ("stopped", 20, 20)
     assert "checkpoint 30 is damaged (ema.safetensors has" in found.problems[0]
     (older / "model.safetensors").unlink()
     (newest / "state.json").write_text("{")
-    found = survey(run)
+    found = run_status(run)
     assert (found.state, found.checkpoint) == ("damaged", None)
     assert found.problems == [
         "checkpoint 30 is damaged (state.json is missing or unreadable)",
         "checkpoint 20 is damaged (model.safetensors is missing)",
     ]
     shutil.rmtree(run / "checkpoints")
-    assert survey(run).state == "no checkpoint"
+    assert run_status(run).state == "no checkpoint"
 
 
 def test_averages_alone_are_no_run_to_go_on_with(run):
@@ -111,7 +111,7 @@ def test_averages_alone_are_no_run_to_go_on_with(run):
     state = json.loads(path.read_text())
     del state["window"]
     path.write_text(json.dumps(state))
-    assert survey(run).state == "weights only"
+    assert run_status(run).state == "weights only"
 
 
 def test_what_cannot_be_read_is_a_problem_and_no_error(run):
@@ -120,7 +120,7 @@ def test_what_cannot_be_read_is_a_problem_and_no_error(run):
         (run / name).mkdir()
     shutil.rmtree(run / "checkpoints")
     (run / "checkpoints").write_text("")
-    found = survey(run)
+    found = run_status(run)
     assert [problem.partition(" (")[0] for problem in found.problems] == [
         "metrics.jsonl cannot be read",
         "speed.jsonl cannot be read",
@@ -138,20 +138,20 @@ def test_scores_keep_their_names_and_the_latest_step_wins(run):
         "cfg_scale": 1.5,
     }
     (run / "scores.jsonl").write_text(json.dumps(line))
-    score = survey(run).score
+    score = run_status(run).score
     assert (score.name, score.value, score.step, score.n) == (
         "FD (random features), not comparable with FID", 7.5, 20, 64,
     )  # fmt: skip
     (run / "scored").mkdir()
     (run / "scored" / "fid.json").write_text(json.dumps(changed(samples__step=30)))
     (run / "scored" / "other.json").write_text('{"scores": 5}')
-    found = survey(run)
+    found = run_status(run)
     assert (found.score.name, found.score.value, found.score.n) == ("FID", 3.0, 50_000)
     assert len(found.scores) == 2
 
 
 def test_a_survey_imports_no_torch():
-    code = "import sys; from discli.runs.status import survey; print('torch' in sys.modules)"
+    code = "import sys; from discli.runs.status import run_status; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
@@ -161,7 +161,7 @@ def test_numbers_that_are_none_are_left_out(run):
             '{"step": 31, "loss": 1%s}\n{"step": true, "loss": 1}\n{"step": 32, "rollbacks": "x"}\n' % ("0" * 400)
         )
     (run / "score.json").write_text('{"scores": {"FID": 1.0}, "samples": {"n": "many"}}')
-    found = survey(run)
+    found = run_status(run)
     assert found.problems == ["metrics.jsonl: 2 torn lines left out"]
     assert found.loss == json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["loss"]
     assert found.scores == []

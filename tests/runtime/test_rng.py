@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from discli.runtime.rng import Stream, normal, permutation, philox, uniform
+from discli.runtime.rng import RngStream, normal, permutation, philox, uniform
 
 
 @pytest.mark.parametrize(
@@ -25,26 +25,26 @@ def test_philox_gives_the_published_answers(counter, key, expected):
 
 
 def test_a_sample_draws_the_same_whatever_stands_beside_it():
-    together = normal(3, Stream.NOISE, 7, torch.arange(10), (3, 5, 5))
-    alone = normal(3, Stream.NOISE, 7, torch.tensor([4]), (3, 5, 5))
+    together = normal(3, RngStream.NOISE, 7, torch.arange(10), (3, 5, 5))
+    alone = normal(3, RngStream.NOISE, 7, torch.tensor([4]), (3, 5, 5))
     assert torch.equal(together[4], alone[0])
 
 
 def test_seed_stream_step_and_index_all_matter():
-    base = uniform(1, Stream.NOISE, 2, torch.tensor([3]), (64,))
+    base = uniform(1, RngStream.NOISE, 2, torch.tensor([3]), (64,))
     others = [
-        uniform(2, Stream.NOISE, 2, torch.tensor([3]), (64,)),
-        uniform(1 << 32, Stream.NOISE, 2, torch.tensor([3]), (64,)),
-        uniform(1, Stream.LATENT, 2, torch.tensor([3]), (64,)),
-        uniform(1, Stream.NOISE, 3, torch.tensor([3]), (64,)),
-        uniform(1, Stream.NOISE, 2, torch.tensor([4]), (64,)),
+        uniform(2, RngStream.NOISE, 2, torch.tensor([3]), (64,)),
+        uniform(1 << 32, RngStream.NOISE, 2, torch.tensor([3]), (64,)),
+        uniform(1, RngStream.LATENT, 2, torch.tensor([3]), (64,)),
+        uniform(1, RngStream.NOISE, 3, torch.tensor([3]), (64,)),
+        uniform(1, RngStream.NOISE, 2, torch.tensor([4]), (64,)),
     ]
     assert all(not torch.equal(base, other) for other in others)
 
 
 def test_normals_are_normal_and_uniforms_uniform():
-    z = normal(0, Stream.NOISE, 0, torch.arange(200), (1001,)).double().flatten()
-    u = uniform(0, Stream.TIMESTEP, 0, torch.arange(200), (1000,)).double().flatten()
+    z = normal(0, RngStream.NOISE, 0, torch.arange(200), (1001,)).double().flatten()
+    u = uniform(0, RngStream.TIMESTEP, 0, torch.arange(200), (1000,)).double().flatten()
     # Four standard errors of each moment at 200,000 draws.
     assert abs(z.mean()) < 0.009
     assert abs(z.var() - 1) < 0.013

@@ -1,4 +1,4 @@
-"""Exported weights: loaded by diffusers and by discli, with the pictures of ``discli sample``, bit for bit."""
+"""Exported weights: loaded by diffusers and by discli, with the images of ``discli sample``, bit for bit."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def _as_tensor(images: list[Image.Image]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("settings", [{}, {"sampler": "unipc", "cfg_scale": 3.0, "classes": "balanced", "seed": 5}])
-def test_diffusers_loads_the_folder_and_draws_the_same_pictures(folder, tiny_run, settings):
+def test_diffusers_loads_the_folder_and_draws_the_same_images(folder, tiny_run, settings):
     pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
     ours = discli.sampling.sample(tiny_run, 6, **settings)
     assert torch.equal(_as_tensor(pipeline(6, **settings).images), ours.pixels)
@@ -97,7 +97,7 @@ def test_a_latent_model_takes_its_autoencoder_along(tmp_path):
 def test_the_model_card_has_recipe_scores_and_grid(folder):
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: diffusers\n")
-    assert "1.234 (n 200, nfe 40, cfg_scale 2.0, seed 0; against 1797 pictures)" in card
+    assert "1.234 (n 200, nfe 40, cfg_scale 2.0, seed 0; against 1797 images)" in card
     assert '"embed_dim": 16' in card
     with Image.open(folder / "samples.png") as grid:
         assert grid.height == 8 * 66 + 2

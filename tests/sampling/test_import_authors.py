@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from discli.runtime.errors import DiscliError
 from discli.sampling.import_authors import export_from_authors
-from discli.sampling.load import load_trained
+from discli.sampling.load import load_model
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_an_authors_checkpoint_becomes_a_run_with_their_outputs(state, shared, t
     torch.save({"model": zeros, "ema": wrapped, "args": argparse.Namespace(lr=1e-4)}, file)
 
     run = export_from_authors(file, tmp_path / "run")
-    trained = load_trained(run, torch.device("cpu"))
+    trained = load_model(run, torch.device("cpu"))
     golden = load_file(shared / "golden" / "b_class10.f32.safetensors")
     out = trained.network(golden["input.x"], golden["input.t"], golden["input.labels"])
     torch.testing.assert_close(out, golden["out"], rtol=0, atol=1e-3)

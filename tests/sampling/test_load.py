@@ -83,7 +83,7 @@ def test_every_kind_of_network_is_built_from_a_file_as_it_was_trained(model, tin
     preview = draw_samples(
         network.state_dict(), recipe, trained.load_codec(), trained.device, count=2, steps=recipe.sample.steps
     )
-    assert sum(len(pictures) for pictures in preview) == 2
+    assert sum(len(images) for images in preview) == 2
 
 
 def test_a_damaged_checkpoint_that_is_asked_for_by_name_is_refused(tiny_run, tmp_path):

@@ -19,12 +19,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import discli
-from discli.evaluation.metrics import NpzPictures
+from discli.evaluation.metrics import NpzImages
 from discli.model import DiS
 from discli.recipe import parse_recipe
 from discli.runtime.errors import DiscliError
 from discli.sampling.output.png import PngFolder, file_name
-from discli.sampling.plan import draw, pictures
+from discli.sampling.plan import draw, images
 from discli.sampling.sample import sample
 
 
@@ -33,7 +33,7 @@ def run(tiny_run) -> Path:
     return tiny_run
 
 
-def _pictures(folder: Path) -> dict[str, bytes]:
+def _images(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.png"))}
 
 
@@ -42,8 +42,8 @@ def eleven(run, tmp_path_factory) -> Path:
     return sample(run, 11, seed=3, out=tmp_path_factory.mktemp("eleven") / "samples")
 
 
-def test_pictures_sheet_and_manifest_are_written(eleven):
-    assert list(_pictures(eleven)) == [file_name(i) for i in range(11)]
+def test_images_sheet_and_manifest_are_written(eleven):
+    assert list(_images(eleven)) == [file_name(i) for i in range(11)]
     with Image.open(eleven / file_name(0)) as image:
         assert (image.size, image.mode) == ((8, 8), "RGB")
     with Image.open(eleven.with_name("samples.png")) as sheet:
@@ -60,21 +60,21 @@ def test_pictures_sheet_and_manifest_are_written(eleven):
 @pytest.mark.parametrize("n", [1, 5, 11, 13])
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_image_i_is_the_same_bytes_whatever_n_and_batch_size(run, eleven, tmp_path, n, batch_size):
-    ours = _pictures(sample(run, n, seed=3, batch_size=batch_size, out=tmp_path / "s"))
-    theirs = _pictures(eleven)
+    ours = _images(sample(run, n, seed=3, batch_size=batch_size, out=tmp_path / "s"))
+    theirs = _images(eleven)
     assert all(ours[name] == theirs[name] for name in ours.keys() & theirs.keys())
 
 
-def test_another_seed_gives_other_pictures(run, eleven, tmp_path):
-    other = _pictures(sample(run, 4, seed=4, out=tmp_path / "s"))
-    assert all(other[name] != _pictures(eleven)[name] for name in other)
+def test_another_seed_gives_other_images(run, eleven, tmp_path):
+    other = _images(sample(run, 4, seed=4, out=tmp_path / "s"))
+    assert all(other[name] != _images(eleven)[name] for name in other)
 
 
-def test_guidance_steps_and_sampler_change_the_pictures(run, tmp_path):
-    plain = _pictures(sample(run, 2, cfg_scale=1.0, out=tmp_path / "plain"))
+def test_guidance_steps_and_sampler_change_the_images(run, tmp_path):
+    plain = _images(sample(run, 2, cfg_scale=1.0, out=tmp_path / "plain"))
     variants = [{"cfg_scale": 4.0}, {"cfg_scale": 1.0, "steps": 9}, {"cfg_scale": 1.0, "sampler": "ddim"}]
     for number, flags in enumerate(variants):
-        assert _pictures(sample(run, 2, out=tmp_path / str(number), **flags)) != plain
+        assert _images(sample(run, 2, out=tmp_path / str(number), **flags)) != plain
 
 
 def test_guidance_of_one_is_the_class_alone_and_costs_half(run, tmp_path):
@@ -98,7 +98,7 @@ def test_killed_and_run_again_it_completes_what_is_missing(run, eleven, tmp_path
     (out / file_name(1)).unlink(missing_ok=True)
     kept = {path.name: path.stat().st_mtime_ns for path in out.glob("00000[4-7].png")}
     sample(run, 11, seed=3, out=out)
-    assert _pictures(out) == _pictures(eleven)
+    assert _images(out) == _images(eleven)
     if len(kept) == 4:
         assert all((out / name).stat().st_mtime_ns == stamp for name, stamp in kept.items())
 
@@ -116,7 +116,7 @@ def test_two_processes_make_the_same_bytes_and_the_last_one_finishes(run, eleven
         for rank in (0, 1)
     ]
     assert [process.wait() for process in launched] == [0, 0], [process.stderr.read() for process in launched]
-    assert _pictures(out) == _pictures(eleven)
+    assert _images(out) == _images(eleven)
     assert json.loads((out / "manifest.json").read_text())["finished"]
     assert (tmp_path / "s.png").is_file()
 
@@ -152,34 +152,34 @@ def test_npz_is_what_adms_evaluator_reads_and_is_completed_when_n_grows(run, ele
         assert (arrays["arr_0"].dtype, arrays["arr_0"].shape) == (np.uint8, (11, 8, 8, 3))
         assert arrays["arr_1"].tolist() == json.loads((out / "manifest.json").read_text())["classes"]
     assert torch.equal(_rows_of(out / "samples.npz"), _read(eleven))
-    assert torch.equal(torch.cat(list(NpzPictures(out / "samples.npz").batches(4))), _read(eleven))
+    assert torch.equal(torch.cat(list(NpzImages(out / "samples.npz").batches(4))), _read(eleven))
 
 
 def test_zip_holds_the_same_files_as_the_folder(run, eleven, tmp_path):
     out = sample(run, 6, seed=3, form="zip", out=tmp_path / "s")
     sample(run, 11, seed=3, form="zip", out=out)
     with zipfile.ZipFile(out / "samples.zip") as archive:
-        assert {name: archive.read(name) for name in archive.namelist()} == _pictures(eleven)
+        assert {name: archive.read(name) for name in archive.namelist()} == _images(eleven)
     before = (out / "samples.zip").stat().st_mtime_ns
     sample(run, 11, seed=3, form="zip", out=out)
     assert (out / "samples.zip").stat().st_mtime_ns == before
     assert not (out / "parts").exists()
 
 
-def test_none_stores_no_picture_and_still_draws_the_sheet(run, eleven, tmp_path):
+def test_none_stores_no_image_and_still_draws_the_sheet(run, eleven, tmp_path):
     out = sample(run, 11, seed=3, form="none", out=tmp_path / "s")
     assert [path.name for path in out.iterdir()] == ["manifest.json"]
     with Image.open(tmp_path / "s.png") as ours, Image.open(eleven.with_name("samples.png")) as theirs:
         assert ours.tobytes() == theirs.tobytes()
 
 
-def test_the_stream_that_metrics_take_holds_the_same_pictures(run, eleven):
-    stream = list(pictures(draw(run, seed=3), 11))
+def test_the_stream_that_metrics_take_holds_the_same_images(run, eleven):
+    stream = list(images(draw(run, seed=3), 11))
     assert [len(batch) for batch in stream] == [4, 4, 3]
     assert torch.equal(torch.cat(stream), _read(eleven))
 
 
-def test_in_a_notebook_three_lines_show_the_same_pictures(run, eleven):
+def test_in_a_notebook_three_lines_show_the_same_images(run, eleven):
     code = (
         "from discli import load, sample\n"
         f"model = load({str(run)!r})\n"
@@ -194,13 +194,13 @@ def test_in_a_notebook_three_lines_show_the_same_pictures(run, eleven):
     assert torch.equal(here.pixels, _read(eleven))
 
 
-def test_steps_are_shown_from_noise_to_the_picture(run, eleven, tmp_path):
+def test_steps_are_shown_from_noise_to_the_image(run, eleven, tmp_path):
     sample(run, 4, seed=3, show_steps=True, out=tmp_path / "s")
     with Image.open(tmp_path / "s.steps.png") as strip:
         assert strip.size == (6 * 66 + 2, 4 * 66 + 2)  # noise and five steps of the four in a group
         last = strip.crop((5 * 66 + 2, 2, 6 * 66, 66)).resize((8, 8), Image.Resampling.NEAREST)
-    with Image.open(eleven / file_name(0)) as picture:
-        assert last.tobytes() == picture.tobytes()
+    with Image.open(eleven / file_name(0)) as image:
+        assert last.tobytes() == image.tobytes()
 
 
 def test_balanced_classes_take_turns_and_the_sheet_has_a_row_for_each(run, tmp_path):
@@ -264,16 +264,16 @@ def test_a_folder_with_other_things_is_refused_and_nothing_in_it_lost(run, tmp_p
 
 def test_other_settings_into_the_same_folder_are_refused_unless_overwritten(run, tmp_path):
     out = sample(run, 3, out=tmp_path / "s")
-    before = _pictures(out)
+    before = _images(out)
     with pytest.raises(DiscliError, match=r"samples with seed 0, not 1\. .* --overwrite"):
         sample(run, 3, seed=1, out=out)
     with pytest.raises(DiscliError, match="samples of another sampler"):
         sample(run, 3, sampler="euler", out=out)
     with pytest.raises(DiscliError, match=r"samples with steps \d+, not 3\."):
         sample(run, 3, steps=3, out=out)
-    assert _pictures(out) == before
+    assert _images(out) == before
     sample(run, 2, seed=1, out=out, overwrite=True)
-    assert len(_pictures(out)) == 2
+    assert len(_images(out)) == 2
 
 
 def test_without_a_run_the_newest_is_taken_and_named(run, tmp_path, monkeypatch, capsys):
@@ -373,4 +373,4 @@ def test_out_may_not_be_a_file(run, tmp_path):
 def test_a_checkpoints_folder_can_be_given_without_its_run(run, eleven, tmp_path):
     lonely = tmp_path / "lonely"
     shutil.copytree(run / "checkpoints" / "00000030", lonely)
-    assert _pictures(sample(lonely, 3, seed=3, out=tmp_path / "s"))[file_name(2)] == _pictures(eleven)[file_name(2)]
+    assert _images(sample(lonely, 3, seed=3, out=tmp_path / "s"))[file_name(2)] == _images(eleven)[file_name(2)]

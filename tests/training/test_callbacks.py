@@ -54,4 +54,4 @@ def test_scores_and_previews_change_nothing_and_a_run_killed_before_them_makes_u
     assert (scores.read_bytes(), preview.read_bytes()) == before
     said = capsys.readouterr().err
     assert "parameters, finished: 12 steps" in said
-    assert f"Drawing 4 pictures of step 12: {preview}" in said
+    assert f"Drawing 4 images of step 12: {preview}" in said

@@ -100,12 +100,12 @@ def test_two_processes_follow_the_loss_curve_of_one(how, parallel, undisturbed, 
 
 @pytest.mark.timeout(900)  # four processes' start-up, twice: on a busy machine that takes its time
 @pytest.mark.parametrize(("parallel", "processes"), [("fsdp2", 2), ("ddp", 3)])
-def test_a_run_of_several_processes_in_two_sittings_ends_with_the_same_bits(
+def test_a_run_of_several_processes_in_two_sessions_ends_with_the_same_bits(
     parallel, processes, recipe, digits_file, tmp_path
 ):
     runs = {"one": [12], "two": [6, 12]}
-    for name, sittings in runs.items():
-        for steps in sittings:
+    for name, sessions in runs.items():
+        for steps in sessions:
             settings = [f"train.parallel={parallel}", f"train.steps={steps}", "train.batch_size=12"]
             train = arguments(recipe, digits_file, tmp_path / name, *settings)
             (done,) = launch("torchrun", *train, processes=processes)
@@ -138,7 +138,7 @@ def test_accumulated_micro_batches_equal_the_large_batch(undisturbed, recipe, di
 
 
 @pytest.mark.parametrize("setting", ['data.cache="ram"', 'data.cache="device"', "train.activation_checkpointing=true"])
-def test_what_may_change_between_sittings_changes_no_bit(setting, undisturbed, recipe, digits_file, tmp_path):
+def test_what_may_change_between_sessions_changes_no_bit(setting, undisturbed, recipe, digits_file, tmp_path):
     run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=["train.steps=6"])
     train(recipe, data=digits_file, out=run, overrides=[setting])
     assert content(run) == content(undisturbed)

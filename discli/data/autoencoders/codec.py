@@ -13,12 +13,12 @@ DEFAULT_VAE = "stabilityai/sd-vae-ft-ema"
 
 
 class Codec(Protocol):
-    """Works in slices of one fixed size, padding the last, so that a picture's bytes do not depend on its company."""
+    """Works in slices of one fixed size, padding the last, so that an image's bytes do not depend on its company."""
 
     @property
     def identity(self) -> CodecIdentity: ...
 
-    def encode(self, pictures: Tensor) -> Tensor:
+    def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 to the stored form, on the codec's device: (B, 3, H, W) uint8 or (B, 2C, h, w) float32."""
         ...
 

@@ -11,8 +11,8 @@ class RgbCodec:
 
     identity = RgbIdentity()
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        return pictures
+    def encode(self, images: Tensor) -> Tensor:
+        return images
 
     def decode(self, x0: Tensor) -> Tensor:
         return to_pixels(x0)

@@ -20,7 +20,7 @@ KINDS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 
 _PROBE = 64  # pixels on a side; a multiple of every published reduction
 
-# Larger slices fill a GPU; on a CPU a single picture keeps all cores busy.
+# Larger slices fill a GPU; on a CPU a single image keeps all cores busy.
 _SLICE = {"cuda": 16, "cpu": 1}
 
 
@@ -70,7 +70,7 @@ class VaeCodec:
         )
 
     @torch.inference_mode()
-    def encode(self, pictures: Tensor) -> Tensor:
+    def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 to (B, 2C, h, w) float32; on CUDA, launched and not waited for."""
 
         def moments(slice_: Tensor) -> Tensor:
@@ -78,15 +78,15 @@ class VaeCodec:
                 return self._moments(slice_.float() / 127.5 - 1.0)
 
         if self.device.type == "cuda":
-            pictures = pictures.pin_memory()  # a copy from pageable memory would wait for the kernels before it
-        return self._in_slices(moments, pictures.to(self.device, non_blocking=True), self.slice_size)
+            images = images.pin_memory()  # a copy from pageable memory would wait for the kernels before it
+        return self._in_slices(moments, images.to(self.device, non_blocking=True), self.slice_size)
 
     @torch.inference_mode()
     def decode(self, x0: Tensor) -> Tensor:
         """(B, C, h, w) in model space to (B, 3, H, W) uint8."""
         assert isinstance(self.identity, VaeIdentity)
         latent = x0.to(self.device).float() / self.identity.scaling_factor + self.identity.shift_factor
-        # Beside sampling, which plans with the rest of the card: no slice has more pixels than 16 pictures of 256 px.
+        # Beside sampling, which plans with the rest of the card: no slice has more pixels than 16 images of 256 px.
         pixels = (latent.shape[-1] * self.identity.downsample) ** 2
         slice_size = max(1, min(self.slice_size, _SLICE["cuda"] * 256**2 // pixels))
         return self._in_slices(lambda z: to_pixels(self._vae.decode(z).sample), latent, slice_size)

@@ -1,6 +1,6 @@
 """What a score was made with: three published pipelines that seldom agree, by name.
 
-All three take 8-bit pictures and run the Inception network of 2015-12-05 on (x - 128) / 128, and none
+All three take 8-bit images and run the Inception network of 2015-12-05 on (x - 128) / 128, and none
 rounds after the resize to 299 x 299. They differ in that resize (which moves FID), and in how the
 Inception Score is split. sFID is ADM's in all of them, for no other has one.
 """
@@ -18,8 +18,8 @@ _RESIZES = {
     "pil-bicubic": "Pillow's antialiased bicubic (arXiv:2104.11222)",
 }
 _QUANTISATIONS = {
-    "tf1-bilinear": "8-bit pictures, resized in float32, not rounded",
-    "pil-bicubic": "8-bit pictures, resized in float32, clipped to 0..255, not rounded",
+    "tf1-bilinear": "8-bit images, resized in float32, not rounded",
+    "pil-bicubic": "8-bit images, resized in float32, clipped to 0..255, not rounded",
 }
 _SPLITS = {"ten-shuffled": "mean over 10 shuffled splits", "contiguous-5000": "mean over blocks of 5,000 in order"}
 

@@ -57,12 +57,12 @@ class DinoV2:
         self._depth = len([name for name in state if name.endswith(".ls1.gamma")])
         self._position = _resized_position(self._weights["pos_embed"])
 
-    def __call__(self, pictures_BCHW: Tensor) -> dict[str, Tensor]:
-        assert pictures_BCHW.dtype == torch.uint8
-        return in_small_batches(self._features, pictures_BCHW, self._device)
+    def __call__(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        assert images_BCHW.dtype == torch.uint8
+        return in_small_batches(self._features, images_BCHW, self._device)
 
-    def _features(self, pictures_BCHW: Tensor) -> dict[str, Tensor]:
-        x = resize(pictures_BCHW.to(self._device).float(), SIDE, self.convention.resize) / 255
+    def _features(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        x = resize(images_BCHW.to(self._device).float(), SIDE, self.convention.resize) / 255
         mean, std = (torch.tensor(values, device=self._device).view(3, 1, 1) for values in (_MEAN, _STD))
         patches = F.conv2d((x - mean) / std, *self._pair("patch_embed.proj"), stride=_PATCH)
         x_BLD = patches.flatten(2).transpose(1, 2)

@@ -68,12 +68,12 @@ class Inception:
         self._to_pool = nn.Sequential(*(network.get_submodule(name) for name in _TO_POOL))
         self._class_weight = network.get_parameter("fc.weight")
 
-    def __call__(self, pictures_BCHW: Tensor) -> dict[str, Tensor]:
-        assert pictures_BCHW.dtype == torch.uint8
-        return in_small_batches(self._features, pictures_BCHW, self._device)
+    def __call__(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        assert images_BCHW.dtype == torch.uint8
+        return in_small_batches(self._features, images_BCHW, self._device)
 
-    def _features(self, pictures_BCHW: Tensor) -> dict[str, Tensor]:
-        x = resize(pictures_BCHW.to(self._device).float(), SIDE, self.convention.resize)
+    def _features(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        x = resize(images_BCHW.to(self._device).float(), SIDE, self.convention.resize)
         x = ((x - 128) / 128).contiguous(memory_format=torch.channels_last)
         middle = self._to_spatial(x)
         pool = self._to_pool(middle).flatten(1)

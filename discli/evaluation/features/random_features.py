@@ -1,7 +1,7 @@
 """A fixed network of random filters: a Frechet distance that needs no download and no training.
 
 Random convolutions followed by pooling keep enough of texture and layout to rank samples of one kind
-of picture (Saxe et al., 2011, "On random weights and unsupervised feature learning"). The distance is
+of image (Saxe et al., 2011, "On random weights and unsupervised feature learning"). The distance is
 not FID, and cannot be compared with one.
 """
 
@@ -25,15 +25,15 @@ _LAYOUT_DIM = 32
 
 
 class RandomFeatures:
-    """(B, 3, H, W) uint8 to (B, 160) float32, for pictures of any size from 2 px on.
+    """(B, 3, H, W) uint8 to (B, 160) float32, for images of any size from 2 px on.
 
-    - Four stages of 3x3 filters (16 each) and absolute values, halving the picture in between: mean and
-      standard deviation of each channel over the picture, 128 features of colour and texture at four
+    - Four stages of 3x3 filters (16 each) and absolute values, halving the image in between: mean and
+      standard deviation of each channel over the image, 128 features of colour and texture at four
       scales. Every second filter of the first stage is blind to constants, so that fine noise and blur show.
-    - The picture shrunk to 8x8, 3x3 filters, absolute values and a random projection: 32 features of layout.
+    - The image shrunk to 8x8, 3x3 filters, absolute values and a random projection: 32 features of layout.
 
-    160 dimensions keep the covariance regular from 161 pictures on. No batch norm, no dropout: a
-    picture's features do not depend on its neighbours in the batch, beyond rounding. The weights are
+    160 dimensions keep the covariance regular from 161 images on. No batch norm, no dropout: an
+    image's features do not depend on its neighbours in the batch, beyond rounding. The weights are
     uniform numbers made from raw Philox words, so they depend on no library's way of drawing normals.
     """
 
@@ -56,12 +56,12 @@ class RandomFeatures:
         self._biases = [b.to(device) for b in self._biases]
         self._device = torch.device(device)
 
-    def __call__(self, pictures_BCHW: Tensor) -> dict[str, Tensor]:
-        assert pictures_BCHW.dtype == torch.uint8
-        return in_small_batches(self._features, pictures_BCHW, self._device)
+    def __call__(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        assert images_BCHW.dtype == torch.uint8
+        return in_small_batches(self._features, images_BCHW, self._device)
 
-    def _features(self, pictures_BCHW: Tensor) -> dict[str, Tensor]:
-        x = pictures_BCHW.to(self._device).float() / 127.5 - 1
+    def _features(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        x = images_BCHW.to(self._device).float() / 127.5 - 1
         small = F.adaptive_avg_pool2d(x, _LAYOUT_SIDE)
         found = [F.conv2d(_conv3x3(small, self._layout).abs(), self._projection).flatten(1)]
         for weight, bias in zip(self._stages, self._biases, strict=True):
@@ -73,7 +73,7 @@ class RandomFeatures:
 
 
 def _conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    # Replicated edges: zeros would draw a frame around every picture.
+    # Replicated edges: zeros would draw a frame around every image.
     return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, bias)
 
 

@@ -1,4 +1,4 @@
-"""Scores of picture sets. Takes any iterable of uint8 batches (B, 3, H, W); knows nothing of data or models."""
+"""Scores of image sets. Takes any iterable of uint8 batches (B, 3, H, W); knows nothing of data or models."""
 
 from discli.evaluation.features.convention import CONVENTIONS, Convention, find_convention
 from discli.evaluation.features.dinov2 import DinoV2
@@ -7,15 +7,15 @@ from discli.evaluation.features.random_features import RandomFeatures
 from discli.evaluation.metrics.effect_of_n import SIZES, SMALLEST_N, BlockMoments, EffectOfN, effect_of_n
 from discli.evaluation.metrics.frechet import frechet_distance
 from discli.evaluation.metrics.inception_score import InceptionScore
-from discli.evaluation.metrics.kid_prc import NEIGHBOURS, KeptFeatures, kernel_distance, precision_recall
+from discli.evaluation.metrics.kid_prc import NEIGHBOURS, FeatureBuffer, kernel_distance, precision_recall
 from discli.evaluation.metrics.measure import Extractor, Meter, measure
 from discli.evaluation.metrics.moments import Gaussian, Moments
 from discli.evaluation.metrics.names import METRICS, RANDOM_FD, score_name
 from discli.evaluation.metrics.nearest import Nearest
 from discli.evaluation.metrics.npz import (
-    NpzPictures,
+    NpzImages,
     ReferenceStatistics,
-    holds_pictures,
+    holds_images,
     read_statistics,
     write_statistics,
 )
@@ -33,21 +33,21 @@ __all__ = [
     "DinoV2",
     "EffectOfN",
     "Extractor",
+    "FeatureBuffer",
     "Gaussian",
     "Inception",
     "InceptionScore",
-    "KeptFeatures",
     "Meter",
     "Moments",
     "Nearest",
-    "NpzPictures",
+    "NpzImages",
     "PerClassMoments",
     "RandomFeatures",
     "ReferenceStatistics",
     "effect_of_n",
     "find_convention",
     "frechet_distance",
-    "holds_pictures",
+    "holds_images",
     "kernel_distance",
     "measure",
     "precision_recall",

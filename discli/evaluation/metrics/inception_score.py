@@ -8,7 +8,7 @@ from discli.evaluation.features.convention import Splits
 
 
 class InceptionScore:
-    """exp of the mean KL divergence between each picture's class distribution and its split's average.
+    """exp of the mean KL divergence between each image's class distribution and its split's average.
 
     ``splits`` is part of the convention: torch-fidelity shuffles (seed 2020) and takes ten parts, ADM
     takes each 5,000 samples in order. Memory: splits * classes, since the mean of
@@ -48,5 +48,5 @@ class InceptionScore:
     def scores(self) -> Tensor:
         """One score per split, float64."""
         marginal = self._p / self._n[:, None]
-        # xlogy: a class that no picture has contributes nothing, not 0 * -inf.
+        # xlogy: a class that no image has contributes nothing, not 0 * -inf.
         return torch.exp(self._p_log_p / self._n - torch.xlogy(marginal, marginal).sum(dim=1))

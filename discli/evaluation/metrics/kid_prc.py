@@ -14,7 +14,7 @@ from discli.evaluation.features.torch_fidelity import import_torch_fidelity
 NEIGHBOURS = 3
 
 
-class KeptFeatures:
+class FeatureBuffer:
     """The rows themselves. Memory: 4 * n * D bytes (0.41 GB for 50,000 samples at D = 2048).
 
     ``wanted``: which indices of the stream to keep; all of them when None.
@@ -30,7 +30,7 @@ class KeptFeatures:
             rows_BD = rows_BD[torch.isin(torch.arange(first, first + len(rows_BD)), self._wanted)]
         self._rows.append(rows_BD.float())
 
-    def merge(self, other: "KeptFeatures") -> None:
+    def merge(self, other: "FeatureBuffer") -> None:
         self._rows += other._rows
 
     def rows(self) -> Tensor:
@@ -66,7 +66,7 @@ def kernel_distance(samples_ND: Tensor, reference_MD: Tensor, subsets: int = 100
 
 def precision_recall(samples_ND: Tensor, reference_MD: Tensor) -> tuple[float, float]:
     """Improved precision and recall (arXiv:1904.06991), k = 3: the share of samples within some reference
-    picture's ball, and the share of reference pictures within some sample's ball.
+    image's ball, and the share of reference images within some sample's ball.
 
     Memory: blocks of 2,000 rows of the n x m distances, 0.4 GB each at 50,000. ADM's evaluator computes the same
     with distances rounded to float16.

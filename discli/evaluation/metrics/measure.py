@@ -1,4 +1,4 @@
-"""Pictures -> features -> meters: one pass over a stream feeds every metric."""
+"""Images -> features -> meters: one pass over a stream feeds every metric."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -11,9 +11,9 @@ from discli.runtime.errors import DiscliError
 
 
 class Extractor(Protocol):
-    """A network that turns uint8 pictures (B, 3, H, W) into named features, each (B, D) float32 on the CPU.
+    """A network that turns uint8 images (B, 3, H, W) into named features, each (B, D) float32 on the CPU.
 
-    ``convention`` is None where the network takes pictures as they are.
+    ``convention`` is None where the network takes images as they are.
     """
 
     @property
@@ -33,11 +33,11 @@ class Extractor(Protocol):
     @property
     def dims(self) -> Mapping[str, int]: ...
 
-    def __call__(self, pictures_BCHW: Tensor) -> Mapping[str, Tensor]: ...
+    def __call__(self, images_BCHW: Tensor) -> Mapping[str, Tensor]: ...
 
 
 class Meter(Protocol):
-    """Accumulates one feature; ``first`` is the index in the stream of the batch's first picture.
+    """Accumulates one feature; ``first`` is the index in the stream of the batch's first image.
 
     ``merge`` takes in a meter of the same making that saw the part of the stream after this one's.
     """
@@ -56,22 +56,22 @@ def measure(
     each_batch: Callable[[int], None] = lambda _count: None,
     first: int = 0,
 ) -> int:
-    """Feed every meter with the features of all pictures, the first of them number ``first``; gives the next number.
+    """Feed every meter with the features of all images, the first of them number ``first``; gives the next number.
 
     Raises DiscliError for a feature that is not finite, before any meter sees it.
     """
     with torch.inference_mode():
-        for pictures in batches:
-            features = extractor(pictures)
+        for images in batches:
+            features = extractor(images)
             for name in {meter.feature for meter in meters}:
                 bad = ~torch.isfinite(features[name]).all(dim=1)
                 if bad.any():
                     raise DiscliError(
-                        f"Picture {first + int(bad.nonzero()[0])}: its {extractor.name} {name} are not finite (NaN).",
+                        f"Image {first + int(bad.nonzero()[0])}: its {extractor.name} {name} are not finite (NaN).",
                         "The weights of the feature network are damaged or not trained ones: check --weights.",
                     )
             for meter in meters:
                 meter.update(features[meter.feature], first)
-            first += len(pictures)
-            each_batch(len(pictures))
+            first += len(images)
+            each_batch(len(images))
     return first

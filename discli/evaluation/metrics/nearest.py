@@ -1,4 +1,4 @@
-"""The nearest reference pictures of a few samples, found while the reference streams by."""
+"""The nearest reference images of a few samples, found while the reference streams by."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from torch import Tensor
 class Nearest:
     """For each of Q queries (Q, D) the k nearest rows of a stream: distances and indices, (Q, k), nearest first.
 
-    A sample that sits on top of a training picture in feature space is memorised. Memory: Q * k.
+    A sample that sits on top of a training image in feature space is memorised. Memory: Q * k.
     """
 
     def __init__(self, queries_QD: Tensor, k: int, feature: str = "features") -> None:

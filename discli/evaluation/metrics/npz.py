@@ -1,7 +1,7 @@
-"""Reference statistics and picture batches in NumPy's .npz, ADM's published files among them.
+"""Reference statistics and image batches in NumPy's .npz, ADM's published files among them.
 
 ADM's reference batches (``VIRTUAL_imagenet256_labeled.npz``) hold ``mu``, ``sigma`` (pooled features),
-``mu_s``, ``sigma_s`` (spatial features) of a whole training set, and 10,000 of its pictures as ``arr_0``;
+``mu_s``, ``sigma_s`` (spatial features) of a whole training set, and 10,000 of its images as ``arr_0``;
 its sample batches hold ``arr_0``, sometimes with labels as ``arr_1``. Nothing is ever unpickled.
 """
 
@@ -50,7 +50,7 @@ def write_statistics(path: Path, statistics: ReferenceStatistics) -> None:
 
 
 def read_statistics(path: Path) -> ReferenceStatistics | None:
-    """The statistics in a .npz; None where it holds none (a batch of pictures alone)."""
+    """The statistics in a .npz; None where it holds none (a batch of images alone)."""
     with _open(path) as archive:
         names = {name.removesuffix(".npy") for name in archive.namelist()}
         about = _about(_array(archive, "discli")) if "discli" in names else {}
@@ -63,19 +63,19 @@ def read_statistics(path: Path) -> ReferenceStatistics | None:
                 )
         if not gaussians and "arr_0" not in names:
             raise DiscliError(
-                f"{path} holds neither statistics (mu, sigma) nor pictures (arr_0), but {', '.join(sorted(names))}.",
+                f"{path} holds neither statistics (mu, sigma) nor images (arr_0), but {', '.join(sorted(names))}.",
                 "Make reference statistics with discli eval-fid --make-ref SOURCE --out ref.npz",
             )
     return ReferenceStatistics(gaussians, about) if gaussians else None
 
 
-def holds_pictures(path: Path) -> bool:
-    """Whether a .npz holds pictures, be it beside statistics."""
+def holds_images(path: Path) -> bool:
+    """Whether a .npz holds images, be it beside statistics."""
     with _open(path) as archive:
         return "arr_0.npy" in archive.namelist()
 
 
-class NpzPictures:
+class NpzImages:
     """``arr_0`` of a .npz, (N, H, W, 3) uint8, streamed from the archive: memory holds one batch."""
 
     def __init__(self, path: Path) -> None:
@@ -83,16 +83,16 @@ class NpzPictures:
         with _open(path) as archive:
             names = archive.namelist()
             if "arr_0.npy" not in names:
-                raise DiscliError(f"{path} holds no pictures (no arr_0).", "Give a batch as ADM's sampler writes it.")
+                raise DiscliError(f"{path} holds no images (no arr_0).", "Give a batch as ADM's sampler writes it.")
             with archive.open("arr_0.npy") as file:
                 shape, fortran, dtype = _header(file)
             labels = _array(archive, "arr_1") if "arr_1.npy" in names else None
         if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or fortran:
             raise DiscliError(
-                f"{path}: arr_0 is {dtype} of shape {shape}, not pictures.", "Pictures are uint8 (N, H, W, 3)."
+                f"{path}: arr_0 is {dtype} of shape {shape}, not images.", "Images are uint8 (N, H, W, 3)."
             )
         if 0 in shape:
-            raise DiscliError(f"{path}: arr_0 of shape {shape} holds no pictures.", "Write it again.")
+            raise DiscliError(f"{path}: arr_0 of shape {shape} holds no images.", "Write it again.")
         self.n, self.height, self.width = shape[0], shape[1], shape[2]
         usable = labels is not None and labels.shape == (self.n,) and np.issubdtype(labels.dtype, np.integer)
         self.labels = torch.from_numpy(labels.astype(np.int64)) if labels is not None and usable else None
@@ -106,7 +106,7 @@ class NpzPictures:
                 count = min(size, self.n - first)
                 data = file.read(count * bytes_each)
                 if len(data) != count * bytes_each:
-                    raise DiscliError(f"{self.path} ends before its last picture.", "Download or write it again.")
+                    raise DiscliError(f"{self.path} ends before its last image.", "Download or write it again.")
                 pixels = np.frombuffer(bytearray(data), dtype=np.uint8).reshape(count, self.height, self.width, 3)
                 yield torch.from_numpy(pixels).permute(0, 3, 1, 2)
 

@@ -10,7 +10,7 @@ _MOST_BYTES = 4e9
 
 
 class PerClassMoments:
-    """Moments of each class; ``labels`` (n,) int64 gives the class of each picture in the stream.
+    """Moments of each class; ``labels`` (n,) int64 gives the class of each image in the stream.
 
     Memory: 8 * classes * D * D bytes. Raises DiscliError where that is more than 4 GB.
     """

@@ -1,4 +1,4 @@
-"""Where pictures go: a folder of PNGs, one file, or nowhere. All are called alike; see `form`."""
+"""Where images go: a folder of PNGs, one file, or nowhere. All are called alike; see `form`."""
 
 from discli.sampling.output.background import Background
 from discli.sampling.output.form import FORMATS, Output, open_output

@@ -27,12 +27,12 @@ class Background:
         self._waiting: deque[Future[None]] = deque()
 
     def put(self, indices: Sequence[int], x0: Tensor) -> None:
-        """``x0`` (B, C, h, w) in model space, the pictures of ``indices``."""
+        """``x0`` (B, C, h, w) in model space, the images of ``indices``."""
         while len(self._waiting) >= _BATCHES_WAITING:
             self._waiting.popleft().result()
         if self._stream is None:
-            pictures = self._decode(x0).cpu()
-            self._waiting.append(self._thread.submit(self._write, indices, pictures))
+            images = self._decode(x0).cpu()
+            self._waiting.append(self._thread.submit(self._write, indices, images))
         else:
             sampled = torch.cuda.Event()
             sampled.record(torch.cuda.current_stream(self._device))
@@ -55,5 +55,5 @@ class Background:
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(sampled)
             x0.record_stream(self._stream)
-            pictures = self._decode(x0).cpu()
-        self._write(indices, pictures)
+            images = self._decode(x0).cpu()
+        self._write(indices, images)

@@ -1,4 +1,4 @@
-"""What is said of a picture file or an archive that an interrupted run left behind and something else damaged."""
+"""What is said of an image file or an archive that an interrupted run left behind and something else damaged."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

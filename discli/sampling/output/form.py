@@ -16,24 +16,24 @@ from discli.sampling.output.zip import ZipFile
 
 
 class Output(Protocol):
-    """Pictures are (B, 3, H, W) uint8 on the CPU, ``indices`` their numbers. What was written stays after a kill."""
+    """Images are (B, 3, H, W) uint8 on the CPU, ``indices`` their numbers. What was written stays after a kill."""
 
     def done(self) -> set[int]:
-        """Which pictures are there already, whole."""
+        """Which images are there already, whole."""
         ...
 
-    def write(self, indices: Sequence[int], pictures: Tensor) -> None: ...
+    def write(self, indices: Sequence[int], images: Tensor) -> None: ...
 
     def finish(self, n: int, labels: Sequence[int] | None) -> None:
         """All n are there: bring them into their final form, without those of a larger n before."""
         ...
 
     def read(self, indices: Sequence[int]) -> Tensor:
-        """Pictures that are there, before or after `finish`."""
+        """Images that are there, before or after `finish`."""
         ...
 
     def clear(self) -> None:
-        """Delete every picture, and nothing else."""
+        """Delete every image, and nothing else."""
         ...
 
 

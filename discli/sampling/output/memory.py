@@ -1,4 +1,4 @@
-"""Pictures that are kept in memory, or passed by without a trace."""
+"""Images that are kept in memory, or passed by without a trace."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Memory:
-    """Keeps the pictures of ``wanted`` numbers alone; None: all."""
+    """Keeps the images of ``wanted`` numbers alone; None: all."""
 
     def __init__(self, folder: Path | None = None, wanted: Collection[int] | None = ()) -> None:
         self.wanted = wanted
@@ -17,10 +17,10 @@ class Memory:
     def done(self) -> set[int]:
         return set()
 
-    def write(self, indices: Sequence[int], pictures: Tensor) -> None:
-        for index, picture in zip(indices, pictures, strict=True):
+    def write(self, indices: Sequence[int], images: Tensor) -> None:
+        for index, image in zip(indices, images, strict=True):
             if self.wanted is None or index in self.wanted:
-                self._kept[index] = picture
+                self._kept[index] = image
 
     def finish(self, n: int, labels: Sequence[int] | None) -> None:
         pass

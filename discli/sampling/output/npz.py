@@ -23,9 +23,9 @@ class NpzFile(Packed):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, "samples.npz")
 
-    def write(self, indices: Sequence[int], pictures: Tensor) -> None:
+    def write(self, indices: Sequence[int], images: Tensor) -> None:
         self.parts.mkdir(exist_ok=True)
-        rows = pictures.permute(0, 2, 3, 1).contiguous().numpy()
+        rows = images.permute(0, 2, 3, 1).contiguous().numpy()
 
         def save(temporary: Path) -> None:
             with temporary.open("wb") as file:
@@ -46,14 +46,14 @@ class NpzFile(Packed):
         with reading(self.archive), zipfile.ZipFile(self.archive) as archive, archive.open("arr_0.npy") as file:
             shape = _read_header(file)
             if file.tell() + math.prod(shape) != archive.getinfo("arr_0.npy").file_size:
-                raise ValueError(f"cut short: less than {shape[0]:,} pictures")
+                raise ValueError(f"cut short: less than {shape[0]:,} images")
             return set(range(shape[0]))
 
     def _pack(self, temporary: Path, n: int, labels: Sequence[int] | None) -> None:
         rows = self._rows(range(n))
         first = next(rows)
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            # A fixed date, so that the same pictures make the same file.
+            # A fixed date, so that the same images make the same file.
             with archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as file:
                 header = {"descr": "|u1", "fortran_order": False, "shape": (n, *first.shape)}
                 np.lib.format.write_array_header_1_0(file, header)
@@ -80,7 +80,7 @@ class NpzFile(Packed):
             yield content[place_of[index]]
 
     def _places(self) -> dict[int, Path]:
-        """Which part holds a picture."""
+        """Which part holds an image."""
         found: dict[int, Path] = {}
         for part in sorted(self.parts.glob("*.npz")) if self.parts.is_dir() else ():
             with reading(part), np.load(part) as arrays:

@@ -1,4 +1,4 @@
-"""Outputs that end as one file: pictures gather in ``parts/`` and are packed when all are there."""
+"""Outputs that end as one file: images gather in ``parts/`` and are packed when all are there."""
 
 import shutil
 from abc import ABC, abstractmethod
@@ -30,7 +30,7 @@ class Packed(ABC):
         shutil.rmtree(self.parts, ignore_errors=True)
 
     @abstractmethod
-    def write(self, indices: Sequence[int], pictures: Tensor) -> None: ...
+    def write(self, indices: Sequence[int], images: Tensor) -> None: ...
 
     @abstractmethod
     def read(self, indices: Sequence[int]) -> Tensor: ...

@@ -1,4 +1,4 @@
-"""One PNG file a picture: 000000.png, 000001.png, ..."""
+"""One PNG file an image: 000000.png, 000001.png, ..."""
 
 import os
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ class PngFolder:
     def done(self) -> set[int]:
         return {int(path.stem) for path in self.folder.glob("*.png") if path.stem.isdecimal()}
 
-    def write(self, indices: Sequence[int], pictures: Tensor) -> None:
+    def write(self, indices: Sequence[int], images: Tensor) -> None:
         self.folder.mkdir(exist_ok=True)
-        for _ in self._threads.map(self._write_one, indices, pictures):
+        for _ in self._threads.map(self._write_one, indices, images):
             pass
 
     def finish(self, n: int, labels: Sequence[int] | None) -> None:
@@ -50,9 +50,9 @@ class PngFolder:
         with reading(path):
             return read_png(path)
 
-    def _write_one(self, index: int, picture: Tensor) -> None:
-        image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
-        write_beside(self.path(index), lambda temporary: image.save(temporary, format="PNG"))
+    def _write_one(self, index: int, image: Tensor) -> None:
+        shown = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+        write_beside(self.path(index), lambda temporary: shown.save(temporary, format="PNG"))
 
 
 def file_name(index: int) -> str:

@@ -20,8 +20,8 @@ class ZipFile(Packed):
         super().__init__(folder, "samples.zip")
         self._files = PngFolder(self.parts)
 
-    def write(self, indices: Sequence[int], pictures: Tensor) -> None:
-        self._files.write(indices, pictures)
+    def write(self, indices: Sequence[int], images: Tensor) -> None:
+        self._files.write(indices, images)
 
     def read(self, indices: Sequence[int]) -> Tensor:
         with reading(self.parts if self.parts.is_dir() else self.archive):
@@ -39,7 +39,7 @@ class ZipFile(Packed):
     def _pack(self, temporary: Path, n: int, labels: Sequence[int] | None) -> None:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for index in range(n):
-                # A fixed date, so that the same pictures make the same file.
+                # A fixed date, so that the same images make the same file.
                 archive.writestr(zipfile.ZipInfo(file_name(index)), self._bytes(index))
 
     def _bytes(self, index: int) -> bytes:

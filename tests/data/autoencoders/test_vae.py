@@ -14,7 +14,7 @@ from discli.data.autoencoders.vae import VaeCodec
 from discli.runtime.errors import DiscliError
 from tests.data.autoencoders.autoencoders import save_dc, save_kl, save_tiny
 
-PICTURES = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,12 @@ def test_each_kind_is_measured_encoded_and_decoded(folder, name, kind, channels,
     identity = codec.identity
     assert (identity.kind, identity.channels, identity.downsample) == (kind, channels, downsample)
     assert (identity.scaling_factor, identity.shift_factor) == (scale, shift)
-    stored = codec.encode(PICTURES)
+    stored = codec.encode(IMAGES)
     assert stored.shape == (5, 2 * channels, 64 // downsample, 64 // downsample)
     std = stored.chunk(2, dim=1)[1]
     assert (std == 0).all() if name != "kl" else (std > 0).all()
     decoded = codec.decode(to_model_space(identity, stored))
-    assert decoded.shape == PICTURES.shape
+    assert decoded.shape == IMAGES.shape
     assert decoded.dtype == torch.uint8
 
 
@@ -54,29 +54,29 @@ def test_moments_are_those_of_diffusers(folder):
     codec = open_codec("vae", str(folder / "kl"))
     theirs = AutoencoderKL.from_pretrained(folder / "kl")
     with torch.no_grad():
-        posterior = theirs.encode(PICTURES.float() / 127.5 - 1).latent_dist
+        posterior = theirs.encode(IMAGES.float() / 127.5 - 1).latent_dist
         decoded = theirs.decode(posterior.mean).sample
-    stored = codec.encode(PICTURES)
+    stored = codec.encode(IMAGES)
     torch.testing.assert_close(stored, torch.cat([posterior.mean, posterior.std], dim=1))
     ours = codec.decode(to_model_space(codec.identity, stored))
     assert ((decoded + 1) * 127.5 - ours).abs().max() < 0.51 or decoded.abs().max() > 1
 
 
 @pytest.mark.parametrize("slice_size", [1, 4])
-def test_a_picture_depends_neither_on_its_company_nor_on_its_place_nor_on_strides(folder, slice_size):
+def test_a_image_depends_neither_on_its_company_nor_on_its_place_nor_on_strides(folder, slice_size):
     codec = open_codec("vae", str(folder / "kl"), slice_size=slice_size)
-    together = codec.encode(PICTURES)
+    together = codec.encode(IMAGES)
     z = to_model_space(codec.identity, together)
     decoded = codec.decode(z)
     for i in range(5):
-        assert torch.equal(codec.encode(PICTURES[i : i + 1])[0], together[i])
+        assert torch.equal(codec.encode(IMAGES[i : i + 1])[0], together[i])
         assert torch.equal(codec.decode(z[i : i + 1])[0], decoded[i])
     assert torch.equal(codec.decode(z[1:4]), decoded[1:4])
     assert torch.equal(codec.decode(z.to(memory_format=torch.channels_last)), decoded)
 
 
 @pytest.mark.parametrize(("pixels", "expected"), [(64, 16), (256, 16), (512, 4), (2048, 1)])
-def test_large_pictures_are_decoded_a_few_at_a_time(folder, monkeypatch, pixels, expected):
+def test_large_images_are_decoded_a_few_at_a_time(folder, monkeypatch, pixels, expected):
     codec = open_codec("vae", str(folder / "kl"), slice_size=16)
     side = pixels // codec.identity.downsample
     sizes = []
@@ -135,7 +135,7 @@ def test_files_of_the_age_of_the_default_autoencoder_load(folder, tmp_path):
     save_file(tensors, old / "diffusion_pytorch_model.safetensors", {"format": "pt"})
     codec = open_codec("vae", str(old))
     assert (codec.identity.scaling_factor, codec.identity.shift_factor) == (0.18215, 0.0)
-    assert torch.equal(codec.encode(PICTURES), before.encode(PICTURES))
+    assert torch.equal(codec.encode(IMAGES), before.encode(IMAGES))
     assert codec.identity == before.identity
 
 
@@ -200,16 +200,16 @@ def test_torch_and_torchvision_from_different_indexes_are_explained(folder, tmp_
 
 
 def test_float16_keeps_real_latents_to_a_thousandth_of_their_spread(shared):
-    """Rounding loses at most 2^-11 of each value: far below what shows in a decoded picture."""
+    """Rounding loses at most 2^-11 of each value: far below what shows in a decoded image."""
     import zipfile
 
-    from discli.data.pictures import crop, decode
+    from discli.data.images import crop, decode
 
     with zipfile.ZipFile(shared / "data" / "imagenet-sample.zip") as archive:
         names = archive.namelist()[::100]
-        pictures = torch.stack([torch.from_numpy(crop(decode(archive.read(n)), 256, "adm").copy()) for n in names])
+        images = torch.stack([torch.from_numpy(crop(decode(archive.read(n)), 256, "adm").copy()) for n in names])
     codec = open_codec("vae", str(shared / "vae-tiny"))
-    exact = codec.encode(pictures.permute(0, 3, 1, 2))
+    exact = codec.encode(images.permute(0, 3, 1, 2))
     mean, std = exact.chunk(2, dim=1)
     kept_mean, kept_std = exact.half().float().chunk(2, dim=1)
     assert ((kept_mean - mean).square().mean() / mean.var()).sqrt() < 5e-4

@@ -7,7 +7,7 @@ from torch import nn
 from discli.evaluation.features.dinov2 import FILE_NAME, VARIABLE, DinoV2, find_dinov2_weights
 from discli.evaluation.features.resize import resize
 from discli.runtime.errors import DiscliError
-from tests.evaluation.cases import drawn_pictures
+from tests.evaluation.cases import drawn_images
 
 DIM, DEPTH = 128, 2
 
@@ -81,10 +81,10 @@ def assembled():
 def test_features_are_the_class_token_of_the_network_built_from_torchs_modules(assembled, tmp_path):
     torch.save(assembled.as_published(), tmp_path / "vit.pth")
     network = DinoV2(tmp_path / "vit.pth")
-    pictures = drawn_pictures(3, 32, 0)
+    images = drawn_images(3, 32, 0)
     mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-    expected = assembled((resize(pictures.float(), 224, "pil-bicubic") / 255 - mean) / std)
-    torch.testing.assert_close(network(pictures)["features"], expected, rtol=1e-4, atol=1e-4)
+    expected = assembled((resize(images.float(), 224, "pil-bicubic") / 255 - mean) / std)
+    torch.testing.assert_close(network(images)["features"], expected, rtol=1e-4, atol=1e-4)
     assert network.dims == {"features": DIM}
     assert network.name == "dinov2-vit-128-14"
 

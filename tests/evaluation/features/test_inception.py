@@ -15,7 +15,7 @@ from discli.evaluation.features.inception_weights import (
 )
 from discli.evaluation.metrics import CONVENTIONS, Inception, find_convention
 from discli.runtime.errors import DiscliError
-from tests.evaluation.cases import drawn_pictures
+from tests.evaluation.cases import drawn_images
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +41,14 @@ def weights(network, tmp_path_factory):
 
 @torch.inference_mode()
 def test_features_equal_torch_fidelitys_and_the_spatial_ones_are_adms(network, weights):
-    pictures = drawn_pictures(4, 32, 0)
+    images = drawn_images(4, 32, 0)
     conv = {}
     hook = network.Mixed_6d.branch1x1.register_forward_hook(lambda _m, _i, out: conv.update(mixed_6=out))
     network.features_list = ["2048", "logits_unbiased"]
-    pool, logits = network(pictures)
+    pool, logits = network(images)
     hook.remove()
 
-    found = Inception(weights)(pictures)
+    found = Inception(weights)(images)
     torch.testing.assert_close(found["features"], pool, rtol=1e-3, atol=1e-4 * float(pool.std()))
     torch.testing.assert_close(found["logits"], logits, rtol=1e-3, atol=1e-4 * float(logits.std()))
     # ADM flattens (17, 17, 7), channels last, of the first seven channels.

@@ -1,17 +1,17 @@
-"""Random features: the same everywhere, and informative on small pictures."""
+"""Random features: the same everywhere, and informative on small images."""
 
 import pytest
 import torch
 
 from discli.evaluation.metrics import Moments, RandomFeatures, frechet_distance, measure
-from tests.evaluation.cases import blurred, cifar, drawn_pictures, with_noise
+from tests.evaluation.cases import blurred, cifar, drawn_images, with_noise
 
 DIM = RandomFeatures.dims["features"]
 
 
-def gaussian_of(pictures):
+def gaussian_of(images):
     moments = Moments(DIM)
-    measure(pictures.split(100), RandomFeatures(), [moments])
+    measure(images.split(100), RandomFeatures(), [moments])
     return moments.gaussian()
 
 
@@ -22,34 +22,34 @@ def test_the_weights_never_change():
 
 
 def test_the_weights_do_not_touch_or_follow_torchs_generator():
-    pictures = drawn_pictures(3, 8, 0)
+    images = drawn_images(3, 8, 0)
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    one = RandomFeatures()(pictures)["features"]
+    one = RandomFeatures()(images)["features"]
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    assert torch.equal(one, RandomFeatures()(pictures)["features"])
+    assert torch.equal(one, RandomFeatures()(images)["features"])
 
 
 @pytest.mark.parametrize("size", [2, 3, 8, 17, 32, 64])
-def test_pictures_of_any_size_have_160_finite_features(size):
-    pictures = torch.randint(0, 256, (4, 3, size, size + 1), generator=torch.Generator().manual_seed(0))
-    rows = RandomFeatures()(pictures.to(torch.uint8))["features"]
+def test_images_of_any_size_have_160_finite_features(size):
+    images = torch.randint(0, 256, (4, 3, size, size + 1), generator=torch.Generator().manual_seed(0))
+    rows = RandomFeatures()(images.to(torch.uint8))["features"]
     assert rows.shape == (4, DIM) == (4, 160)
     assert rows.isfinite().all()
 
 
-def test_a_picture_has_the_same_features_whatever_stands_beside_it():
-    pictures = drawn_pictures(37, 16, 0)
+def test_a_image_has_the_same_features_whatever_stands_beside_it():
+    images = drawn_images(37, 16, 0)
     network = RandomFeatures()
-    together = network(pictures)["features"]
-    alone = torch.cat([network(picture[None])["features"] for picture in pictures])
+    together = network(images)["features"]
+    alone = torch.cat([network(image[None])["features"] for image in images])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [8, 32])
-def test_distance_grows_with_noise_and_blur_on_drawn_pictures(size):
-    reference, same = gaussian_of(drawn_pictures(600, size, 0)), drawn_pictures(400, size, 1)
+def test_distance_grows_with_noise_and_blur_on_drawn_images(size):
+    reference, same = gaussian_of(drawn_images(600, size, 0)), drawn_images(400, size, 1)
     halves = frechet_distance(gaussian_of(same), reference)
     for spoil, strengths in ((with_noise, (16, 32, 64)), (blurred, (1, 2, 4))):
         distances = [frechet_distance(gaussian_of(spoil(same, strength)), reference) for strength in strengths]
@@ -58,8 +58,8 @@ def test_distance_grows_with_noise_and_blur_on_drawn_pictures(size):
 
 
 def test_halves_of_cifar_are_far_closer_than_cifar_and_its_spoiled_self(shared):
-    pictures = cifar(shared, 1600)
-    reference, other = gaussian_of(pictures[:800]), pictures[800:]
+    images = cifar(shared, 1600)
+    reference, other = gaussian_of(images[:800]), images[800:]
     halves = frechet_distance(gaussian_of(other), reference)
     noise = [frechet_distance(gaussian_of(with_noise(other, sigma)), reference) for sigma in (16, 32, 64)]
     blur = [frechet_distance(gaussian_of(blurred(other, sigma)), reference) for sigma in (0.8, 1.2, 2)]

@@ -7,15 +7,15 @@ from PIL import Image
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from discli.evaluation.features.resize import resize
-from tests.evaluation.cases import drawn_pictures
+from tests.evaluation.cases import drawn_images
 
 
 @pytest.mark.parametrize("size", [32, 299, 512])
 def test_clean_fids_resize_is_pillows(size):
-    picture = drawn_pictures(1, size, 0)[0]
-    channels = [Image.fromarray(channel.numpy().astype(np.float32)) for channel in picture]
+    image = drawn_images(1, size, 0)[0]
+    channels = [Image.fromarray(channel.numpy().astype(np.float32)) for channel in image]
     expected = np.stack([np.asarray(c.resize((299, 299), Image.Resampling.BICUBIC)) for c in channels]).clip(0, 255)
-    found = resize(picture[None].float(), 299, "pil-bicubic")[0]
+    found = resize(image[None].float(), 299, "pil-bicubic")[0]
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-2)
 
 
@@ -28,6 +28,6 @@ def test_tf1_resize_takes_source_pixels_at_multiples_of_the_scale():
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (299, 299), (256, 300), (512, 70)])
 def test_tf1_resize_is_torch_fidelitys_bit_for_bit(height, width):
-    pictures = torch.randint(0, 256, (2, 3, height, width), generator=torch.Generator().manual_seed(0)).float()
-    theirs = interpolate_bilinear_2d_like_tensorflow1x(pictures, size=(299, 299), align_corners=False)
-    assert torch.equal(resize(pictures, 299, "tf1-bilinear"), theirs)
+    images = torch.randint(0, 256, (2, 3, height, width), generator=torch.Generator().manual_seed(0)).float()
+    theirs = interpolate_bilinear_2d_like_tensorflow1x(images, size=(299, 299), align_corners=False)
+    assert torch.equal(resize(images, 299, "tf1-bilinear"), theirs)

@@ -10,9 +10,9 @@ def test_pieces_come_back_in_order_and_tf32_is_off_only_meanwhile():
     before = matmul.allow_tf32, cudnn.allow_tf32
     seen = []
 
-    def features(pictures):
-        seen.append((len(pictures), matmul.allow_tf32, cudnn.allow_tf32))
-        return {"features": pictures.float() + 1}
+    def features(images):
+        seen.append((len(images), matmul.allow_tf32, cudnn.allow_tf32))
+        return {"features": images.float() + 1}
 
     try:
         matmul.allow_tf32 = cudnn.allow_tf32 = True

@@ -39,7 +39,7 @@ def test_adm_takes_blocks_of_5000_in_order():
     np.testing.assert_allclose(streamed(logits, "contiguous-5000", batch=64), expected, rtol=1e-12)
 
 
-def test_undecided_pictures_score_one_and_certain_varied_ones_the_number_of_classes():
+def test_undecided_images_score_one_and_certain_varied_ones_the_number_of_classes():
     assert streamed(torch.zeros(40, 6), "contiguous-5000").item() == pytest.approx(1)
     certain = torch.eye(6).repeat(10, 1) * 1e4
     assert streamed(certain, "contiguous-5000").item() == pytest.approx(6)

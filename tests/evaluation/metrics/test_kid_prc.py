@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from discli.evaluation.metrics.kid_prc import KeptFeatures, kernel_distance, precision_recall
+from discli.evaluation.metrics.kid_prc import FeatureBuffer, kernel_distance, precision_recall
 from tests.evaluation.cases import gaussian_rows
 
 
@@ -55,7 +55,7 @@ def test_precision_and_recall_follow_the_definition_and_tell_which_is_which():
 
 def test_kept_rows_are_those_that_were_wanted_in_order():
     rows = torch.arange(10.0)[:, None]
-    kept = KeptFeatures(wanted=torch.tensor([0, 3, 4, 9]))
+    kept = FeatureBuffer(wanted=torch.tensor([0, 3, 4, 9]))
     for first in range(0, 10, 4):
         kept.update(rows[first : first + 4], first)
     assert kept.rows().flatten().tolist() == [0, 3, 4, 9]

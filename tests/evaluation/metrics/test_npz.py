@@ -1,4 +1,4 @@
-"""Statistics and picture batches in .npz: ours, ADM's, and broken ones."""
+"""Statistics and image batches in .npz: ours, ADM's, and broken ones."""
 
 import zipfile
 
@@ -8,14 +8,14 @@ import torch
 
 from discli.evaluation.metrics.moments import Moments
 from discli.evaluation.metrics.npz import (
-    NpzPictures,
+    NpzImages,
     ReferenceStatistics,
-    holds_pictures,
+    holds_images,
     read_statistics,
     write_statistics,
 )
 from discli.runtime.errors import DiscliError
-from tests.evaluation.cases import drawn_pictures, gaussian_rows
+from tests.evaluation.cases import drawn_images, gaussian_rows
 
 
 def some_gaussian(dim=5):
@@ -32,16 +32,16 @@ def test_what_is_written_is_read_back_exactly(tmp_path):
     assert found.gaussians["features"].n == 20
     assert torch.equal(found.gaussians["features"].covariance, gaussian.covariance)
     assert [p.name for p in tmp_path.iterdir()] == ["ref.npz"]
-    assert not holds_pictures(path)
+    assert not holds_images(path)
 
 
-def test_adms_reference_batch_has_statistics_of_both_layers_and_pictures(tmp_path):
+def test_adms_reference_batch_has_statistics_of_both_layers_and_images(tmp_path):
     path = tmp_path / "VIRTUAL.npz"
     pool, spatial = some_gaussian(6), some_gaussian(4)
-    pictures = drawn_pictures(7, 8, 0).permute(0, 2, 3, 1).numpy()
+    images = drawn_images(7, 8, 0).permute(0, 2, 3, 1).numpy()
     np.savez(
         path,
-        arr_0=pictures,
+        arr_0=images,
         mu=pool.mean.numpy(),
         sigma=pool.covariance.numpy(),
         mu_s=spatial.mean.numpy(),
@@ -50,20 +50,20 @@ def test_adms_reference_batch_has_statistics_of_both_layers_and_pictures(tmp_pat
     found = read_statistics(path)
     assert {name: g.dim for name, g in found.gaussians.items()} == {"features": 6, "spatial": 4}
     assert found.gaussians["features"].n is None
-    assert holds_pictures(path)
+    assert holds_images(path)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_pictures_stream_in_order_and_labels_come_along(tmp_path, save):
-    pictures = drawn_pictures(7, 8, 1)
-    save(tmp_path / "samples.npz", pictures.permute(0, 2, 3, 1).numpy(), np.arange(7))
-    found = NpzPictures(tmp_path / "samples.npz")
+def test_images_stream_in_order_and_labels_come_along(tmp_path, save):
+    images = drawn_images(7, 8, 1)
+    save(tmp_path / "samples.npz", images.permute(0, 2, 3, 1).numpy(), np.arange(7))
+    found = NpzImages(tmp_path / "samples.npz")
     assert (found.n, found.height, found.width) == (7, 8, 8)
     assert found.labels.tolist() == list(range(7))
     assert read_statistics(tmp_path / "samples.npz") is None
     batches = list(found.batches(3))
     assert [len(batch) for batch in batches] == [3, 3, 1]
-    assert torch.equal(torch.cat(batches), pictures)
+    assert torch.equal(torch.cat(batches), images)
 
 
 def test_nothing_is_unpickled(tmp_path):
@@ -87,18 +87,18 @@ def test_unusable_statistics_are_refused(tmp_path, arrays, message):
         read_statistics(tmp_path / "bad.npz")
 
 
-def test_pictures_of_another_type_or_cut_short_are_refused(tmp_path):
+def test_images_of_another_type_or_cut_short_are_refused(tmp_path):
     np.savez(tmp_path / "floats.npz", np.zeros((4, 8, 8, 3), dtype=np.float32))
     with pytest.raises(DiscliError, match="float32 of shape"):
-        NpzPictures(tmp_path / "floats.npz")
+        NpzImages(tmp_path / "floats.npz")
     (tmp_path / "noise.npz").write_bytes(b"not a zip")
     with pytest.raises(DiscliError, match=r"not a readable \.npz"):
         read_statistics(tmp_path / "noise.npz")
     np.savez(tmp_path / "whole.npz", np.zeros((4, 8, 8, 3), dtype=np.uint8))
     with zipfile.ZipFile(tmp_path / "whole.npz") as whole, zipfile.ZipFile(tmp_path / "short.npz", "w") as short:
         short.writestr("arr_0.npy", whole.read("arr_0.npy")[:-100])
-    with pytest.raises(DiscliError, match="ends before its last picture"):
-        list(NpzPictures(tmp_path / "short.npz").batches(2))
+    with pytest.raises(DiscliError, match="ends before its last image"):
+        list(NpzImages(tmp_path / "short.npz").batches(2))
 
 
 @pytest.mark.parametrize(

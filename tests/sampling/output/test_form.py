@@ -10,56 +10,56 @@ from discli.runtime.errors import DiscliError
 from discli.sampling.output import Background, Memory, open_output
 from discli.sampling.output.form import FORMATS
 
-PICTURES = torch.randint(0, 256, (9, 3, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randint(0, 256, (9, 3, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 STORING = [name for name in FORMATS if name != "none"]
 
 
 @pytest.mark.parametrize("form", STORING)
-def test_pictures_survive_in_any_order_and_a_second_sitting_goes_on(form, tmp_path):
+def test_images_survive_in_any_order_and_a_second_session_goes_on(form, tmp_path):
     first = open_output(form, tmp_path)
-    first.write([4, 5, 6], PICTURES[4:7])
-    first.write([0, 1, 2, 3], PICTURES[:4])
+    first.write([4, 5, 6], IMAGES[4:7])
+    first.write([0, 1, 2, 3], IMAGES[:4])
     second = open_output(form, tmp_path)
     assert second.done() == set(range(7))
-    second.write([7, 8], PICTURES[7:])
-    assert torch.equal(second.read([8, 0, 5]), PICTURES[[8, 0, 5]])
+    second.write([7, 8], IMAGES[7:])
+    assert torch.equal(second.read([8, 0, 5]), IMAGES[[8, 0, 5]])
     second.finish(9, [1] * 9)
     third = open_output(form, tmp_path)
     assert third.done() == set(range(9))
-    assert torch.equal(third.read(range(9)), PICTURES)
+    assert torch.equal(third.read(range(9)), IMAGES)
 
 
 @pytest.mark.parametrize("form", STORING)
 def test_a_finished_output_grows_and_shrinks_with_n(form, tmp_path):
     output = open_output(form, tmp_path)
-    output.write(range(6), PICTURES[:6])
+    output.write(range(6), IMAGES[:6])
     output.finish(6, None)
-    output.write([6, 7, 8], PICTURES[6:])
+    output.write([6, 7, 8], IMAGES[6:])
     output.finish(9, None)
-    assert torch.equal(output.read(range(9)), PICTURES)
+    assert torch.equal(output.read(range(9)), IMAGES)
     output.finish(4, None)
     assert open_output(form, tmp_path).done() == set(range(4))
-    assert torch.equal(output.read(range(4)), PICTURES[:4])
+    assert torch.equal(output.read(range(4)), IMAGES[:4])
 
 
 @pytest.mark.parametrize("form", STORING)
-def test_clear_deletes_pictures_and_nothing_else(form, tmp_path):
+def test_clear_deletes_images_and_nothing_else(form, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     output = open_output(form, tmp_path)
-    output.write([0, 1], PICTURES[:2])
+    output.write([0, 1], IMAGES[:2])
     output.finish(2, None)
-    output.write([2], PICTURES[2:3])
+    output.write([2], IMAGES[2:3])
     output.clear()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize("form", ["npz", "zip"])
-def test_the_same_pictures_make_the_same_file_however_they_came(form, tmp_path):
+def test_the_same_images_make_the_same_file_however_they_came(form, tmp_path):
     for name, parts in (("a", [range(9)]), ("b", [range(5, 9), range(5)])):
         (tmp_path / name).mkdir()
         output = open_output(form, tmp_path / name)
         for part in parts:
-            output.write(part, PICTURES[list(part)])
+            output.write(part, IMAGES[list(part)])
         output.finish(9, list(range(9)))
     a, b = ((tmp_path / name / f"samples.{form}").read_bytes() for name in "ab")
     assert a == b
@@ -67,10 +67,10 @@ def test_the_same_pictures_make_the_same_file_however_they_came(form, tmp_path):
 
 def test_npz_is_stored_plainly_as_numpy_reads_it(tmp_path):
     output = open_output("npz", tmp_path)
-    output.write(range(9), PICTURES)
+    output.write(range(9), IMAGES)
     output.finish(9, [3] * 9)
     with np.load(tmp_path / "samples.npz") as arrays:
-        assert np.array_equal(arrays["arr_0"], PICTURES.permute(0, 2, 3, 1).numpy())
+        assert np.array_equal(arrays["arr_0"], IMAGES.permute(0, 2, 3, 1).numpy())
         assert (arrays["arr_1"].dtype, arrays["arr_1"].tolist()) == (np.int64, [3] * 9)
     with zipfile.ZipFile(tmp_path / "samples.npz") as archive:
         assert archive.testzip() is None
@@ -78,8 +78,8 @@ def test_npz_is_stored_plainly_as_numpy_reads_it(tmp_path):
 
 def test_memory_keeps_what_is_wanted_alone():
     kept = Memory(wanted={1, 2})
-    kept.write([0, 1, 2], PICTURES[:3])
-    assert torch.equal(kept.read([2, 1]), PICTURES[[2, 1]])
+    kept.write([0, 1, 2], IMAGES[:3])
+    assert torch.equal(kept.read([2, 1]), IMAGES[[2, 1]])
     with pytest.raises(KeyError):
         kept.read([0])
 
@@ -90,11 +90,11 @@ def test_background_writes_everything_in_order_before_it_ends():
         for index in range(5):
             background.put([index], torch.full((1, 3, 2, 2), float(index)))
     assert [indices for indices, _ in written] == [[0], [1], [2], [3], [4]]
-    assert [int(pictures.max()) for _, pictures in written] == [0, 1, 2, 3, 4]
+    assert [int(images.max()) for _, images in written] == [0, 1, 2, 3, 4]
 
 
 def test_an_error_while_writing_reaches_the_caller():
-    def full(indices, pictures):
+    def full(indices, images):
         raise DiscliError("No space left.")
 
     def work():
@@ -109,7 +109,7 @@ def test_an_error_while_writing_reaches_the_caller():
 @pytest.mark.parametrize("form", STORING)
 def test_a_damaged_file_is_named_with_the_remedy(form, tmp_path):
     output = open_output(form, tmp_path)
-    output.write([0, 1], PICTURES[:2])
+    output.write([0, 1], IMAGES[:2])
     if form != "png":
         output.finish(2, None)
     file = next(path for path in sorted(tmp_path.rglob("*")) if path.is_file())

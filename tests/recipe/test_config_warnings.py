@@ -2,14 +2,14 @@
 
 import pytest
 
-from discli.recipe import Recipe, doubts, load_recipe, shipped_recipes
+from discli.recipe import Recipe, config_warnings, load_recipe, shipped_recipes
 from discli.recipe.train import TrainSpec
 
 FITTING = {"steps": 100, "ema": {"name": "constant", "decay": 0.95}}
 
 
 def doubted(**changed):
-    return doubts(TrainSpec.model_validate(FITTING | changed))
+    return config_warnings(TrainSpec.model_validate(FITTING | changed))
 
 
 def test_fitting_settings_raise_no_doubt():
@@ -21,7 +21,7 @@ def test_fitting_settings_raise_no_doubt():
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
 def test_no_shipped_recipe_raises_one(name):
     recipe: Recipe = load_recipe(name)
-    assert doubts(recipe.train) == []
+    assert config_warnings(recipe.train) == []
 
 
 def test_a_warm_up_as_long_as_the_run():

@@ -13,35 +13,35 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from discli.evaluation.evaluate import eval_fid
-from discli.evaluation.images import open_pictures
+from discli.evaluation.images import open_images
 from discli.evaluation.metrics import Gaussian, ReferenceStatistics, frechet_distance, read_statistics, write_statistics
-from discli.evaluation.metrics.npz import NpzPictures
+from discli.evaluation.metrics.npz import NpzImages
 from discli.evaluation.reference import open_reference
 from discli.sampling.output import open_output
-from tests.evaluation.cases import drawn_pictures
+from tests.evaluation.cases import drawn_images
 from tests.evaluation.test_evaluate import save_samples
 from tests.fuzz.damage import answer, code, contents, damaged, damaged_json, examples, with_code
 
 CPU = torch.device("cpu")
-PICTURES = drawn_pictures(6, 8, 0)
+IMAGES = drawn_images(6, 8, 0)
 
 
 @pytest.fixture
 def samples(tmp_path) -> Path:
-    return save_samples(tmp_path / "samples", PICTURES, None)
+    return save_samples(tmp_path / "samples", IMAGES, None)
 
 
 def read_all(path: Path) -> None:
-    """Every picture, class and hash, and that nothing changed."""
+    """Every image, class and hash, and that nothing changed."""
     before = contents(path.parent)
 
     def read() -> None:
-        pictures = open_pictures(path, CPU)
-        found = torch.cat(list(pictures.batches(range(pictures.n), 4)))
+        images = open_images(path, CPU)
+        found = torch.cat(list(images.batches(range(images.n), 4)))
         assert found.dtype == torch.uint8
-        assert found.shape == (pictures.n, 3, *pictures.size)
-        assert pictures.labels is None or pictures.labels.shape == (pictures.n,)
-        pictures.content_sha256()
+        assert found.shape == (images.n, 3, *images.size)
+        assert images.labels is None or images.labels.shape == (images.n,)
+        images.content_sha256()
 
     answer(read)
     assert contents(path.parent) == before
@@ -59,13 +59,13 @@ def test_any_manifest(samples, data):
 
 @pytest.mark.parametrize("change", [{"n": 10**12}, {"n": 7}, {"n": 0}, {"sampler": "ddim"}, {"step": "x"}, {"ema": {}}])
 def test_a_manifest_that_cannot_be_right_is_refused_before_any_work(tmp_path, change):
-    folder = save_samples(tmp_path / "samples", PICTURES, None, **({"classes": None} | change))
+    folder = save_samples(tmp_path / "samples", IMAGES, None, **({"classes": None} | change))
     assert answer(lambda: eval_fid(folder, folder, features="random", cache=False) or True) is None
 
 
 @examples(40)
 @given(st.data(), st.sampled_from(["000000.png", "000005.png"]))
-def test_any_picture(samples, data, name):
+def test_any_image(samples, data, name):
     path = samples / name
     good = path.read_bytes()
     path.write_bytes(data.draw(damaged(good)))
@@ -79,7 +79,7 @@ def npz(**arrays: object) -> bytes:
     return file.getvalue()
 
 
-ROWS = PICTURES.permute(0, 2, 3, 1).contiguous().numpy()
+ROWS = IMAGES.permute(0, 2, 3, 1).contiguous().numpy()
 BATCH = npz(arr_0=ROWS, arr_1=np.arange(6))
 
 
@@ -87,7 +87,7 @@ BATCH = npz(arr_0=ROWS, arr_1=np.arange(6))
 def statistics(tmp_path_factory) -> bytes:
     path = tmp_path_factory.mktemp("statistics") / "ref.npz"
     gaussian = Gaussian(torch.arange(5.0).double(), torch.eye(5).double(), 9)
-    write_statistics(path, ReferenceStatistics({"features": gaussian}, {"resolution": [8, 8], "kind": "pictures"}))
+    write_statistics(path, ReferenceStatistics({"features": gaussian}, {"resolution": [8, 8], "kind": "images"}))
     return path.read_bytes()
 
 
@@ -102,7 +102,7 @@ def read_reference(path: Path) -> None:
     before = contents(path.parent)
     answer(distance)
     answer(lambda: open_reference(path, CPU).kind)
-    answer(lambda: list(NpzPictures(path).batches(4)))
+    answer(lambda: list(NpzImages(path).batches(4)))
     assert contents(path.parent) == before
 
 
@@ -157,11 +157,11 @@ def test_objects_in_an_npz_are_never_unpickled(tmp_path, name):
 @examples(25)
 @given(data=st.data())
 def test_any_archive_of_samples(tmp_path, form, data):
-    folder = save_samples(tmp_path / form, PICTURES, None, format=form)
+    folder = save_samples(tmp_path / form, IMAGES, None, format=form)
     for path in folder.glob("*.png"):
         path.unlink()
     output = open_output(form, folder)
-    output.write(range(6), PICTURES)
+    output.write(range(6), IMAGES)
     output.finish(6, None)
     archive = folder / f"samples.{form}"
     good = archive.read_bytes()
@@ -177,8 +177,8 @@ def test_any_archive_of_samples(tmp_path, form, data):
 def test_any_part_of_an_interrupted_run(tmp_path, form, data):
     output = open_output(form, tmp_path)
     output.clear()
-    output.write(range(3), PICTURES[:3])
-    output.write(range(3, 5), PICTURES[3:5])
+    output.write(range(3), IMAGES[:3])
+    output.write(range(3, 5), IMAGES[3:5])
     part = data.draw(st.sampled_from(sorted(path for path in tmp_path.rglob("*.*") if path.is_file())))
     part.write_bytes(data.draw(damaged(part.read_bytes())))
     kept = contents(tmp_path, part.name)
@@ -202,7 +202,7 @@ def test_parts_with_code_are_not_executed(tmp_path, form):
     folder = tmp_path / "out"
     folder.mkdir()
     output = open_output(form, folder)
-    output.write(range(3), PICTURES[:3])
+    output.write(range(3), IMAGES[:3])
     part = next(path for path in sorted(folder.rglob("*")) if path.is_file())
     for content in (code(sentinel), npz(indices=np.array([with_code(sentinel)], dtype=object), rows=ROWS[:1])):
         part.write_bytes(content)
@@ -211,15 +211,15 @@ def test_parts_with_code_are_not_executed(tmp_path, form):
 
 
 def test_a_page_of_damaged_previews_is_a_page(tmp_path):
-    from discli.reports.run_page import _picture
+    from discli.reports.run_page import _image
 
     good = io.BytesIO()
     Image.new("RGB", (8, 8)).save(good, "PNG")
     for cut in range(0, len(good.getvalue()), 7):
         (tmp_path / "1.png").write_bytes(good.getvalue()[:cut] + b"\xff" * 9 + good.getvalue()[cut:])
-        _picture(tmp_path / "1.png", 100)
+        _image(tmp_path / "1.png", 100)
 
 
 def test_a_manifest_of_json_alone_is_no_manifest(samples):
     (samples / "manifest.json").write_text(json.dumps([1]))
-    assert open_pictures(samples, CPU).manifest is None
+    assert open_images(samples, CPU).manifest is None

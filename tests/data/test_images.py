@@ -1,4 +1,4 @@
-"""Every kind of picture file comes out as upright RGB, and what is none is named so."""
+"""Every kind of image file comes out as upright RGB, and what is none is named so."""
 
 import io
 import struct
@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from discli.data import pictures
-from discli.data.pictures import PictureError, crop, decode, too_small
+from discli.data import images
+from discli.data.images import ImageError, crop, decode, too_small
 from tests.data.makers import pixels, saved
 
 
 def as_rgb(data: bytes) -> np.ndarray:
-    picture = decode(data)
-    assert picture.mode == "RGB"
-    return np.asarray(picture)
+    image = decode(data)
+    assert image.mode == "RGB"
+    return np.asarray(image)
 
 
 def test_rgb_png_comes_back_exactly():
@@ -98,9 +98,9 @@ def test_exif_orientation_is_undone(kind, orientation):
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 100, "optimize": True}])
 def test_the_short_way_through_plain_jpegs_gives_the_same_pixels(options):
     data = saved(pixels(3, 65, 47), "JPEG", **options)
-    short = pictures._plain_jpeg(data)
+    short = images._plain_jpeg(data)
     assert short is not None
-    assert (np.asarray(short) == np.asarray(pictures._any_picture(data))).all()
+    assert (np.asarray(short) == np.asarray(images._any_image(data))).all()
 
 
 def test_the_short_way_leaves_everything_unusual_alone():
@@ -113,7 +113,7 @@ def test_the_short_way_leaves_everything_unusual_alone():
         saved(pixels(3)),
         b"\xff\xd8\xff",
     ]
-    assert [pictures._plain_jpeg(data) for data in unusual] == [None] * len(unusual)
+    assert [images._plain_jpeg(data) for data in unusual] == [None] * len(unusual)
 
 
 def test_animation_gives_its_first_frame():
@@ -140,7 +140,7 @@ JPEG = saved(pixels(4, 64, 64), "JPEG")
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"dear diary, today I was renamed to .png", "not a picture"),
+        (b"dear diary, today I was renamed to .png", "not an image"),
         (JPEG[: len(JPEG) * 3 // 4], "truncated"),
         (saved(pixels(4, 64, 64))[:300], "truncated"),
         (JPEG[:25], "."),
@@ -151,7 +151,7 @@ JPEG = saved(pixels(4, 64, 64), "JPEG")
     ids=["zero bytes", "text", "half a jpeg", "half a png", "a header", "bomb", "small bomb", "float"],
 )
 def test_bad_files_are_refused_with_a_reason_of_one_line(data, reason):
-    with pytest.raises(PictureError, match=reason) as refused:
+    with pytest.raises(ImageError, match=reason) as refused:
         decode(data)
     assert "\n" not in str(refused.value)
 
@@ -159,34 +159,34 @@ def test_bad_files_are_refused_with_a_reason_of_one_line(data, reason):
 def test_a_jpeg_claiming_to_be_a_bomb_is_refused_on_both_ways():
     at = JPEG.index(b"\xff\xc0")
     huge = JPEG[: at + 5] + struct.pack(">HH", 40_000, 40_000) + JPEG[at + 9 :]
-    with pytest.raises(PictureError, match="bomb"):
+    with pytest.raises(ImageError, match="bomb"):
         decode(huge)
 
 
 def test_adm_crop_halves_twice_with_a_box_filter_and_cuts_the_middle():
-    picture = Image.fromarray(pixels(5, 101, 67))
-    quarter = picture.resize((50, 33), Image.Resampling.BOX).resize((25, 16), Image.Resampling.BOX)
-    assert (crop(picture, 16, "adm") == np.asarray(quarter)[:, 4:20]).all()
+    image = Image.fromarray(pixels(5, 101, 67))
+    quarter = image.resize((50, 33), Image.Resampling.BOX).resize((25, 16), Image.Resampling.BOX)
+    assert (crop(image, 16, "adm") == np.asarray(quarter)[:, 4:20]).all()
 
 
 def test_adm_crop_goes_the_rest_of_the_way_bicubically():
-    picture = Image.fromarray(pixels(5, 101, 40))
-    resized = picture.resize((50, 20), Image.Resampling.BOX).resize((40, 16), Image.Resampling.BICUBIC)
-    assert (crop(picture, 16, "adm") == np.asarray(resized)[:, 12:28]).all()
+    image = Image.fromarray(pixels(5, 101, 40))
+    resized = image.resize((50, 20), Image.Resampling.BOX).resize((40, 16), Image.Resampling.BICUBIC)
+    assert (crop(image, 16, "adm") == np.asarray(resized)[:, 12:28]).all()
 
 
-def test_adm_crop_of_a_tall_picture_cuts_top_and_bottom():
-    picture = Image.fromarray(pixels(5, 16, 21))
-    assert (crop(picture, 16, "adm") == np.asarray(picture)[2:18]).all()
+def test_adm_crop_of_a_tall_image_cuts_top_and_bottom():
+    image = Image.fromarray(pixels(5, 16, 21))
+    assert (crop(image, 16, "adm") == np.asarray(image)[2:18]).all()
 
 
-def test_pictures_of_the_right_size_pass_unchanged():
+def test_images_of_the_right_size_pass_unchanged():
     assert (crop(Image.fromarray(pixels(6, 32, 32)), 32, "adm") == pixels(6, 32, 32)).all()
 
 
-def test_resize_squeezes_the_whole_picture():
-    picture = Image.fromarray(pixels(7, 40, 20))
-    assert (crop(picture, 16, "resize") == np.asarray(picture.resize((16, 16), Image.Resampling.BICUBIC))).all()
+def test_resize_squeezes_the_whole_image():
+    image = Image.fromarray(pixels(7, 40, 20))
+    assert (crop(image, 16, "resize") == np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC))).all()
 
 
 def test_celeba_crop_is_the_preparation_of_u_vit():
@@ -198,13 +198,13 @@ def test_celeba_crop_is_the_preparation_of_u_vit():
     assert (crop(face, 64, "celeba") == np.asarray(theirs)).all()
 
 
-def test_celeba_crop_refuses_pictures_of_another_size():
-    with pytest.raises(PictureError, match="178 x 218"):
+def test_celeba_crop_refuses_images_of_another_size():
+    with pytest.raises(ImageError, match="178 x 218"):
         crop(Image.fromarray(pixels(9)), 64, "celeba")
 
 
-def test_smaller_pictures_are_known_and_enlarged():
-    picture = Image.fromarray(pixels(9, 40, 15))
-    assert too_small(picture, 16, "adm")
-    assert not too_small(picture, 15, "adm")
-    assert crop(picture, 16, "adm").shape == (16, 16, 3)
+def test_smaller_images_are_known_and_enlarged():
+    image = Image.fromarray(pixels(9, 40, 15))
+    assert too_small(image, 16, "adm")
+    assert not too_small(image, 15, "adm")
+    assert crop(image, 16, "adm").shape == (16, 16, 3)

@@ -5,7 +5,7 @@ from discli.recipe.train import TrainSpec
 _TELLING = 0.1  # of the initial weights in the average: its samples are noise
 
 
-def doubts(spec: TrainSpec) -> list[str]:
+def config_warnings(spec: TrainSpec) -> list[str]:
     """A line for each setting of long runs that a short one has kept."""
     found = []
     warmup, steps = spec.lr_schedule.warmup_steps, spec.steps

@@ -1,4 +1,4 @@
-"""``result.json`` of a study's cell, as far as plans and reports rely on it."""
+"""``result.json`` of a study's trial, as far as plans and reports rely on it."""
 
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class _Eval(_Part):
 
 
 class _Result(_Part):
-    cell: str
+    trial: str
     point: str
     seed: Count
     settings: dict[str, Any]
@@ -70,7 +70,7 @@ class _Result(_Part):
     environment: dict[str, str]
 
 
-def read_cell_result(path: Path) -> dict[str, Any]:
+def read_trial_result(path: Path) -> dict[str, Any]:
     """All of the file. Raises DiscliError where it is damaged."""
     try:
         result: dict[str, Any] = read_json(path)
@@ -80,5 +80,5 @@ def read_cell_result(path: Path) -> dict[str, Any]:
         if isinstance(error, ValidationError):
             first = error.errors(include_url=False)[0]
             why = f" ({': '.join(['.'.join(str(part) for part in first['loc']), first['msg']])})"
-        raise DiscliError(f"{path} is damaged{why}.", "Remove it: the cell is scored again from its run.") from None
+        raise DiscliError(f"{path} is damaged{why}.", "Remove it: the trial is scored again from its run.") from None
     return result
