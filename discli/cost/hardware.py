@@ -7,8 +7,8 @@ import torch
 from discli.cost.peak import find_peak, known_devices
 from discli.model.mixer import choose_scan
 from discli.recipe.model import ModelSpec
+from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
-from discli.sampling.load import pick_device
 from discli.scan import planned_backend
 
 # Shown where nobody says which one to expect.

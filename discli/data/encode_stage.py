@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from discli.recipe.contract import CodecIdentity, RgbIdentity
 from discli.runtime.errors import DiscliError
-from discli.runtime.processes import own_gpu
 
 CodecName = Literal["rgb", "vae"]
 Rows = npt.NDArray[np.generic]
@@ -23,6 +22,8 @@ def pick_device(device: str | None) -> str:
     if device is not None:
         return device
     import torch
+
+    from discli.runtime.devices import own_gpu
 
     return own_gpu() if torch.cuda.is_available() else "cpu"
 

@@ -10,7 +10,7 @@ import torch
 
 from discli.doctor.finding import Checks, Finding, Setting, guarded
 from discli.runtime.console import format_bytes
-from discli.sampling.load import pick_device
+from discli.runtime.devices import pick_device
 
 TITLE = "Device"
 

@@ -10,8 +10,8 @@ import torch
 
 from discli.doctor.finding import Checks, Finding, Setting, guarded
 from discli.doctor.scan_trial import STATE, WIDTH, Trial
+from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
-from discli.sampling.load import pick_device
 from discli.scan import choose_backend, mamba_ssm, reference
 from discli.scan.cpu import backend as cpu
 from discli.scan.dispatch import VARIABLE

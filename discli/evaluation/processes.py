@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 
 from discli.runtime.console import stderr
+from discli.runtime.devices import own_gpu
 from discli.runtime.errors import DiscliError
-from discli.runtime.processes import own_gpu
 from discli.training.engine import adopt_slurm
 
 Result = TypeVar("Result")

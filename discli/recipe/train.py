@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, Strict, model_validator
 
 from discli.recipe.spec import Count, Flag, Fraction, Positive, PositiveInt, Real, Spec, by_name
+from discli.runtime.errors import DiscliError
 
 Decay = Annotated[float, Strict(), Field(ge=0, lt=1)]
 Rate = Annotated[float, Strict(), Field(ge=0)]
@@ -129,3 +130,19 @@ class TrainSpec(Spec):
     tracker: Annotated[Literal["tensorboard", "wandb", "none"], Field(description="where curves are drawn")] = (
         "tensorboard"
     )
+
+
+def share_of_batch(spec: TrainSpec, world_size: int) -> int:
+    """How many of the global batch's samples each process takes. Raises DiscliError when it does not divide."""
+    share, rest = divmod(spec.batch_size, world_size)
+    if rest:
+        raise DiscliError(
+            f"train.batch_size {spec.batch_size} does not divide among {world_size} processes.",
+            f"Use a multiple of {world_size}: batch_size is the sum over all processes.",
+        )
+    if spec.micro_batch and share % spec.micro_batch:
+        raise DiscliError(
+            f"train.micro_batch {spec.micro_batch} does not divide the {share} samples of each process.",
+            "Use a divisor of train.batch_size / number of processes.",
+        )
+    return share

@@ -6,10 +6,10 @@ from typing import Any
 
 from discli.cost.describe import recipe_facts
 from discli.cost.hardware import Hardware
+from discli.runs.checkpoint import read_description
 from discli.runs.status import RunStatus, last_number, run_status
 from discli.runtime.console import format_bytes, format_seconds
 from discli.runtime.facts import Facts
-from discli.sampling.load import read_description
 
 
 def run_facts(folder: Path, machine: Hardware) -> Facts:

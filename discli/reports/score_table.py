@@ -1,12 +1,13 @@
 """A score and its circumstances, for the terminal."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+from discli.runtime.facts import fact_table
 
 Result = dict[str, Any]
 
@@ -26,16 +27,6 @@ def print_scores(result: Result, console: Console | None = None) -> None:
         console.print(fact_table(class_rows(result["per_class"], _CLASSES_SHOWN)))
     for warning in result["warnings"]:
         console.print(Text.assemble(("Warning:", "yellow"), f" {warning}"))
-
-
-def fact_table(rows: Iterable[tuple[str, str]], style: str = "") -> Table:
-    """(heading, text) rows, without frames; long texts are folded, not cut."""
-    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, style=style)
-    table.add_column(overflow="fold", style=style)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
 
 
 def score_rows(result: Result) -> Iterator[tuple[str, str]]:

@@ -22,9 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from discli.recipe import DataContract, Recipe, parse_recipe
 from discli.runtime.console import format_bytes, stderr
 from discli.runtime.errors import DiscliError
-from discli.runtime.files import read_json, sync, write_beside
+from discli.runtime.files import parse_json, read_json, sync, write_beside
 from discli.runtime.signals import hold_ctrl_c
 
 FORMAT = 1
@@ -224,3 +225,15 @@ def _sha256_of_state(state: Mapping[str, Any]) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_description(file: Path) -> tuple[Recipe, DataContract, int, dict[str, str]]:
+    """What a file of weights says of itself: recipe, contract, step, and all of its metadata."""
+    metadata = read_metadata(file)
+    try:
+        recipe = parse_recipe(parse_json(metadata["recipe"]), str(file))
+        contract = DataContract.model_validate(parse_json(metadata["contract"]))
+        step = int(file.parent.name if file.parent.name.isdecimal() else metadata.get("step", 0))
+    except (KeyError, ValueError):
+        raise DiscliError(f"{file} was not written by discli.", "Use a checkpoint of discli train or export.") from None
+    return recipe, contract, step, metadata

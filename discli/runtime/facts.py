@@ -1,13 +1,14 @@
 """What there is to say about one thing, for people and for programs."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import typer
 from rich.console import Console
-
-from discli.reports.score_table import fact_table
+from rich.table import Table
+from rich.text import Text
 
 
 @dataclass(frozen=True)
@@ -26,3 +27,13 @@ class Facts:
             typer.echo(json.dumps(self.record, indent=1))
         else:
             Console(highlight=False).print(fact_table(self.rows))
+
+
+def fact_table(rows: Iterable[tuple[str, str]], style: str = "") -> Table:
+    """(heading, text) rows, without frames; long texts are folded, not cut."""
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style=style)
+    table.add_column(overflow="fold", style=style)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table

@@ -21,14 +21,6 @@ def rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
-def own_gpu() -> str:
-    """Which GPU this process works on: srun, unlike torchrun, may show each process no other than its own."""
-    import torch
-
-    local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
-    return f"cuda:{int(local) % max(1, torch.cuda.device_count())}"
-
-
 def share(count: int, rank: int, world: int) -> range:
     """The ``rank``-th of ``world`` consecutive parts of range(count), as equal as can be."""
     return range(count * rank // world, count * (rank + 1) // world)

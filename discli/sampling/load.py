@@ -13,13 +13,12 @@ from discli.data.autoencoders import Codec, load_codec
 from discli.diffusion.guidance import Network
 from discli.model import DiS
 from discli.model.mixer import choose_scan
-from discli.recipe import DataContract, Recipe, parse_recipe
+from discli.recipe import DataContract, Recipe
 from discli.recipe.sample import SampleSpec
-from discli.runs.checkpoint import newest_checkpoint, read_metadata, verify_checkpoint
+from discli.runs.checkpoint import newest_checkpoint, read_description, verify_checkpoint
 from discli.runtime.console import stderr
+from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
-from discli.runtime.files import parse_json
-from discli.runtime.processes import own_gpu
 from discli.runtime.signals import hold_ctrl_c
 from discli.training.engine import auto_precision
 
@@ -76,18 +75,6 @@ def load_model(path: Path, device: torch.device, step: int | None = None) -> Loa
     )
 
 
-def read_description(file: Path) -> tuple[Recipe, DataContract, int, dict[str, str]]:
-    """What a file of weights says of itself: recipe, contract, step, and all of its metadata."""
-    metadata = read_metadata(file)
-    try:
-        recipe = parse_recipe(parse_json(metadata["recipe"]), str(file))
-        contract = DataContract.model_validate(parse_json(metadata["contract"]))
-        step = int(file.parent.name if file.parent.name.isdecimal() else metadata.get("step", 0))
-    except (KeyError, ValueError):
-        raise DiscliError(f"{file} was not written by discli.", "Use a checkpoint of discli train or export.") from None
-    return recipe, contract, step, metadata
-
-
 def build_network(recipe: Recipe, weights: Mapping[str, Tensor], file: Path) -> DiS:
     """The recipe's network with these weights, where they are. Raises DiscliError where they do not fit it."""
     with torch.device("meta"):
@@ -110,19 +97,6 @@ def newest_run(runs: Path) -> Path:
     newest = max(found, key=lambda run: (run / "checkpoints").stat().st_mtime)
     stderr.print(f"Newest run: {newest}")
     return newest
-
-
-def pick_device(name: str | None) -> torch.device:
-    """The device of that name; by default a GPU where there is one, this process's own under torchrun."""
-    if name is None:
-        name = own_gpu() if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise DiscliError(f"--device {name}: no such device.", "Give cuda, cuda:1 or cpu.") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DiscliError(f"--device {name}: this machine has no such GPU.", "Leave --device out, or give cpu.")
-    return device
 
 
 def precision_of(settings: SampleSpec, device: torch.device) -> str:

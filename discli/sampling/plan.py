@@ -17,6 +17,7 @@ from discli.diffusion import trajectory
 from discli.diffusion.guidance import Network
 from discli.recipe import Recipe
 from discli.recipe.sample import SampleSpec
+from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
 from discli.runtime.rng import RngStream, normal, uniform
 from discli.runtime.signals import safe_place
@@ -26,7 +27,6 @@ from discli.sampling.load import (
     find_model_batch,
     load_model,
     newest_run,
-    pick_device,
     precision_of,
 )
 from discli.sampling.settings import parse_classes, settings_for

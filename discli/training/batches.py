@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from discli.recipe.train import TrainSpec
-from discli.runtime.errors import DiscliError
 from discli.runtime.rng import RngStream, permutation, uniform
 
 
@@ -23,22 +21,6 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, indices: np.ndarray, flip: np.ndarray | None) -> Tensor: ...
-
-
-def share_of_batch(spec: TrainSpec, world_size: int) -> int:
-    """How many of the global batch's samples each process takes. Raises DiscliError when it does not divide."""
-    share, rest = divmod(spec.batch_size, world_size)
-    if rest:
-        raise DiscliError(
-            f"train.batch_size {spec.batch_size} does not divide among {world_size} processes.",
-            f"Use a multiple of {world_size}: batch_size is the sum over all processes.",
-        )
-    if spec.micro_batch and share % spec.micro_batch:
-        raise DiscliError(
-            f"train.micro_batch {spec.micro_batch} does not divide the {share} samples of each process.",
-            "Use a divisor of train.batch_size / number of processes.",
-        )
-    return share
 
 
 class Batch(NamedTuple):

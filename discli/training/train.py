@@ -25,6 +25,7 @@ from discli.diffusion import DiffusionLoss
 from discli.model import DiS
 from discli.model.mixer import choose_scan
 from discli.recipe import Recipe, check_fits, config_warnings, load_recipe
+from discli.recipe.train import share_of_batch
 from discli.runs.checkpoint import newest_checkpoint
 from discli.runs.logs import Logs
 from discli.runs.run import Run
@@ -32,7 +33,7 @@ from discli.runs.sessions import record_session
 from discli.runtime.console import progress, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.rng import RngStream, normal, uniform
-from discli.training.batches import Batch, BatchPlan, Feed, share_of_batch
+from discli.training.batches import Batch, BatchPlan, Feed
 from discli.training.callbacks import Watch
 from discli.training.clock import Clock
 from discli.training.ema import build_ema

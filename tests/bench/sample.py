@@ -29,8 +29,9 @@ from discli.data.autoencoders import load_codec
 from discli.model import DiS
 from discli.recipe import DataContract, load_recipe
 from discli.recipe.contract import RgbIdentity
+from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
-from discli.sampling.load import LoadedModel, load, pick_device
+from discli.sampling.load import LoadedModel, load
 from discli.sampling.output.png import PngFolder
 from discli.sampling.plan import Draw, denoise, draw, draw_classes
 from discli.sampling.sample import sample

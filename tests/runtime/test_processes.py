@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from discli.runtime.processes import own_gpu, rank_and_world, share
+from discli.runtime.devices import own_gpu
+from discli.runtime.processes import rank_and_world, share
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 3125])
