@@ -32,7 +32,7 @@ CARD_ROWS, CARD_COLUMNS = 8, 6  # classes, spread over all, and images of each
 # What diffusers executes when it loads the folder: our classes, by their names.
 _PIPELINE = '''"""Loaded by diffusers with trust_remote_code=True; needs discli (pip install discli)."""
 
-from discli.diffusers_pipeline import DiSPipeline
+from discli.sampling.diffusers_pipeline import DiSPipeline
 
 __all__ = ["DiSPipeline"]
 '''

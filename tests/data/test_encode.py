@@ -187,7 +187,7 @@ SLOW_RUN = """
 import sys, time
 from pathlib import Path
 import discli.data.writer as writer
-from discli.encode import encode
+from discli.data.encode import encode
 if __name__ == "__main__":
     writer._SECONDS_BETWEEN_COMMITS = 0.0
     plain = writer.StoreWriter._write

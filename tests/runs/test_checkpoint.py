@@ -119,8 +119,8 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_says_what_is_needed(tmp_path)
         import resource, signal, sys
         from pathlib import Path
         import torch
-        from discli.errors import DiscliError
-        from discli.training.checkpoint import write_checkpoint
+        from discli.runtime.errors import DiscliError
+        from discli.runs.checkpoint import write_checkpoint
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
         try:

@@ -97,7 +97,7 @@ def test_other_threads_have_nothing_to_hold():
 
 IN_A_COMMAND = """
 import signal, sys, time
-from discli.ctrl_c import answer_ctrl_c
+from discli.runtime.signals import answer_ctrl_c
 
 class Swallows:
     def __del__(self):
