@@ -10,6 +10,7 @@ from discli.recipe.model import ModelSpec
 from discli.runtime.errors import DiscliError
 from discli.sampling.load import pick_device
 from discli.scan import planned_backend
+from discli.training.engine import auto_precision, precision_for
 
 # Shown where nobody says which one to expect.
 _UTILISATIONS = (0.1, 0.3, 0.5)
@@ -69,7 +70,13 @@ class Hardware:
 
     def precision(self, wanted: str) -> str:
         """fp32 or bf16: what a recipe's ``precision`` means there."""
-        return wanted if wanted != "auto" else "bf16" if self.device_type == "cuda" else "fp32"
+        if wanted != "auto":
+            return wanted
+        if self.device is not None:
+            return auto_precision(self.device)
+        # Of a GPU elsewhere that has no name, nobody can say: those of today compute in bf16.
+        native = self.gpu is None or find_peak(self.gpu, "bf16", tf32=False) is not None
+        return precision_for(self.device_type, native_bf16=native)
 
     def peak(self, precision: str, tf32: bool, given_tflops: float | None = None) -> float | None:
         """FLOP/s of all devices together, where they are known; ``given_tflops`` of one is the recipe's."""

@@ -153,11 +153,16 @@ class Engine:
 
 
 def auto_precision(device: torch.device) -> Literal["bf16", "fp32"]:
+    """What a recipe's ``precision = "auto"`` means on ``device``, which is here."""
+    native = device.type == "cuda" and (
+        torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+    )
+    return precision_for(device.type, native_bf16=native)
+
+
+def precision_for(device_type: str, *, native_bf16: bool) -> Literal["bf16", "fp32"]:
     """bf16 on GPUs that compute in it. NVIDIA's before Ampere emulate it, slower than float32."""
-    if device.type != "cuda":
-        return "fp32"
-    native = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
-    return "bf16" if native else "fp32"
+    return "bf16" if device_type == "cuda" and native_bf16 else "fp32"
 
 
 def full(tensor: Tensor) -> Tensor:
