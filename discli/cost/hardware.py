@@ -8,6 +8,7 @@ from discli.cost.peak import find_peak, known_devices
 from discli.model.mixer import choose_scan
 from discli.recipe.model import ModelSpec
 from discli.runtime.errors import DiscliError
+from discli.runtime.numbers import format_number
 from discli.sampling.load import pick_device
 from discli.scan import planned_backend
 from discli.training.engine import auto_precision, precision_for
@@ -59,7 +60,7 @@ class Hardware:
 
     @property
     def name(self) -> str:
-        kind = self.gpu or (f"{self.tflops:g} TFLOP/s" if self.tflops else self.device_type)
+        kind = self.gpu or (f"{format_number(self.tflops, 6)} TFLOP/s" if self.tflops else self.device_type)
         return f"{self.gpus} x {kind}" if self.gpus > 1 else kind
 
     def backend(self, model: ModelSpec) -> str:

@@ -1,6 +1,7 @@
 """What a recipe takes, against published sizes, sums by hand, and what files and samplers then do."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -122,6 +123,13 @@ info("quickstart", machine=Hardware.of("A100"), as_json=True)
     memory = json.loads(done.stdout)["memory"]
     assert memory["scan"] == "triton"
     assert memory["activations"]["plain"]["per_image"] > 0
+
+
+def test_large_numbers_are_written_out():
+    rows = recipe_facts(_tiny(steps=10**6), Hardware.of("H100", gpus=16)).rows
+    text = " ".join(text for _, text in rows)
+    assert "15,824 TFLOP/s" in text
+    assert not re.search(r"\de[+-]?\d", text)
 
 
 def test_memory_is_divided_where_it_is_sharded():
