@@ -44,7 +44,10 @@ def export_from_authors(checkpoint: Path, out: Path | None = None) -> Path:
         network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise DiscliError(f"{checkpoint}: weights do not fit a DiS: {reason}", "Is it a variant?") from None
+        raise DiscliError(
+            f"{checkpoint}: weights do not fit a DiS: {reason}",
+            "Give a checkpoint of the authors' code as they published it; a changed network has no recipe here.",
+        ) from None
 
     out = out or Path("runs") / checkpoint.stem
     if out.exists() and any(out.iterdir()):

@@ -95,8 +95,10 @@ def build_network(recipe: Recipe, weights: Mapping[str, Tensor], file: Path) -> 
     try:
         network.load_state_dict(weights, assign=True)
     except RuntimeError:
+        of_a_run = file.parent.name.isdecimal()
         raise DiscliError(
-            f"{file} holds weights of another architecture than its recipe.", "Export it again."
+            f"{file} holds weights of another architecture than its recipe.",
+            "Take another checkpoint of the run: --checkpoint STEP." if of_a_run else "Export its run again.",
         ) from None
     # What the network keeps beside its weights was built on the CPU.
     return network.to(network.pos_embed.device)
