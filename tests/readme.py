@@ -49,10 +49,9 @@ def help_blocks(text: str) -> dict[str, str]:
 def live_help(name: str) -> str:
     """``discli NAME --help`` in a terminal of 80 columns, fenced."""
     path = path_of(name)
-    # Of the columns, click leaves the last two free.
-    with COMMANDS[path].make_context(
-        " ".join(("discli", *path)), [], resilient_parsing=True, terminal_width=78
-    ) as context:
+    # Of the columns, click leaves the last two free. What commands take over from discli, they have no parent for here.
+    settings = {**COMMANDS[()].context_settings, "resilient_parsing": True, "terminal_width": 78}
+    with COMMANDS[path].make_context(" ".join(("discli", *path)), [], **settings) as context:
         return f"```text\n{context.get_help().rstrip()}\n```\n"
 
 

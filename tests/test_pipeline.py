@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from discli.cli.quickstart import unpack_digits
+from discli.data.store import open_store
 from discli.recipe import load_recipe
 
 SMALL = [
@@ -45,6 +46,34 @@ def test_from_an_image_folder_to_a_score(tmp_path):
 
 
 def test_the_quickstarts_digits_are_all_there(tmp_path):
-    unpack_digits(tmp_path)
-    assert len(list(tmp_path.glob("*/*.png"))) == 1797
+    unpack_digits(tmp_path / "digits")
+    assert len(list(tmp_path.glob("digits/*/*.png"))) == 1797
     assert load_recipe("quickstart").model.num_classes == 10
+
+
+def test_the_quickstart_killed_while_it_unpacks_the_last_digit_has_them_all_the_next_time(tmp_path):
+    program = f"""
+import os
+from pathlib import Path
+from PIL import Image
+import discli.cli.quickstart
+save = Image.Image.save
+def save_or_die(image, path, *rest, **options):
+    save(image, path, *rest, **options)
+    if Path(path).parent.name == "9" and Path(path).name == "0001.png":
+        os._exit(9)
+Image.Image.save = save_or_die
+discli.cli.quickstart.quickstart(Path({str(tmp_path / "out")!r}))
+"""
+    assert subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True).returncode == 9
+    # Again, to the end of encoding; what comes after is not asked for here.
+    program = f"""
+from pathlib import Path
+import discli.cli.quickstart
+def stop(*_, **__):
+    raise SystemExit(7)
+discli.cli.quickstart.train = stop
+discli.cli.quickstart.quickstart(Path({str(tmp_path / "out")!r}))
+"""
+    assert subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True).returncode == 7
+    assert len(open_store(tmp_path / "out" / "digits.h5")) == 1797

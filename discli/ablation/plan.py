@@ -24,6 +24,7 @@ from discli.recipe.diffusion import DiffusionSpec
 from discli.recipe.sample import SampleSpec
 from discli.runtime.console import format_bytes, format_seconds, stderr
 from discli.runtime.errors import DiscliError
+from discli.runtime.numbers import format_number
 
 # A trial step that takes more work than this would itself be a wait.
 _MOST_TRIAL_FLOPS = 5e10
@@ -120,7 +121,7 @@ def print_plan(study: Study, plan: Sequence[Planned], out: Path, as_json: bool) 
         table.add_row(
             row["trial"],
             f"{row['parameters']:,}",
-            f"{row['forward_gflops']:.3g}",
+            format_number(row["forward_gflops"], 3),
             f"{row['steps']:,}",
             format_bytes(row["disk"]),
             "finished" if row["finished"] else time_left,

@@ -23,6 +23,7 @@ from discli.reports.page import columns, embed, facts, page
 from discli.reports.plots import Line, Point, as_svg, curves, save_plot, scatter
 from discli.runtime.console import format_bytes, format_seconds
 from discli.runtime.files import write_text
+from discli.runtime.numbers import format_number
 
 _MATRIX = "The same noise and class in every trial"
 _LARGEST_MATRIX, _LEAST_ROW = 8_000, 64  # px high
@@ -134,10 +135,10 @@ def _rows(report: StudyReport) -> Iterator[tuple[str, ...]]:
             str(point.estimate("loss")),
             str(len(point.results)),
             f"{first['parameters']:,}",
-            f"{first['forward_gflops']:.3g}",
+            format_number(first["forward_gflops"], 3),
             f"{first['steps']:,}",
             format_seconds(point.estimate("seconds").mean),
-            f"{point.estimate('images_per_second').mean:,.3g}",
+            format_number(point.estimate("images_per_second").mean, 3),
             format_bytes(max(point.by_seed("peak_memory").values())),
         )
 

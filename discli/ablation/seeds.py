@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from discli.runtime.numbers import format_number
+
 LEVEL = 0.95
 
 
@@ -25,7 +27,7 @@ class Estimate:
     def __str__(self) -> str:
         """As many decimals as two digits of the half width have: 12.3 ± 1.5, 0.0966 ± 0.0023."""
         if not self.half_width:
-            return f"{self.mean:.4g}"
+            return format_number(self.mean)
         decimals = max(0, 1 - math.floor(math.log10(self.half_width)))
         return f"{self.mean:.{decimals}f} ± {self.half_width:.{decimals}f}"
 

@@ -22,6 +22,7 @@ from discli.ablation.workers import run_trials
 from discli.recipe import Study, Trial, load_study
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
+from discli.runtime.numbers import format_number
 from discli.runtime.processes import alone_in, rank_and_world
 from discli.training.interrupts import EXIT_INTERRUPTED
 
@@ -102,7 +103,7 @@ def _run_alone(study: Study, planned: Planned, data: Path | None, as_json: bool)
     result = run_trial(study, planned.trial, planned.folder, data)
     if as_json:
         typer.echo(json.dumps(result, indent=1))
-    stderr.print(f"{planned.trial.name}: {result['score_name']} {result['score']:.4g}")
+    stderr.print(f"{planned.trial.name}: {result['score_name']} {format_number(result['score'])}")
 
 
 def _report(study: Study, plan: Sequence[Planned], out: Path) -> tuple[list[Planned], StudyReport]:

@@ -62,6 +62,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # which all commands take over
 )
 
 RecipeName = Annotated[
@@ -70,6 +71,19 @@ RecipeName = Annotated[
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any recipe field.")]
 Device = Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu. Default: a GPU where there is one.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")]
+
+
+def refuse_ignored(context: typer.Context, beside: str, *taken: str) -> None:
+    """Raises DiscliError for what was given on the command line and ``beside`` would ignore.
+
+    ``taken`` are the parameters, by their names in Python, that mean something there.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is None or source.name != "COMMANDLINE" or parameter.name in taken:
+            continue
+        given = parameter.opts[0] if parameter.opts[0].startswith("-") else (parameter.name or "").upper()
+        raise DiscliError(f"{given} means nothing beside {beside}.", "Leave one of them out.")
 
 
 def _show_version(wanted: bool) -> None:

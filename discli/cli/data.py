@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from discli.cli.app import Device, Json, Set, app
+from discli.cli.app import Device, Json, Set, app, refuse_ignored
 from discli.cli.complete import recipe_names
 from discli.runtime.errors import DiscliError
 
@@ -34,6 +34,7 @@ class Moments(StrEnum):
 
 @app.command(epilog="Example: discli encode imagenet/ --res 256 --out imagenet-256.h5")
 def encode(
+    context: typer.Context,
     source: Annotated[
         Path | None, typer.Argument(help="Images: a folder (a sub-folder a class, or flat), zip, tar, tars, parquet.")
     ] = None,
@@ -57,14 +58,16 @@ def encode(
     device: Device = None,
 ) -> None:
     """Images to one data file for training. Interrupted, the same command goes on where it was."""
-    from discli.data.encode import encode as run
-    from discli.data.encode import merge as merge_parts
-
     if merge is not None:
+        refuse_ignored(context, "--merge", "merge")
+        from discli.data.encode import merge as merge_parts
+
         typer.echo(merge_parts(merge))
         return
     if source is None or res is None:
         raise DiscliError("encode needs SOURCE and --res.", "Example: discli encode imagenet/ --res 256")
+    from discli.data.encode import encode as run
+
     written = run(
         source,
         res,

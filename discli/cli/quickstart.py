@@ -4,6 +4,7 @@ digits.png -> a folder of images -> encode -> train -> sample with guidance -> s
 prints the command that does the same by hand.
 """
 
+import shutil
 from pathlib import Path
 
 from PIL import Image
@@ -26,7 +27,7 @@ def quickstart(out: Path) -> None:
     recipe = load_recipe("quickstart")
 
     _say("1. 1,797 real digits as an image folder, one sub-folder a class", str(images))
-    if not (images / "9").exists():
+    if not images.exists():
         unpack_digits(images)
 
     _say("2. Encode", f"discli encode {images} --res 8 --out {data}")
@@ -50,18 +51,21 @@ def quickstart(out: Path) -> None:
 
 
 def unpack_digits(folder: Path) -> None:
-    """Cut the contact sheet into ``folder/<digit>/<number>.png``."""
+    """Cut the contact sheet into ``folder/<digit>/<number>.png``. The folder is there once all of them are."""
+    unfinished = folder.with_name(f".{folder.name}.writing")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of one that was interrupted
     with Image.open(_DIGITS) as sheet:
         counts = [int(count) for count in sheet.info["Counts"].split()]
         columns = sheet.width // _SIDE
         place = 0
         for digit, count in enumerate(counts):
-            (folder / str(digit)).mkdir(parents=True, exist_ok=True)
+            (unfinished / str(digit)).mkdir(parents=True)
             for number in range(count):
                 row, column = divmod(place, columns)
                 box = (column * _SIDE, row * _SIDE, (column + 1) * _SIDE, (row + 1) * _SIDE)
-                sheet.crop(box).save(folder / str(digit) / f"{number:04d}.png")
+                sheet.crop(box).save(unfinished / str(digit) / f"{number:04d}.png")
                 place += 1
+    unfinished.rename(folder)
 
 
 def _say(what: str, command: str) -> None:

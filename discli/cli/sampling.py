@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from discli.cli.app import Device, app
+from discli.cli.app import Device, app, refuse_ignored
 from discli.runtime.errors import DiscliError
 
 Number = TypeVar("Number", int, float)
@@ -131,6 +131,7 @@ def sample(
 
 @app.command(epilog="Example: discli export runs/cifar10-dis-s-2 --to diffusers --out cifar10-dis/")
 def export(
+    context: typer.Context,
     run: Annotated[
         Path | None, typer.Argument(help="A run's or checkpoint's folder, or a .safetensors. Default: the newest run.")
     ] = None,
@@ -152,6 +153,7 @@ def export(
 ) -> None:
     """Averaged (EMA) weights for other programs; or, --from-authors, theirs into a run to sample from."""
     if from_authors is not None:
+        refuse_ignored(context, "--from-authors", "from_authors", "out")
         from discli.sampling.import_authors import export_from_authors
 
         typer.echo(export_from_authors(from_authors, out))

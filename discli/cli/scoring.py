@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from discli.cli.app import Device, Json, app
+from discli.cli.app import Device, Json, app, refuse_ignored
 from discli.runtime.errors import DiscliError
 
 
@@ -25,6 +25,7 @@ class Convention(StrEnum):
 
 @app.command("eval-fid", epilog="Example: discli eval-fid samples/ --ref cifar10.h5 --card score.html")
 def eval_fid(
+    context: typer.Context,
     samples: Annotated[
         Path | None, typer.Argument(help="A folder of discli sample, any folder, zip or tar of images, .npz or .h5.")
     ] = None,
@@ -58,18 +59,20 @@ def eval_fid(
 ) -> None:
     """Score samples: FID and its relatives, with everything that makes the number comparable."""
     if compare is not None:
+        refuse_ignored(context, "--compare", "compare", "as_json")
         from discli.reports.compare_scores import compare_files
 
         found = compare_files(*compare)
         typer.echo(json.dumps(vars(found), indent=1) if as_json else "\n".join(found.lines()))
         return
 
-    from discli.evaluation.evaluate import eval_fid as run
-    from discli.evaluation.evaluate import make_ref as write_reference
-
     if make_ref is not None:
+        described = ("features", "weights", "convention", "batch_size", "device")
+        refuse_ignored(context, "--make-ref", "make_ref", "out", *described)
         if out is None:
             raise DiscliError("--make-ref needs --out.", "Example: discli eval-fid --make-ref cifar10.h5 --out ref.npz")
+        from discli.evaluation.evaluate import make_ref as write_reference
+
         write_reference(
             make_ref,
             out,
@@ -82,6 +85,10 @@ def eval_fid(
     elif samples is None:
         raise DiscliError("eval-fid needs SAMPLES.", "Example: discli eval-fid samples/")
     else:
+        if out is not None:
+            raise DiscliError("--out goes with --make-ref alone.", "Leave it out; a score card is written with --card.")
+        from discli.evaluation.evaluate import eval_fid as run
+
         run(
             samples,
             ref,

@@ -14,6 +14,8 @@ from discli.recipe.model import ModelSpec
 from discli.recipe.train import share_of_batch
 from discli.runtime.console import format_bytes, format_seconds
 from discli.runtime.facts import Facts
+from discli.runtime.numbers import format_number, format_scaled
+from discli.training.batches import share_of_batch
 
 # arXiv:2402.05608, table 1; of 32 px images without classes in patches of 4.
 PAPER_GFLOPS = {"dis-s": 0.43, "dis-b": 1.86, "dis-m": 3.70, "dis-l": 6.57, "dis-h": 14.79}
@@ -84,8 +86,9 @@ def _paper(recipe: Recipe) -> Facts:
         return Facts([], {"paper": None})
     theirs, ours = PAPER_GFLOPS[preset], sum(forward_flops(as_in_the_papers_table(preset)).values()) / 1e9
     why = "its counter did not see the mixers' fused calls, only the long skips, the embeddings and the head"
-    text = f"{theirs:g} GFLOPs for {_size_name(preset)} on 32 px images, p = 4, where discli counts {ours:.3g}: {why}"
-    return Facts([("in the paper", text)], {"paper": {"gflops": theirs, "ours_there": ours, "why": why}})
+    there = f"{_size_name(preset)} on 32 px images, p = 4"
+    text = f"{theirs:g} GFLOPs for {there}, where discli counts {format_number(ours, 3)}"
+    return Facts([("in the paper", f"{text}: {why}")], {"paper": {"gflops": theirs, "ours_there": ours, "why": why}})
 
 
 def as_in_the_papers_table(preset: str) -> Recipe:
@@ -159,13 +162,13 @@ def _training(recipe: Recipe, machine: Hardware, flops: int) -> Facts:
         rows.append(("time", ask))
         return Facts(rows, {"run": record | {"times": None}})
     assumed = "as you assume" if machine.assumed else "an assumption"
-    of_peak = f"of {machine.name}'s peak of {peak / 1e12:,.4g} TFLOP/s, {assumed}, not a measurement"
+    of_peak = f"of {machine.name}'s peak of {format_number(peak / 1e12)} TFLOP/s, {assumed}, not a measurement"
     times = []
     for share in machine.utilisations:
         rate = peak * share / flops
         times.append({"utilisation": share, "images_per_second": rate, "seconds": images / rate})
         duration = format_seconds(images / rate)
-        rows.append(("time", f"{duration} at {share:.0%} {of_peak}: {rate:,.4g} images/s"))
+        rows.append(("time", f"{duration} at {share:.0%} {of_peak}: {format_number(rate)} images/s"))
         of_peak = "of it"
     return Facts(rows, {"run": record | {"peak_flops": peak, "gpus": machine.gpus, "times": times}})
 
@@ -185,15 +188,13 @@ def _sampling(recipe: Recipe, machine: Hardware, flops: int) -> Facts:
         assert peak is not None
         rate = peak * share / (calls * flops)
         times.append({"utilisation": share, "images_per_second": rate, "seconds": n / rate})
-        rows.append((f"  {n:,} images", f"{format_seconds(n / rate)} at {share:.0%}: {rate:,.3g} images/s"))
+        rows.append(
+            (f"  {n:,} images", f"{format_seconds(n / rate)} at {share:.0%}: {format_number(rate, 3)} images/s")
+        )
     record = {"evaluations": calls, "flops": calls * flops, "images": n, "times": times if peak else None}
     return Facts(rows, {"sampling": record})
 
 
 def _flops(flops: float) -> str:
     """26.2 MFLOPs, 208 GFLOPs, 255 EFLOPs."""
-    for prefix in ("k", "M", "G", "T", "P"):
-        flops /= 1000
-        if flops < 1000:
-            return f"{flops:.4g} {prefix}FLOPs"
-    return f"{flops / 1000:,.4g} EFLOPs"
+    return format_scaled(flops / 1000, [f"{prefix}FLOPs" for prefix in "kMGTPE"], digits=4)

@@ -7,6 +7,7 @@ from discli.model.mixer import MIXERS
 from discli.model.order import ORDERS
 from discli.recipe import Recipe
 from discli.recipe.model import ModelSpec, head_width
+from discli.runtime.errors import DiscliError
 
 # Of the recurrence, for each token, channel and state: delta*A, exp, two for decay*h + input,
 # (delta*x)*B, two for C*h summed over the states.
@@ -44,7 +45,13 @@ def forward_flops(recipe: Recipe) -> dict[str, int]:
 
 
 def mixer_flops(model: ModelSpec, L: int) -> dict[str, int]:
-    """Of one block's mixer, on L tokens; of the MLP that goes with it, too."""
+    """Of one block's mixer, on L tokens; of the MLP that goes with it, too. Others than ours count themselves."""
+    name = model.mixer.name
+    if count := getattr(MIXERS[name], "flops", None):
+        own: dict[str, int] = count(model, L)
+        return own
+    if name not in ("mamba", "mamba2", "attention"):
+        raise DiscliError(f'The mixer "{name}" does not count its FLOPs.', "Give its class flops (discli.model.mixer).")
     D, N, K = model.embed_dim, model.d_state, model.d_conv
     if model.mixer.name == "attention":
         return {

@@ -7,8 +7,9 @@ import torch
 from discli.cost.peak import find_peak, known_devices
 from discli.model.mixer import choose_scan
 from discli.recipe.model import ModelSpec
-from discli.runtime.devices import pick_device
+from discli.runtime.devices import auto_precision, pick_device, precision_for
 from discli.runtime.errors import DiscliError
+from discli.runtime.numbers import format_number
 from discli.scan import planned_backend
 
 # Shown where nobody says which one to expect.
@@ -58,7 +59,7 @@ class Hardware:
 
     @property
     def name(self) -> str:
-        kind = self.gpu or (f"{self.tflops:g} TFLOP/s" if self.tflops else self.device_type)
+        kind = self.gpu or (f"{format_number(self.tflops, 6)} TFLOP/s" if self.tflops else self.device_type)
         return f"{self.gpus} x {kind}" if self.gpus > 1 else kind
 
     def backend(self, model: ModelSpec) -> str:
@@ -69,7 +70,13 @@ class Hardware:
 
     def precision(self, wanted: str) -> str:
         """fp32 or bf16: what a recipe's ``precision`` means there."""
-        return wanted if wanted != "auto" else "bf16" if self.device_type == "cuda" else "fp32"
+        if wanted != "auto":
+            return wanted
+        if self.device is not None:
+            return auto_precision(self.device)
+        # Of a GPU elsewhere that has no name, nobody can say: those of today compute in bf16.
+        native = self.gpu is None or find_peak(self.gpu, "bf16", tf32=False) is not None
+        return precision_for(self.device_type, native_bf16=native)
 
     def peak(self, precision: str, tf32: bool, given_tflops: float | None = None) -> float | None:
         """FLOP/s of all devices together, where they are known; ``given_tflops`` of one is the recipe's."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from discli.runtime.errors import DiscliError
+from discli.runtime.files import parse_json
 
 Labels = tuple[npt.NDArray[np.int64] | None, tuple[str, ...]]
 
@@ -91,32 +92,50 @@ def read_labels(path: Path) -> tuple[dict[str, Any], list[str]]:
     ``{"labels": [[name, label], ...], "classes": [...]}`` (EDM's dataset.json; "classes" is optional).
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
     except OSError as error:
         raise DiscliError(f"Labels: cannot read {path}: {error.strerror}.", "Check --labels.") from None
-    except UnicodeDecodeError:
-        raise DiscliError(f"Labels: {path} is no text file.", "Give a csv or a json file.") from None
-    return parse_json(text, str(path)) if path.suffix.lower() == ".json" else _parse_csv(text, path)
+    if path.suffix.lower() == ".json":
+        return parse_json_labels(content, str(path))
+    return _parse_csv(_text(content, str(path)), path)
 
 
-def parse_json(text: str, where: str) -> tuple[dict[str, Any], list[str]]:
+def parse_json_labels(content: bytes, where: str) -> tuple[dict[str, Any], list[str]]:
     """See ``read_labels``."""
     try:
-        content = json.loads(text)
+        tree = parse_json(_text(content, where))
     except json.JSONDecodeError as error:
         raise DiscliError(f"Labels: {where}, line {error.lineno}: {error.msg}.", "Repair the file.") from None
-    pairs: Any = content
-    classes: list[Any] = []
-    if isinstance(content, dict) and "labels" in content:
-        pairs, classes = content["labels"] or [], content.get("classes") or []
+    except ValueError as error:
+        raise DiscliError(f"Labels: {where}: {error}.", "Repair the file.") from None
+    pairs: Any = tree
+    classes: Any = []
+    if isinstance(tree, dict) and "labels" in tree:
+        pairs, classes = tree["labels"] or [], tree.get("classes") or []
     if isinstance(pairs, dict):
         pairs = list(pairs.items())
-    if not isinstance(pairs, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+    if not (isinstance(pairs, list) and all(map(_is_pair, pairs)) and _is_plain(classes)):
         raise DiscliError(
             f"Labels: {where} is neither {{name: label}} nor a list of [name, label] pairs.",
             'Write {"a.png": "cat"} or {"labels": [["a.png", 0]], "classes": ["cat"]}.',
         )
     return _unique([(str(name), label) for name, label in pairs], where), [str(name) for name in classes]
+
+
+def _is_pair(pair: Any) -> bool:
+    return _is_plain(pair) and len(pair) == 2
+
+
+def _is_plain(values: Any) -> bool:
+    """A list without lists or tables in it."""
+    return isinstance(values, list | tuple) and not any(isinstance(value, list | dict) for value in values)
+
+
+def _text(content: bytes, where: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DiscliError(f"Labels: {where} is no text in UTF-8.", "Save it as UTF-8 text: csv or json.") from None
 
 
 def _parse_csv(text: str, path: Path) -> tuple[dict[str, Any], list[str]]:

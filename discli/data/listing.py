@@ -1,10 +1,10 @@
 """What a folder, zip, tar or set of parquet files holds, before anything is decoded."""
 
-import json
 import os
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from discli.data.readers import FolderReader, Locator, ParquetReader, Reader, TarReader, ZipReader, pyarrow_parquet
 from discli.runtime.errors import DiscliError
+from discli.runtime.files import parse_json
 
 IMAGE_SUFFIXES = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff"}
@@ -41,7 +42,7 @@ class Listing:
     entries: list[Entry] = field(default_factory=list)
     class_names: Sequence[str] = ()
     in_order: bool = False  # webdataset and parquet keep their own order; everything else is sorted
-    dataset_json: str | None = None
+    dataset_json: bytes | None = None  # as it lies there: with --labels nobody reads it
     left_out: list[tuple[str, str]] = field(default_factory=list)  # (name, why)
 
 
@@ -76,7 +77,7 @@ def list_folder(root: Path) -> Listing:
 
     walk(str(root), "")
     if (root / DATASET_JSON).is_file():
-        listing.dataset_json = (root / DATASET_JSON).read_text(encoding="utf-8")
+        listing.dataset_json = (root / DATASET_JSON).read_bytes()
     return listing
 
 
@@ -94,10 +95,14 @@ def list_zip(path: Path) -> Listing:
                 locator = (info.header_offset, info.compress_size, info.file_size, method, info.CRC, stored_name)
                 listing.entries.append(Entry(_printable(info.filename), info.file_size, locator))
             if DATASET_JSON in archive.namelist():
-                listing.dataset_json = archive.read(DATASET_JSON).decode("utf-8")
+                listing.dataset_json = archive.read(DATASET_JSON)
     except zipfile.BadZipFile:
         raise DiscliError(
             f"{path} is no zip file, or only part of one.", "Fetch it again and compare its size with the original's."
+        ) from None
+    except (RuntimeError, zlib.error, EOFError) as error:  # encrypted, an unknown compression, damaged
+        raise DiscliError(
+            f"{path}: cannot read {DATASET_JSON}: {error}.", "Repair it, or give --labels FILE."
         ) from None
     return listing
 
@@ -142,7 +147,7 @@ def _list_tar(listing: Listing, file: Any, which: int, prefix: str, base: int) -
             elif name.endswith(".tar"):
                 _list_tar(listing, inside, which, name.removesuffix(".tar") + "/", base + member.offset_data)
             elif name == DATASET_JSON:
-                listing.dataset_json = inside.read().decode("utf-8")
+                listing.dataset_json = inside.read()
             elif name.endswith(".cls") and member.size < _SMALL:
                 labels[_webdataset_key(name)] = inside.read().decode("utf-8", "replace").strip()
             elif name.endswith(".json") and member.size < _SMALL:
@@ -167,6 +172,7 @@ def list_parquet(paths: list[Path]) -> Listing:
             file = parquet.ParquetFile(path)
         except Exception as error:  # pyarrow's own errors; which ones depends on where the file is damaged
             raise DiscliError(f"{path} is no parquet file: {error}.", "Fetch it again.") from None
+        size = path.stat().st_size
         with file:
             if which == 0:
                 features = _features(file.schema_arrow)
@@ -178,14 +184,16 @@ def list_parquet(paths: list[Path]) -> Listing:
                 labels = file.read_row_group(group, columns=[label])[label].to_pylist() if label else [None] * rows
                 for row in range(rows):
                     name = f"{path.stem}/{group:04d}/{row:06d}"
-                    listing.entries.append(Entry(name, path.stat().st_size, (which, group, row), labels[row]))
+                    listing.entries.append(Entry(name, size, (which, group, row), labels[row]))
     return listing
 
 
 def _features(schema: Any) -> dict[str, Any]:
-    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = described.get("info", {}).get("features", {})
-    return features if isinstance(features, dict) else {}
+    try:
+        features = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return {name: of for name, of in features.items() if isinstance(of, dict)} if isinstance(features, dict) else {}
 
 
 def _image_column(schema: Any, path: Path) -> str:
@@ -213,8 +221,8 @@ def _webdataset_key(name: str) -> str:
 
 def _json_label(data: bytes) -> Any:
     try:
-        content = json.loads(data)
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        content = parse_json(data)
+    except ValueError:
         return None
     return content.get("label") if isinstance(content, dict) else None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from discli.data.labels import UNLABELLED, Labels, from_folders, from_mapping, numbered, parse_json, read_labels
+from discli.data.labels import UNLABELLED, Labels, from_folders, from_mapping, numbered, parse_json_labels, read_labels
 from discli.data.listing import Entry, Listing, list_folder, list_parquet, list_tars, list_zip
 from discli.data.readers import Locator, Reader
 from discli.runtime.errors import DiscliError
@@ -163,7 +163,7 @@ def _labels(listing: Listing, entries: list[Entry], where: str, labels: Path | s
         mapping, class_names = read_labels(Path(labels))
         return from_mapping(names, mapping, str(labels), class_names)
     if listing.dataset_json is not None:
-        mapping, class_names = parse_json(listing.dataset_json, f"{where}/dataset.json")
+        mapping, class_names = parse_json_labels(listing.dataset_json, f"{where}/dataset.json")
         return from_mapping(names, mapping, f"{where}/dataset.json", class_names) if mapping else UNLABELLED
     if listing.kind == "parquet" and entries[0].label is None:
         return UNLABELLED

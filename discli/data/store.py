@@ -174,6 +174,24 @@ def _check_whole(file: h5py.File, path: Path) -> None:
         raise DiscliError(f"{path} is an HDF5 file, but discli encode did not write it.", "Encode its images first.")
     if not file.attrs.get("finished"):
         raise _unfinished(path)
+    for name in file:
+        _check_here(file, name, path)
+
+
+def _check_here(file: h5py.File, name: str, path: Path) -> None:
+    """HDF5 reads on in any other file that a link or a dataset's storage names: what was sent must be all that is read.
+
+    Asked before the dataset is touched, for a link is followed, and a file opened, by looking at it.
+    """
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        where = "a link"
+    elif isinstance(dataset := file[name], h5py.Dataset) and (dataset.is_virtual or dataset.external):
+        where = "external or virtual storage"
+    else:
+        return
+    raise DiscliError(
+        f"{path} does not hold its {name}: {where} leads elsewhere.", "Encode again: discli encode writes one file."
+    )
 
 
 def _contract(file: h5py.File, path: Path) -> DataContract:

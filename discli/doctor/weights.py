@@ -44,7 +44,7 @@ def hub(setting: Setting) -> Iterator[Finding]:
 
 
 def inception(setting: Setting) -> Iterator[Finding]:
-    """eval-fid needs it unless told otherwise."""
+    """eval-fid needs it unless told otherwise. Training and sampling do not: missing, it is no problem."""
     name, path = "Inception", inception_weights_path()
     if path.is_file():
         _, sha256 = read_inception_weights(path)
@@ -56,15 +56,19 @@ def inception(setting: Setting) -> Iterator[Finding]:
             yield Finding(name, "problem", found, f"Delete it; eval-fid downloads {URL}", details)
         return
     details = {"path": str(path)}
-    if os.environ.get("HF_HUB_OFFLINE") == "1":
-        raise inception_unavailable(path, "HF_HUB_OFFLINE=1 forbids downloading")
-    if setting.offline:
+    why = "HF_HUB_OFFLINE=1 forbids downloading" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
+    if setting.offline and not why:
         found = f"not at {path}; eval-fid downloads it (about 96 MB), which --offline leaves untried"
         yield Finding(name, "note", found, details=details)
         return
-    setting.say("waiting for GitHub")
-    if why := _unreachable(URL):
-        raise inception_unavailable(path, why)
+    if not why:
+        setting.say("waiting for GitHub")
+        why = _unreachable(URL)
+    if why:
+        error = inception_unavailable(path, why)
+        found = f"{error.message} Only eval-fid without --features random needs them."
+        yield Finding(name, "note", found, error.hint, details)
+        return
     yield Finding(name, "note", f"not at {path} yet; the first eval-fid downloads it (about 96 MB)", details=details)
 
 

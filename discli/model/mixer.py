@@ -3,7 +3,8 @@
 To add one: a class in a file of its own that maps (B, L, D) to (B, L, D) through a last linear layer
 ``out_proj``, its name in ``MIXERS``, and a Spec of the same name in `discli.recipe.model`.
 ``mlp_ratio`` says how many times as wide as the tokens an MLP is that follows as a second layer of
-the block (`discli.model.block`); 0 for none.
+the block (`discli.model.block`); 0 for none. A static method ``flops`` of the `ModelSpec` and the number
+of tokens counts one block's mixer by part, as `discli.cost.flops` does for those that are here.
 """
 
 from collections.abc import Sequence

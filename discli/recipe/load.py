@@ -91,12 +91,24 @@ def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         return tree
     if not isinstance(parent, str):
         raise DiscliError(
-            f"{path}: extends: found {_SHORT.repr(parent)}.", "Give one file name, relative to this recipe."
+            f"{path}: extends: found {_SHORT.repr(parent)}.",
+            "Give a file's name, relative to this one, or a shipped recipe's.",
         )
-    parent_path = path.parent / parent
-    if not is_file(parent_path):
-        raise DiscliError(f"{path}: extends {parent}, which does not exist.", f"Looked for {parent_path}.")
-    return merge(read_tree(parent_path, (*seen, path.resolve())), tree)
+    return merge(read_tree(_parent(path, parent), (*seen, path.resolve())), tree)
+
+
+def _parent(path: Path, parent: str) -> Path:
+    """A file beside ``path``, or a shipped recipe by its name."""
+    beside = path.parent / parent
+    shipped = shipped_recipes()
+    if is_file(beside) or Path(parent).name != parent:
+        found = beside
+    else:
+        found = shipped.get(parent.removesuffix(".toml"), beside)
+    if not is_file(found):
+        hint = did_you_mean(parent, shipped) or f"Looked for {beside}, and for a shipped recipe of that name."
+        raise DiscliError(f"{path}: extends {parent}, which does not exist.", hint)
+    return found
 
 
 def _parse(text: str) -> dict[str, Any]:

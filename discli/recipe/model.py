@@ -194,7 +194,7 @@ class ModelSpec(Spec):
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
         channels = self.embed_dim * (self.expand if self.mixer.name == "mamba2" else 1)
-        head_dim = None if self.mixer.name == "mamba" else self.mixer.head_dim
+        head_dim: int | None = getattr(self.mixer, "head_dim", None)
         if head_dim and channels % head_dim:
             raise ValueError(
                 f"mixer.head_dim {head_dim} does not divide the {channels} channels of {self.mixer.name}:"

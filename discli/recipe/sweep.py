@@ -20,6 +20,7 @@ from discli.recipe.recipe import Recipe
 from discli.recipe.shipped import shipped_files
 from discli.recipe.spec import Count, Positive, PositiveInt, Spec
 from discli.runtime.errors import DiscliError
+from discli.runtime.numbers import format_number
 
 Tree = dict[str, Any]
 
@@ -67,7 +68,7 @@ class Budget(Spec):
 
     def describe(self) -> str:
         [kind] = self.model_fields_set
-        return f"{getattr(self, kind):,g} {kind.replace('flops', 'FLOPs')} each".replace("e+", "e")
+        return f"{format_number(getattr(self, kind), 6)} {kind.replace('flops', 'FLOPs')} each"
 
 
 class StudyScore(Spec):

@@ -6,6 +6,7 @@ from typing import Any
 
 from discli.reports.score_table import describe_ema
 from discli.runs.score_file import read_score
+from discli.runtime.numbers import format_number
 
 Result = dict[str, Any]
 
@@ -76,8 +77,8 @@ def _sample_sizes(a: Result, b: Result) -> list[str]:
     line = f"n: {n_a:,} and {n_b:,} samples; fewer samples score higher, by about c/n (arXiv:1911.07023)."
     if a["effect_of_n"] and b["effect_of_n"]:
         line += (
-            f" Extrapolated to infinitely many: {a['effect_of_n']['infinity']:.5g} and"
-            f" {b['effect_of_n']['infinity']:.5g}."
+            f" Extrapolated to infinitely many: {format_number(a['effect_of_n']['infinity'], 5)} and"
+            f" {format_number(b['effect_of_n']['infinity'], 5)}."
         )
     return [line]
 
@@ -139,8 +140,12 @@ def _distance(result: Result) -> str:
         return "no Frechet distance"
     name = next(name for name, value in result["scores"].items() if value == result["distance"])
     effect = result["effect_of_n"]
-    interval = f", {effect['level']:.0%} interval {effect['low']:.5g} to {effect['high']:.5g}" if effect else ""
-    return f"{name} = {result['distance']:.5g} at n = {result['samples']['n']:,}{interval}"
+    interval = (
+        f", {effect['level']:.0%} interval {format_number(effect['low'], 5)} to {format_number(effect['high'], 5)}"
+        if effect
+        else ""
+    )
+    return f"{name} = {format_number(result['distance'], 5)} at n = {result['samples']['n']:,}{interval}"
 
 
 def _words(key: str, value: Any) -> str:

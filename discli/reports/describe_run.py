@@ -10,6 +10,7 @@ from discli.runs.checkpoint import read_description
 from discli.runs.status import RunStatus, last_number, run_status
 from discli.runtime.console import format_bytes, format_seconds
 from discli.runtime.facts import Facts
+from discli.runtime.numbers import format_number
 
 
 def run_facts(folder: Path, machine: Hardware) -> Facts:
@@ -40,11 +41,11 @@ def _progress(run: RunStatus) -> Facts:
     rows = [("run", f"{run.folder} ({run.state})"), ("step", f"{run.step:,}{steps}")]
     rows += [("problem", problem) for problem in run.problems]
     if run.loss is not None:
-        rows.append(("loss", f"{run.loss:.4g}, the mean since the log line before"))
+        rows.append(("loss", f"{format_number(run.loss)}, the mean since the log line before"))
     if run.score is not None:
         at = "" if run.score.step is None else f" at step {run.score.step:,}"
         n = "" if run.score.n is None else f", n = {run.score.n:,}"
-        rows.append(("score", f"{run.score.name} {run.score.value:.4g}{at}{n}"))
+        rows.append(("score", f"{run.score.name} {format_number(run.score.value)}{at}{n}"))
     data_file = run.description.get("data_file")
     if isinstance(data_file, str) and data_file:
         rows.append(("data", data_file if Path(data_file).exists() else f"{data_file} (not there now)"))
@@ -63,7 +64,7 @@ def _speed(run: RunStatus) -> Facts:
     record = {"measured": {"images_per_second": rate, "mfu": mfu, "data_wait": wait, "seconds_left": left}}
     if rate is None:
         return Facts([], record)
-    parts = [f"{rate:,.4g} images/s (median of the last log lines)"]
+    parts = [f"{format_number(rate)} images/s (median of the last log lines)"]
     if mfu is not None:
         parts.append(f"{mfu:.1%} model FLOP utilisation")
     if wait is not None:

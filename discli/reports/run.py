@@ -21,6 +21,7 @@ from discli.runs.status import Lines, RunStatus, is_run, last_number, run_status
 from discli.runtime.console import format_bytes, format_seconds, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import write_text
+from discli.runtime.numbers import format_number
 
 _RECORDED = {
     "torch": "torch",
@@ -93,13 +94,13 @@ def _tone(run: RunStatus) -> Literal["good", "busy", "bad"]:
 def _headline(run: RunStatus) -> list[tuple[str, str]]:
     found = [("step", of_steps(run))]
     if run.loss is not None:
-        found.append(("loss", f"{run.loss:.4g}"))
+        found.append(("loss", format_number(run.loss)))
     if run.score is not None:
         n = f", n = {run.score.n:,}" if run.score.n is not None else ""
-        found.append((f"{run.score.name}{n}", f"{run.score.value:.4g}"))
+        found.append((f"{run.score.name}{n}", format_number(run.score.value)))
     rate = run.images_per_second
     if rate is not None:
-        found.append(("images/s", f"{rate:,.3g}" if rate < 100 else f"{rate:,.0f}"))
+        found.append(("images/s", format_number(rate, 3)))
     if rate and run.recipe is not None:
         batch = run.recipe.train.batch_size
         found.append(("images seen", f"{run.step * batch:,}"))

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from discli.runtime.facts import fact_table
+from discli.runtime.numbers import format_number
 
 Result = dict[str, Any]
 
@@ -36,14 +37,14 @@ def score_rows(result: Result) -> Iterator[tuple[str, str]]:
         if name.endswith(" std"):
             continue
         spread = f" ± {scores[f'{name} std']:.2g}" if f"{name} std" in scores else ""
-        yield name, f"{value:.5g}{spread}"
+        yield name, f"{format_number(value, 5)}{spread}"
         effect = result["effect_of_n"]
         if effect is not None and value == result["distance"]:
             yield (
                 f"  {effect['level']:.0%} interval at n = {effect['n']:,}",
-                f"{effect['low']:.5g} to {effect['high']:.5g}",
+                f"{format_number(effect['low'], 5)} to {format_number(effect['high'], 5)}",
             )
-            yield "  extrapolated to infinite n", f"{effect['infinity']:.5g}"
+            yield "  extrapolated to infinite n", format_number(effect["infinity"], 5)
 
 
 def fact_rows(result: Result) -> Iterator[tuple[str, str]]:
@@ -78,7 +79,7 @@ def class_rows(classes: list[dict[str, Any]], most: int | None = None) -> Iterat
     """Each class's distance, the worst first."""
     worst_first = sorted(classes, key=lambda row: -row["distance"])
     for row in worst_first[:most]:
-        yield row["class"], f"{row['distance']:.4g} ({row['n']:,} samples, {row['n_reference']:,} reference)"
+        yield row["class"], f"{format_number(row['distance'])} ({row['n']:,} samples, {row['n_reference']:,} reference)"
     if most is not None and len(classes) > most:
         yield "...", f"{len(classes) - most:,} more: --json or --card has them all"
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from discli.runs.status import RunStatus, State, is_run, run_status
 from discli.runtime.console import format_bytes, format_seconds, stderr
 from discli.runtime.errors import DiscliError
+from discli.runtime.numbers import format_number
 
 _WORDS: dict[State, str] = {
     "training": "training now",
@@ -134,9 +135,9 @@ def _trials(run: RunStatus, folder: Path) -> list[Text]:
     score, rate = run.score, run.images_per_second
     texts = [
         of_steps(run),
-        "-" if run.loss is None else f"{run.loss:.4g}",
-        "-" if score is None else f"{score.value:.4g} {score.name}",
-        "-" if rate is None else f"{rate:,.3g}" if rate < 100 else f"{rate:,.0f}",
+        "-" if run.loss is None else format_number(run.loss),
+        "-" if score is None else f"{format_number(score.value)} {score.name}",
+        "-" if rate is None else format_number(rate, 3),
         format_bytes(run.size),
         f"{format_seconds(max(time.time() - run.changed, 0.0))} ago",
     ]

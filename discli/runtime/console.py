@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from discli.runtime.numbers import format_scaled
 from discli.runtime.signals import hold_ctrl_c, safe_place
 
 # No markup: a path or a name may hold brackets, and means them.
@@ -85,8 +86,4 @@ def format_seconds(seconds: float) -> str:
 
 def format_bytes(size: float) -> str:
     """Decimal units, three digits: 312 kB, 4.71 GB."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
+    return format_scaled(size, ("bytes", "kB", "MB", "GB", "TB"))

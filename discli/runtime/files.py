@@ -32,8 +32,8 @@ def read_json(path: Path) -> Any:
     return parse_json(path.read_text(encoding="utf-8"))
 
 
-def parse_json(text: str) -> Any:
-    """Raises ValueError alone, also for what is nested too deeply for Python to follow."""
+def parse_json(text: str | bytes) -> Any:
+    """Raises ValueError alone, also for what is no text or nested too deeply for Python to follow."""
     try:
         return json.loads(text)
     except RecursionError:

@@ -16,6 +16,7 @@ from torch import Tensor
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _MASK = 0xFFFFFFFF
+LARGEST_SEED = 2**64 - 1
 
 
 class RngStream(IntEnum):
@@ -53,7 +54,12 @@ def normal(seed: int, stream: RngStream, step: int, index: Tensor, shape: Sequen
 
 
 def _bits(seed: int, stream: RngStream, step: int, index: Tensor, n: int) -> Tensor:
-    """(len(index), n) int64 holding 32 random bits each; sample indices and steps below 2^32."""
+    """(len(index), n) int64 holding 32 random bits each; sample indices and steps below 2^32, seeds below 2^64.
+
+    Raises ValueError for other seeds and steps: cut to size, they would draw what another one draws.
+    """
+    if not 0 <= seed <= LARGEST_SEED or not 0 <= step <= _MASK:
+        raise ValueError(f"seed {seed}, step {step}: not between 0 and 2^64 - 1, and 2^32 - 1")
     blocks = torch.arange((n + 3) // 4, device=index.device)
     rows, columns = torch.meshgrid(index, blocks, indexing="ij")
     words = philox(

@@ -2,7 +2,8 @@
 
 import argparse
 import json
-import pickle
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from discli.runtime.signals import hold_ctrl_c
 # Both are what the authors' code samples with; a checkpoint does not say.
 _VAE = "stabilityai/sd-vae-ft-ema"
 _SD_SCALING_FACTOR = 0.18215
+# How torch names what a pickle would call.
+_CODE = re.compile(r"GLOBAL ([\w.]+)")
 
 
 def export_from_authors(checkpoint: Path, out: Path | None = None) -> Path:
@@ -41,7 +44,10 @@ def export_from_authors(checkpoint: Path, out: Path | None = None) -> Path:
         network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise DiscliError(f"{checkpoint}: weights do not fit a DiS: {reason}", "Is it a variant?") from None
+        raise DiscliError(
+            f"{checkpoint}: weights do not fit a DiS: {reason}",
+            "Give a checkpoint of the authors' code as they published it; a changed network has no recipe here.",
+        ) from None
 
     out = out or Path("runs") / checkpoint.stem
     if out.exists() and any(out.iterdir()):
@@ -68,12 +74,16 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise DiscliError(f"No file at {path}.", "Give the .pt file that the authors' trainer wrote.")
     try:
         # Their trainer stores its command line beside the weights; a Namespace runs no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # torch's own words, many lines of them, end in how to load it all the same
+        if asked := _CODE.search(str(error)):
+            raise DiscliError(
+                f"{path} asks for code to be run ({asked[1]}), so it is not loaded.",
+                "Ask whoever made it for the weights alone: torch.save(model.state_dict(), FILE).",
+            ) from None
         raise DiscliError(
-            f"{path} cannot be loaded safely: {first_line}", "It must hold plain tensors; nothing in it is executed."
+            f"{path} is damaged, or PyTorch did not write it.", "Give the .pt file that the authors' trainer wrote."
         ) from None
     for key in ("ema", "model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

@@ -17,10 +17,9 @@ from discli.recipe import DataContract, Recipe
 from discli.recipe.sample import SampleSpec
 from discli.runs.checkpoint import newest_checkpoint, read_description, verify_checkpoint
 from discli.runtime.console import stderr
-from discli.runtime.devices import pick_device
+from discli.runtime.devices import auto_precision, pick_device
 from discli.runtime.errors import DiscliError
 from discli.runtime.signals import hold_ctrl_c
-from discli.training.engine import auto_precision
 
 CPU_MODEL_BATCH = 16
 # With both halves of guidance enough to fill a large GPU; more would only be more to compute for a few images.
@@ -82,8 +81,10 @@ def build_network(recipe: Recipe, weights: Mapping[str, Tensor], file: Path) -> 
     try:
         network.load_state_dict(weights, assign=True)
     except RuntimeError:
+        of_a_run = file.parent.name.isdecimal()
         raise DiscliError(
-            f"{file} holds weights of another architecture than its recipe.", "Export it again."
+            f"{file} holds weights of another architecture than its recipe.",
+            "Take another checkpoint of the run: --checkpoint STEP." if of_a_run else "Export its run again.",
         ) from None
     # What the network keeps beside its weights was built on the CPU.
     return network.to(network.pos_embed.device)

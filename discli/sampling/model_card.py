@@ -5,6 +5,7 @@ from typing import Any
 
 from discli import __version__
 from discli.recipe import DataContract, Recipe
+from discli.runtime.numbers import format_number
 
 
 def model_card(recipe: Recipe, contract: DataContract, step: int, scores: Sequence[Mapping[str, Any]]) -> str:
@@ -82,7 +83,9 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
         samples, reference = score["samples"], score["reference"]
         how = ", ".join(f"{key} {samples[key]}" for key in ("n", "nfe", "cfg_scale", "seed") if key in samples)
         against = f"{reference.get('n', '?')} images"
-        rows += [(name, f"{value:.4g} ({how}; against {against})") for name, value in score["scores"].items()]
+        rows += [
+            (name, f"{format_number(value)} ({how}; against {against})") for name, value in score["scores"].items()
+        ]
     return _table(rows)
 
 

@@ -19,7 +19,7 @@ from discli.recipe import Recipe
 from discli.recipe.sample import SampleSpec
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
-from discli.runtime.rng import RngStream, normal, uniform
+from discli.runtime.rng import LARGEST_SEED, RngStream, normal, uniform
 from discli.runtime.signals import safe_place
 from discli.sampling.load import (
     LoadedModel,
@@ -72,6 +72,8 @@ def draw(
     **settings: Any,
 ) -> Draw:
     """All of what `sample` was told, checked and settled. Raises DiscliError for what the model cannot do."""
+    if not 0 <= seed <= LARGEST_SEED:
+        raise DiscliError(f"seed {seed}: not a seed.", "Give a whole number from 0 to 2^64 - 1.")
     if isinstance(run, LoadedModel):
         trained = run
     else:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from discli.recipe.train import TrainSpec
+from discli.runtime.devices import auto_precision
 from discli.runtime.errors import DiscliError
 
 # The other processes wait while the main one writes checkpoints, draws previews and scores samples.
@@ -150,14 +151,6 @@ class Engine:
 
     def close(self) -> None:
         self._accelerator.end_training()
-
-
-def auto_precision(device: torch.device) -> Literal["bf16", "fp32"]:
-    """bf16 on GPUs that compute in it. NVIDIA's before Ampere emulate it, slower than float32."""
-    if device.type != "cuda":
-        return "fp32"
-    native = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
-    return "bf16" if native else "fp32"
 
 
 def full(tensor: Tensor) -> Tensor:

@@ -57,9 +57,10 @@ def compile_all(dtype: str = "bf16", arch: int = 90) -> dict[str, Statics]:
 
     from discli.scan.triton import kernels as forward
     from discli.scan.triton import kernels_backward as backward
+    from discli.scan.triton.backend import CHUNK
 
     shared = {"STATE": tl.float32}
-    scan = {**shared, "N": 16, "CHUNK": forward.CHUNK}
+    scan = {**shared, "N": 16, "CHUNK": CHUNK}
     lanes = {"LANES": forward.LANES, "CHANNELS_PER_LANE": forward.CHANNELS_PER_LANE}
     blocks = {"BLOCK": backward.BLOCK, "GROUP": backward.GROUP}
     build = partial(_compile, arch=arch)
@@ -182,7 +183,7 @@ class Work(NamedTuple):
 
 def work(batch: int, length: int, d_inner: int, dt_rank: int, compiled: dict[str, Statics]) -> dict[str, Work]:
     """Training, bf16, N = 16, forward and backward: the formulas of `discli.scan.triton.backend`'s docstring."""
-    from discli.scan.triton.kernels import CHUNK
+    from discli.scan.triton.backend import CHUNK
     from discli.scan.triton.kernels_backward import BLOCK, GROUP
 
     N = 16

@@ -44,7 +44,7 @@ def parse(words: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
 def flags(path: tuple[str, ...]) -> set[str]:
     """Every spelling of every flag of a command."""
     spellings = [flag for known in COMMANDS[path].params for flag in (*known.opts, *known.secondary_opts)]
-    return {"--help", *(flag for flag in spellings if flag.startswith("-"))}
+    return {"-h", "--help", *(flag for flag in spellings if flag.startswith("-"))}
 
 
 def discli(*arguments: str, cwd=None, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from discli.cli import app
 from discli.training.interrupts import EXIT_INTERRUPTED
 from tests.cli.commands import COMMANDS, discli, parse
 
@@ -48,6 +49,15 @@ def test_a_commands_help_is_what_is_tested_here():
     shown = discli("sample", "--help").stdout
     assert shown.startswith("Usage: discli sample")
     assert " ".join(shown.split()).endswith(f"--help Show this message and exit. {COMMANDS['sample',].epilog}")
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".join(path) or "discli")
+def test_h_is_help_everywhere(path, capsys):
+    app([*path, "-h"], prog_name="discli", standalone_mode=False)
+    short = capsys.readouterr().out
+    app([*path, "--help"], prog_name="discli", standalone_mode=False)
+    assert short == capsys.readouterr().out
+    assert short.startswith(" ".join(("Usage: discli", *path)))
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".join(path) or "discli")

@@ -1,6 +1,9 @@
 """What a recipe takes, against published sizes, sums by hand, and what files and samplers then do."""
 
 import json
+import re
+import subprocess
+import sys
 
 import pytest
 
@@ -96,8 +99,37 @@ def test_no_time_without_a_peak():
     facts = recipe_facts(_tiny(), HERE)
     assert facts.record["run"]["times"] is None
     assert "--gpu" in dict(facts.rows)["time"]
-    without_bf16 = recipe_facts(_tiny(), Hardware.of("V100"))
+    without_bf16 = recipe_facts(_tiny(precision="bf16"), Hardware.of("V100"))
     assert dict(without_bf16.rows)["time"].startswith("V100 has no known peak in bf16")
+
+
+def test_a_gpu_without_bf16_is_planned_in_the_float32_that_training_would_take():
+    record = recipe_facts(_tiny(), Hardware.of("V100")).record
+    assert record["memory"]["precision"] == "fp32"
+    assert record["run"]["peak_flops"] == 15.7e12
+
+
+def test_a_gpu_is_planned_for_where_triton_is_not_installed():
+    """As on a Mac. In a process of its own: here it may be imported already."""
+    program = """
+import json, sys
+sys.modules["triton"] = None
+from discli.cli.info import info
+from discli.cost.hardware import Hardware
+info("quickstart", machine=Hardware.of("A100"), as_json=True)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    memory = json.loads(done.stdout)["memory"]
+    assert memory["scan"] == "triton"
+    assert memory["activations"]["plain"]["per_image"] > 0
+
+
+def test_large_numbers_are_written_out():
+    rows = recipe_facts(_tiny(steps=10**6), Hardware.of("H100", gpus=16)).rows
+    text = " ".join(text for _, text in rows)
+    assert "15,824 TFLOP/s" in text
+    assert not re.search(r"\de[+-]?\d", text)
 
 
 def test_memory_is_divided_where_it_is_sharded():

@@ -28,6 +28,20 @@ def test_one_that_is_described_by_its_speed_alone():
     assert (on_cpu.backend(_model()), on_cpu.precision("auto")) == ("cpu", "fp32")
 
 
+def test_precision_auto_is_planned_as_training_would_choose_it():
+    assert Hardware.of("V100").precision("auto") == "fp32"  # which emulates bf16
+    assert Hardware.of("V100").precision("bf16") == "bf16"
+    assert Hardware.of("RTX 4090").precision("auto") == "bf16"
+    assert Hardware.of("A100", device="cpu").precision("auto") == "fp32"
+
+
+def test_of_this_machine_training_itself_is_asked(monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    assert Hardware(torch.device("cuda"), "cuda", "Tesla V100-SXM2-16GB").precision("auto") == "fp32"
+    assert Hardware(torch.device("cuda"), "cuda", "Quadro RTX 8000").precision("auto") == "fp32"
+
+
 def test_this_one_has_no_peak_that_anybody_has_said():
     here = Hardware.of(device="cpu")
     assert here.device == torch.device("cpu")

@@ -5,11 +5,13 @@ import json
 import pickle
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from discli.data.images import ImageError, decode
+from discli.data.listing import list_parquet
 from discli.data.sources import open_source
 from discli.runtime.errors import DiscliError
 from tests.data.makers import class_files, write_folder, write_parquet, write_tar, write_zip
@@ -193,6 +195,69 @@ def test_edm_dataset_json_gives_the_labels(tmp_path):
     source = open_source(write_zip(tmp_path / "edm.zip", {**files, "dataset.json": json.dumps(labels).encode()}))
     assert source.labels.tolist() == [4, 3, 4, 3, 4, 3]
     assert len(source.class_names) == 5
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"labels": [["caf\xe9.png", 0]]}',
+        b"[" * 100_000,
+        b'{"labels": ' * 100_000,
+        b'{"labels": [["a", 0]], "classes": 7}',
+        b'{"labels": [["ant/0.png", [0, 1]]]}',
+        b"1" * 5_000,
+        b"{",
+    ],
+)
+def test_a_dataset_json_that_cannot_be_understood_is_a_mistake_and_labels_none_passes_it_over(kind, content, tmp_path):
+    path = packed(kind, tmp_path, FILES | {"dataset.json": content})
+    with pytest.raises(DiscliError, match=r"Labels: .*dataset\.json"):
+        open_source(path)
+    assert len(open_source(path, "none")) == len(FILES)
+
+
+def test_a_dataset_json_with_a_mark_that_it_is_utf_8_is_read(tmp_path):
+    content = b"\xef\xbb\xbf" + json.dumps({name: k for k, name in enumerate(FILES)}).encode()
+    source = open_source(packed("folder", tmp_path, FILES | {"dataset.json": content}))
+    assert source.labels.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_dataset_json_that_is_encrypted_is_a_mistake(tmp_path):
+    path = packed("zip", tmp_path, FILES | {"dataset.json": b"{}"})
+    raw = bytearray(path.read_bytes())
+    raw[raw.rindex(b"PK\x01\x02") + 8] |= 1  # the last member's entry in the directory
+    raw[raw.rindex(b"PK\x03\x04") + 6] |= 1
+    path.write_bytes(raw)
+    with pytest.raises(DiscliError, match=r"dataset\.json"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("deep", [b"[" * 100_000, b'{"label": ' * 100_000])
+def test_a_webdataset_sample_with_json_too_deep_has_no_label_of_it(deep, tmp_path):
+    for shard in range(2):
+        write_tar(tmp_path / f"{shard:05d}.tar", {f"{shard}.png": FILES["ant/0.png"], f"{shard}.json": deep})
+    assert open_source(tmp_path).labels is None
+
+
+def test_the_size_of_a_parquet_file_is_asked_once_not_for_every_row(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    path = write_parquet(tmp_path / "a.parquet", FILES, [0, 0, 0, 1, 1, 1], ["ant", "bee"], 2)
+    asked, stat = [], Path.stat
+    monkeypatch.setattr(Path, "stat", lambda self, **how: asked.append(self) or stat(self, **how))
+    listing = list_parquet([path])
+    assert [entry.size for entry in listing.entries] == [stat(path).st_size] * len(FILES)
+    assert asked.count(path) == 1
+
+
+@pytest.mark.parametrize(
+    "described", [b"{", b"[" * 100_000, b"[]", b'{"info": 3}', b'{"info": {"features": {"label": 1}}}']
+)
+def test_parquet_with_a_description_that_is_none_is_read_without_it(described, tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table({"image": list(FILES.values()), "label": [0, 0, 0, 1, 1, 1]})
+    parquet.write_table(table.replace_schema_metadata({b"huggingface": described}), tmp_path / "a.parquet")
+    assert open_source(tmp_path / "a.parquet").labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def test_labels_none_ignores_folders(tmp_path):

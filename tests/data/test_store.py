@@ -135,6 +135,41 @@ def replaced(name, content, **how):
     return make
 
 
+def linked(path):
+    write_store(path, some_rows(3, RGB), RGB, np.array([0, 1, 1]))
+    path.rename(path.with_name("other.h5"))
+    write_store(path, some_rows(3, RGB), RGB, np.array([0, 1, 1]))
+    with h5py.File(path, "r+") as file:
+        del file["labels"]
+        file["labels"] = h5py.ExternalLink("other.h5", "/labels")
+
+
+def stored_elsewhere(path):
+    write_store(path, some_rows(3, RGB), RGB, np.array([0, 1, 1]))
+    path.with_name("secret").write_bytes(np.array([0, 1, 1]).tobytes())
+    with h5py.File(path, "r+") as file:
+        del file["labels"]
+        file.create_dataset("labels", (3,), np.int64, external=[(str(path.with_name("secret")), 0, 24)])
+
+
+def virtual(path):
+    linked(path)
+    with h5py.File(path, "r+") as file:
+        del file["labels"]
+        layout = h5py.VirtualLayout((3,), np.int64)
+        layout[:] = h5py.VirtualSource("other.h5", "labels", (3,))
+        file.create_virtual_dataset("labels", layout)
+
+
+@pytest.mark.parametrize("make", [linked, stored_elsewhere, virtual])
+def test_nothing_is_read_from_other_files_that_a_file_names(make, tmp_path):
+    make(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["labels"][...].tolist() == [0, 1, 1], "HDF5 itself goes there"
+    with pytest.raises(DiscliError, match="does not hold its labels"):
+        open_store(tmp_path / "a.h5")
+
+
 @pytest.mark.parametrize(
     ("make", "message", "remedy"),
     [

@@ -97,11 +97,27 @@ def test_a_recipe_extends_another_and_replaces_choices_whole(recipe_file, tmp_pa
     assert recipe.train.ema.name == "constant"
 
 
+@pytest.mark.parametrize("named", ["quickstart", "quickstart.toml"])
+def test_a_recipe_extends_a_shipped_one_by_its_name(named, tmp_path):
+    (tmp_path / "mine.toml").write_text(f'extends = "{named}"\nname = "mine"\n[train]\nsteps = 7\n')
+    recipe, shipped = load_recipe(tmp_path / "mine.toml"), load_recipe("quickstart")
+    assert (recipe.name, recipe.train.steps) == ("mine", 7)
+    assert recipe.model == shipped.model
+
+
+def test_a_file_beside_it_comes_before_a_shipped_one_of_that_name(recipe_file, tmp_path):
+    (tmp_path / "quickstart.toml").write_text(MINIMAL)
+    recipe_file.write_text('extends = "quickstart.toml"\nname = "mine"\n')
+    assert load_recipe(recipe_file).train.steps == 100
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("name = ", "not valid TOML"),
         ('extends = "gone.toml"', "does not exist"),
+        ('extends = "quikstart"', "does not exist"),
+        ('extends = "nowhere/quickstart"', "does not exist"),
         ('extends = "mine.toml"', "extends itself"),
         ("extends = 3", "extends"),
         ("\x00\xff", "is not text"),

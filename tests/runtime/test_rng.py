@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from discli.recipe import parse_recipe
+from discli.runtime.errors import DiscliError
 from discli.runtime.rng import RngStream, normal, permutation, philox, uniform
 
 
@@ -61,3 +63,31 @@ def test_a_permutation_holds_every_index_once_and_differs_by_epoch():
     assert first.sort().values.tolist() == list(range(1000))
     assert (first == second).sum() < 20
     assert torch.equal(first, permutation(5, 0, 1000))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 2**64 + 5])
+def test_a_seed_of_more_than_64_bits_is_not_cut_to_another_ones(seed):
+    for draw in (normal, uniform):
+        with pytest.raises(ValueError, match="seed"):
+            draw(seed, RngStream.NOISE, 0, torch.arange(2), (3,))
+    with pytest.raises(ValueError, match="seed"):
+        permutation(seed, 0, 5)
+
+
+@pytest.mark.parametrize("step", [-1, 2**32])
+def test_a_step_is_not_cut_either(step):
+    with pytest.raises(ValueError, match="step"):
+        normal(0, RngStream.NOISE, step, torch.arange(2), (3,))
+
+
+def test_the_largest_seed_of_a_recipe_leaves_room_for_a_run_that_rolls_back():
+    largest = 2**63 - 1
+    tree = {"name": "t", "model": {"embed_dim": 16, "depth": 3}, "data": {"resolution": 8}}
+    with pytest.raises(DiscliError):
+        parse_recipe(tree | {"train": {"steps": 1, "seed": largest + 1}}, "t")
+    seed = parse_recipe(tree | {"train": {"steps": 1, "seed": largest}}, "t").train.seed
+    drawn = [
+        normal(seed + (rollbacks << 32), RngStream.NOISE, 0, torch.arange(2), (3,)) for rollbacks in (0, 1, 2**31 - 1)
+    ]
+    assert not torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[1], drawn[2])

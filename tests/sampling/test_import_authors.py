@@ -64,5 +64,18 @@ def test_other_files_are_refused_in_one_line_and_never_executed(kind, tmp_path, 
 def test_a_variant_with_a_missing_part_is_refused(state, tmp_path):
     del state["out_blocks.0.skip_linear.weight"]
     torch.save(state, tmp_path / "model.pt")
-    with pytest.raises(DiscliError, match="do not fit a DiS"):
+    with pytest.raises(DiscliError, match="do not fit a DiS") as refused:
         export_from_authors(tmp_path / "model.pt", tmp_path / "run")
+    assert refused.value.hint.startswith("Give")  # what to do, not a question
+
+
+def test_a_file_that_would_run_code_is_refused_without_torchs_advice_to_run_it(tmp_path):
+    with (tmp_path / "model.pt").open("wb") as file:
+        torch.save({"ema": _Bomb()}, file)
+    with pytest.raises(DiscliError) as refused:
+        export_from_authors(tmp_path / "model.pt", tmp_path / "run")
+    said = f"{refused.value.message} {refused.value.hint}"
+    assert "system" in refused.value.message
+    assert "weights_only" not in said
+    assert "safe_globals" not in said
+    assert "trust" not in said

@@ -14,7 +14,7 @@ from discli.model import DiS
 from discli.recipe import parse_recipe
 from discli.recipe.sample import SampleSpec
 from discli.runtime.errors import DiscliError
-from discli.sampling.load import LARGEST_MODEL_BATCH, as_sampled, find_model_batch, largest_batch
+from discli.sampling.load import LARGEST_MODEL_BATCH, as_sampled, build_network, find_model_batch, largest_batch
 from discli.training.preview import draw_samples
 
 GB = 10**9
@@ -84,6 +84,16 @@ def test_every_kind_of_network_is_built_from_a_file_as_it_was_trained(model, tin
         network.state_dict(), recipe, trained.load_codec(), trained.device, count=2, steps=recipe.sample.steps
     )
     assert sum(len(images) for images in preview) == 2
+
+
+@pytest.mark.parametrize(
+    ("place", "remedy"), [("00000030/ema.safetensors", "--checkpoint"), ("e.safetensors", "Export")]
+)
+def test_weights_of_another_network_come_with_a_remedy_for_where_they_lie(place, remedy, tiny_run, tmp_path):
+    recipe = discli.load(tiny_run).recipe
+    with pytest.raises(DiscliError, match="another architecture") as refused:
+        build_network(recipe, {"pos_embed": torch.zeros(1)}, tmp_path / place)
+    assert remedy in refused.value.hint
 
 
 def test_a_damaged_checkpoint_that_is_asked_for_by_name_is_refused(tiny_run, tmp_path):

@@ -70,6 +70,13 @@ def test_another_seed_gives_other_images(run, eleven, tmp_path):
     assert all(other[name] != _images(eleven)[name] for name in other)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_that_would_be_cut_to_another_one_is_refused_before_anything_is_written(run, tmp_path, seed):
+    with pytest.raises(DiscliError, match="seed"):
+        sample(run, 2, seed=seed, out=tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
 def test_guidance_steps_and_sampler_change_the_images(run, tmp_path):
     plain = _images(sample(run, 2, cfg_scale=1.0, out=tmp_path / "plain"))
     variants = [{"cfg_scale": 4.0}, {"cfg_scale": 1.0, "steps": 9}, {"cfg_scale": 1.0, "sampler": "ddim"}]

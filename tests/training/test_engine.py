@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from discli.recipe.train import TrainSpec
+from discli.runtime.devices import auto_precision
 from discli.runtime.errors import DiscliError
-from discli.training.engine import Engine, adopt_slurm, auto_precision
+from discli.training.engine import Engine, adopt_slurm
 
 
 def test_slurms_variables_become_torchruns():

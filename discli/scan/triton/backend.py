@@ -19,6 +19,10 @@ from torch.nn import functional as F
 
 from discli.scan.reference import DirectionParams
 
+# Steps between two states kept for the backward pass, counted from the start of each half. Here, beside
+# no kernel: shapes are asked for where Triton is not installed.
+CHUNK = 32
+
 _OLDEST_TRITON = (3, 3)  # the first with tuples in kernels
 _FUSED: dict[str, Any] = {"enable_fp_fusion": True}  # a b + c in one instruction: Triton 3.10 no longer does so unasked
 PYTHON_HEADERS = "install python{}.{}-dev, or what your system calls Python's headers".format(*sys.version_info)
@@ -143,7 +147,7 @@ def _forward(
         kernels.scan_forward[(B * _cdiv(E, kernels.LANES * kernels.CHANNELS_PER_LANE),)](
             conv, draw, _B_and_C(projected, A), z, A, D, dt_bias, y_sum, y, states,
             L, E, B, z.stride(0), z.stride(1),
-            N=N, LANES=kernels.LANES, CHANNELS_PER_LANE=kernels.CHANNELS_PER_LANE, CHUNK=kernels.CHUNK,
+            N=N, LANES=kernels.LANES, CHANNELS_PER_LANE=kernels.CHANNELS_PER_LANE, CHUNK=CHUNK,
             SAVE=needs_grad, STATE=state, num_warps=kernels.SCAN_WARPS,
             maxnreg=kernels.SCAN_REGISTERS if N <= 16 else None, **_FUSED,
         )  # fmt: skip
@@ -181,7 +185,6 @@ def _backward(
 ) -> list[Tensor]:
     """The gradients of x to D, in that order and in their dtypes, all contiguous."""
     from discli.scan.triton import kernels_backward as kernels
-    from discli.scan.triton.kernels import CHUNK
 
     x, z, dout = _unit_stride(x), _unit_stride(z), dout.contiguous()
     conv_weight, conv_bias, dt_bias, A, D = (t.contiguous() for t in (conv_weight, conv_bias, dt_bias, A, D))
@@ -274,8 +277,6 @@ def _B_and_C(projected: Tensor, A: Tensor) -> Tensor:
 
 
 def _states_shape(x: Tensor, A: Tensor) -> tuple[int, ...]:
-    from discli.scan.triton.kernels import CHUNK
-
     return 2, x.shape[0], 2 * _cdiv((x.shape[1] + 1) // 2, CHUNK), *A.shape[1:]
 
 

@@ -51,9 +51,6 @@ SCAN_WARPS = 2
 # Lets 8 programs share a multiprocessor instead of 6; at N = 16 that spills 2 of a loop's 604 instructions.
 SCAN_REGISTERS = 128
 
-# Steps between two states kept for the backward pass, counted from the start of each half.
-CHUNK = 32
-
 
 @triton.jit
 def softplus(v):

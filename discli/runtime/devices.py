@@ -1,0 +1,40 @@
+"""Which device this process works on. Imports torch."""
+
+import os
+from typing import Literal
+
+import torch
+
+from discli.runtime.errors import DiscliError
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device of that name; by default a GPU where there is one, this process's own under torchrun."""
+    if name is None:
+        name = own_gpu() if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DiscliError(f"--device {name}: no such device.", "Give cuda, cuda:1 or cpu.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DiscliError(f"--device {name}: this machine has no such GPU.", "Leave --device out, or give cpu.")
+    return device
+
+
+def own_gpu() -> str:
+    """Which GPU this process works on: srun, unlike torchrun, may show each process no other than its own."""
+    local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+    return f"cuda:{int(local) % max(1, torch.cuda.device_count())}"
+
+
+def auto_precision(device: torch.device) -> Literal["bf16", "fp32"]:
+    """What a recipe's ``precision = "auto"`` means on ``device``, which is here."""
+    native = device.type == "cuda" and (
+        torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+    )
+    return precision_for(device.type, native_bf16=native)
+
+
+def precision_for(device_type: str, *, native_bf16: bool) -> Literal["bf16", "fp32"]:
+    """bf16 on GPUs that compute in it. NVIDIA's before Ampere emulate it, slower than float32."""
+    return "bf16" if device_type == "cuda" and native_bf16 else "fp32"
