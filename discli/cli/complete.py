@@ -1,8 +1,8 @@
 """What the shell offers after TAB. Runs at every press of the key, so it imports nothing that takes time."""
 
 import json
+import os
 from pathlib import Path
-from typing import Any
 
 from discli.recipe.shipped import first_comment, shipped_files
 
@@ -34,14 +34,17 @@ def sampler_names(incomplete: str) -> list[tuple[str, str]]:
     return [(name, what) for name, what in _SAMPLERS.items() if name.startswith(incomplete)]
 
 
-def class_names(ctx: Any, incomplete: str) -> list[str]:
+def class_names(incomplete: str) -> list[str]:
     """Classes of the run on the command line, or of the newest, after the last comma; and what means all of them."""
     before, comma, last = incomplete.rpartition(",")
     names = [] if comma else ["random", "balanced"]
     try:
-        run = ctx.params.get("run")
-        newest = max(Path("runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime, default=Path("run.json"))
-        found = json.loads((Path(run) / "run.json" if run else newest).read_text(encoding="utf-8"))
+        # Typer gives no words before an option that lacks its value.
+        words = (os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")).split()
+        named = [path for path in (Path(word) / "run.json" for word in words) if path.is_file()]
+        runs = named[:1] or Path("runs").glob("*/run.json")
+        newest = max(runs, key=lambda path: path.stat().st_mtime, default=Path("run.json"))
+        found = json.loads(newest.read_text(encoding="utf-8"))
         # A name with commas in it is found by its first part too.
         names += [str(name).split(",")[0] for name in found["contract"]["class_names"]]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):

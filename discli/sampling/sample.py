@@ -167,7 +167,7 @@ def manifest_of(plan: Draw, n: int, form: str) -> dict[str, Any]:
         "format": form,
         "seed": plan.seed,
         "nfe": count_evaluations(recipe.diffusion, settings, recipe.in_channels),
-        **settings.model_dump(mode="json"),
+        **{key: _identity(key, value) for key, value in settings.model_dump(mode="json").items()},
         "autoguidance_checkpoint": str(plan.weak.checkpoint.resolve()) if plan.weak is not None else None,
         "ema": recipe.train.ema.model_dump(mode="json"),
         "class_choice": list(plan.classes) or "random",
