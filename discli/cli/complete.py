@@ -1,5 +1,9 @@
 """What the shell offers after TAB. Runs at every press of the key, so it imports nothing that takes time."""
 
+import json
+import os
+from pathlib import Path
+
 from discli.recipe.shipped import first_comment, shipped_files
 
 
@@ -11,6 +15,41 @@ def recipe_names(incomplete: str) -> list[tuple[str, str]]:
 def study_names(incomplete: str) -> list[tuple[str, str]]:
     """The same of the shipped ablation studies."""
     return _named(incomplete, "ablations")
+
+
+_SAMPLERS = {
+    "ddpm": "ancestral sampling, as in the paper",
+    "ddim": "few steps; --eta adds noise",
+    "dpm-solver++": "few steps, second order",
+    "sde-dpm-solver++": "the same with noise",
+    "unipc": "few steps, predictor and corrector",
+    "euler": "first order; flow models too",
+    "heun": "second order, two calls a step; flow models too",
+    "euler-maruyama": "with noise; flow models alone",
+}
+
+
+def sampler_names(incomplete: str) -> list[tuple[str, str]]:
+    """(name, what it is for) of the samplers."""
+    return [(name, what) for name, what in _SAMPLERS.items() if name.startswith(incomplete)]
+
+
+def class_names(incomplete: str) -> list[str]:
+    """Classes of the run on the command line, or of the newest, after the last comma; and what means all of them."""
+    before, comma, last = incomplete.rpartition(",")
+    names = [] if comma else ["random", "balanced"]
+    try:
+        # Typer gives no words before an option that lacks its value.
+        words = (os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")).split()
+        named = [path for path in (Path(word) / "run.json" for word in words) if path.is_file()]
+        runs = named[:1] or Path("runs").glob("*/run.json")
+        newest = max(runs, key=lambda path: path.stat().st_mtime, default=Path("run.json"))
+        found = json.loads(newest.read_text(encoding="utf-8"))
+        # A name with commas in it is found by its first part too.
+        names += [str(name).split(",")[0] for name in found["contract"]["class_names"]]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        pass  # no run to be asked
+    return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
 
 
 def _named(incomplete: str, folder: str) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from discli.cli.app import Device, app, refuse_ignored
+from discli.cli.complete import class_names, sampler_names
 from discli.runtime.errors import DiscliError
 
 Number = TypeVar("Number", int, float)
@@ -54,15 +55,25 @@ def sample(
         str | None,
         typer.Option(
             help="ddpm, ddim, dpm-solver++, sde-dpm-solver++, unipc, euler, heun; flow models: euler, heun,"
-            " euler-maruyama."
+            " euler-maruyama.",
+            autocompletion=sampler_names,
         ),
     ] = None,
     eta: Annotated[float | None, typer.Option(help="DDIM's noise: 0 none, 1 as much as DDPM.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Image i depends on (seed, i) alone.")] = 0,
     classes: Annotated[
-        str, typer.Option(help="random, balanced, or names or numbers with commas, taken in turn.")
+        str,
+        typer.Option(
+            help="random, balanced, or names or numbers with commas, taken in turn.", autocompletion=class_names
+        ),
     ] = "random",
-    out: Annotated[Path, typer.Option(help="Folder for the images; the contact sheet is OUT.png.")] = Path("samples"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the images; the contact sheet is OUT.png. Default: samples, or samples-2 and so on where"
+            " there are other samples."
+        ),
+    ] = None,
     form: Annotated[
         Form | None, typer.Option("--format", help="PNG files (default), one .npz or .zip, or no images at all.")
     ] = None,
@@ -104,7 +115,8 @@ def sample(
         run_sample(
             run,
             n,
-            out=out,
+            out=out or Path("samples"),
+            or_beside=out is None,
             classes=classes,
             seed=seed,
             form="npz" if npz else (form or Form.png).value,

@@ -15,7 +15,6 @@ from discli.recipe.train import share_of_batch
 from discli.runtime.console import format_bytes, format_seconds
 from discli.runtime.facts import Facts
 from discli.runtime.numbers import format_number, format_scaled
-from discli.training.batches import share_of_batch
 
 # arXiv:2402.05608, table 1; of 32 px images without classes in patches of 4.
 PAPER_GFLOPS = {"dis-s": 0.43, "dis-b": 1.86, "dis-m": 3.70, "dis-l": 6.57, "dis-h": 14.79}

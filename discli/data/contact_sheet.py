@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ _ROWS = _COLUMNS = 10
 _SMALLEST_CELL = 64
 _FONT_SIZE = 16
 _LINE_HEIGHT = 19
+_SMALL_FONT_SIZE, _SMALL_LINE_HEIGHT = 11, 15
 _LONGEST_LINE = 24  # letters
 
 
@@ -70,11 +72,17 @@ def by_class(
 ) -> list[tuple[str, list[int]]]:
     """Which images a sheet of ``grid`` (rows, columns) shows: rows of one class each, with its name.
 
-    One row without a name where there are no classes, or only one: `draw_sheet` breaks it.
+    One row without a name where there are no classes, or only one: `draw_sheet` breaks it. Without a ``grid``
+    as many images as it has room for are all shown, in longer rows, or without names where classes are many.
     """
     rows, columns = grid or (_ROWS, _COLUMNS)
     present = sorted(set(labels)) if labels is not None else []
-    if labels is None or len(present) < 2:
+    crowded = False
+    if grid is None and labels is not None and present and len(members) <= _ROWS * _COLUMNS:
+        columns = max(Counter(labels).values())
+        crowded = len(present) > _ROWS or columns > 2 * _COLUMNS
+    if labels is None or len(present) < 2 or crowded:
+        rows, columns = grid or (_ROWS, _COLUMNS)
         return [("", list(members[: rows * columns]))]
     found: dict[int, list[int]] = {label: [] for label in present[:rows]}
     for member, label in zip(members, labels, strict=True):
@@ -92,9 +100,19 @@ def draw_sheet(
     return rows_sheet([(name, read(members)) for name, members in rows])
 
 
-def strip(moments: Sequence[Tensor]) -> Image.Image:
-    """From left to right: moments of the same images, (N, 3, H, W) uint8 each, a row an image."""
-    return contact_sheet(torch.stack(list(moments), dim=1).flatten(0, 1), columns=len(moments))
+def strip(moments: Sequence[tuple[str, Tensor]]) -> Image.Image:
+    """From left to right: moments of the same images, (N, 3, H, W) uint8 each, a row an image, a name above each."""
+    sheet = contact_sheet(torch.stack([images for _, images in moments], dim=1).flatten(0, 1), columns=len(moments))
+    font = ImageFont.load_default(_SMALL_FONT_SIZE)
+    height = _SMALL_LINE_HEIGHT * max(name.count("\n") + 1 for name, _ in moments) + _GAP
+    page = Image.new("RGB", (sheet.width, height + sheet.height), "white")
+    page.paste(sheet, (0, height))
+    draw = ImageDraw.Draw(page)
+    width = (sheet.width - _GAP) / len(moments)
+    for column, (name, _) in enumerate(moments):
+        place = (_GAP / 2 + (column + 0.5) * width, height / 2)
+        draw.multiline_text(place, name, fill="black", font=font, anchor="mm", align="center", spacing=2)
+    return page
 
 
 def rows_sheet(rows: Sequence[tuple[str, Tensor]]) -> Image.Image:

@@ -21,7 +21,7 @@ To add one: a class here, its name in ``SAMPLERS``, and a Spec of the same name 
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -49,6 +49,11 @@ Noise = Callable[[int], Tensor]
 
 
 class Sampler(Protocol):
+    @property
+    def times(self) -> Sequence[float]:
+        """When x is before the first step, and after each; the last is the schedule's clean one."""
+        ...
+
     def steps(self, predict: Predict, x: Tensor, noise: Noise) -> Iterator[Tensor]: ...
 
 
@@ -187,11 +192,12 @@ class _Multistep(ABC):
         # Its times are linspace(T - 1, 0, num_steps + 1) without the 0, all different.
         self.schedule, self.num_steps = schedule, min(num_steps, schedule.num_timesteps - 1)
 
+    @property
+    def times(self) -> list[float]:
+        return [*self._prepared().timesteps.tolist(), self.schedule.clean]
+
     def steps(self, predict: Predict, x: Tensor, noise: Noise) -> Iterator[Tensor]:
-        scheduler = self._scheduler(num_train_timesteps=self.schedule.num_timesteps, prediction_type="sample")
-        scheduler.alphas_cumprod = self.schedule.alphas_cumprod.numpy()
-        scheduler.set_timesteps(self.num_steps)
-        scheduler.set_begin_index(0)
+        scheduler = self._prepared()
         for k, t in enumerate(scheduler.timesteps.tolist()):
             x0 = predict(x, t).x0
             extra = {}
@@ -199,6 +205,13 @@ class _Multistep(ABC):
                 extra["variance_noise"] = noise(k) if k < self.num_steps - 1 else torch.zeros_like(x)
             x = scheduler.step(x0, t, x, return_dict=False, **extra)[0]
             yield x
+
+    def _prepared(self) -> Any:
+        scheduler = self._scheduler(num_train_timesteps=self.schedule.num_timesteps, prediction_type="sample")
+        scheduler.alphas_cumprod = self.schedule.alphas_cumprod.numpy()
+        scheduler.set_timesteps(self.num_steps)
+        scheduler.set_begin_index(0)
+        return scheduler
 
     @abstractmethod
     def _scheduler(self, **settings: Any) -> Any:

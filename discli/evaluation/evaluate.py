@@ -107,8 +107,10 @@ def eval_fid(
         ours = _Ours(scanner.extractor, wanted, images, indices, bootstrap, per_class)
         if ours.kept is not None:
             _say_what_is_kept(len(indices), reference, scanner.extractor.dims["features"])
-        scanner.scan(images, indices, ours.meters(), "samples")
-        shown = _images(images, _spread(indices, CARD_GRID)) if card is not None else None
+        # Kept as they pass: a run's would have to be drawn again.
+        passing = FeatureBuffer("images", torch.tensor(_spread(range(len(indices)), CARD_GRID)))
+        scanner.scan(images, indices, [*ours.meters(), *([passing] if card is not None else [])], "samples")
+        shown = team.once(lambda: passing.rows().to(torch.uint8)) if card is not None else None
         theirs = _theirs(reference, scanner, ours, shown, cache)
 
         extractor, gaussian = scanner.extractor, theirs.gaussians["features"]

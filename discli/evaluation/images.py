@@ -5,11 +5,13 @@ otherwise than the samples is the commonest reason why two FIDs disagree.
 """
 
 import hashlib
+import json
 import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from discli.data.autoencoders import load_codec, to_model_space
+from discli.data.autoencoders import Codec, load_codec, to_model_space
 from discli.data.images import ImageError, decode
 from discli.data.sources import open_source
 from discli.data.store import open_store
@@ -29,6 +31,7 @@ from discli.runtime.errors import DiscliError
 
 _DECODED_AHEAD = 256  # images; 50 MB at 256 px
 _HASH_BLOCK = 1 << 22
+_ROWS_HASHED = 256  # of a data file
 
 
 class ImageSet(Protocol):
@@ -183,9 +186,13 @@ class StoredImages:
     def size(self) -> tuple[int, int]:
         return (self._store.contract.resolution,) * 2
 
+    @cached_property
+    def _codec(self) -> Codec:
+        return load_codec(self._store.contract.codec, self._device)
+
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
         identity = self._store.contract.codec
-        codec = None if identity.name == "rgb" else load_codec(identity, self._device)
+        codec = None if identity.name == "rgb" else self._codec
         for start in range(0, len(indices), batch_size):
             stored = self._store.read(np.asarray(indices[start : start + batch_size], dtype=np.int64))
             if codec is None:
@@ -194,7 +201,22 @@ class StoredImages:
                 yield codec.decode(to_model_space(identity, stored.to(self._device)))
 
     def content_sha256(self) -> str:
-        return sha256_of(self.path)
+        """Of what the file says of its images, its labels, and some rows: it may be of 42 GB, and asked for often.
+
+        The contract names the autoencoder's weights and the listing of the images by their hashes, and
+        holds mean and deviation of all rows to the last digit.
+        """
+        contract = self._store.contract
+        about = contract.settings() | contract.model_dump(
+            mode="json", include={"num_samples", "num_skipped", "channel_mean", "channel_std"}
+        )
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+        if self._store.labels is not None:
+            digest.update(np.ascontiguousarray(self._store.labels).data)
+        rows = self._store.rows
+        for place in range(_ROWS_HASHED if len(rows) else 0):
+            digest.update(np.ascontiguousarray(rows[place * len(rows) // _ROWS_HASHED]).data)
+        return digest.hexdigest()
 
 
 class BatchImages:

@@ -5,9 +5,10 @@ that ``DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`` finds
 those of ``discli sample`` with the same settings, bit for bit on a CPU.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, ModelMixin
@@ -16,8 +17,11 @@ from torch import Tensor
 
 from discli.model import DiS
 from discli.recipe import DataContract, parse_recipe
+from discli.runtime.errors import DiscliError
 from discli.sampling.load import LoadedModel
 from discli.sampling.sample import sample
+
+_THEIR_NAMES = {"steps": "num_inference_steps", "cfg_scale": "guidance_scale"}
 
 
 class DiSModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -35,35 +39,92 @@ class DiSModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 
 class DiSPipeline(DiffusionPipeline):  # type: ignore[misc]
-    """``pipe(16, classes="balanced", cfg_scale=2.0).images``: as `discli.sample`, images as PIL images."""
+    """``pipe(16, classes="balanced", guidance_scale=2.0).images``: as `discli.sampling.sample.sample`, as PIL images."""
 
     _optional_components = ("vae",)
 
     def __init__(self, network: DiSModel, vae: torch.nn.Module | None = None) -> None:
         super().__init__()
         self.register_modules(network=network, vae=vae)
+        self._ready: LoadedModel | None = None
 
     @torch.no_grad()
     def __call__(
         self,
-        n: int = 16,
+        n: int | None = None,
         classes: str | Sequence[str | int] = "random",
-        seed: int = 0,
+        seed: int | None = None,
+        *,
+        class_labels: Sequence[int] | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        generator: torch.Generator | None = None,
+        output_type: Literal["pil", "np", "pt"] = "pil",
+        return_dict: bool = True,
         **settings: Any,
-    ) -> ImagePipelineOutput:
-        """``settings`` are fields of a recipe's ``[sample]``: cfg_scale, steps, sampler, ..."""
-        config = self.network.config
-        recipe = parse_recipe(dict(config.recipe), "config.json")
-        contract = DataContract.model_validate(dict(config.contract))
-        trained = LoadedModel(
-            network=self.network.dis.eval(),
-            recipe=recipe,
-            contract=contract,
-            data_file=None,
-            checkpoint=Path(str(config.get("_name_or_path", ""))),
-            step=config.step,
-            device=self.network.device,
-            vae=self.vae,
-        )
-        drawn = sample(trained, n, classes=classes, seed=seed, **settings)
-        return ImagePipelineOutput(images=[drawn[index] for index in range(n)])
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """Draw ``n`` images (16; with ``class_labels``, one for each).
+
+        Args:
+            classes: "random", "balanced", or names and numbers, taken in turn.
+            seed: image i depends on (seed, i) alone; 0 where no ``generator`` is given.
+            class_labels: diffusers' other name of ``classes``, numbers.
+            num_inference_steps: ``steps``.
+            guidance_scale: ``cfg_scale``; 1 is none.
+            generator: the seed is drawn from it, so that a second call gives other images.
+            output_type: "pil"; "np", (n, H, W, 3), or "pt", (n, 3, H, W): float32 in [0, 1].
+            return_dict: False gives a tuple.
+            settings: other fields of a recipe's ``[sample]``: sampler, cfg_interval, ...
+
+        Raises DiscliError for what the model cannot do, ValueError for arguments that contradict each other.
+        """
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f'output_type {output_type!r}: choose "pil", "np" or "pt".')
+        if class_labels is not None:
+            classes = [int(label) for label in class_labels]
+        count = n if n is not None else 16 if class_labels is None else len(classes)
+        if generator is not None:
+            if not isinstance(generator, torch.Generator) or seed is not None:
+                raise ValueError("Give one generator, or a seed.")
+            seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+        for ours, theirs in (("steps", num_inference_steps), ("cfg_scale", guidance_scale)):
+            if theirs is not None and settings.setdefault(ours, theirs) != theirs:
+                raise ValueError(f"{ours} {settings[ours]} and {_THEIR_NAMES[ours]} {theirs} are the same setting.")
+        try:
+            drawn = sample(self._trained(), count, classes=classes, seed=seed or 0, **settings)
+        except DiscliError as error:
+            raise DiscliError(_in_python(error.message), _in_python(error.hint), status=error.status) from None
+        images: Any = [drawn[index] for index in range(count)]
+        if output_type != "pil":
+            images = drawn.pixels.float() / 255
+            images = images if output_type == "pt" else images.permute(0, 2, 3, 1).contiguous().numpy()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _trained(self) -> LoadedModel:
+        """The parts as `sample` takes them; the same while they stay where they are, with the codec already loaded."""
+        network, device = self.network.dis, self.network.device
+        ready = self._ready
+        if ready is None or ready.network is not network or ready.vae is not self.vae or ready.device != device:
+            config = self.network.config
+            ready = self._ready = LoadedModel(
+                network=network.eval(),
+                recipe=parse_recipe(dict(config.recipe), "config.json"),
+                contract=DataContract.model_validate(dict(config.contract)),
+                data_file=None,
+                checkpoint=Path(str(config.get("_name_or_path", ""))),
+                step=config.step,
+                device=device,
+                vae=self.vae,
+            )
+        return ready
+
+
+def _in_python(text: str) -> str:
+    """What is said of the command's flags, of arguments."""
+    text = re.sub(r"(?<!\S)-n ", "n ", text.replace("flags of discli sample", "the arguments"))
+
+    def argument(flag: re.Match[str]) -> str:
+        name = flag[1].replace("-", "_")
+        return _THEIR_NAMES.get(name, name)
+
+    return re.sub(r"--([a-z][a-z-]*)", argument, text)

@@ -1,7 +1,8 @@
 """A trained network, ready to use: averaged weights, recipe and contract of a run, a checkpoint or one file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -41,8 +42,15 @@ class LoadedModel:
     device: torch.device
     vae: torch.nn.Module | None = None  # the autoencoder, where it is loaded already
 
+    # Images a call by what decides them: found by trying, and the same for every draw from this network.
+    model_batches: dict[tuple[str, bool], int] = field(default_factory=dict, compare=False, repr=False)
+
     def load_codec(self) -> Codec:
-        """Raises DiscliError when the autoencoder that the data was encoded with cannot be had."""
+        """Raises DiscliError when the autoencoder that the data was encoded with cannot be had. Loaded once."""
+        return self._codec
+
+    @cached_property
+    def _codec(self) -> Codec:
         return load_codec(self.contract.codec, self.device, self.vae)
 
 
@@ -138,11 +146,15 @@ def find_model_batch(trained: LoadedModel, settings: SampleSpec) -> int:
         return settings.model_batch
     if trained.device.type != "cuda":
         return CPU_MODEL_BATCH
-    # The first call also takes what stays: cuBLAS' workspace, for one.
-    _, few, many = (_peak_bytes(trained, settings, images) for images in (8, 8, 16))
-    weights = sum(parameter.nbytes for parameter in trained.network.parameters())
-    total = torch.cuda.get_device_properties(trained.device).total_memory
-    return largest_batch(total, fixed=weights + 2 * few - many, per_image=(many - few) / 8)
+    asked = precision_of(settings, trained.device), settings.cfg_scale == 1.0
+    if asked not in trained.model_batches:
+        # The first call also takes what stays: cuBLAS' workspace, for one.
+        _, few, many = (_peak_bytes(trained, settings, images) for images in (8, 8, 16))
+        weights = sum(parameter.nbytes for parameter in trained.network.parameters())
+        total = torch.cuda.get_device_properties(trained.device).total_memory
+        found = largest_batch(total, fixed=weights + 2 * few - many, per_image=(many - few) / 8)
+        trained.model_batches[asked] = found
+    return trained.model_batches[asked]
 
 
 def largest_batch(total: int, fixed: float, per_image: float) -> int:

@@ -5,6 +5,7 @@ runs on whole groups of ``model_batch`` images in which image i has a fixed plac
 bits of a matrix product depend on how many rows it has.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from discli.diffusion import trajectory
 from discli.diffusion.guidance import Network
+from discli.diffusion.samplers import build_sampler
+from discli.diffusion.schedule import build_schedule
 from discli.recipe import Recipe
 from discli.recipe.sample import SampleSpec
 from discli.runtime.devices import pick_device
@@ -133,8 +136,12 @@ def denoise(
     return trajectory(network, recipe.diffusion, settings, noise(-1), labels, noise, null_class, weak)
 
 
-def denoising(plan: Draw, decode: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """The first few images from noise to image: moments of (STRIP_IMAGES, 3, H, W) uint8."""
+def denoising(plan: Draw, decode: Callable[[Tensor], Tensor]) -> list[tuple[str, Tensor]]:
+    """The first few images from noise to image: moments of (STRIP_IMAGES, 3, H, W) uint8, and what to call them.
+
+    Not evenly in steps, most of which are noise alone, but in the angle between noise and signal, the deviation of
+    which in images is about a half (sigma_data of arXiv:2206.00364).
+    """
     members = torch.arange(plan.model_batch, device=plan.trained.device)
     recipe, settings = plan.trained.recipe, plan.settings
     network, weak = plan.networks()
@@ -142,8 +149,29 @@ def denoising(plan: Draw, decode: Callable[[Tensor], Tensor]) -> list[Tensor]:
     states = [normal(plan.seed, RngStream.NOISE, 0, members[:STRIP_IMAGES], shape)]
     for state in denoise(network, recipe, settings, members, plan.labels(members), plan.seed, weak):
         states.append(state[:STRIP_IMAGES].clone())  # a view would keep the whole group in memory
-    shown = torch.linspace(0, len(states) - 1, min(STRIP_MOMENTS, len(states))).round().int().tolist()
-    return [decode(states[k]).cpu() for k in shown]
+    schedule = build_schedule(recipe.diffusion)
+    levels = [schedule.at(t) for t in build_sampler(settings.sampler, schedule, settings.steps).times]
+    shown = _spread_over([math.atan2(s, 0.5 * a) for a, s in levels], STRIP_MOMENTS)
+    return [(f"step {k}\nnoise {_ratio(*levels[k])}", decode(states[k]).cpu()) for k in shown]
+
+
+def _spread_over(angles: Sequence[float], most: int) -> list[int]:
+    """At most that many of the falling ``angles``: first, last, and those nearest to equal distances between them."""
+    if len(angles) <= most:
+        return list(range(len(angles)))
+    chosen = [0]
+    for place in range(1, most):
+        wanted = angles[0] + (angles[-1] - angles[0]) * place / (most - 1)
+        # None twice, and enough left over for those to come.
+        free = range(chosen[-1] + 1, len(angles) - (most - 1 - place))
+        chosen.append(min(free, key=lambda k: abs(angles[k] - wanted)))
+    return chosen
+
+
+def _ratio(a: float, s: float) -> str:
+    """Noise over signal, as --cfg-interval counts it."""
+    ratio = s / a if a > 0 else math.inf
+    return "only" if ratio == math.inf else f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2f}".rstrip("0").rstrip(".")
 
 
 def draw_classes(members: Tensor, wanted: Sequence[int], num_classes: int, seed: int) -> Tensor | None:

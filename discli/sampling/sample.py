@@ -6,8 +6,9 @@ number of processes can change it: each process takes whole groups of images and
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 from typing import Any, overload
 
@@ -43,6 +44,7 @@ def sample(
     batch_size: int = 64,
     checkpoint_step: int | None = None,
     overwrite: bool = False,
+    or_beside: bool = False,
     device: str | None = None,
     **settings: Any,
 ) -> Path | Images:
@@ -56,7 +58,8 @@ def sample(
     Into ``out`` go PNG files (or, by ``form``, samples.npz, samples.zip, or none) and manifest.json,
     beside it the contact sheet ``out``.png with ``grid`` (rows, columns), and with ``show_steps`` the
     denoising of the first images, ``out``.steps.png. A folder with the same manifest is completed,
-    one with anything else refused. ``batch_size`` images are decoded and written at a time; it never
+    one with anything else refused, or with ``or_beside`` left alone: the images then go to ``out``-2 (or -3, ...).
+    ``batch_size`` images are decoded and written at a time; it never
     changes a pixel. Under torchrun every process makes its part.
     """
     if n < 1:
@@ -73,11 +76,18 @@ def sample(
         _fill(kept, plan, codec.decode, range(plan.groups(n)), n, batch_size, done=set())
         return Images(kept.read(range(n)), labels, draw_sheet(rows, kept.read, grid))
 
-    folder = Path(out)
     manifest = manifest_of(plan, n, form)
-    output = Memory(wanted={i for _, members in rows for i in members}) if form == "none" else open_output(form, folder)
-    with alone_in(folder) if world > 1 else nullcontext():
-        done = _prepare_folder(folder, output, manifest, overwrite)
+    on_sheet = {i for _, members in rows for i in members}
+    for folder in _places(Path(out), or_beside and not overwrite):
+        output = Memory(wanted=on_sheet) if form == "none" else open_output(form, folder)
+        with alone_in(folder) if world > 1 else nullcontext():
+            others = _what_else(folder, manifest)
+            if not (others and or_beside) or overwrite:
+                done = _prepare_folder(folder, output, manifest, others, overwrite)
+                break
+        stderr.print(f"{folder} holds {others}; it stays as it is.")
+    if folder != Path(out):
+        stderr.print(f"These images go to {folder}.")
     stderr.print(
         f"Sampling from {plan.trained.checkpoint} (step {plan.trained.step:,}, {manifest['nfe']} network calls an"
         f" image, {manifest['precision']}, {plan.model_batch} images a call)"
@@ -98,7 +108,10 @@ def sample(
             for leftover in folder.glob(".*.writing"):  # of a process that was killed
                 leftover.unlink(missing_ok=True)
             if form != "none" or world == 1:
-                save_image(draw_sheet(rows, output.read, grid), folder.with_name(folder.name + ".png"))
+                sheet = folder.with_name(folder.name + ".png")
+                save_image(draw_sheet(rows, output.read, grid), sheet)
+                if len(on_sheet) < n:
+                    stderr.print(f"{sheet} shows {len(on_sheet):,} of {n:,} images.")
             write_text(folder / "manifest.json", json.dumps(manifest | {"finished": True}, indent=1))
     return folder
 
@@ -146,16 +159,16 @@ def manifest_of(plan: Draw, n: int, form: str) -> dict[str, Any]:
         "discli_version": __version__,
         "torch_version": torch.__version__,
         "device": torch.cuda.get_device_name(trained.device) if on_cuda else trained.device.type,
-        "run": str(trained.checkpoint.parent.parent),
-        "checkpoint": str(trained.checkpoint),
+        "run": str(run_of(trained.checkpoint.resolve())),
+        "checkpoint": str(trained.checkpoint.resolve()),
         "step": trained.step,
         "data_file": trained.data_file,
         "n": n,
         "format": form,
         "seed": plan.seed,
         "nfe": count_evaluations(recipe.diffusion, settings, recipe.in_channels),
-        **settings.model_dump(mode="json"),
-        "autoguidance_checkpoint": str(plan.weak.checkpoint) if plan.weak is not None else None,
+        **{key: _identity(key, value) for key, value in settings.model_dump(mode="json").items()},
+        "autoguidance_checkpoint": str(plan.weak.checkpoint.resolve()) if plan.weak is not None else None,
         "ema": recipe.train.ema.model_dump(mode="json"),
         "class_choice": list(plan.classes) or "random",
         "classes": _as_list(plan.labels(torch.arange(n))),
@@ -164,35 +177,55 @@ def manifest_of(plan: Draw, n: int, form: str) -> dict[str, Any]:
     }
 
 
-def _prepare_folder(folder: Path, output: Output, manifest: dict[str, Any], overwrite: bool) -> set[int]:
-    """Create ``folder``, or find which images of the same manifest it has already."""
-    present = folder / "manifest.json"
-    if folder.exists() and not folder.is_dir():
-        raise DiscliError(f"{folder} is a file.", "Give a folder to --out.")
-    done: set[int] = set()
-    if folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
-        others = _what_else(present, manifest)
-        if not others:
-            done = output.done()
-        elif overwrite:
-            for form in FORMATS:
-                open_output(form, folder).clear()
-        else:
-            raise DiscliError(
-                f"{folder} holds {others}.", "Give another --out, or --overwrite to replace samples in it."
-            )
+def run_of(checkpoint: Path) -> Path:
+    """The run's folder; of weights that lie in none (an exported file, a copied checkpoint) themselves."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
+
+
+def _places(out: Path, or_beside: bool) -> Iterator[Path]:
+    """``out``, and if that is taken those beside it. All processes try them in this order."""
+    yield out
+    if or_beside:
+        yield from (out.with_name(f"{out.name}-{number}") for number in count(2))
+
+
+def _prepare_folder(folder: Path, output: Output, manifest: dict[str, Any], others: str, overwrite: bool) -> set[int]:
+    """Create ``folder``, or find which images of the same manifest it has already. Refuses one with ``others``."""
+    if others and not overwrite:
+        raise DiscliError(f"{folder} holds {others}.", "Give another --out, or --overwrite to replace samples in it.")
+    if others:
+        for form in FORMATS:
+            open_output(form, folder).clear()
+    done = output.done() if folder.exists() else set()
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(present, json.dumps(manifest | {"finished": False}, indent=1))
+    write_text(folder / "manifest.json", json.dumps(manifest | {"finished": False}, indent=1))
     return done
 
 
-def _what_else(path: Path, manifest: dict[str, Any]) -> str:
-    """What lies beside a manifest, in words; "" for the same images, be it more or fewer of them."""
+def _identity(key: str, value: Any) -> Any:
+    """A manifest's entry as it is compared: files by where they are, not by how somebody named them."""
+    if key in ("run", "checkpoint", "autoguidance_checkpoint") and value is not None:
+        return str(Path(value).resolve())
+    if key == "guidance" and "checkpoint" in value:
+        return value | {"checkpoint": _identity("checkpoint", value["checkpoint"])}
+    return value
+
+
+def _what_else(folder: Path, manifest: dict[str, Any]) -> str:
+    """What is in ``folder``, in words; "" for nothing, and for the same images, be it more or fewer of them."""
+    if folder.exists() and not folder.is_dir():
+        raise DiscliError(f"{folder} is a file.", "Give a folder to --out.")
+    if not folder.exists() or all(path.name == ".lock" for path in folder.iterdir()):
+        return ""
     try:
-        found = read_json(path)
+        found = read_json(folder / "manifest.json")
         follow = ("n", "classes", "nfe")  # from what the others say
-        different = [key for key, value in manifest.items() if key not in follow and found.get(key) != value]
-    except (OSError, ValueError, AttributeError):
+        different = [
+            key
+            for key, value in manifest.items()
+            if key not in follow and _identity(key, found.get(key)) != _identity(key, value)
+        ]
+    except (OSError, ValueError, TypeError, AttributeError):
         return "other files"
     if not different:
         return ""

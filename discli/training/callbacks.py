@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from discli.data.autoencoders import load_codec
+from discli.data.autoencoders import Codec, load_codec
 from discli.evaluation.metrics import (
     Extractor,
     Inception,
@@ -36,11 +36,13 @@ class Watch:
 
     def __init__(self, recipe: Recipe, contract: DataContract, folder: Path, engine: Engine) -> None:
         self._recipe, self._contract, self._folder, self._engine = recipe, contract, folder, engine
+        self._codec: Codec | None = None
 
     def open(self, data_file: Path, scores: Log) -> None:
         """On the main process, before the first step: what could fail fails here."""
         scored = self._recipe.train.score.every > 0
-        self._score = TrainingScore(self._recipe, self._contract, data_file, self._engine.device) if scored else None
+        device = self._engine.device
+        self._score = TrainingScore(self._recipe, self._contract, data_file, self._load(), device) if scored else None
         self._scores = scores
 
     def look(self, averaged: Mapping[str, Tensor], step: int, only_missing: bool = False) -> None:
@@ -64,11 +66,22 @@ class Watch:
         weights = whole(averaged, wanted=engine.is_main)  # the last that all ranks do together
         if engine.is_main and preview:
             stderr.print(f"Drawing {self._recipe.train.preview_count} images of step {step:,}: {path}")
-            draw_preview(weights, self._recipe, self._contract, engine.device, path)
+            try:
+                codec = self._load()
+            except DiscliError as error:  # costs the preview, not the run
+                stderr.print(f"No preview: {error}", style="yellow")
+            else:
+                draw_preview(weights, self._recipe, codec, engine.device, path)
         if engine.is_main and score and self._score:
             found = self._score(weights)
             self._scores.write({"step": step, **found})
             engine.track({name: value for name, value in found.items() if isinstance(value, float)}, step)
+
+    def _load(self) -> Codec:
+        """Once a run: an autoencoder takes seconds to load and to check."""
+        if self._codec is None:
+            self._codec = load_codec(self._contract.codec, self._engine.device)
+        return self._codec
 
 
 def _is_due(every: int, step: int, last: int) -> bool:
@@ -78,11 +91,13 @@ def _is_due(every: int, step: int, last: int) -> bool:
 class TrainingScore:
     """What ``[train.score]`` asks for. The reference's statistics are taken once, or from the cache."""
 
-    def __init__(self, recipe: Recipe, contract: DataContract, data_file: Path, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, contract: DataContract, data_file: Path, codec: Codec, device: torch.device
+    ) -> None:
         """Raises DiscliError for what could only fail later: missing weights, a reference that does not fit."""
         self._recipe, self._device = recipe, device
         self._spec = recipe.train.score
-        self._codec = load_codec(contract.codec, device)
+        self._codec = codec
         self._extractor = self._load_extractor()
         reference = open_reference(self._spec.reference or data_file, device)
         if reference.published is not None:

@@ -6,13 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from discli.data.autoencoders import Codec, load_codec
+from discli.data.autoencoders import Codec
 from discli.data.contact_sheet import contact_sheet, save_image
 from discli.model import DiS
-from discli.recipe import DataContract, Recipe
+from discli.recipe import Recipe
 from discli.recipe.sample import SampleSpec
-from discli.runtime.console import stderr
-from discli.runtime.errors import DiscliError
 from discli.sampling.load import CPU_MODEL_BATCH, LARGEST_MODEL_BATCH, as_sampled
 from discli.sampling.plan import denoise, draw_classes
 
@@ -20,18 +18,8 @@ from discli.sampling.plan import denoise, draw_classes
 _MOST_STEPS = 50
 
 
-def draw_preview(
-    weights: dict[str, Tensor], recipe: Recipe, contract: DataContract, device: torch.device, path: Path
-) -> None:
-    """A contact sheet of ``train.preview_count`` samples from ``weights``, at ``path``.
-
-    A codec that cannot be had costs the preview, not the run.
-    """
-    try:
-        codec = load_codec(contract.codec, device)
-    except DiscliError as error:
-        stderr.print(f"No preview: {error}", style="yellow")
-        return
+def draw_preview(weights: dict[str, Tensor], recipe: Recipe, codec: Codec, device: torch.device, path: Path) -> None:
+    """A contact sheet of ``train.preview_count`` samples from ``weights``, at ``path``."""
     steps = min(recipe.sample.steps, _MOST_STEPS)
     images = list(draw_samples(weights, recipe, codec, device, recipe.train.preview_count, steps))
     path.parent.mkdir(exist_ok=True)

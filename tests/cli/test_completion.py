@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from discli.diffusion.samplers import SAMPLERS
 from discli.recipe.shipped import shipped_files
 from tests.cli.commands import COMMANDS
 from tests.cli.test_help import HEAVY
@@ -43,6 +44,21 @@ def test_flags_and_their_values():
     assert "--data" in _offers("discli train --d")
     assert _offers("discli recipe new mine --preset dis-") == ["dis-s", "dis-b", "dis-m", "dis-l", "dis-h"]
     assert _offers("discli encode x --codec v") == ["vae"]
+
+
+def test_samplers_and_the_classes_of_a_run(tmp_path, monkeypatch):
+    assert _offers("discli sample --sampler un") == ["unipc"]
+    assert set(_offers("discli sample --sampler ")) == set(SAMPLERS)
+    monkeypatch.chdir(tmp_path)
+    assert _offers("discli sample --classes ") == ["random", "balanced"]
+    for place, names in (("runs/mine", ["cat", "dog", "Tench, Tinca"]), ("other", ["7"])):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "run.json").write_text(json.dumps({"contract": {"class_names": names}}))
+    assert _offers("discli sample --classes d") == ["dog"]
+    assert _offers("discli sample --classes cat,T") == ["cat,Tench"]
+    assert _offers("discli sample other --classes ") == ["random", "balanced", "7"]
+    (tmp_path / "other" / "run.json").write_bytes(b"\xff[")
+    assert _offers("discli sample other --classes b") == ["balanced"]
 
 
 def test_the_shells_that_show_descriptions_get_the_first_comment():

@@ -1,7 +1,9 @@
 """A run, its samples as PNGs, as .npz and as .zip: one score."""
 
 import pytest
+import torch
 
+from discli.evaluation import sampled as eval_sampled
 from discli.evaluation.evaluate import eval_fid
 from discli.runtime.errors import DiscliError
 from discli.sampling.sample import sample
@@ -26,6 +28,21 @@ def test_a_run_is_scored_with_any_n_and_class_by_class(tiny_run, tmp_path):
     stored = eval_fid(sample(tiny_run, 7, out=tmp_path / "s"), features="random", bootstrap=0)
     assert few["distance"] == pytest.approx(stored["distance"], rel=1e-4)
     assert eval_fid(tiny_run, features="random", n=60, bootstrap=0, per_class=True)["per_class"]
+
+
+def test_a_score_card_draws_no_image_twice(tiny_run, tmp_path, monkeypatch):
+    drawn: list[int] = []
+    original = eval_sampled.latents
+    monkeypatch.setattr(
+        eval_sampled, "latents", lambda plan, groups, n: (drawn.extend(groups), original(plan, groups, n))[1]
+    )
+    shown = []
+    monkeypatch.setattr(
+        "discli.evaluation.evaluate.write_score_card", lambda card, result, images, nearest: shown.append(images)
+    )
+    eval_fid(tiny_run, features="random", n=10, bootstrap=0, card=tmp_path / "card.html")
+    assert drawn == [0, 1, 2]
+    assert torch.equal(shown[0], sample(tiny_run, 10).pixels), "all ten, where there are fewer than a grid holds"
 
 
 def test_a_run_is_no_reference(tiny_run, tmp_path):

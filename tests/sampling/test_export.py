@@ -49,6 +49,62 @@ def test_diffusers_loads_the_folder_and_draws_the_same_images(folder, tiny_run, 
     assert torch.equal(_as_tensor(pipeline(6, **settings).images), ours.pixels)
 
 
+@pytest.fixture(scope="module")
+def pipeline(folder):
+    return DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+
+
+def test_arguments_are_called_as_diffusers_calls_them(pipeline, tiny_run):
+    ours = discli.sampling.sample(tiny_run, 3, steps=3, cfg_scale=3.0, classes=[7, 3, 1], seed=5).pixels
+    settings = {"num_inference_steps": 3, "guidance_scale": 3.0, "class_labels": [7, 3, 1], "seed": 5}
+    assert torch.equal(_as_tensor(pipeline(**settings).images), ours)
+    assert torch.equal(pipeline(**settings, output_type="pt").images, ours.float() / 255)
+    array = pipeline(**settings, output_type="np", return_dict=False)[0]
+    assert (array.shape, array.dtype) == ((3, 8, 8, 3), np.float32)
+    assert np.array_equal(array.transpose(0, 3, 1, 2), (ours.float() / 255).numpy())
+
+
+def test_a_generator_is_drawn_from(pipeline):
+    def twice(seed: int) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return [pipeline(2, generator=generator, output_type="pt").images for _ in range(2)]
+
+    first, second = twice(0)
+    assert all(torch.equal(a, b) for a, b in zip(twice(0), (first, second), strict=True))
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, twice(1)[0])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"n": 0},
+        {"classes": "dog"},
+        {"class_labels": [10]},
+        {"num_inference_steps": 1001},
+        {"sampler": "dmp"},
+        {"guidance_scal": 2.0},
+        {"autoguidance": "nowhere", "guidance_scale": 1.0},
+        {"output_type": "latent"},
+        {"num_inference_steps": 3, "steps": 4},
+        {"seed": 1, "generator": torch.Generator()},
+    ],
+)
+def test_its_errors_speak_of_arguments(pipeline, wrong):
+    with pytest.raises((DiscliError, ValueError)) as caught:
+        pipeline(**wrong)
+    assert "--" not in str(caught.value)
+    assert "-n " not in str(caught.value)
+    assert "flag" not in str(caught.value)
+
+
+def test_the_pipelines_network_is_prepared_once(pipeline):
+    pipeline(1)
+    ready = pipeline._ready
+    pipeline(1)
+    assert pipeline._ready is ready
+
+
 def test_a_latent_model_takes_its_autoencoder_along(tmp_path):
     torch.manual_seed(0)
     AutoencoderKL(

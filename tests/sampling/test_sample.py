@@ -19,13 +19,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import discli
+from discli.cli import main
 from discli.evaluation.metrics import NpzImages
 from discli.model import DiS
 from discli.recipe import parse_recipe
 from discli.runtime.errors import DiscliError
 from discli.sampling.output.png import PngFolder, file_name
-from discli.sampling.plan import draw, images
+from discli.sampling.plan import STRIP_MOMENTS, denoising, draw, images
 from discli.sampling.sample import sample
+
+SAMPLERS_OF_EPS = ["ddpm", "ddim", "dpm-solver++", "sde-dpm-solver++", "unipc", "euler", "heun"]
 
 
 @pytest.fixture(scope="session")
@@ -204,10 +207,99 @@ def test_in_a_notebook_three_lines_show_the_same_images(run, eleven):
 def test_steps_are_shown_from_noise_to_the_image(run, eleven, tmp_path):
     sample(run, 4, seed=3, show_steps=True, out=tmp_path / "s")
     with Image.open(tmp_path / "s.steps.png") as strip:
-        assert strip.size == (6 * 66 + 2, 4 * 66 + 2)  # noise and five steps of the four in a group
-        last = strip.crop((5 * 66 + 2, 2, 6 * 66, 66)).resize((8, 8), Image.Resampling.NEAREST)
+        top = strip.height - (4 * 66 + 2)  # noise and five steps of the four in a group, and their names
+        assert (strip.width, top > 20) == (6 * 66 + 2, True)
+        assert all(np.asarray(strip)[:top, 66 * k : 66 * (k + 1)].min() < 128 for k in range(6)), "a name above each"
+        last = strip.crop((5 * 66 + 2, top + 2, 6 * 66, top + 66)).resize((8, 8), Image.Resampling.NEAREST)
     with Image.open(eleven / file_name(0)) as image:
         assert last.tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS_OF_EPS)
+def test_moments_shown_follow_the_noise_and_not_the_steps(run, sampler):
+    moments = denoising(draw(run, sampler=sampler, steps=60, cfg_scale=1.0), lambda x: x)
+    steps = [int(name.split()[1]) for name, _ in moments]
+    levels = [float(name.split()[-1]) for name, _ in moments]
+    assert (len(moments), steps[0], steps[-1], levels[-1]) == (STRIP_MOMENTS, 0, 60, 0)
+    assert steps == sorted(set(steps))
+    assert levels == sorted(levels, reverse=True)
+    assert sum(0.1 < level < 2 for level in levels) >= 5, "where an image appears"
+
+
+def test_a_sheet_shows_all_that_it_has_room_for_or_says_how_many(run, tmp_path, capsys):
+    def cells(n: int, **settings) -> int:
+        out = sample(run, n, steps=1, cfg_scale=1.0, out=tmp_path / f"{n}{list(settings)}", **settings)
+        with Image.open(out.with_name(out.name + ".png")) as sheet:
+            pixels = np.asarray(sheet.convert("L"))[:, -(sheet.width // 66) * 66 :]
+        # A cell of an image is not all white.
+        return sum(
+            bool((pixels[row + 2 : row + 66, column : column + 64] < 255).any())
+            for row in range(0, pixels.shape[0] - 2, 66)
+            for column in range(0, pixels.shape[1] - 2, 66)
+        )
+
+    assert cells(48) == 48
+    assert "shows" not in capsys.readouterr().err
+    assert cells(48, classes=[3, 3, 3, 3, 3, 7]) == 48, "many of one class"
+    assert "shows" not in capsys.readouterr().err
+    assert cells(48, grid=(2, 3)) == 6
+    assert "shows 6 of 48 images" in capsys.readouterr().err
+
+
+def test_without_out_other_settings_go_beside_and_the_same_go_on(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ["sample", str(run), "-n", "3", "--steps", "2"]
+
+    def discli_says(*more: str) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["discli", *command, *more])
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert not left.value.code
+        found = capsys.readouterr()
+        return found.out.strip(), found.err
+
+    assert discli_says()[0] == "samples"
+    first = _images(tmp_path / "samples")
+    out, told = discli_says("--seed", "1")
+    assert out == "samples-2"
+    assert "seed 0, not 1" in told
+    assert "go to samples-2" in told
+    assert discli_says("--seed", "2")[0] == "samples-3"
+    assert discli_says("--seed", "1", "-n", "5")[0] == "samples-2", "goes on"
+    assert discli_says()[0] == "samples"
+    assert _images(tmp_path / "samples") == first
+    assert len(_images(tmp_path / "samples-2")) == 5
+    assert (tmp_path / "samples-2.png").is_file()
+    assert discli_says("--seed", "4", "--overwrite")[0] == "samples"
+    assert _images(tmp_path / "samples") != first
+
+
+def test_a_set_is_gone_on_with_from_another_folder(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(run.parents[1])
+    weak = Path("runs/tiny/checkpoints/00000030")
+    out = sample(Path("runs/tiny"), 2, cfg_scale=2.0, autoguidance=weak, out=tmp_path / "s")
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["run"] == str(run.resolve())
+    assert manifest["checkpoint"] == str((run / "checkpoints" / "00000030").resolve())
+    monkeypatch.chdir(run.parent)
+    sample("tiny", 4, cfg_scale=2.0, autoguidance=f"../{weak}", out=out)
+    assert len(_images(out)) == 4
+
+    # A manifest of before, with names as they were typed there.
+    old = manifest | {"run": "runs/tiny", "checkpoint": str(weak), "autoguidance_checkpoint": str(weak)}
+    (out / "manifest.json").write_text(
+        json.dumps(old | {"guidance": {"name": "autoguidance", "checkpoint": str(weak)}})
+    )
+    monkeypatch.chdir(run.parents[1])
+    sample("runs/tiny", 5, cfg_scale=2.0, autoguidance=weak, out=out)
+    assert len(_images(out)) == 5
+
+
+def test_an_exported_file_is_its_own_run(run, tmp_path, monkeypatch):
+    shutil.copy(_weights(run), tmp_path / "mine.safetensors")
+    monkeypatch.chdir(tmp_path)
+    manifest = json.loads((sample("mine.safetensors", 1, out="s") / "manifest.json").read_text())
+    assert manifest["run"] == manifest["checkpoint"] == str((tmp_path / "mine.safetensors").resolve())
 
 
 def test_balanced_classes_take_turns_and_the_sheet_has_a_row_for_each(run, tmp_path):

@@ -97,8 +97,8 @@ def effect_of_n(
     The interval resamples whole blocks with replacement. A resample holds fewer distinct samples and
     so scores too high on average; the spread of the replicates is therefore centred on the distance.
 
-    ``each`` is called after every distance, ``SIZES + replicates`` times; at D = 2048 each keeps a core busy
-    for two seconds.
+    ``each`` is called after every distance, ``SIZES + replicates`` times, in the caller's thread; at D = 2048 each
+    keeps a core busy for two seconds.
     """
     rng = np.random.default_rng(seed)
     everything = samples.gaussian()  # no rows wait after this, and several threads may look at the blocks
@@ -107,13 +107,12 @@ def effect_of_n(
 
     def distance_of(chosen: _Blocks) -> tuple[int, float]:
         some = samples.merged(chosen)
-        each()
         assert some.n is not None
         return some.n, to_reference.distance(some)
 
     smaller = [rng.permutation(BLOCKS)[:count] for count in range(BLOCKS - SIZES + 1, BLOCKS + 1)]
     resamples = [rng.integers(BLOCKS, size=BLOCKS) for _ in range(replicates)]
-    found = on_every_core(distance_of, [*smaller, *resamples])
+    found = on_every_core(distance_of, [*smaller, *resamples], each)
     by_size = found[:SIZES]
     distance = by_size[-1][1]
     _slope, infinity = np.polyfit([1 / n for n, _ in by_size], [d for _, d in by_size], 1)

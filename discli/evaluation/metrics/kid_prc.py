@@ -15,7 +15,9 @@ NEIGHBOURS = 3
 
 
 class FeatureBuffer:
-    """The rows themselves. Memory: 4 * n * D bytes (0.41 GB for 50,000 samples at D = 2048).
+    """The rows themselves, or of "images" the pixels.
+
+    Memory: 4 * n * D bytes (0.41 GB for 50,000 samples at D = 2048).
 
     ``wanted``: which indices of the stream to keep; all of them when None.
     """
@@ -28,7 +30,7 @@ class FeatureBuffer:
     def update(self, rows_BD: Tensor, first: int) -> None:
         if self._wanted is not None:
             rows_BD = rows_BD[torch.isin(torch.arange(first, first + len(rows_BD)), self._wanted)]
-        self._rows.append(rows_BD.float())
+        self._rows.append(rows_BD.float().cpu())
 
     def merge(self, other: "FeatureBuffer") -> None:
         self._rows += other._rows

@@ -37,7 +37,9 @@ class Extractor(Protocol):
 
 
 class Meter(Protocol):
-    """Accumulates one feature; ``first`` is the index in the stream of the batch's first image.
+    """Accumulates one feature, or "images", the pixels themselves.
+
+    ``first`` is the index in the stream of the batch's first image.
 
     ``merge`` takes in a meter of the same making that saw the part of the stream after this one's.
     """
@@ -62,7 +64,7 @@ def measure(
     """
     with torch.inference_mode():
         for images in batches:
-            features = extractor(images)
+            features = {**extractor(images), "images": images}
             for name in {meter.feature for meter in meters}:
                 bad = ~torch.isfinite(features[name]).all(dim=1)
                 if bad.any():

@@ -1,6 +1,7 @@
 """``samples.npz``: what ADM's evaluator reads, ``arr_0`` (N, H, W, 3) uint8 and the classes as ``arr_1`` (N,) int64."""
 
 import math
+import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,10 +16,14 @@ from discli.sampling.output.damage import reading
 from discli.sampling.output.packed import Packed
 
 _Rows = np.ndarray[Any, np.dtype[np.uint8]]
+_NAME_LENGTH_AT = 26  # bytes into an entry's header (APPNOTE.TXT of PKWARE, 4.3.7)
 
 
-class NpzFile(Packed):
-    """Parts are .npz files of one write each; packing streams them, so that memory holds one part."""
+class NpzFile(Packed[_Rows]):
+    """Parts are .npz files of one write each; packing streams them, so that memory holds one part.
+
+    The archive's images are mapped, (N, H, W, 3): whoever wants a few reads those alone.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, "samples.npz")
@@ -41,24 +46,34 @@ class NpzFile(Packed):
         return set(self._places())
 
     def _in_archive(self) -> set[int]:
-        if not self.archive.is_file():
-            return set()
-        with reading(self.archive), zipfile.ZipFile(self.archive) as archive, archive.open("arr_0.npy") as file:
-            shape = _read_header(file)
-            if file.tell() + math.prod(shape) != archive.getinfo("arr_0.npy").file_size:
-                raise ValueError(f"cut short: less than {shape[0]:,} images")
-            return set(range(shape[0]))
+        return set(range(len(self.open_archive()))) if self.archive.is_file() else set()
+
+    def _open(self) -> _Rows:
+        with zipfile.ZipFile(self.archive) as archive:
+            entry = archive.getinfo("arr_0.npy")
+            with archive.open(entry) as file:
+                shape = _read_header(file)
+                header = file.tell()
+        if entry.compress_type != zipfile.ZIP_STORED or header + math.prod(shape) != entry.file_size:
+            raise ValueError(f"compressed, or cut short: less than {shape[0]:,} images")
+        with self.archive.open("rb") as raw:
+            raw.seek(entry.header_offset + _NAME_LENGTH_AT)
+            lengths = struct.unpack("<HH", raw.read(4))  # of the name and of what is extra, which follow
+        first = entry.header_offset + _NAME_LENGTH_AT + 4 + sum(lengths) + header
+        return np.memmap(self.archive, np.uint8, "r", first, shape).view(np.ndarray)
 
     def _pack(self, temporary: Path, n: int, labels: Sequence[int] | None) -> None:
-        rows = self._rows(range(n))
-        first = next(rows)
+        packed = self.open_archive()[:n] if self.archive.is_file() else np.empty(0, np.uint8)
+        new = self._rows(range(len(packed), n))
+        first = packed[0] if len(packed) else next(new)
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             # A fixed date, so that the same images make the same file.
             with archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as file:
                 header = {"descr": "|u1", "fortran_order": False, "shape": (n, *first.shape)}
                 np.lib.format.write_array_header_1_0(file, header)
-                file.write(first.tobytes())
-                for row in rows:
+                # Mapped images go in one piece, through no memory of ours.
+                file.write(packed.data if len(packed) else first.tobytes())
+                for row in new:
                     file.write(row.tobytes())
             if labels is not None:
                 with archive.open(zipfile.ZipInfo("arr_1.npy"), "w") as file:
@@ -71,7 +86,7 @@ class NpzFile(Packed):
         for index in indices:
             part = places.get(index)
             if part is None:
-                yield self._row_of_archive(index)
+                yield self.open_archive()[index]
                 continue
             if part != open_part:
                 with reading(part), np.load(part) as arrays:
@@ -86,13 +101,6 @@ class NpzFile(Packed):
             with reading(part), np.load(part) as arrays:
                 found |= dict.fromkeys(arrays["indices"].tolist(), part)
         return found
-
-    def _row_of_archive(self, index: int) -> _Rows:
-        with reading(self.archive), zipfile.ZipFile(self.archive) as archive, archive.open("arr_0.npy") as file:
-            shape = _read_header(file)[1:]
-            size = int(np.prod(shape))
-            file.seek(index * size, 1)
-            return np.frombuffer(file.read(size), np.uint8).reshape(shape)
 
 
 def _read_header(file: Any) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """Pieces on cores of their own."""
 
 import threading
+import time
 
 import pytest
 import torch
@@ -14,6 +15,22 @@ def two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_each_is_called_by_the_caller_and_may_stop_it():
+    callers = []
+
+    def interrupted():
+        callers.append(threading.current_thread())
+        if len(callers) == 3:
+            raise KeyboardInterrupt
+
+    begun = []
+    with pytest.raises(KeyboardInterrupt):
+        on_every_core(lambda piece: (begun.append(piece), time.sleep(0.01)), range(50), interrupted)
+    assert set(callers) == {threading.current_thread()}
+    assert len(begun) < 50
 
 
 @pytest.mark.usefixtures("two_threads")

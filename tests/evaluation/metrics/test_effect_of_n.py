@@ -1,9 +1,11 @@
 """The effect of n: extrapolation undoes the bias, the interval has its width."""
 
+from threading import get_ident
+
 import numpy as np
 import torch
 
-from discli.evaluation.metrics.effect_of_n import BLOCKS, BlockMoments, effect_of_n
+from discli.evaluation.metrics.effect_of_n import BLOCKS, SIZES, BlockMoments, effect_of_n
 from discli.evaluation.metrics.frechet import frechet_distance
 from discli.evaluation.metrics.moments import Moments
 
@@ -41,6 +43,14 @@ def test_which_block_a_sample_joins_does_not_follow_its_index():
     means = [float(block.mean) for block in blocks.blocks]
     assert max(means) - min(means) < 400
     assert means != sorted(means)
+
+
+def test_progress_is_told_in_the_callers_thread():
+    callers = []
+    effect_of_n(
+        measured(standard(60, 2, 0)), exactly_standard(2), replicates=3, each=lambda: callers.append(get_ident())
+    )
+    assert callers == [get_ident()] * (SIZES + 3)
 
 
 def test_extrapolation_comes_closer_to_the_truth_than_the_distance_at_n():

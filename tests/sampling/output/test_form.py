@@ -65,6 +65,52 @@ def test_the_same_images_make_the_same_file_however_they_came(form, tmp_path):
     assert a == b
 
 
+@pytest.mark.parametrize("form", ["npz", "zip"])
+def test_an_archive_that_grew_is_the_same_file_as_one_made_at_once(form, tmp_path):
+    for name, sizes in (("a", [9]), ("b", [4, 9])):
+        (tmp_path / name).mkdir()
+        begin = 0
+        for n in sizes:
+            output = open_output(form, tmp_path / name)
+            output.write(range(begin, n), IMAGES[begin:n])
+            output.finish(n, list(range(n)))
+            begin = n
+    a, b = ((tmp_path / name / f"samples.{form}").read_bytes() for name in "ab")
+    assert a == b
+
+
+@pytest.mark.parametrize("form", ["npz", "zip"])
+def test_an_archive_is_opened_once_however_many_images_are_read_and_added(form, tmp_path, monkeypatch):
+    output = open_output(form, tmp_path)
+    output.write(range(6), IMAGES[:6])
+    output.finish(6, None)
+    opened = []
+    original = zipfile.ZipFile.__init__
+    monkeypatch.setattr(zipfile.ZipFile, "__init__", lambda *a, **k: (opened.append(a[1]), original(*a, **k))[1])
+    second = open_output(form, tmp_path)
+    second.done()
+    for index in range(6):
+        second.read([index])
+    assert opened == [output.archive]
+    second.write([6, 7, 8], IMAGES[6:])
+    opened.clear()
+    second.finish(9, None)
+    assert opened.count(output.archive) <= 1, "its images are copied without opening it for each"
+    assert torch.equal(second.read(range(9)), IMAGES), "what another file replaced is opened anew"
+
+
+@pytest.mark.parametrize("form", ["npz", "zip"])
+def test_an_archive_that_another_process_replaced_is_seen(form, tmp_path):
+    ours, theirs = open_output(form, tmp_path), open_output(form, tmp_path)
+    ours.write(range(4), IMAGES[:4])
+    ours.finish(4, None)
+    assert ours.done() == set(range(4))
+    theirs.write(range(4, 9), IMAGES[4:])
+    theirs.finish(9, None)
+    assert ours.done() == set(range(9))
+    assert torch.equal(ours.read([8, 0]), IMAGES[[8, 0]])
+
+
 def test_npz_is_stored_plainly_as_numpy_reads_it(tmp_path):
     output = open_output("npz", tmp_path)
     output.write(range(9), IMAGES)
