@@ -19,6 +19,7 @@ from discli.ablation.report import summarise, write_report
 from discli.ablation.results import StudyReport
 from discli.ablation.trial import IMAGES, LOG, run_trial
 from discli.ablation.workers import run_trials
+from discli.data.find import data_for_study
 from discli.recipe import Study, Trial, load_study
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
@@ -53,6 +54,7 @@ def ablate(
     if dry_run:
         print_plan(study, plan, out, as_json)
         return out
+    data = data or data_for_study([planned.recipe for planned in plan if planned.result is None], None)
     check_before(study, plan, data)
     if trial is not None:
         _run_alone(study, plan[0], data, as_json)
