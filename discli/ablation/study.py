@@ -23,7 +23,7 @@ from discli.data.find import data_for_study
 from discli.recipe import Study, Trial, load_study
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
-from discli.runtime.processes import alone_in, rank_and_world
+from discli.runtime.processes import alone_in, own_part, rank_and_world
 from discli.training.interrupts import EXIT_INTERRUPTED
 
 # A report of hundreds of points takes its time, which the study should not spend on reports.
@@ -134,7 +134,7 @@ def _complain(plan: Sequence[Planned], rank: int, world: int) -> None:
     stopped = [number for number, p in enumerate(plan) if p.result is None and p.failure is None]
     elsewhere = sum(number % world != rank for number in stopped)
     if elsewhere:
-        stderr.print(f"{elsewhere} trials of other processes are not finished; whoever is last writes the last report.")
+        stderr.print(own_part(rank, world, f"{elsewhere} of {len(plan)} trials"))
     elif failed:
         raise DiscliError(
             f"{len(failed)} of {len(plan)} trials failed, {len(plan) - len(failed) - len(stopped)} are done.",

@@ -65,7 +65,7 @@ def train(
 
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())  # being asked to stop while starting is asking, too
-        engine = Engine(recipe.train, tracker_folder=folder)
+        engine = Engine(recipe.train, folder, asked_to_stop=lambda: interrupts.received is not None)
         # Only the main process writes; the others learn of a refusal by its absence.
         run = stack.enter_context(Run(folder, recipe, store.contract, file)) if engine.is_main else None
         engine.barrier()
