@@ -69,7 +69,7 @@ def encode(
         if flip and name == "rgb":
             _say("rgb: --flip stores nothing more, since pixels are mirrored exactly while training.")
         contract = _promise(images, stage, resolution, crop, small, shard)
-        out = out or Path(f"{_UNFIT.sub('_', source.name.split('.')[0])}-{resolution}-{name}.h5")
+        out = out or _default_out(source, resolution, name)
         target = part_of(out, shard) if shard else out
         if ranks and out.is_file():
             _check_finished(out, contract.model_copy(update={"shard": None}))
@@ -194,6 +194,12 @@ def _fill(
     total = max(clock - began, 1e-9)
     slowest = max(waited, key=lambda stage_name: waited[stage_name])
     _say(f"{ticker.rate:,.1f} images/s; the slowest stage was {slowest} ({waited[slowest] / total:.0%} of the time).")
+
+
+def _default_out(source: Path, resolution: int, name: CodecName) -> Path:
+    """In the current folder, where `discli.data.find` looks for it; of ``.`` and ``..`` the folders' own names."""
+    stem = source.resolve().name if source.name in ("", "..") else source.name
+    return Path(f"{_UNFIT.sub('_', stem.split('.')[0]) or 'data'}-{resolution}-{name}.h5")
 
 
 def _choose(codec: CodecName | None, vae: str | None, resolution: int) -> CodecName:
