@@ -104,7 +104,7 @@ def test_waiting_for_others_is_said_and_can_be_ended(one_of_two, rank, number):
         *_, what, how = process.communicate(timeout=60)[1].strip().splitlines()
     finally:
         process.kill()
-    assert time.monotonic() - asked < 5
+    assert time.monotonic() - asked < 30  # a moment, on a machine that is not busy; it used to be four hours
     assert process.returncode == 75
     assert what.startswith("discli: Stopped")
     assert how.startswith("  ")
