@@ -99,6 +99,7 @@ def processes(how: str, line: str) -> list[tuple[list[str], dict[str, str]]]:
     return [([sys.executable, *discli], batch)]
 
 
+@pytest.mark.timeout(900)  # torch is imported eight times, which takes its time on a busy machine
 @pytest.mark.parametrize("how", ["alone", "torchrun", "srun"])
 def test_the_four_lines_work_as_they_stand(how, here, downloads):
     said = ""
