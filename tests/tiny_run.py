@@ -1,5 +1,6 @@
 """A recipe so small that a run takes a second, and what to compare two runs by."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -35,6 +36,9 @@ model_batch = 4
 """
 
 
+_STEPS = itertools.count()
+
+
 def arguments(recipe: Path, data: Path, run: Path, *settings: str) -> list[str]:
     flags = [part for setting in settings for part in ("--set", setting)]
     return ["-m", "discli", "train", str(recipe), "--data", str(data), "--out", str(run), *flags]
@@ -48,7 +52,7 @@ def launch(how: str, *train: str, processes: int = 2) -> list[subprocess.Complet
     """Several processes of one run: by torchrun, by accelerate launch, or with the variables that srun sets."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     if how == "slurm":
-        job = {"SLURM_NTASKS": str(processes), "SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "localhost"}
+        job = slurm_step(processes)
         tasks = [
             subprocess.Popen(
                 [sys.executable, *train],
@@ -77,6 +81,18 @@ def launch(how: str, *train: str, processes: int = 2) -> list[subprocess.Complet
     }[how]
     done = subprocess.run([sys.executable, "-m", *launcher, *train], capture_output=True, text=True, env=environment)
     return [done]
+
+
+def slurm_step(tasks: int) -> dict[str, str]:
+    """What srun sets for every task, but for SLURM_PROCID and SLURM_LOCALID."""
+    return {
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_JOB_NODELIST": "localhost",
+        "SLURM_NTASKS": str(tasks),
+        "SLURM_STEP_ID": str(next(_STEPS)),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_NUM_TASKS": str(tasks),
+    }
 
 
 def content(run: Path, step: int = 12) -> dict[str, object]:

@@ -19,11 +19,12 @@ from discli.ablation.report import summarise, write_report
 from discli.ablation.results import StudyReport
 from discli.ablation.trial import IMAGES, LOG, run_trial
 from discli.ablation.workers import run_trials
+from discli.data.find import data_for_study
 from discli.recipe import Study, Trial, load_study
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.numbers import format_number
-from discli.runtime.processes import alone_in, rank_and_world
+from discli.runtime.processes import alone_in, own_part, rank_and_world
 from discli.training.interrupts import EXIT_INTERRUPTED
 
 # A report of hundreds of points takes its time, which the study should not spend on reports.
@@ -54,6 +55,7 @@ def ablate(
     if dry_run:
         print_plan(study, plan, out, as_json)
         return out
+    data = data or data_for_study([planned.recipe for planned in plan if planned.result is None], None)
     check_before(study, plan, data)
     if trial is not None:
         _run_alone(study, plan[0], data, as_json)
@@ -133,7 +135,7 @@ def _complain(plan: Sequence[Planned], rank: int, world: int) -> None:
     stopped = [number for number, p in enumerate(plan) if p.result is None and p.failure is None]
     elsewhere = sum(number % world != rank for number in stopped)
     if elsewhere:
-        stderr.print(f"{elsewhere} trials of other processes are not finished; whoever is last writes the last report.")
+        stderr.print(own_part(rank, world, f"{elsewhere} of {len(plan)} trials"))
     elif failed:
         raise DiscliError(
             f"{len(failed)} of {len(plan)} trials failed, {len(plan) - len(failed) - len(stopped)} are done.",

@@ -19,15 +19,13 @@ from discli.ablation.trial import FAILURE, LOG, RESULT, is_held
 from discli.runs.logs import parse_log
 from discli.runtime.console import format_seconds, progress, stderr
 from discli.runtime.files import write_text
+from discli.runtime.processes import local_rank, without_others
 from discli.training.interrupts import EXIT_INTERRUPTED
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _PR_SET_PDEATHSIG = 1
 _UNITS = ((1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
 _ENOUGH_FOR_A_LINE = 1 << 14  # bytes
-
-# What makes a process believe that it is one of many; a trial is trained by one alone.
-_OF_A_TEAM = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "SLURM_PROCID", "SLURM_NTASKS")
 
 
 @dataclass
@@ -113,13 +111,12 @@ def _start(planned: Planned, command: Sequence[str], slot: int, jobs: int) -> _W
 
 def _environment(slot: int, jobs: int) -> dict[str, str]:
     """One GPU a worker, in turn, or its share of the cores."""
-    environment = {key: value for key, value in os.environ.items() if key not in _OF_A_TEAM}
-    local = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
+    environment = without_others(os.environ)
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     count = torch.cuda.device_count()
     if count:
         visible = devices if len(devices) == count else [str(index) for index in range(count)]
-        environment["CUDA_VISIBLE_DEVICES"] = visible[(local * jobs + slot) % count]
+        environment["CUDA_VISIBLE_DEVICES"] = visible[(local_rank() * jobs + slot) % count]
     elif jobs > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // jobs)))
     return environment

@@ -121,6 +121,9 @@ def info(
     decoded samples beside the images they were made from.
     """
     from discli.cli.info import info as run
+    from discli.cli.info import recipe_in
+
+    recipe_in(what, overrides)  # mistakes first: torch, which the rest takes, is slow to import
     from discli.cost.hardware import Hardware
 
     run(

@@ -1,22 +1,22 @@
 """``discli info``: what a data file, a recipe, a run or a checkpoint is, and what it takes, as a table or as JSON."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from discli.cost.describe import recipe_facts
-from discli.cost.hardware import Hardware
-from discli.data.describe import data_facts
-from discli.recipe import find_recipe, load_recipe
-from discli.reports.describe_run import checkpoint_facts, run_facts
-from discli.runs.status import is_run
+from discli.data.find import describe_encode, look_for_data
+from discli.data.store import Store
+from discli.recipe import Recipe, check_fits, find_recipe, load_recipe
 from discli.runtime.errors import DiscliError
-from discli.runtime.facts import Facts
+
+if TYPE_CHECKING:  # what takes torch is imported once there is something to tell
+    from discli.runtime.facts import Facts
 
 
 def info(
     what: str,
     *,
     overrides: list[str] | None = None,
-    machine: Hardware | None = None,
+    machine: "Hardware | None" = None,
     as_json: bool = False,
     sheet: Path | None = None,
     count: int = 12,
@@ -29,27 +29,70 @@ def info(
     ``vae`` are of data files, ``overrides`` of recipes. Raises DiscliError for what is none of
     these things, or not whole.
     """
+    recipe = recipe_in(what, overrides)
+    from discli.cost.hardware import Hardware
+
+    machine = machine or Hardware.of(device=device)
+    facts = _of_recipe(what, recipe, machine) if recipe else _look(Path(what), machine, sheet, count, vae, device)
+    facts.show(as_json)
+
+
+def recipe_in(what: str, overrides: list[str] | None) -> Recipe | None:
+    """The recipe that ``what`` names, with ``overrides``; None where it is a file or folder of another kind.
+
+    Without torch, so that whoever mistyped a name hears of it at once. Raises DiscliError.
+    """
     path = Path(what)
-    is_recipe = path.suffix == ".toml" or not (path.exists() or path.suffix)
-    if overrides and not is_recipe:
+    if path.suffix == ".toml" or not (path.exists() or path.suffix):
+        return load_recipe(what, overrides)
+    if overrides:
         raise DiscliError(f"--set changes a recipe, and {what} is none.", "Leave it out, or name a recipe.")
-    _look(path, is_recipe, overrides, machine or Hardware.of(device=device), sheet, count, vae, device).show(as_json)
+    if not path.is_dir() and path.suffix != ".safetensors":
+        Store(path, parts=True)
+    return None
+
+
+def _of_recipe(what: str, recipe: Recipe, machine: "Hardware") -> "Facts":
+    from discli.cost.describe import recipe_facts
+    from discli.runtime.facts import Facts
+
+    origin = Facts([("recipe", f"{recipe.name} ({find_recipe(what)})")], {"kind": "recipe"})
+    return origin | _data_of(recipe) | recipe_facts(recipe, machine)
+
+
+def _data_of(recipe: Recipe) -> "Facts":
+    """The data file that ``discli train`` would take, and why not where none fits; no row where none is in sight."""
+    from discli.runtime.facts import Facts
+
+    if recipe.data.file is not None:
+        try:
+            check_fits(recipe, Store(recipe.data.file).contract, str(recipe.data.file))
+            fitting, others = [recipe.data.file], {}
+        except DiscliError as error:
+            fitting, others = [], {recipe.data.file: error.message}
+    else:
+        fitting, others = look_for_data([recipe])
+    if not fitting:
+        reasons = "; ".join(others.values())
+        return Facts([("data", f"none fits: {reasons} {describe_encode(recipe)}")] if others else [], {"data": None})
+    n = len(Store(fitting[0]))
+    epochs = recipe.train.steps * recipe.train.batch_size / max(1, n)
+    text = f"{fitting[0]}: {n:,} images, of which the run sees each {epochs:,.4g} times"
+    return Facts([("data", text)], {"data": {"file": str(fitting[0]), "images": n, "epochs": epochs}})
 
 
 def _look(
     path: Path,
-    is_recipe: bool,
-    overrides: list[str] | None,
-    machine: Hardware,
+    machine: "Hardware",
     sheet: Path | None,
     count: int,
     vae: str | None,
     device: str | None,
-) -> Facts:
-    if is_recipe:
-        recipe = load_recipe(str(path), overrides)
-        origin = Facts([("recipe", f"{recipe.name} ({find_recipe(str(path))})")], {"kind": "recipe"})
-        return origin | recipe_facts(recipe, machine)
+) -> "Facts":
+    from discli.data.describe import data_facts
+    from discli.reports.describe_run import checkpoint_facts, run_facts
+    from discli.runs.status import is_run
+
     if path.is_dir() and is_run(path):
         return run_facts(path, machine)
     if path.suffix == ".safetensors" or (path / "state.json").is_file():

@@ -21,8 +21,16 @@ def train(
 ) -> None:
     """Train a model, or go on with a run: the same command resumes it, bit for bit.
 
+    Without --data and data.file, the newest file of encode in this folder that fits the recipe is taken.
+
     Exit status 75: stopped by SIGTERM, SIGUSR1 or Ctrl-C after writing a checkpoint; run it again.
     """
+    from discli.data.find import data_for
+    from discli.recipe import load_recipe
+
+    # Before torch is imported, which takes longer than anyone should wait for a mistake.
+    loaded = load_recipe(recipe, overrides)
+    data = data_for(loaded, data, out or Path("runs") / loaded.name)
     if verify_resume:
         from discli.training.verify_resume import verify_resume as verify
 
@@ -30,7 +38,7 @@ def train(
         return
     from discli.training.train import train as run
 
-    typer.echo(run(recipe, data=data, out=out, overrides=overrides or []))
+    typer.echo(run(loaded, data=data, out=out))
 
 
 @app.command(epilog="Example: discli ema runs/mine --std 0.08 && discli sample runs/mine/ema-0.08")
@@ -65,8 +73,16 @@ def ablate(
     """Run a study: every combination of its settings and seeds, then a report of what differs.
 
     Killed, the same command goes on; a trial that fails is reported and the others go on. Under
-    torchrun or srun the processes share the trials.
+    torchrun or srun the processes share the trials. Without --data, the newest file of encode in this
+    folder that fits all trials is taken.
     """
+    from discli.data.find import data_for_study
+    from discli.recipe import load_study
+
+    loaded, trials = load_study(study)
+    # Before torch is imported; the finished trials of a study that has begun need no data.
+    if not (dry_run or (out or Path("runs") / f"ablate-{loaded.name}").exists()):
+        data = data_for_study([each.recipe(steps=1) for each in trials], data)
     from discli.ablation.study import ablate as run
 
     folder = run(study, data=data, out=out, jobs=jobs, trial=trial, dry_run=dry_run, as_json=as_json)

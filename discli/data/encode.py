@@ -15,7 +15,7 @@ import discli
 from discli.data.decoding import Preparation, Workers, decode_batches, usable_cores
 from discli.data.encode_stage import CodecName, Stage, pick_device
 from discli.data.images import Crop
-from discli.data.journal import State, first_difference
+from discli.data.journal import State, first_difference, journal_of
 from discli.data.merge import find_parts, merge_parts, part_of, share
 from discli.data.sources import Source, open_source
 from discli.data.store import Store
@@ -24,6 +24,7 @@ from discli.recipe.contract import DataContract
 from discli.recipe.data import LARGEST_RGB
 from discli.runtime.console import Ticker, format_bytes, progress, stderr
 from discli.runtime.errors import DiscliError
+from discli.runtime.processes import is_locked, own_part, rank_and_world
 from discli.runtime.signals import hold_ctrl_c
 
 _UNFIT = re.compile(r"[^\w.-]+")  # for a file's name
@@ -50,13 +51,13 @@ def encode(
 
     ``codec``: by default pixels up to 64 px, latents above. ``flip`` stores the latent of the mirrored
     image too (the default for latents; mirrored pixels need no storing). ``shard`` (i, n) writes part
-    i of n; under torchrun the ranks are the shards, and the last to finish merges them.
+    i of n; under torchrun or srun the ranks are the shards, and the last to finish merges them.
     ``batch_size``: images at once through the autoencoder. Raises DiscliError for a source, output or
     autoencoder that cannot be used, and when no image can be read.
     """
     ranks = None
-    if shard is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        shard = ranks = (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    if shard is None and rank_and_world()[1] > 1:
+        shard = ranks = rank_and_world()
         stderr.quiet = ranks[0] > 0
     name = _choose(codec, vae, resolution)
     if workers is None:
@@ -68,7 +69,7 @@ def encode(
         if flip and name == "rgb":
             _say("rgb: --flip stores nothing more, since pixels are mirrored exactly while training.")
         contract = _promise(images, stage, resolution, crop, small, shard)
-        out = out or Path(f"{_UNFIT.sub('_', source.name.split('.')[0])}-{resolution}-{name}.h5")
+        out = out or _default_out(source, resolution, name)
         target = part_of(out, shard) if shard else out
         if ranks and out.is_file():
             _check_finished(out, contract.model_copy(update={"shard": None}))
@@ -78,7 +79,8 @@ def encode(
             positions = share(len(images), shard or (0, 1), stage.slice_size)
             _write(target, images, contract, stage, positions, Preparation(resolution, crop, small), decoders)
     if ranks:
-        _merge_if_last(out)
+        stderr.quiet = False
+        _merge_if_last(out, *ranks)
         return out
     return target
 
@@ -194,6 +196,12 @@ def _fill(
     _say(f"{ticker.rate:,.1f} images/s; the slowest stage was {slowest} ({waited[slowest] / total:.0%} of the time).")
 
 
+def _default_out(source: Path, resolution: int, name: CodecName) -> Path:
+    """In the current folder, where `discli.data.find` looks for it; of ``.`` and ``..`` the folders' own names."""
+    stem = source.resolve().name if source.name in ("", "..") else source.name
+    return Path(f"{_UNFIT.sub('_', stem.split('.')[0]) or 'data'}-{resolution}-{name}.h5")
+
+
 def _choose(codec: CodecName | None, vae: str | None, resolution: int) -> CodecName:
     if resolution < 1:
         raise DiscliError(f"--res {resolution} is no size.", "Give the images' side in pixels, say --res 256.")
@@ -250,13 +258,21 @@ def _check_finished(target: Path, contract: DataContract) -> None:
     _say(f"{target} is finished already: {held.num_samples:,} images.")
 
 
-def _merge_if_last(out: Path) -> None:
+def _merge_if_last(out: Path, rank: int, world: int) -> None:
     """Each rank tries once; parts that are missing are those of ranks still at work, the last of which merges."""
+    missing = [i for i in range(world) if not part_of(out, (i, world)).is_file()]
+    if out.exists():
+        return
+    if missing:
+        _say(own_part(rank, world, f"{len(missing)} of {world} parts of {out}"))
+        return
     try:
-        if not out.exists():
-            merge(out)
+        merge(out)
     except DiscliError as reason:
-        _say(f"The rank that finishes last merges the parts. ({reason.message})")
+        if not (out.exists() or is_locked(journal_of(out))):
+            raise
+        # Another rank found all parts in the same moment.
+        _say(f"Another process merges the parts. ({reason.message})")
 
 
 def _classes(images: Source) -> str:

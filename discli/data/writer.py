@@ -24,6 +24,7 @@ from discli.runtime.files import sync, write_text
 
 Rows = npt.NDArray[np.generic]
 
+PARTIAL = ".partial"  # at the end of an unfinished file's name
 _SECONDS_BETWEEN_COMMITS = 1.0
 _NAME_BYTES = 100  # what an image's name and label take, generously
 
@@ -199,7 +200,7 @@ def forget_journal(out: Path) -> None:
 
 
 def partial_of(out: Path) -> Path:
-    return out.with_name(out.name + ".partial")
+    return out.with_name(out.name + PARTIAL)
 
 
 def skipped_of(out: Path) -> Path:

@@ -1,6 +1,5 @@
 """Several processes score together: each sees its share of the images, the first one has the last word."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,7 +11,8 @@ import torch.distributed as dist
 from discli.runtime.console import stderr
 from discli.runtime.devices import own_gpu
 from discli.runtime.errors import DiscliError
-from discli.training.engine import adopt_slurm
+from discli.runtime.processes import rank_and_world, share
+from discli.runtime.rendezvous import meet
 
 Result = TypeVar("Result")
 
@@ -38,7 +38,7 @@ class Processes:
 
     def share(self, n: int) -> range:
         """This process's part of range(n): contiguous, in the order of ranks."""
-        return range(n * self.rank // self.count, n * (self.rank + 1) // self.count)
+        return share(n, self.rank, self.count)
 
     def once(self, compute: Callable[[], Result]) -> Result:
         """What ``compute`` gives in the first process, on all of them."""
@@ -63,12 +63,11 @@ class Processes:
 @contextmanager
 def processes() -> Iterator[Processes]:
     """Reads what a launcher set. Only the first process speaks."""
-    adopt_slurm(os.environ)
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    _, count = rank_and_world()
     if count == 1:
         yield Processes()
         return
-    dist.init_process_group("gloo", timeout=_PATIENCE)
+    meet("gloo", _PATIENCE)
     stderr.quiet = dist.get_rank() != 0
     try:
         yield Processes(dist.get_rank(), count)

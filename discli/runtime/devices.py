@@ -1,11 +1,11 @@
 """Which device this process works on. Imports torch."""
 
-import os
 from typing import Literal
 
 import torch
 
 from discli.runtime.errors import DiscliError
+from discli.runtime.processes import local_rank
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -23,8 +23,7 @@ def pick_device(name: str | None) -> torch.device:
 
 def own_gpu() -> str:
     """Which GPU this process works on: srun, unlike torchrun, may show each process no other than its own."""
-    local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
-    return f"cuda:{int(local) % max(1, torch.cuda.device_count())}"
+    return f"cuda:{local_rank() % max(1, torch.cuda.device_count())}"
 
 
 def auto_precision(device: torch.device) -> Literal["bf16", "fp32"]:

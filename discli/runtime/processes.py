@@ -3,22 +3,53 @@
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from discli.runtime.errors import DiscliError
 
+# How launchers tell a process its number and how many there are. A batch script has Slurm's SLURM_PROCID and
+# SLURM_NTASKS too, though nothing runs beside it: only a job step, which srun starts, has SLURM_STEP_NUM_TASKS.
+_LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
+_OF_A_TEAM = {name for names in _LAUNCHERS for name in names} | {"LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"}
 _TRIES, _SECONDS_BETWEEN_TRIES = 5, 0.05
 
 
-def rank_and_world() -> tuple[int, int]:
-    """This process's number and how many there are, as torchrun, accelerate or srun say; (0, 1) alone."""
-    for rank, world in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
-        if rank in os.environ and world in os.environ:
-            return int(os.environ[rank]), int(os.environ[world])
+def rank_and_world(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """This process's number and how many there are, as torchrun, accelerate or srun say; (0, 1) alone.
+
+    Raises DiscliError where what they say is no number, or no process of that many.
+    """
+    for rank, world in _LAUNCHERS:
+        if rank in environment and world in environment:
+            said = environment[rank], environment[world]
+            if all(text.isdecimal() for text in said) and int(said[0]) < int(said[1]):
+                return int(said[0]), int(said[1])
+            raise DiscliError(
+                f"{rank}={said[0]}, {world}={said[1]}: no process of that many.",
+                f"torchrun or srun sets both; unset {rank} to work alone.",
+            )
     return 0, 1
+
+
+def local_rank(environment: Mapping[str, str] = os.environ) -> int:
+    """This process's number among those on this machine."""
+    return int(environment.get("LOCAL_RANK", environment.get("SLURM_LOCALID", "0")))
+
+
+def without_others(environment: Mapping[str, str]) -> dict[str, str]:
+    """``environment`` for a process that this one starts for itself, and that is alone."""
+    return {key: value for key, value in environment.items() if key not in _OF_A_TEAM}
+
+
+def own_part(rank: int, world: int, missing: str) -> str:
+    """What to say where the others' parts are ``missing``, so that a partial set is never silent."""
+    return (
+        f"This process made its part, {rank + 1} of {world}; the others' are missing: {missing}."
+        " Whoever ends last finishes the whole."
+    )
 
 
 def share(count: int, rank: int, world: int) -> range:

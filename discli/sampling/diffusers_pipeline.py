@@ -39,7 +39,7 @@ class DiSModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 
 class DiSPipeline(DiffusionPipeline):  # type: ignore[misc]
-    """``pipe(16, classes="balanced", guidance_scale=2.0).images``: as `discli.sampling.sample.sample`, as PIL images."""
+    """``pipe(16, classes="balanced", guidance_scale=2.0).images``: as `discli.sample`, as PIL images."""
 
     _optional_components = ("vae",)
 

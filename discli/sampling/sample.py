@@ -21,7 +21,7 @@ from discli.diffusion import count_evaluations
 from discli.runtime.console import format_seconds, progress, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import read_json, write_text
-from discli.runtime.processes import alone_in, check_overwrite, rank_and_world, share
+from discli.runtime.processes import alone_in, check_overwrite, own_part, rank_and_world, share
 from discli.sampling.load import LoadedModel
 from discli.sampling.output import FORMATS, Background, Memory, Output, open_output
 from discli.sampling.plan import Draw, denoising, draw, latents
@@ -103,7 +103,10 @@ def sample(
 
     # Whoever is last finds all images there and finishes; who is earlier leaves.
     with alone_in(folder) if world > 1 else nullcontext():
-        if form == "none" or output.done() >= set(range(n)):
+        missing = set() if form == "none" else set(range(n)) - output.done()
+        if missing:
+            stderr.print(own_part(rank, world, f"{len(missing):,} of {n:,} images"))
+        else:
             output.finish(n, labels)
             for leftover in folder.glob(".*.writing"):  # of a process that was killed
                 leftover.unlink(missing_ok=True)

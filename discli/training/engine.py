@@ -1,8 +1,6 @@
 """Hugging Face Accelerate, narrowed to what the training loop needs: one process or many, one API."""
 
 import importlib.util
-import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from discli.recipe.train import TrainSpec
 from discli.runtime.devices import auto_precision
 from discli.runtime.errors import DiscliError
+from discli.runtime.rendezvous import meet
 
 # The other processes wait while the main one writes checkpoints, draws previews and scores samples.
 _PATIENCE = timedelta(hours=4)
@@ -23,7 +22,10 @@ _PATIENCE = timedelta(hours=4)
 class Engine:
     """Starts under ``python``, ``torchrun`` and ``accelerate launch``, and reads what ``srun`` sets."""
 
-    def __init__(self, spec: TrainSpec, tracker_folder: Path) -> None:
+    def __init__(
+        self, spec: TrainSpec, tracker_folder: Path, asked_to_stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Waits for the other processes, if there are any, until ``asked_to_stop``."""
         from accelerate import Accelerator
         from accelerate.utils import InitProcessGroupKwargs
 
@@ -33,8 +35,8 @@ class Engine:
                 f'train.tracker = "{spec.tracker}", which is not installed.',
                 f'pip install {spec.tracker}, or train.tracker = "none": metrics.jsonl is written anyway.',
             )
-        adopt_slurm(os.environ)
         on_cuda = torch.cuda.is_available()
+        meet("nccl" if on_cuda else "gloo", _PATIENCE, asked_to_stop)
         self._tracker, self._tracker_folder = spec.tracker, tracker_folder
         self._accelerator = Accelerator(
             cpu=not on_cuda,
@@ -190,23 +192,3 @@ def _as_sharded(source: Tensor, target: Tensor) -> Tensor:
 
     assert isinstance(target, DTensor)
     return distribute_tensor(source.to(target.device), target.device_mesh, target.placements)
-
-
-def adopt_slurm(environment: Any) -> None:
-    """Translate srun's variables into torchrun's, unless a launcher has set those already."""
-    if "RANK" in environment or int(environment.get("SLURM_NTASKS", "1")) < 2:
-        return
-    environment["RANK"] = environment["SLURM_PROCID"]
-    environment["WORLD_SIZE"] = environment["SLURM_NTASKS"]
-    # Accelerate takes this for the number of a GPU, and srun may show each task none but its own.
-    local, gpus = int(environment.get("SLURM_LOCALID", "0")), torch.cuda.device_count()
-    environment["LOCAL_RANK"] = str(local % gpus if gpus else local)
-    environment.setdefault("MASTER_ADDR", _first_host(environment.get("SLURM_JOB_NODELIST", "localhost")))
-    # Every task of a job computes the same port, and two jobs on a node differ.
-    environment.setdefault("MASTER_PORT", str(20_000 + int(environment.get("SLURM_JOB_ID", "0")) % 20_000))
-
-
-def _first_host(node_list: str) -> str:
-    """``gpu[03-05,9],login`` -> ``gpu03``."""
-    match = re.match(r"([^\[,]+)(?:\[([^\],-]+))?", node_list)
-    return match[1] + (match[2] or "") if match else "localhost"

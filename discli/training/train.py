@@ -20,11 +20,12 @@ from discli.cost.flops import forward_flops
 from discli.cost.peak import peak_flops
 from discli.data.autoencoders import to_model_space
 from discli.data.device import OnDevice
+from discli.data.find import data_for
 from discli.data.store import Store, open_store
 from discli.diffusion import DiffusionLoss
 from discli.model import DiS
 from discli.model.mixer import choose_scan
-from discli.recipe import Recipe, check_fits, config_warnings, load_recipe
+from discli.recipe import Recipe, config_warnings, load_recipe
 from discli.recipe.train import share_of_batch
 from discli.runs.checkpoint import newest_checkpoint
 from discli.runs.logs import Logs
@@ -53,21 +54,19 @@ def train(
     """Train, or go on with, the run that ``recipe`` (or the file, or shipped recipe, of that name) describes.
 
     Returns the run's folder: ``out``, by default ``runs/<recipe name>``. ``data`` is a file of
-    ``discli encode`` and wins over the recipe's ``data.file``. Raises DiscliError before the first step where
-    recipe and data do not fit; exits with status 75 after a checkpoint when asked to stop.
+    ``discli encode`` and wins over the recipe's ``data.file``; without either, a file in the current folder that
+    fits is taken. Raises DiscliError before the first step where recipe and data do not fit; exits with status 75
+    after a checkpoint when asked to stop.
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, list(overrides))
     folder = out or Path("runs") / recipe.name
-    file = data or recipe.data.file
-    if file is None:
-        raise DiscliError(f"{recipe.name}: no data file.", "Give --data FILE.h5 (discli encode writes one).")
+    file = data_for(recipe, data, folder)
     store = open_store(file, cache="ram" if recipe.data.cache == "ram" else "none")
-    check_fits(recipe, store.contract, str(file))
 
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())  # being asked to stop while starting is asking, too
-        engine = Engine(recipe.train, tracker_folder=folder)
+        engine = Engine(recipe.train, folder, asked_to_stop=lambda: interrupts.received is not None)
         # Only the main process writes; the others learn of a refusal by its absence.
         run = stack.enter_context(Run(folder, recipe, store.contract, file)) if engine.is_main else None
         engine.barrier()

@@ -152,3 +152,17 @@ def test_the_command_takes_a_shipped_name_and_overrides(capsys):
     assert (record["kind"], record["name"], record["run"]["images"]) == ("recipe", "quickstart", 640)
     assert record["settings"]["train"]["steps"] == 10
     assert record["memory"]["scan"] == "cpu"
+
+
+def test_a_recipe_names_the_data_file_that_train_would_take(digits_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    settings = ["model.num_classes=10", "train.steps=10", "train.batch_size=40"]
+    info("quickstart", overrides=settings, as_json=True)
+    assert json.loads(capsys.readouterr().out)["data"] is None
+    (tmp_path / "digits.h5").write_bytes(digits_file.read_bytes())
+    info("quickstart", overrides=settings, as_json=True)
+    assert json.loads(capsys.readouterr().out)["data"] == {"file": "digits.h5", "images": 200, "epochs": 2.0}
+    info("quickstart", overrides=["model.num_classes=7", *settings[1:]])
+    assert "10 classes" in capsys.readouterr().out
+    info("quickstart", overrides=["model.num_classes=7", 'data.file="digits.h5"'], as_json=True)
+    assert json.loads(capsys.readouterr().out)["data"] is None

@@ -286,3 +286,42 @@ def test_under_torchrun_ranks_are_shards_and_the_last_one_merges(folder, tmp_pat
     run(folder, out)
     assert "a.h5 is finished already: 12 images" in said()
     assert not list(tmp_path.glob("a.shard-*"))
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (".", "discs-8-rgb.h5"),
+        ("./", "discs-8-rgb.h5"),
+        ("../discs", "discs-8-rgb.h5"),
+        ("0/..", "discs-8-rgb.h5"),
+        ("my discs.tar", "my_discs-8-rgb.h5"),
+    ],
+)
+def test_a_data_file_is_named_after_its_source_however_that_is_written(source, expected, tmp_path, monkeypatch):
+    from discli.data.encode import _default_out
+
+    (tmp_path / "discs" / "0").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "discs")
+    assert _default_out(Path(source), 8, "rgb") == Path(expected)
+
+
+def test_under_srun_tasks_are_shards_too_and_a_part_is_not_silent(folder, tmp_path, monkeypatch, said):
+    out = tmp_path / "a.h5"
+    for name, value in {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2"}.items():
+        monkeypatch.setenv(name, value)
+    run(folder, out)
+    assert not out.exists()
+    assert "its part, 2 of 2; the others' are missing: 1 of 2 parts" in said()
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    run(folder, out)
+    for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name)
+    assert out.read_bytes() == run(folder, tmp_path / "b.h5").read_bytes()
+
+
+def test_in_a_batch_script_one_process_encodes_all(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    run(folder, tmp_path / "a.h5")
+    assert len(open_store(tmp_path / "a.h5")) == 12

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from discli.runtime.devices import own_gpu
-from discli.runtime.processes import rank_and_world, share
+from discli.runtime.errors import DiscliError
+from discli.runtime.processes import rank_and_world, share, without_others
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 3125])
@@ -20,16 +21,21 @@ def test_parts_cover_everything_once_and_are_even(count, world):
     [
         ({}, (0, 1)),
         ({"RANK": "3", "WORLD_SIZE": "8"}, (3, 8)),
-        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, (1, 2)),
-        ({"RANK": "0", "WORLD_SIZE": "1", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, (0, 1)),
+        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2"}, (1, 2)),
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "8"}, (0, 1)),  # srun -n 1
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, (0, 1)),  # a batch script
+        ({"RANK": "0", "WORLD_SIZE": "1", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, (0, 1)),
     ],
 )
-def test_launchers_say_who_we_are(environment, expected, monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert rank_and_world() == expected
+def test_launchers_say_who_we_are(environment, expected):
+    assert rank_and_world(environment) == expected
+    assert rank_and_world(without_others(environment)) == (0, 1)
+
+
+@pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("0", "0"), ("x", "2"), ("-1", "2"), ("0", "")])
+def test_what_no_launcher_says_is_refused(rank, world):
+    with pytest.raises(DiscliError, match=f"RANK={rank}, WORLD_SIZE={world}"):
+        rank_and_world({"RANK": rank, "WORLD_SIZE": world})
 
 
 @pytest.mark.parametrize(

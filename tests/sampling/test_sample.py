@@ -131,17 +131,27 @@ def test_two_processes_make_the_same_bytes_and_the_last_one_finishes(run, eleven
     assert (tmp_path / "s.png").is_file()
 
 
-def test_a_part_alone_makes_its_range_and_does_not_finish(run, eleven, tmp_path, monkeypatch):
+def test_a_part_alone_makes_its_range_says_so_and_does_not_finish(run, eleven, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     out = sample(run, 11, seed=3, form="npz", out=tmp_path / "s")
     assert not (out / "samples.npz").exists()
     assert not json.loads((out / "manifest.json").read_text())["finished"]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "its part, 2 of 2; the others' are missing: 4 of 11 images" in said
     with pytest.raises(DiscliError, match="--overwrite with 2 processes"):
         sample(run, 11, seed=4, form="npz", out=out, overwrite=True)
     monkeypatch.setenv("RANK", "0")
     sample(run, 11, seed=3, form="npz", out=out)
     assert torch.equal(_rows_of(out / "samples.npz"), _read(eleven))
+
+
+def test_in_a_batch_script_one_process_makes_all(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    out = sample(run, 5, out=tmp_path / "s")
+    assert len(list(out.glob("*.png"))) == 5
+    assert json.loads((out / "manifest.json").read_text())["finished"]
 
 
 def _read(folder: Path) -> torch.Tensor:
