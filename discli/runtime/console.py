@@ -16,6 +16,16 @@ stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 _SECONDS_BETWEEN_LINES = 15.0
 
 
+@contextmanager
+def restore_quiet() -> Iterator[None]:
+    """``stderr.quiet``, which is the whole program's, is afterwards what it was before."""
+    before = stderr.quiet
+    try:
+        yield
+    finally:
+        stderr.quiet = before
+
+
 class Ticker:
     """Counts units of work and shows how many, how fast and how long still."""
 
