@@ -15,9 +15,9 @@ from discli.runtime.processes import try_lock
 
 # What may change between two sessions of one run without changing what it computes up to then.
 _FREE_TO_CHANGE = {
-    "train.steps", "train.log_every", "train.preview_every", "train.preview_count", "train.checkpoint_every",
-    "train.keep_last", "train.keep_every", "train.tracker", "train.peak_tflops", "train.micro_batch", "train.parallel",
-    "train.activation_checkpointing", "train.compile", "data.file", "data.cache",
+    "train.steps", "train.log_every", "train.preview_every", "train.preview_first", "train.preview_count",
+    "train.checkpoint_every", "train.keep_last", "train.keep_every", "train.tracker", "train.peak_tflops",
+    "train.micro_batch", "train.parallel", "train.activation_checkpointing", "train.compile", "data.file", "data.cache",
 }  # fmt: skip
 _FREE_SECTIONS = ("sample.", "eval.", "train.score.")
 _KINDS = {"discli_version": str, "recipe": dict, "contract": dict, "data_file": str}

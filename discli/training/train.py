@@ -70,10 +70,10 @@ def train(
         # Only the main process writes; the others learn of a refusal by its absence.
         run = stack.enter_context(Run(folder, recipe, store.contract, file)) if engine.is_main else None
         engine.barrier()
-        trainer = Trainer(recipe, store, engine, folder, run)
+        trainer = Trainer(recipe, store, engine, folder, run, interrupts)
         if run:
             trainer.open_logs(stack, run, file)
-        trainer.loop(interrupts)
+        trainer.loop()
         engine.close()
     return folder
 
@@ -81,8 +81,11 @@ def train(
 class Trainer:
     """Everything that changes from step to step, and the loop that changes it."""
 
-    def __init__(self, recipe: Recipe, store: Store, engine: Engine, folder: Path, run: Run | None) -> None:
+    def __init__(
+        self, recipe: Recipe, store: Store, engine: Engine, folder: Path, run: Run | None, interrupts: Interrupts
+    ) -> None:
         self.recipe, self.store, self.engine, self.folder, self.run = recipe, store, engine, folder, run
+        self.interrupts = interrupts
         spec = recipe.train
         self.share = share_of_batch(spec, engine.world_size)
         self.source = OnDevice(store, engine.device) if recipe.data.cache == "device" else store
@@ -103,7 +106,8 @@ class Trainer:
         self.state = TrainingState(folder, self.network, self.optimizer, self.ema, engine)
         self.state.resume()
         self.metadata = run.checkpoint_metadata if run else None
-        self.watch = Watch(recipe, store.contract, folder, engine)
+        self.checkpointed = self.state.step
+        self.watch = Watch(recipe, store.contract, folder, engine, interrupts)
 
         peak = peak_flops(engine.device, engine.precision, spec.tf32, spec.peak_tflops)
         # Forward once, backward twice as much.
@@ -117,9 +121,9 @@ class Trainer:
         """Another stream of data and noise after a roll-back."""
         return self.recipe.train.seed + (self.state.rollbacks << 32)
 
-    def loop(self, interrupts: Interrupts) -> None:
+    def loop(self) -> None:
         spec, engine, state = self.recipe.train, self.engine, self.state
-        self.watch.look(self.ema.averages["ema"], state.step, only_missing=True)
+        self._look(only_missing=True)
         with ExitStack() as stack:
             ticker = None
             if engine.is_main:
@@ -141,7 +145,7 @@ class Trainer:
 
                 # One agreement a step: every rank skips, stops or goes on together.
                 broken = not (math.isfinite(grad_norm) and state.window.is_finite())
-                broken, asked_to_stop = engine.any(broken, interrupts.received is not None)
+                broken, asked_to_stop = engine.any(broken, self.interrupts.received is not None)
                 if not broken:
                     self._update(grad_norm)
                 else:
@@ -163,9 +167,9 @@ class Trainer:
                 if state.step % spec.checkpoint_every == 0 or done or asked_to_stop:
                     self._checkpoint()
                 if asked_to_stop and not done:
-                    self._stop(interrupts)
+                    self._stop()
                 with self.clock.paused():
-                    self.watch.look(self.ema.averages["ema"], state.step)
+                    self._look()
 
     # One step
 
@@ -267,6 +271,7 @@ class Trainer:
         rollbacks = state.rollbacks + 1
         state.resume()
         state.rollbacks, state.skipped_in_a_row = rollbacks, 0
+        self.checkpointed = state.step
         self.clock.restart(state.step)
         if self.run:
             self.logs.roll_back(state.step)
@@ -325,11 +330,22 @@ class Trainer:
         if self.run:
             self.logs.sync()
         self.state.checkpoint(self.metadata, self.recipe.train)
+        self.checkpointed = self.state.step
 
-    def _stop(self, interrupts: Interrupts) -> None:
-        name = interrupts.received.name if interrupts.received else "a signal on another rank"
+    def _look(self, only_missing: bool = False) -> None:
+        """Previews and scores, given up where the run is asked to stop meanwhile: then it stops here."""
+        looked = self.watch.look(self.ema.averages["ema"], self.state.step, only_missing)
+        if looked and self.engine.any(self.interrupts.received is not None)[0]:
+            if self.checkpointed != self.state.step:
+                self._checkpoint()
+            self._stop()
+
+    def _stop(self) -> None:
+        received = self.interrupts.received
+        name = received.name if received else "a signal on another rank"
         if self.engine.is_main:
-            stderr.print(f"{name}: checkpoint of step {self.state.step:,} written. Run the same command to go on.")
+            done = f"checkpoint of step {self.state.step:,} written" if self.state.step else "no step was done yet"
+            stderr.print(f"{name}: {done}. Run the same command to go on.")
         self.engine.close()
         raise SystemExit(EXIT_INTERRUPTED)
 

@@ -90,6 +90,51 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_exits_75(number, undisturbed, 
     assert content(run) == content(undisturbed)
 
 
+LONG_PREVIEW = ["train.preview_every=6", "train.preview_count=400", "sample.steps=50"]
+SHORT_PREVIEW = ["train.preview_count=4", "sample.steps=4"]
+LONG_SCORE = ['train.score={every=6,n=50000,features="random",sampling_steps=50}']
+
+
+@pytest.mark.parametrize(
+    ("look", "quicker", "step", "made"),
+    [
+        (LONG_PREVIEW, SHORT_PREVIEW, 6, "previews/*"),
+        ([*LONG_PREVIEW, "train.preview_every=1000"], SHORT_PREVIEW, 12, "previews/*"),
+        ([*LONG_PREVIEW, "train.preview_first=true"], SHORT_PREVIEW, 0, "previews/*"),
+        (LONG_SCORE, ["train.score.n=16"], 6, "scores.jsonl"),
+    ],
+    ids=["preview", "last preview", "first preview", "score"],
+)
+def test_asked_to_stop_while_images_are_drawn_it_gives_them_up_at_once(
+    look, quicker, step, made, undisturbed, recipe, digits_file, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DISCLI_CACHE", str(tmp_path / "cache"))
+    run = tmp_path / "run"
+    settings = ["train.checkpoint_every=1000", *look]
+    process = subprocess.Popen(command(recipe, digits_file, run, *settings), stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and max([0, *(line["step"] for line in read_log(run / "metrics.jsonl"))]) < step:
+        time.sleep(0.001)
+    if step == 0:
+        assert process.stderr is not None
+        assert any("Drawing 400 images of step 0" in line for line in process.stderr)
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    _, errors = process.communicate()
+    assert time.monotonic() - started < 5
+    assert process.returncode == 75, errors
+    assert [p.name for p in run.glob("checkpoints/*")] == ([f"{step:08d}"] if step else [])
+    found = list(run.glob(made))
+    assert not [path for path in found if path.stat().st_size]
+
+    train(recipe, data=digits_file, out=run, overrides=[*look, *quicker])
+    assert content(run) == content(undisturbed)
+    if made == "scores.jsonl":
+        assert [line["step"] for line in read_log(run / made)] == [6, 12]
+    else:
+        assert f"{step:08d}.png" in [path.name for path in run.glob(made)]
+
+
 @pytest.mark.parametrize(("how", "parallel"), [("torchrun", "fsdp2"), ("accelerate", "ddp"), ("slurm", "ddp")])
 def test_two_processes_follow_the_loss_curve_of_one(how, parallel, undisturbed, recipe, digits_file, tmp_path):
     run = tmp_path / "run"
@@ -215,12 +260,13 @@ def test_a_folder_with_other_files_is_refused(recipe, digits_file, tmp_path):
     assert (tmp_path / "run" / "thesis.tex").read_text() == "precious"
 
 
-def test_previews_show_noise_first_and_are_always_of_the_same_noise(recipe, digits_file, tmp_path):
+def test_previews_are_always_of_the_same_noise_which_is_shown_first_where_asked_for(recipe, digits_file, tmp_path):
     settings = ["train.preview_every=6", "train.preview_count=4"]
     run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=settings)
-    again = train(recipe, data=digits_file, out=tmp_path / "again", overrides=settings)
-    names = ["00000000.png", "00000006.png", "00000012.png"]
+    again = train(recipe, data=digits_file, out=tmp_path / "again", overrides=[*settings, "train.preview_first=true"])
+    names = ["00000006.png", "00000012.png"]
     assert sorted(p.name for p in (run / "previews").iterdir()) == names
+    assert sorted(p.name for p in (again / "previews").iterdir()) == ["00000000.png", *names]
     assert all((run / "previews" / n).read_bytes() == (again / "previews" / n).read_bytes() for n in names)
 
 
