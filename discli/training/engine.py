@@ -22,7 +22,8 @@ _PATIENCE = timedelta(hours=4)
 class Engine:
     """Starts under ``python``, ``torchrun`` and ``accelerate launch``, and reads what ``srun`` sets."""
 
-    def __init__(self, spec: TrainSpec, tracker_folder: Path) -> None:
+    def __init__(self, spec: TrainSpec, tracker_folder: Path, device: torch.device | None = None) -> None:
+        """``device``: a GPU where there is one, unless given. Raises DiscliError where training can't run on it."""
         from accelerate import Accelerator
         from accelerate.utils import InitProcessGroupKwargs
 
@@ -34,6 +35,11 @@ class Engine:
             )
         adopt_slurm(os.environ)
         on_cuda = torch.cuda.is_available()
+        if device is not None:
+            on_cuda = device.type == "cuda"
+            self._check_device(device)
+        if device is not None and device.index is not None and on_cuda:
+            torch.cuda.set_device(device)
         self._tracker, self._tracker_folder = spec.tracker, tracker_folder
         self._accelerator = Accelerator(
             cpu=not on_cuda,
@@ -50,6 +56,12 @@ class Engine:
                 f"accelerate was configured for {kind}, which discli does not use.",
                 'Launch with --multi_gpu, and set train.parallel = "fsdp2" in the recipe to shard.',
             )
+        # With its number, for another thread's current GPU is the first.
+        self.device = device if device and on_cuda and device.index is not None else self._accelerator.device
+        if device is not None and device.type != self.device.type:
+            raise DiscliError(
+                f"--device {device}: this process has trained on {self.device.type} before.", "Start another process."
+            )
         self.precision = auto_precision(self.device) if spec.precision == "auto" else spec.precision
         if on_cuda:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec.tf32
@@ -57,9 +69,15 @@ class Engine:
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         self.sharded = spec.parallel == "fsdp2" and self.world_size > 1
 
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self._accelerator.device)
+    @staticmethod
+    def _check_device(device: torch.device) -> None:
+        if device.type not in ("cpu", "cuda"):
+            raise DiscliError(f"--device {device}: training runs on cuda and cpu alone.", "Leave --device out.")
+        if device.index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise DiscliError(
+                f"--device {device}: each of several processes takes a GPU of its own.",
+                "Give --device cuda or cpu, and choose the GPUs with CUDA_VISIBLE_DEVICES.",
+            )
 
     @property
     def rank(self) -> int:
