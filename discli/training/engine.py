@@ -130,9 +130,20 @@ class Engine:
             with nullcontext() if last else self._accelerator.no_sync(model):
                 yield
 
-    def clip(self, network: nn.Module, max_norm: float) -> float:
-        """Scales gradients down to ``max_norm`` and returns their norm before, the same on all ranks."""
-        return float(full(nn.utils.clip_grad_norm_(network.parameters(), max_norm)))
+    def clip(self, network: nn.Module, max_norm: float) -> Tensor:
+        """Scales gradients down to ``max_norm`` and returns their norm before, (), the same on all ranks."""
+        return full(nn.utils.clip_grad_norm_(network.parameters(), max_norm))
+
+    def agree(self, grad_norm: Tensor, is_finite: Tensor, asked: bool) -> tuple[float, bool, bool]:
+        """The norm, whether it or anything on any rank is not finite, and whether any rank was asked to stop.
+
+        The one place in a step that waits for the device.
+        """
+        # Filled and not copied there, which would wait too.
+        stop = torch.full((), float(asked), dtype=torch.float64, device=self.device)
+        flags = self.sum(torch.stack([(~(torch.isfinite(grad_norm) & is_finite)).double(), stop]))
+        norm, broken, stops = torch.cat([grad_norm.double().view(1), flags]).tolist()
+        return norm, broken > 0, stops > 0
 
     def any(self, *flags: bool) -> list[bool]:
         """Each flag is true on every rank when it is on one."""

@@ -6,7 +6,6 @@ batch) instead of drawn in turn; which samples a step sees is a function of the 
 averages, optimizer and the open log window are written together, atomically.
 """
 
-import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -156,11 +155,11 @@ class Trainer:
                     self._forget()
                     self.clock.restart(state.step, batches.seconds_waited)
                     rehearse = False
-                grad_norm = self._forward_backward(batch)
+                norm = self._forward_backward(batch)
 
                 # One agreement a step: every rank skips, stops or goes on together.
-                broken = not (math.isfinite(grad_norm) and state.window.is_finite())
-                broken, asked_to_stop = engine.any(broken, self.interrupts.received is not None)
+                asked = self.interrupts.received is not None
+                grad_norm, broken, asked_to_stop = engine.agree(norm, state.window.is_finite(), asked)
                 if not broken:
                     self._update(grad_norm)
                 else:
@@ -188,8 +187,8 @@ class Trainer:
 
     # One step
 
-    def _forward_backward(self, batch: Batch) -> float:
-        """Gradients of the mean loss over the global batch, clipped; returns their norm before clipping."""
+    def _forward_backward(self, batch: Batch) -> Tensor:
+        """Gradients of the mean loss over the global batch, clipped; returns their norm before clipping, ()."""
         spec, engine = self.recipe.train, self.engine
         self._window_before = self.state.window.sums.clone()
         micro = spec.micro_batch or self.share
