@@ -123,7 +123,7 @@ def test_asked_to_stop_while_images_are_drawn_it_gives_them_up_at_once(
     process.send_signal(signal.SIGTERM)
     started = time.monotonic()
     _, errors = process.communicate()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15  # a second where nobody else is at work; drawing takes a minute
     assert process.returncode == 75, errors
     assert [p.name for p in run.glob("checkpoints/*")] == ([f"{step:08d}"] if step else [])
     found = list(run.glob(made))
