@@ -41,8 +41,8 @@ _LOCK = ".lock"
 
 # Where a run lies, how it talks and what it keeps is nothing that a result depends on.
 _NOT_COMPARED = {
-    "data.file", "data.cache", "train.tracker", "train.log_every", "train.preview_every", "train.preview_count",
-    "train.checkpoint_every", "train.keep_last", "train.keep_every", "train.peak_tflops",
+    "data.file", "data.cache", "train.tracker", "train.log_every", "train.preview_every", "train.preview_first",
+    "train.preview_count", "train.checkpoint_every", "train.keep_last", "train.keep_every", "train.peak_tflops",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from discli.recipe import Recipe, check_fits, find_recipe, load_recipe
 from discli.runtime.errors import DiscliError
 
 if TYPE_CHECKING:  # what takes torch is imported once there is something to tell
+    from discli.cost.hardware import Hardware
     from discli.runtime.facts import Facts
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from discli.cli.app import Json, RecipeName, Set, app
+from discli.cli.app import Device, Json, RecipeName, Set, app
 from discli.cli.complete import study_names
 
 
@@ -15,6 +15,10 @@ def train(
     data: Annotated[Path | None, typer.Option(help="A file of discli encode.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/NAME.")] = None,
     overrides: Set = None,
+    device: Device = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only check everything and say what the run takes; write nothing.")
+    ] = False,
     verify_resume: Annotated[
         bool, typer.Option("--verify-resume", help="Only test, in miniature, that resuming this recipe is exact.")
     ] = False,
@@ -34,11 +38,13 @@ def train(
     if verify_resume:
         from discli.training.verify_resume import verify_resume as verify
 
-        verify(recipe, data=data, overrides=overrides or [])
+        verify(recipe, data=data, overrides=overrides or [], device=device)
         return
     from discli.training.train import train as run
 
-    typer.echo(run(loaded, data=data, out=out))
+    folder = run(loaded, data=data, out=out, device=device, dry_run=dry_run)
+    if not dry_run:
+        typer.echo(folder)
 
 
 @app.command(epilog="Example: discli ema runs/mine --std 0.08 && discli sample runs/mine/ema-0.08")

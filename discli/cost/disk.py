@@ -33,7 +33,7 @@ def describe_needs(spec: TrainSpec, num_parameters: int, num_averages: int, shar
     """One line on memory and disk; ``shards`` processes divide the memory among them."""
     memory = memory_needed(num_parameters, num_averages) / shards
     checkpoint, disk = disk_needed(spec, num_parameters, num_averages)
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
     each = " a process" if shards > 1 else ""
     line = (
         f"Memory without activations: {format_bytes(memory)}{each}. Disk: {format_bytes(checkpoint)} a checkpoint, "

@@ -22,7 +22,7 @@ from discli.data.store import Store
 from discli.data.writer import StoreWriter, forget_journal, skipped_of
 from discli.recipe.contract import DataContract
 from discli.recipe.data import LARGEST_RGB
-from discli.runtime.console import Ticker, format_bytes, progress, stderr
+from discli.runtime.console import Ticker, format_bytes, progress, restore_quiet, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.processes import is_locked, own_part, rank_and_world
 from discli.runtime.signals import hold_ctrl_c
@@ -30,6 +30,7 @@ from discli.runtime.signals import hold_ctrl_c
 _UNFIT = re.compile(r"[^\w.-]+")  # for a file's name
 
 
+@restore_quiet()
 def encode(
     source: Path,
     resolution: int,

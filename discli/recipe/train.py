@@ -116,6 +116,7 @@ class TrainSpec(Spec):
 
     log_every: Annotated[PositiveInt, Field(description="steps")] = 50
     preview_every: Annotated[Count, Field(description="steps; 0: never")] = 5_000
+    preview_first: Annotated[Flag, Field(description="a preview before the first step too, of noise")] = False
     preview_count: Annotated[PositiveInt, Field(le=400, description="images")] = 36
     checkpoint_every: Annotated[PositiveInt, Field(description="steps")] = 5_000
     keep_last: Annotated[PositiveInt, Field(description="checkpoints")] = 2

@@ -152,4 +152,6 @@ def _details(event: Mapping[str, Any]) -> str:
         found.append(f"gradient norm {event['grad_norm']}")
     if isinstance(event.get("indices"), list):
         found.append(f"{len(event['indices']):,} samples")
+    if isinstance(event.get("settings"), dict):
+        found += [f"{key}: {' to '.join(map(str, values))}" for key, values in event["settings"].items()]
     return ", ".join(found)

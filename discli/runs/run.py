@@ -9,17 +9,21 @@ from pydantic import ValidationError
 
 from discli import __version__
 from discli.recipe import DataContract, Recipe, parse_recipe
+from discli.runs.logs import read_log
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import read_json, write_text
-from discli.runtime.processes import try_lock
+from discli.runtime.processes import is_locked, try_lock
 
 # What may change between two sessions of one run without changing what it computes up to then.
 _FREE_TO_CHANGE = {
-    "train.steps", "train.log_every", "train.preview_every", "train.preview_count", "train.checkpoint_every",
-    "train.keep_last", "train.keep_every", "train.tracker", "train.peak_tflops", "train.micro_batch", "train.parallel",
-    "train.activation_checkpointing", "train.compile", "data.file", "data.cache",
+    "train.steps", "train.log_every", "train.preview_every", "train.preview_first", "train.preview_count",
+    "train.checkpoint_every", "train.keep_last", "train.keep_every", "train.tracker", "train.peak_tflops",
+    "train.micro_batch", "train.parallel", "train.activation_checkpointing", "train.compile", "data.file", "data.cache",
 }  # fmt: skip
 _FREE_SECTIONS = ("sample.", "eval.", "train.score.")
+# What a run that ended in steps that were not finite may do about it.
+_LOWER_AFTER_BURSTS = {"train.lr", "train.grad_clip"}
+ENDED = "ended"  # the event in events.jsonl
 _KINDS = {"discli_version": str, "recipe": dict, "contract": dict, "data_file": str}
 
 
@@ -30,6 +34,7 @@ class Run:
         self.folder = folder
         self.recipe = recipe
         self.id = secrets.token_hex(4)  # by which a tracker knows the run again
+        self.changed: dict[str, tuple[Any, Any]] = {}  # settings now, (old, new), of a run that ended in bad steps
         self._description: dict[str, Any] = {
             "discli_version": __version__,
             "recipe": recipe.model_dump(mode="json"),
@@ -43,9 +48,7 @@ class Run:
         self._lock = (self.folder / ".lock").open("w")
         if not try_lock(self._lock):
             self._lock.close()
-            raise DiscliError(
-                f"{self.folder} is being trained by another process.", "Wait for it, or give another --out."
-            )
+            raise self._held_by_another()
         try:
             self._take_over()
         except BaseException:
@@ -53,14 +56,33 @@ class Run:
             raise
         return self
 
+    def check(self) -> None:
+        """Raises what `__enter__` would, and writes nothing."""
+        if is_locked(self.folder / ".lock"):
+            raise self._held_by_another()
+        self._look_before()
+
+    def _held_by_another(self) -> DiscliError:
+        return DiscliError(f"{self.folder} is being trained by another process.", "Wait for it, or give another --out.")
+
     def _take_over(self) -> None:
+        changes: list[Any] = []
+        before = self._look_before()
+        if before:
+            self.id = before["id"] or self.id
+            changes = [*before["changes"], *([{"step": self._ended, "settings": self.changed}] if self.changed else [])]
+        description = {"id": self.id, **self._description} | ({"changes": changes} if changes else {})
+        write_text(self.folder / "run.json", json.dumps(description, indent=1))
+
+    def _look_before(self) -> dict[str, Any] | None:
+        """run.json as it is, if the folder holds a run that this one may go on with; None if it holds nothing."""
         if (self.folder / "run.json").exists():
             before = read_run(self.folder)
             self._refuse_other_recipe(before)
-            self.id = before["id"] or self.id
-        elif any(p.name != ".lock" for p in self.folder.iterdir()):
+            return before
+        if self.folder.exists() and (not self.folder.is_dir() or any(p.name != ".lock" for p in self.folder.iterdir())):
             raise DiscliError(f"{self.folder} holds files that are not a run's.", "Give another --out.")
-        write_text(self.folder / "run.json", json.dumps({"id": self.id, **self._description}, indent=1))
+        return None
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
@@ -69,6 +91,12 @@ class Run:
     def checkpoint_metadata(self) -> dict[str, str]:
         """What every weights file carries, so that it can be used without its run."""
         return {key: value if isinstance(value, str) else json.dumps(value) for key, value in self._description.items()}
+
+    @property
+    def _ended(self) -> int | None:
+        """The step at which the run ended in steps that were not finite, if that was the last that happened."""
+        last = read_log(self.folder / "events.jsonl")[-1:]
+        return last[0]["step"] if last and last[0].get("event") == ENDED else None
 
     def _refuse_other_recipe(self, before: dict[str, Any]) -> None:
         where = str(self.folder / "run.json")
@@ -82,7 +110,12 @@ class Run:
                 "Go on with that version, or give another --out.",
             ) from None
         for key, old, new in differences(recipe.model_dump(mode="json"), self._description["recipe"]):
-            if key not in _FREE_TO_CHANGE and not key.startswith(_FREE_SECTIONS):
+            if key in _FREE_TO_CHANGE or key.startswith(_FREE_SECTIONS):
+                continue
+            milder = new < old if key in _LOWER_AFTER_BURSTS else (key, new) == ("train.precision", "fp32")
+            if milder and self._ended is not None:
+                self.changed[key] = (old, new)
+            else:
                 raise DiscliError(
                     f"{self.folder} was started with {key} = {old!r}, the recipe now says {new!r}.",
                     "Give another --out for the new recipe, or go back to the old value.",
@@ -101,7 +134,8 @@ def read_run(folder: Path) -> dict[str, Any]:
         known = {key: description[key] for key in _KINDS} | {"id": description.get("id", "")}
         if not all(isinstance(known[key], kind) for key, kind in _KINDS.items()):
             raise ValueError
-        return known | {"id": str(known["id"])}
+        changes = description.get("changes")
+        return known | {"id": str(known["id"]), "changes": changes if isinstance(changes, list) else []}
     except (OSError, ValueError, KeyError, TypeError):
         raise DiscliError(f"{folder} is not a run of discli train.", "Give a folder under runs/.") from None
 

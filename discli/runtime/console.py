@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from discli.runtime.numbers import format_scaled
 from discli.runtime.signals import hold_ctrl_c, safe_place
@@ -17,13 +17,27 @@ stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 _SECONDS_BETWEEN_LINES = 15.0
 
 
+@contextmanager
+def restore_quiet() -> Iterator[None]:
+    """``stderr.quiet``, which is the whole program's, is afterwards what it was before."""
+    before = stderr.quiet
+    try:
+        yield
+    finally:
+        stderr.quiet = before
+
+
 class Ticker:
     """Counts units of work and shows how many, how fast and how long still."""
 
-    def __init__(self, bar: Progress | None, task: TaskID | None, what: str, total: int, done: int, unit: str) -> None:
+    def __init__(
+        self, bar: Progress | None, task: TaskID | None, what: str, total: int, done: int, unit: str,
+        counted: tuple[int, str],
+    ) -> None:  # fmt: skip
         self._bar, self._task = bar, task
-        self._what, self._total, self._unit = what, total, unit
+        self._what, self._total, self._unit, self._counted = what, total, unit, counted
         self.done = self._start_done = done
+        self._said: tuple[int, str] = (done, "")
         self._start = self._last_line = time.monotonic()
 
     @property
@@ -35,40 +49,45 @@ class Ticker:
     def advance(self, units: int = 1, note: str = "") -> None:
         """``note`` stands at the end of the line until the next one. A safe place to stop at."""
         self.done += units
-        rate = f"{self.rate:,.1f} {self._unit}/s"
+        each, what = self._counted
+        rate = f"{self.rate * each:,.1f} {what}/s"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self.done, rate=rate, note=note)
-        elif time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
+        elif time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES and self._said != (self.done, note):
+            self._last_line, self._said = time.monotonic(), (self.done, note)
             left = (self._total - self.done) / self.rate if self.rate else float("inf")
             stderr.print(
-                f"{self._what}: {self.done:,}/{self._total:,}, {rate}, {format_seconds(left)} left"
+                f"{self._what}: {self.done:,}/{self._total:,} {self._unit}, {rate}, {format_seconds(left)} left"
                 + (f"; {note}" if note else "")
             )
         safe_place()
 
 
 @contextmanager
-def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Ticker]:
+def progress(
+    what: str, total: int, unit: str, done: int = 0, counted: tuple[int, str] | None = None
+) -> Iterator[Ticker]:
     """A progress bar with rate and time left; plain lines when stderr is no terminal, or one that cannot go back.
 
+    ``counted`` says what the rate counts, if not units: (128, "images") are in each of them. A line is printed
+    only when something has changed since the last one.
     Ctrl-C waits for the next tick.
     """
     if not stderr.is_terminal or stderr.is_dumb_terminal:
         with hold_ctrl_c():
-            yield Ticker(None, None, what, total, done, unit)
+            yield Ticker(None, None, what, total, done, unit, counted or (1, unit))
         return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        TextColumn("{task.completed:,}/{task.total:,} {task.fields[unit]}"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
     with hold_ctrl_c(), Progress(*columns, console=stderr, transient=False) as bar:
-        task = bar.add_task(what, total=total, completed=done, rate="", note="")
-        yield Ticker(bar, task, what, total, done, unit)
+        task = bar.add_task(what, total=total, completed=done, rate="", note="", unit=unit)
+        yield Ticker(bar, task, what, total, done, unit, counted or (1, unit))
 
 
 def format_seconds(seconds: float) -> str:

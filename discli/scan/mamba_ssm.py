@@ -48,10 +48,12 @@ def _one_direction(x_BEL: Tensor, z_BEL: Tensor, p: DirectionParams) -> Tensor:
     from mamba_ssm.ops import selective_scan_interface as kernels
 
     A, D, dt_bias = -torch.exp(p.A_log.float()), p.D.float(), p.dt_bias.float()
+    # As autocast would: the parameters are float32, and a product of two dtypes is refused.
+    x_proj, dt_weight = p.x_proj.to(x_BEL.dtype), p.dt_weight.to(x_BEL.dtype)
     # The fork of mamba-ssm that vision models use fuses the whole direction; upstream lacks it.
     if fused := getattr(kernels, "mamba_inner_fn_no_out_proj", None):
         xz = torch.cat([x_BEL, z_BEL], dim=1)
-        weights = (p.conv_weight.unsqueeze(1), p.conv_bias, p.x_proj, p.dt_weight)
+        weights = (p.conv_weight.unsqueeze(1), p.conv_bias, x_proj, dt_weight)
         y: Tensor = fused(xz, *weights, A, None, None, D, delta_bias=dt_bias, delta_softplus=True)
         return y
 
@@ -59,8 +61,8 @@ def _one_direction(x_BEL: Tensor, z_BEL: Tensor, p: DirectionParams) -> Tensor:
 
     N, R = p.A_log.shape[1], p.dt_weight.shape[1]
     x_BEL = causal_conv1d_fn(x_BEL, p.conv_weight, p.conv_bias, activation="silu")
-    dt_BLR, B_BLN, C_BLN = torch.split(F.linear(x_BEL.transpose(1, 2), p.x_proj), [R, N, N], dim=-1)
-    delta_BEL = F.linear(dt_BLR, p.dt_weight).transpose(1, 2).contiguous()
+    dt_BLR, B_BLN, C_BLN = torch.split(F.linear(x_BEL.transpose(1, 2), x_proj), [R, N, N], dim=-1)
+    delta_BEL = F.linear(dt_BLR, dt_weight).transpose(1, 2).contiguous()
     B_BNL, C_BNL = B_BLN.transpose(1, 2).contiguous(), C_BLN.transpose(1, 2).contiguous()
     y = kernels.selective_scan_fn(
         x_BEL, delta_BEL, A, B_BNL, C_BNL, D, z=z_BEL.contiguous(), delta_bias=dt_bias, delta_softplus=True

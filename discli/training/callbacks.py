@@ -26,6 +26,7 @@ from discli.runs.logs import Log
 from discli.runtime.console import format_seconds, stderr
 from discli.runtime.errors import DiscliError
 from discli.training.engine import Engine, whole
+from discli.training.interrupts import Interrupts
 from discli.training.preview import draw_preview, draw_samples
 
 _BATCH = 64
@@ -34,48 +35,56 @@ _BATCH = 64
 class Watch:
     """Makes images and scores at the steps for them, on the main process; the others only lend their shards."""
 
-    def __init__(self, recipe: Recipe, contract: DataContract, folder: Path, engine: Engine) -> None:
+    def __init__(
+        self, recipe: Recipe, contract: DataContract, folder: Path, engine: Engine, interrupts: Interrupts
+    ) -> None:
         self._recipe, self._contract, self._folder, self._engine = recipe, contract, folder, engine
+        self._interrupts = interrupts
         self._codec: Codec | None = None
 
     def open(self, data_file: Path, scores: Log) -> None:
         """On the main process, before the first step: what could fail fails here."""
-        scored = self._recipe.train.score.every > 0
-        device = self._engine.device
-        self._score = TrainingScore(self._recipe, self._contract, data_file, self._load(), device) if scored else None
+        self._score: TrainingScore | None = None
         self._scores = scores
+        if self._recipe.train.score.every > 0:
+            with self._interrupts.give_up_when_asked("The score's reference"):
+                self._score = TrainingScore(self._recipe, self._contract, data_file, self._load(), self._engine.device)
 
-    def look(self, averaged: Mapping[str, Tensor], step: int, only_missing: bool = False) -> None:
+    def look(self, averaged: Mapping[str, Tensor], step: int, only_missing: bool = False) -> bool:
         """Called by all ranks after every step, and with ``only_missing`` before the first one.
 
-        Step 0 has a preview too, which is noise to see later ones against. A run killed between a
-        checkpoint and its preview makes up for it when it starts again.
+        Whether anything was due, made or not: asked to stop, the run gives it up. A run stopped or killed
+        between a checkpoint and its preview makes up for it when it starts again. Step 0 has a preview, which
+        is noise to see later ones against, only where ``train.preview_first`` asks for it.
         """
         spec, engine = self._recipe.train, self._engine
-        preview = _is_due(spec.preview_every, step, spec.steps)
+        preview = (step > 0 or spec.preview_first) and _is_due(spec.preview_every, step, spec.steps)
         score = step > 0 and _is_due(spec.score.every, step, spec.steps)
         if not (preview or score):
-            return
+            return False
         path = self._folder / "previews" / f"{step:08d}.png"
         if only_missing:  # which the main process knows
             preview = preview and engine.is_main and not path.exists()
             score = score and engine.is_main and all(line["step"] != step for line in self._scores.lines())
             preview, score = engine.any(preview, score)
         if not (preview or score):
-            return
+            return False
         weights = whole(averaged, wanted=engine.is_main)  # the last that all ranks do together
         if engine.is_main and preview:
             stderr.print(f"Drawing {self._recipe.train.preview_count} images of step {step:,}: {path}")
-            try:
-                codec = self._load()
-            except DiscliError as error:  # costs the preview, not the run
-                stderr.print(f"No preview: {error}", style="yellow")
-            else:
-                draw_preview(weights, self._recipe, codec, engine.device, path)
+            with self._interrupts.give_up_when_asked(f"The preview of step {step:,}"):
+                try:
+                    codec = self._load()
+                except DiscliError as error:  # costs the preview, not the run
+                    stderr.print(f"No preview: {error}", style="yellow")
+                else:
+                    draw_preview(weights, self._recipe, codec, engine.device, path)
         if engine.is_main and score and self._score:
-            found = self._score(weights)
-            self._scores.write({"step": step, **found})
-            engine.track({name: value for name, value in found.items() if isinstance(value, float)}, step)
+            with self._interrupts.give_up_when_asked(f"The score of step {step:,}"):
+                found = self._score(weights)
+                self._scores.write({"step": step, **found})
+                engine.track({name: value for name, value in found.items() if isinstance(value, float)}, step)
+        return True
 
     def _load(self) -> Codec:
         """Once a run: an autoencoder takes seconds to load and to check."""

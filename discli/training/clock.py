@@ -22,11 +22,11 @@ class Clock:
         self._total, self._flops, self._peak = total, flops, peak
         self.restart(step)
 
-    def restart(self, step: int) -> None:
-        """From ``step`` on with a new feed, as after a roll-back."""
+    def restart(self, step: int, seconds_waited: float = 0.0) -> None:
+        """From ``step`` on, with a feed that was waited for so long already: not at all by default, a new one."""
         self._first = self._step = step
         self._start = self._time = time.monotonic()
-        self._waited = 0.0
+        self._waited = seconds_waited
 
     def estimate(self, step: int, device: torch.device) -> None:
         """Once the first steps, which compile and warm up, are over: how long the run will take."""

@@ -81,8 +81,9 @@ def posthoc_average(snapshots: Sequence[tuple[int, float]], step: int, std: floa
     """Weights of stored snapshots, (step, std) each, whose sum best rebuilds the average of ``std`` at ``step``.
 
     Least squares between averaging profiles (arXiv:2312.02696, section 3.2), whose inner products
-    over training time have a closed form. Unlike there, the weights sum to one exactly: what is the
-    same in all snapshots, most of a network late in training, must come out unscaled.
+    over training time have a closed form. Unlike the paper's unconstrained least squares (EDM2's code
+    rescales afterwards), these weights sum to one from the start: what is the same in all snapshots,
+    most of a network late in training, must come out unscaled.
     """
     times = np.array([at for at, _ in snapshots], dtype=np.float64)
     gammas = np.array([gamma_of(s) for _, s in snapshots])

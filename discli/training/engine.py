@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from discli.recipe.train import TrainSpec
 from discli.runtime.devices import auto_precision
 from discli.runtime.errors import DiscliError
+from discli.runtime.processes import rank_and_world
 from discli.runtime.rendezvous import meet
 
 # The other processes wait while the main one writes checkpoints, draws previews and scores samples.
@@ -23,9 +24,16 @@ class Engine:
     """Starts under ``python``, ``torchrun`` and ``accelerate launch``, and reads what ``srun`` sets."""
 
     def __init__(
-        self, spec: TrainSpec, tracker_folder: Path, asked_to_stop: Callable[[], bool] = lambda: False
+        self,
+        spec: TrainSpec,
+        tracker_folder: Path,
+        device: torch.device | None = None,
+        asked_to_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Waits for the other processes, if there are any, until ``asked_to_stop``."""
+        """``device``: a GPU where there is one, unless given. Raises DiscliError where training can't run on it.
+
+        Waits for the other processes, if there are any, until ``asked_to_stop``.
+        """
         from accelerate import Accelerator
         from accelerate.utils import InitProcessGroupKwargs
 
@@ -36,7 +44,12 @@ class Engine:
                 f'pip install {spec.tracker}, or train.tracker = "none": metrics.jsonl is written anyway.',
             )
         on_cuda = torch.cuda.is_available()
+        if device is not None:
+            on_cuda = device.type == "cuda"
+            self._check_device(device)
         meet("nccl" if on_cuda else "gloo", _PATIENCE, asked_to_stop)
+        if device is not None and device.index is not None and on_cuda:
+            torch.cuda.set_device(device)
         self._tracker, self._tracker_folder = spec.tracker, tracker_folder
         self._accelerator = Accelerator(
             cpu=not on_cuda,
@@ -53,6 +66,12 @@ class Engine:
                 f"accelerate was configured for {kind}, which discli does not use.",
                 'Launch with --multi_gpu, and set train.parallel = "fsdp2" in the recipe to shard.',
             )
+        # With its number, for another thread's current GPU is the first.
+        self.device = device if device and on_cuda and device.index is not None else self._accelerator.device
+        if device is not None and device.type != self.device.type:
+            raise DiscliError(
+                f"--device {device}: this process has trained on {self.device.type} before.", "Start another process."
+            )
         self.precision = auto_precision(self.device) if spec.precision == "auto" else spec.precision
         if on_cuda:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec.tf32
@@ -60,9 +79,15 @@ class Engine:
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         self.sharded = spec.parallel == "fsdp2" and self.world_size > 1
 
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self._accelerator.device)
+    @staticmethod
+    def _check_device(device: torch.device) -> None:
+        if device.type not in ("cpu", "cuda"):
+            raise DiscliError(f"--device {device}: training runs on cuda and cpu alone.", "Leave --device out.")
+        if device.index is not None and rank_and_world()[1] > 1:
+            raise DiscliError(
+                f"--device {device}: each of several processes takes a GPU of its own.",
+                "Give --device cuda or cpu, and choose the GPUs with CUDA_VISIBLE_DEVICES.",
+            )
 
     @property
     def rank(self) -> int:
@@ -115,9 +140,20 @@ class Engine:
             with nullcontext() if last else self._accelerator.no_sync(model):
                 yield
 
-    def clip(self, network: nn.Module, max_norm: float) -> float:
-        """Scales gradients down to ``max_norm`` and returns their norm before, the same on all ranks."""
-        return float(full(nn.utils.clip_grad_norm_(network.parameters(), max_norm)))
+    def clip(self, network: nn.Module, max_norm: float) -> Tensor:
+        """Scales gradients down to ``max_norm`` and returns their norm before, (), the same on all ranks."""
+        return full(nn.utils.clip_grad_norm_(network.parameters(), max_norm))
+
+    def agree(self, grad_norm: Tensor, is_finite: Tensor, asked: bool) -> tuple[float, bool, bool]:
+        """The norm, whether it or anything on any rank is not finite, and whether any rank was asked to stop.
+
+        The one place in a step that waits for the device.
+        """
+        # Filled and not copied there, which would wait too.
+        stop = torch.full((), float(asked), dtype=torch.float64, device=self.device)
+        flags = self.sum(torch.stack([(~(torch.isfinite(grad_norm) & is_finite)).double(), stop]))
+        norm, broken, stops = torch.cat([grad_norm.double().view(1), flags]).tolist()
+        return norm, broken > 0, stops > 0
 
     def any(self, *flags: bool) -> list[bool]:
         """Each flag is true on every rank when it is on one."""

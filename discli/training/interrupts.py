@@ -1,15 +1,22 @@
 """Being asked to stop: preemption by a scheduler, or Ctrl-C."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
+from discli.runtime.console import stderr
 from discli.runtime.signals import acknowledge
 
 # EX_TEMPFAIL of sysexits.h: "try again later". A requeue script can test for it.
 EXIT_INTERRUPTED = 75
 
 _ASKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class _GivenUp(BaseException):
+    """Not an error that anyone on the way should explain."""
 
 
 class Interrupts:
@@ -27,6 +34,27 @@ class Interrupts:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    @contextmanager
+    def give_up_when_asked(self, what: str) -> Iterator[None]:
+        """Networks that run in here are left once the run is asked to stop; what comes after the block goes on.
+
+        Looked at before every module's call. Raised by the signal itself it could strike where it does harm:
+        see `discli.runtime.signals`.
+        """
+        from torch.nn.modules.module import register_module_forward_pre_hook
+
+        def look(*_: object) -> None:
+            if self.received is not None:
+                raise _GivenUp
+
+        hook = register_module_forward_pre_hook(look)
+        try:
+            yield
+        except _GivenUp:
+            stderr.print(f"{what} is given up; the same command makes up for it.")
+        finally:
+            hook.remove()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received == signal.SIGINT == number:

@@ -28,7 +28,7 @@ Metadata = Mapping[str, str]
 
 
 class TrainingState:
-    """Weights, averages, optimizer, the open log window and three counters; random streams need no state.
+    """Weights, averages, optimizer, the open log window and some counters; random streams need no state.
 
     Whatever gathers sharded tensors is called by all ranks; ``metadata`` is None on those that don't write.
     """
@@ -40,6 +40,7 @@ class TrainingState:
         self.window = Window(engine.device)
         self.step = 0  # steps done; also the number of the step to do next
         self.rollbacks = 0
+        self.good_steps = 0  # since the last roll-back
         self.skipped_in_a_row = 0
 
     def resume(self) -> bool:
@@ -77,6 +78,7 @@ class TrainingState:
         restore_optimizer(self.network, self.optimizer, read_tensors(checkpoint, "optimizer"))
         self.step, self.rollbacks = int(state["step"]), int(state["rollbacks"])
         self.skipped_in_a_row = int(state["skipped_in_a_row"])
+        self.good_steps = int(state.get("good_steps", self.step))  # older ones lack it
         self.window = Window(self._engine.device, state["window"] if self._engine.is_main else None)
 
     def checkpoint(self, metadata: Metadata | None, spec: TrainSpec) -> None:
@@ -92,7 +94,7 @@ class TrainingState:
             self.window.clear()  # rank 0 holds the sums of all from here on
             return
         self.window.sums.copy_(window)
-        counters = {"rollbacks": self.rollbacks, "skipped_in_a_row": self.skipped_in_a_row}
+        counters = {name: getattr(self, name) for name in ("rollbacks", "skipped_in_a_row", "good_steps")}
         write_checkpoint(self.folder, self.step, files, {**counters, "window": window.tolist()}, metadata)
         prune(self.folder, self.step, spec.keep_last, spec.keep_every)
 

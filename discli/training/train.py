@@ -6,7 +6,6 @@ batch) instead of drawn in turn; which samples a step sees is a function of the 
 averages, optimizer and the open log window are written together, atomically.
 """
 
-import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,15 +22,17 @@ from discli.data.device import OnDevice
 from discli.data.find import data_for
 from discli.data.store import Store, open_store
 from discli.diffusion import DiffusionLoss
+from discli.evaluation.reference import open_reference
 from discli.model import DiS
 from discli.model.mixer import choose_scan
 from discli.recipe import Recipe, config_warnings, load_recipe
 from discli.recipe.train import share_of_batch
 from discli.runs.checkpoint import newest_checkpoint
 from discli.runs.logs import Logs
-from discli.runs.run import Run
+from discli.runs.run import ENDED, Run
 from discli.runs.sessions import record_session
 from discli.runtime.console import progress, stderr
+from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
 from discli.runtime.rng import RngStream, normal, uniform
 from discli.training.batches import Batch, BatchPlan, Feed
@@ -50,13 +51,16 @@ def train(
     data: Path | None = None,
     out: Path | None = None,
     overrides: Sequence[str] = (),
+    device: str | None = None,
+    dry_run: bool = False,
 ) -> Path:
     """Train, or go on with, the run that ``recipe`` (or the file, or shipped recipe, of that name) describes.
 
     Returns the run's folder: ``out``, by default ``runs/<recipe name>``. ``data`` is a file of
     ``discli encode`` and wins over the recipe's ``data.file``; without either, a file in the current folder that
-    fits is taken. Raises DiscliError before the first step where recipe and data do not fit; exits with status 75
-    after a checkpoint when asked to stop.
+    fits is taken. ``device`` is a GPU's name or "cpu", by default a GPU where there is one. ``dry_run`` checks
+    all, says what the run takes and writes nothing. Raises DiscliError before the first step where recipe and
+    data do not fit; exits with status 75 after a checkpoint when asked to stop.
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, list(overrides))
@@ -66,14 +70,28 @@ def train(
 
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())  # being asked to stop while starting is asking, too
-        engine = Engine(recipe.train, folder, asked_to_stop=lambda: interrupts.received is not None)
+        engine = Engine(
+            recipe.train,
+            folder,
+            pick_device(device) if device is not None else None,
+            asked_to_stop=lambda: interrupts.received is not None,
+        )
         # Only the main process writes; the others learn of a refusal by its absence.
-        run = stack.enter_context(Run(folder, recipe, store.contract, file)) if engine.is_main else None
+        run = Run(folder, recipe, store.contract, file) if engine.is_main else None
+        if run and dry_run:
+            run.check()
+        elif run:
+            stack.enter_context(run)
         engine.barrier()
-        trainer = Trainer(recipe, store, engine, folder, run)
+        trainer = Trainer(recipe, store, engine, folder, run, interrupts)
+        if run:
+            trainer.say_what_it_takes()
+        if dry_run:
+            trainer.dry_run(file)
+            return folder
         if run:
             trainer.open_logs(stack, run, file)
-        trainer.loop(interrupts)
+        trainer.loop()
         engine.close()
     return folder
 
@@ -81,8 +99,11 @@ def train(
 class Trainer:
     """Everything that changes from step to step, and the loop that changes it."""
 
-    def __init__(self, recipe: Recipe, store: Store, engine: Engine, folder: Path, run: Run | None) -> None:
+    def __init__(
+        self, recipe: Recipe, store: Store, engine: Engine, folder: Path, run: Run | None, interrupts: Interrupts
+    ) -> None:
         self.recipe, self.store, self.engine, self.folder, self.run = recipe, store, engine, folder, run
+        self.interrupts = interrupts
         spec = recipe.train
         self.share = share_of_batch(spec, engine.world_size)
         self.source = OnDevice(store, engine.device) if recipe.data.cache == "device" else store
@@ -103,7 +124,8 @@ class Trainer:
         self.state = TrainingState(folder, self.network, self.optimizer, self.ema, engine)
         self.state.resume()
         self.metadata = run.checkpoint_metadata if run else None
-        self.watch = Watch(recipe, store.contract, folder, engine)
+        self.checkpointed = self.state.step
+        self.watch = Watch(recipe, store.contract, folder, engine, interrupts)
 
         peak = peak_flops(engine.device, engine.precision, spec.tf32, spec.peak_tflops)
         # Forward once, backward twice as much.
@@ -117,14 +139,14 @@ class Trainer:
         """Another stream of data and noise after a roll-back."""
         return self.recipe.train.seed + (self.state.rollbacks << 32)
 
-    def loop(self, interrupts: Interrupts) -> None:
+    def loop(self) -> None:
         spec, engine, state = self.recipe.train, self.engine, self.state
-        self.watch.look(self.ema.averages["ema"], state.step, only_missing=True)
+        self._look(only_missing=True)
         with ExitStack() as stack:
             ticker = None
             if engine.is_main:
-                done, total = (steps * spec.batch_size for steps in (state.step, spec.steps))
-                ticker = stack.enter_context(progress(self.recipe.name, total, "images", done))
+                bar = progress(self.recipe.name, spec.steps, "steps", state.step, (spec.batch_size, "images"))
+                ticker = stack.enter_context(bar)
             feed = stack.enter_context(ExitStack())
             batches = feed.enter_context(self._feed())
             self.clock.restart(state.step)
@@ -135,13 +157,13 @@ class Trainer:
                 if rehearse:
                     self._forward_backward(batch)
                     self._forget()
-                    self.clock.restart(state.step)
+                    self.clock.restart(state.step, batches.seconds_waited)
                     rehearse = False
-                grad_norm = self._forward_backward(batch)
+                norm = self._forward_backward(batch)
 
                 # One agreement a step: every rank skips, stops or goes on together.
-                broken = not (math.isfinite(grad_norm) and state.window.is_finite())
-                broken, asked_to_stop = engine.any(broken, interrupts.received is not None)
+                asked = self.interrupts.received is not None
+                grad_norm, broken, asked_to_stop = engine.agree(norm, state.window.is_finite(), asked)
                 if not broken:
                     self._update(grad_norm)
                 else:
@@ -158,19 +180,19 @@ class Trainer:
                     self._log(batches.seconds_waited)
                 if ticker:
                     self.clock.estimate(state.step, engine.device)
-                    ticker.advance(spec.batch_size, self.last_note)
+                    ticker.advance(1, self.last_note)
                 state.snapshot(self.metadata)
                 if state.step % spec.checkpoint_every == 0 or done or asked_to_stop:
                     self._checkpoint()
                 if asked_to_stop and not done:
-                    self._stop(interrupts)
+                    self._stop()
                 with self.clock.paused():
-                    self.watch.look(self.ema.averages["ema"], state.step)
+                    self._look()
 
     # One step
 
-    def _forward_backward(self, batch: Batch) -> float:
-        """Gradients of the mean loss over the global batch, clipped; returns their norm before clipping."""
+    def _forward_backward(self, batch: Batch) -> Tensor:
+        """Gradients of the mean loss over the global batch, clipped; returns their norm before clipping, ()."""
         spec, engine = self.recipe.train, self.engine
         self._window_before = self.state.window.sums.clone()
         micro = spec.micro_batch or self.share
@@ -235,6 +257,7 @@ class Trainer:
         self.ema.update(self.network, self.state.step + 1)
         self.state.window.add_step(grad_norm)
         self.state.skipped_in_a_row = 0
+        self.state.good_steps += 1
 
     # When numbers go wrong
 
@@ -254,19 +277,28 @@ class Trainer:
             stderr.print(f"step {self.state.step + 1}: {what}; skipped. Its samples: events.jsonl", style="yellow")
 
     def _roll_back(self) -> None:
-        """Back to the last checkpoint with other data, once; a second time means that training is broken."""
-        state, limit = self.state, self.recipe.train.skip_limit
-        if state.rollbacks or newest_checkpoint(self.folder) is None:
-            why = "after rolling back once already" if state.rollbacks else "with no checkpoint to go back to"
+        """Back to the last checkpoint with other data. Again before the next checkpoint means that training is broken.
+
+        Each roll-back thus has a later checkpoint to go back to than the one before.
+        """
+        state, spec, limit = self.state, self.recipe.train, self.recipe.train.skip_limit
+        too_soon = state.rollbacks > 0 and state.good_steps < spec.checkpoint_every
+        if too_soon or newest_checkpoint(self.folder) is None:
+            why = (
+                f"{state.good_steps} good steps after rolling back" if too_soon else "with no checkpoint to go back to"
+            )
+            self._happened(ENDED)
             raise DiscliError(
                 f"{limit} steps in a row were not finite at step {state.step + 1}, {why}.",
-                f"See {self.folder / 'events.jsonl'}; try a lower train.lr, a lower train.grad_clip or fp32.",
+                f"See {self.folder / 'events.jsonl'}; the run may go on with --set train.lr= or train.grad_clip= "
+                f"below {spec.lr:g} and {spec.grad_clip:g}, or train.precision=fp32.",
                 status=1,
             )
         self._happened("rolled back")
         rollbacks = state.rollbacks + 1
         state.resume()
-        state.rollbacks, state.skipped_in_a_row = rollbacks, 0
+        state.rollbacks, state.skipped_in_a_row, state.good_steps = rollbacks, 0, 0
+        self.checkpointed = state.step
         self.clock.restart(state.step)
         if self.run:
             self.logs.roll_back(state.step)
@@ -279,8 +311,7 @@ class Trainer:
 
     # What is written down
 
-    def open_logs(self, stack: ExitStack, run: Run, data_file: Path) -> None:
-        """On the main process: say what is about to happen, open the logs, and make ready to score samples."""
+    def say_what_it_takes(self) -> None:
         recipe, spec = self.recipe, self.recipe.train
         at = f"going on at step {self.state.step:,} of" if self.state.step else "training"
         at = at if self.state.step < spec.steps else "finished:"
@@ -293,6 +324,18 @@ class Trainer:
             stderr.print(doubt, style="yellow")
         shards = self.engine.world_size if self.engine.sharded else 1
         stderr.print(describe_needs(spec, self.num_parameters, len(self.ema.averages), shards, self.folder))
+
+    def dry_run(self, data_file: Path) -> None:
+        """What could still go wrong before the first step; nothing has been written until here."""
+        if self.recipe.train.score.every:
+            open_reference(self.recipe.train.score.reference or data_file, self.engine.device)
+        if self.run:
+            stderr.print("A dry run: nothing was written. Leave out --dry-run to train.")
+        self.engine.close()
+
+    def open_logs(self, stack: ExitStack, run: Run, data_file: Path) -> None:
+        """On the main process: open the logs, and make ready to score samples."""
+        recipe = self.recipe
         record_session(
             self.folder,
             self.state.step,
@@ -303,6 +346,11 @@ class Trainer:
         )
         self.logs = Logs(self.folder, self.state.step, self.state.rollbacks)
         stack.callback(self.logs.close)
+        if run.changed:
+            changes = ", ".join(f"{key} = {new!r} instead of {old!r}" for key, (old, new) in run.changed.items())
+            stderr.print(f"Going on with {changes}: the run had ended in steps that were not finite.", style="yellow")
+            now = {"step": self.state.step, "event": "settings changed", "rollbacks": self.state.rollbacks}
+            self.logs.events.write(now | {"settings": run.changed})
         self.watch.open(data_file, self.logs.scores)
         self.engine.start_tracker(recipe.name, run.id, self.state.step, {"recipe": recipe.model_dump_json()})
 
@@ -319,17 +367,28 @@ class Trainer:
         speed = self.clock.lap(step, spec.batch_size, seconds_waited, self.engine.device)
         self.logs.speed.write({"step": step, **speed})
         self.engine.track(means | {"lr": lr} | speed, step)
-        self.last_note = f"step {step:,}  loss {means['loss']:.4f}"
+        self.last_note = f"loss {means['loss']:.4f} at step {step:,}"
 
     def _checkpoint(self) -> None:
         if self.run:
             self.logs.sync()
         self.state.checkpoint(self.metadata, self.recipe.train)
+        self.checkpointed = self.state.step
 
-    def _stop(self, interrupts: Interrupts) -> None:
-        name = interrupts.received.name if interrupts.received else "a signal on another rank"
+    def _look(self, only_missing: bool = False) -> None:
+        """Previews and scores, given up where the run is asked to stop meanwhile: then it stops here."""
+        looked = self.watch.look(self.ema.averages["ema"], self.state.step, only_missing)
+        if looked and self.engine.any(self.interrupts.received is not None)[0]:
+            if self.checkpointed != self.state.step:
+                self._checkpoint()
+            self._stop()
+
+    def _stop(self) -> None:
+        received = self.interrupts.received
+        name = received.name if received else "a signal on another rank"
         if self.engine.is_main:
-            stderr.print(f"{name}: checkpoint of step {self.state.step:,} written. Run the same command to go on.")
+            done = f"checkpoint of step {self.state.step:,} written" if self.state.step else "no step was done yet"
+            stderr.print(f"{name}: {done}. Run the same command to go on.")
         self.engine.close()
         raise SystemExit(EXIT_INTERRUPTED)
 

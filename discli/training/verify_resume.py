@@ -22,12 +22,15 @@ _STEPS = 12
 _BATCH = 8
 
 
-def verify_resume(recipe_name: str, *, data: Path | None = None, overrides: Sequence[str] = ()) -> dict[str, bool]:
+def verify_resume(
+    recipe_name: str, *, data: Path | None = None, overrides: Sequence[str] = (), device: str | None = None
+) -> dict[str, bool]:
     """File name -> same bits in both runs. Prints a line each; raises DiscliError when any differs."""
     recipe = load_recipe(recipe_name, list(overrides))
     batch = min(_BATCH, recipe.train.batch_size)
     command = [sys.executable, "-m", "discli", "train", recipe_name]
     command += ["--data", str(data)] if data else []
+    command += ["--device", device] if device else []
     for setting in [
         *overrides,
         f"train.steps={_STEPS}",

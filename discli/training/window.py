@@ -25,8 +25,9 @@ class Window:
         by_quartile = torch.where(mine, loss.double(), 0.0).sum(1)
         self.sums[: 4 + 2 * _QUARTILES] += torch.cat([head, by_quartile, mine.double().sum(1)])
 
-    def is_finite(self) -> bool:
-        return bool(torch.isfinite(self.sums).all())
+    def is_finite(self) -> Tensor:
+        """() bool, on the device: reading it waits for the step."""
+        return torch.isfinite(self.sums).all()
 
     def add_step(self, grad_norm: float) -> None:
         self.sums[-2] += 1

@@ -280,7 +280,10 @@ def test_under_torchrun_ranks_are_shards_and_the_last_one_merges(folder, tmp_pat
     assert out.read_bytes() == run(folder, tmp_path / "b.h5").read_bytes()
     for part in tmp_path.glob("a.shard-*"):
         part.unlink()
-    monkeypatch.setattr(stderr, "quiet", False)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    run(folder, out)
+    assert not stderr.quiet
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     run(folder, out)

@@ -23,3 +23,15 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_remedy(tmp_path, mo
     monkeypatch.setattr("discli.training.engine.importlib.util.find_spec", lambda name: None)
     with pytest.raises(DiscliError, match="pip install wandb"):
         Engine(TrainSpec(steps=1, tracker="wandb"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("norm", "is_finite", "asked", "expected"),
+    [(2.5, True, False, (False, False)), (2.5, False, True, (True, True)), (float("inf"), True, False, (True, False))],
+)
+def test_one_agreement_a_step_says_what_is_not_finite_and_who_was_asked_to_stop(
+    norm, is_finite, asked, expected, tmp_path
+):
+    engine = Engine(TrainSpec(steps=1, tracker="none"), tmp_path)
+    found, *flags = engine.agree(torch.tensor(norm), torch.tensor(is_finite), asked)
+    assert (found, *flags) == (norm, *expected)

@@ -12,8 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from discli.data.store import Store
 from discli.runs.logs import read_log
 from discli.runtime.errors import DiscliError
+from discli.training.engine import Engine
 from discli.training.train import train
 from tests.data.files import VAE, contract, some_rows, write_store
 from tests.tiny_run import RECIPE, arguments, command, content, launch, losses
@@ -88,6 +90,51 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_exits_75(number, undisturbed, 
     assert f"{number.name}: checkpoint of step" in errors
     train(recipe, data=digits_file, out=run)
     assert content(run) == content(undisturbed)
+
+
+LONG_PREVIEW = ["train.preview_every=6", "train.preview_count=400", "sample.steps=50"]
+SHORT_PREVIEW = ["train.preview_count=4", "sample.steps=4"]
+LONG_SCORE = ['train.score={every=6,n=50000,features="random",sampling_steps=50}']
+
+
+@pytest.mark.parametrize(
+    ("look", "quicker", "step", "made"),
+    [
+        (LONG_PREVIEW, SHORT_PREVIEW, 6, "previews/*"),
+        ([*LONG_PREVIEW, "train.preview_every=1000"], SHORT_PREVIEW, 12, "previews/*"),
+        ([*LONG_PREVIEW, "train.preview_first=true"], SHORT_PREVIEW, 0, "previews/*"),
+        (LONG_SCORE, ["train.score.n=16"], 6, "scores.jsonl"),
+    ],
+    ids=["preview", "last preview", "first preview", "score"],
+)
+def test_asked_to_stop_while_images_are_drawn_it_gives_them_up_at_once(
+    look, quicker, step, made, undisturbed, recipe, digits_file, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DISCLI_CACHE", str(tmp_path / "cache"))
+    run = tmp_path / "run"
+    settings = ["train.checkpoint_every=1000", *look]
+    process = subprocess.Popen(command(recipe, digits_file, run, *settings), stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and max([0, *(line["step"] for line in read_log(run / "metrics.jsonl"))]) < step:
+        time.sleep(0.001)
+    if step == 0:
+        assert process.stderr is not None
+        assert any("Drawing 400 images of step 0" in line for line in process.stderr)
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    _, errors = process.communicate()
+    assert time.monotonic() - started < 15  # a second where nobody else is at work; drawing takes a minute
+    assert process.returncode == 75, errors
+    assert [p.name for p in run.glob("checkpoints/*")] == ([f"{step:08d}"] if step else [])
+    found = list(run.glob(made))
+    assert not [path for path in found if path.stat().st_size]
+
+    train(recipe, data=digits_file, out=run, overrides=[*look, *quicker])
+    assert content(run) == content(undisturbed)
+    if made == "scores.jsonl":
+        assert [line["step"] for line in read_log(run / made)] == [6, 12]
+    else:
+        assert f"{step:08d}.png" in [path.name for path in run.glob(made)]
 
 
 @pytest.mark.parametrize(("how", "parallel"), [("torchrun", "fsdp2"), ("accelerate", "ddp"), ("slurm", "ddp")])
@@ -165,24 +212,115 @@ def test_a_damaged_newest_checkpoint_is_named_and_passed_over(undisturbed, recip
     assert content(run) == content(undisturbed)
 
 
-def test_not_finite_steps_are_skipped_logged_and_end_in_a_report(recipe, digits_file, tmp_path):
-    """Weights that a healthy checkpoint's next step breaks: a learning rate of 1e30 from there on."""
-    settings = ["train.skip_limit=3", "train.lr_schedule=cosine"]
-    run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=[*settings, "train.steps=4"])
+def _go_wrong(recipe, data, run, *settings: str) -> DiscliError:
+    """Train on from a healthy checkpoint of step 4 with a learning rate that breaks the weights in one step."""
+    settings = ("train.skip_limit=3", *settings)
+    train(recipe, data=data, out=run, overrides=[*settings, "train.steps=4"])
     description = json.loads((run / "run.json").read_text())
-    description["recipe"]["train"]["lr_schedule"]["min_lr"] = 1e30
+    description["recipe"]["train"]["lr"] = 1e30
     (run / "run.json").write_text(json.dumps(description))
-    with pytest.raises(DiscliError, match="after rolling back once") as caught:
-        train(
-            recipe, data=digits_file, out=run, overrides=[*settings, "train.lr_schedule.min_lr=1e30", "train.steps=40"]
-        )
-    assert caught.value.status == 1
+    with pytest.raises(DiscliError, match="not finite at step") as caught:
+        train(recipe, data=data, out=run, overrides=[*settings, "train.lr=1e30"])
+    return caught.value
+
+
+def test_not_finite_steps_are_skipped_logged_and_end_in_a_report(recipe, digits_file, tmp_path):
+    run = tmp_path / "run"
+    assert _go_wrong(recipe, digits_file, run).status == 1
     events = read_log(run / "events.jsonl")
-    assert [e["event"] for e in events] == ["skipped"] * 3 + ["rolled back"] + ["skipped"] * 3
+    assert [e["event"] for e in events] == ["skipped"] * 3 + ["rolled back"] + ["skipped"] * 3 + ["ended"]
     assert len(events[0]["indices"]) == 8
     assert events[0]["indices"] != events[4]["indices"]
     weights = load_file(run / "checkpoints" / "00000004" / "model.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+def test_a_run_that_ended_in_bad_steps_goes_on_with_the_remedies_it_names_and_records_them(
+    recipe, digits_file, tmp_path
+):
+    run = tmp_path / "run"
+    error = _go_wrong(recipe, digits_file, run)
+    assert all(remedy in error.hint for remedy in ("train.lr", "train.grad_clip", "train.precision=fp32"))
+    for worse in ("train.lr=1e31", "train.grad_clip=2", "train.weight_decay=0.1"):
+        with pytest.raises(DiscliError, match="was started with"):
+            train(recipe, data=digits_file, out=run, overrides=["train.skip_limit=3", "train.lr=1e30", worse])
+    milder = ["train.skip_limit=3", "train.lr=1e-4", "train.grad_clip=0.5", "train.precision=fp32"]
+    train(recipe, data=digits_file, out=run, overrides=[*milder, "train.steps=8"])
+    settings = {"train.lr": [1e30, 1e-4], "train.grad_clip": [1.0, 0.5], "train.precision": ["auto", "fp32"]}
+    description = json.loads((run / "run.json").read_text())
+    assert [change["settings"] for change in description["changes"]] == [settings]
+    assert [e["event"] for e in read_log(run / "events.jsonl")] == ["settings changed"]
+    train(recipe, data=digits_file, out=run, overrides=milder)  # as a run like any other
+    assert json.loads((run / "run.json").read_text())["changes"] == description["changes"]
+    assert [line["lr"] for line in read_log(run / "metrics.jsonl")][-1] == 1e-4
+    with pytest.raises(DiscliError, match="was started with"):
+        train(recipe, data=digits_file, out=run, overrides=[*milder, "train.lr=1e-5"])
+
+
+def test_roll_backs_are_counted_per_checkpoint_and_not_for_the_life_of_a_run(tmp_path):
+    """One sample of 128 is no number: a burst in every epoch of 16 steps, with a limit of one."""
+    promise = contract(codec=VAE, dtype="float32", resolution=8, flip_stored=False)
+    rows = some_rows(128, promise)
+    rows[11, :, 0, 0] = np.nan
+    data = write_store(tmp_path / "latents.h5", rows, promise)
+    recipe = tmp_path / "latents.toml"
+    recipe.write_text(RECIPE.replace("num_classes = 10", "").replace("horizontal_flip = true", CODEC))
+    settings = ["train.steps=40", "train.skip_limit=1", "train.checkpoint_every=2"]
+    run = train(recipe, data=data, out=tmp_path / "run", overrides=settings)
+    events = [line["event"] for line in read_log(run / "events.jsonl")]
+    assert events.count("rolled back") > 1
+    assert "ended" not in events
+
+
+def test_a_dry_run_says_what_it_takes_checks_all_and_writes_nothing(recipe, digits_file, tmp_path, capsys):
+    before = sorted(tmp_path.rglob("*"))
+    settings = ["train.tracker=tensorboard", 'train.score={every=4,features="random"}', "train.preview_every=4"]
+    train(recipe, data=digits_file, out=tmp_path / "a" / "run", overrides=settings, dry_run=True)
+    assert sorted(tmp_path.rglob("*")) == before
+    said = capsys.readouterr().err
+    assert "12 steps of 8" in said
+    assert "a checkpoint" in said
+
+    run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=["train.steps=4"])
+    files = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    train(recipe, data=digits_file, out=run, dry_run=True)
+    assert "going on at step 4 of 12 steps" in capsys.readouterr().err
+    with pytest.raises(DiscliError, match=r"train\.lr"):
+        train(recipe, data=digits_file, out=run, overrides=["train.lr=0.5"], dry_run=True)
+    missing = 'train.score={every=4,features="random",reference="none.npz"}'
+    with pytest.raises(DiscliError, match="does not exist"):
+        train(recipe, data=digits_file, out=run, overrides=[missing], dry_run=True)
+    with pytest.raises(DiscliError, match="not a run's"):
+        train(recipe, data=digits_file, out=tmp_path, dry_run=True)
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == files
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "mps", "tpu7"])
+def test_a_device_that_is_not_there_is_refused(device, recipe, digits_file, tmp_path):
+    with pytest.raises(DiscliError, match=f"--device {device}") as caught:
+        train(recipe, data=digits_file, out=tmp_path / "run", device=device)
+    assert caught.value.status == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_device_can_be_chosen(undisturbed, recipe, digits_file, tmp_path):
+    run = train(recipe, data=digits_file, out=tmp_path / "run", device="cpu")
+    assert content(run) == content(undisturbed)
+
+
+def test_the_first_data_wait_after_a_rehearsal_counts_what_came_after_it(recipe, digits_file, tmp_path, monkeypatch):
+    """The first batch comes late, before the clock of the log starts anew."""
+    read = Store.read
+
+    def slow(self, *args):
+        monkeypatch.setattr(Store, "read", read)
+        time.sleep(2)
+        return read(self, *args)
+
+    monkeypatch.setattr(Store, "read", slow)
+    monkeypatch.setattr(Engine, "needs_rehearsal", True)
+    run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=["train.log_every=1", "train.steps=2"])
+    assert read_log(run / "speed.jsonl")[0]["data_wait"] < 0.9
 
 
 @pytest.mark.parametrize(
@@ -215,12 +353,13 @@ def test_a_folder_with_other_files_is_refused(recipe, digits_file, tmp_path):
     assert (tmp_path / "run" / "thesis.tex").read_text() == "precious"
 
 
-def test_previews_show_noise_first_and_are_always_of_the_same_noise(recipe, digits_file, tmp_path):
+def test_previews_are_always_of_the_same_noise_which_is_shown_first_where_asked_for(recipe, digits_file, tmp_path):
     settings = ["train.preview_every=6", "train.preview_count=4"]
     run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=settings)
-    again = train(recipe, data=digits_file, out=tmp_path / "again", overrides=settings)
-    names = ["00000000.png", "00000006.png", "00000012.png"]
+    again = train(recipe, data=digits_file, out=tmp_path / "again", overrides=[*settings, "train.preview_first=true"])
+    names = ["00000006.png", "00000012.png"]
     assert sorted(p.name for p in (run / "previews").iterdir()) == names
+    assert sorted(p.name for p in (again / "previews").iterdir()) == ["00000000.png", *names]
     assert all((run / "previews" / n).read_bytes() == (again / "previews" / n).read_bytes() for n in names)
 
 
