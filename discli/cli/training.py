@@ -5,13 +5,18 @@ from typing import Annotated
 
 import typer
 
-from discli.cli.app import Json, RecipeName, Set, app
-from discli.cli.complete import study_names
+from discli.cli.app import Json, Set, app
+from discli.cli.complete import recipe_names, study_names
 
 
 @app.command(epilog="Example: discli train cifar10-dis-s-2 --data cifar.h5 --set train.batch_size=64")
 def train(
-    recipe: RecipeName,
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe file, the name of a shipped recipe, or a run to go on with.", autocompletion=recipe_names
+        ),
+    ],
     data: Annotated[Path | None, typer.Option(help="A file of discli encode.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/NAME.")] = None,
     overrides: Set = None,
@@ -19,7 +24,7 @@ def train(
         bool, typer.Option("--verify-resume", help="Only test, in miniature, that resuming this recipe is exact.")
     ] = False,
 ) -> None:
-    """Train a model, or go on with a run: the same command resumes it, bit for bit.
+    """Train a model, or go on with a run: the same command resumes it, bit for bit, or discli train RUN.
 
     Exit status 75: stopped by SIGTERM, SIGUSR1 or Ctrl-C after writing a checkpoint; run it again.
     """
@@ -87,7 +92,7 @@ def runs(
 
 @app.command(epilog="Example: discli report runs/mine --out mine.html")
 def report(
-    run: Annotated[Path, typer.Argument(help="The folder of a run, finished or not.")],
+    run: Annotated[Path, typer.Argument(help="A run, finished or not: its folder, or its name in discli runs.")],
     out: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Default: RUN/report.html.")] = None,
     as_json: Json = False,
 ) -> None:

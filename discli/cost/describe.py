@@ -4,10 +4,13 @@ Counted, with two exceptions that say so: the time, which needs an assumption th
 and what the paper says of its own networks.
 """
 
+from typing import Any
+
 from discli.cost.disk import averages_kept, disk_needed, memory_needed
 from discli.cost.flops import forward_flops
 from discli.cost.hardware import Hardware
 from discli.cost.memory import activation_memory, empty_network, parameters_by_part
+from discli.cost.timed_step import describe_length, describe_time, try_step
 from discli.diffusion import count_evaluations
 from discli.recipe import Recipe, parse_recipe
 from discli.recipe.model import ModelSpec
@@ -77,7 +80,7 @@ def _arithmetic(recipe: Recipe, flops: dict[str, int]) -> Facts:
 def _paper(recipe: Recipe) -> Facts:
     """The paper's own count beside ours of the same network, where the recipe's is one of the paper's five."""
     preset = recipe.model.preset
-    if preset is None:
+    if preset is None or preset not in PAPER_GFLOPS:
         return Facts([], {"paper": None})
     same = ModelSpec.model_validate({"preset": preset}).model_dump(exclude=_ANY_DATA)
     if recipe.model.model_dump(exclude=_ANY_DATA) != same:
@@ -153,7 +156,7 @@ def _training(recipe: Recipe, machine: Hardware, flops: int) -> Facts:
     precision = machine.precision(spec.precision)
     peak = machine.peak(precision, spec.tf32, spec.peak_tflops)
     if peak is None:
-        ask = "for a device: --gpu A100 or --tflops X, with --gpus N and --utilisation U"
+        ask = "of another device: --gpu A100 or --tflops X, with --gpus N and --utilisation U"
         if machine.gpu:
             ask = f"{machine.gpu} has no known peak in {precision}: give --tflops X, or --set train.precision=fp32"
         rows.append(("time", ask))
@@ -188,6 +191,18 @@ def _sampling(recipe: Recipe, machine: Hardware, flops: int) -> Facts:
         rows.append((f"  {n:,} images", f"{format_seconds(n / rate)} at {share:.0%}: {rate:,.3g} images/s"))
     record = {"evaluations": calls, "flops": calls * flops, "images": n, "times": times if peak else None}
     return Facts(rows, {"sampling": record})
+
+
+def time_here(recipe: Recipe, machine: Hardware, num_images: int | None = None) -> Facts:
+    """How long training takes on this machine, by a trial of some seconds; nothing of a machine elsewhere."""
+    spec = recipe.train
+    length = describe_length(spec.steps, spec.batch_size, num_images)
+    record: dict[str, Any] = {"epochs": num_images and spec.steps * spec.batch_size / num_images}
+    if machine.device is None:
+        return Facts([("length", length)], {"here": record | {"seconds": None}})
+    trial = try_step(recipe, machine.device)
+    record |= {"seconds": trial.whole(recipe), "seconds_per_step": trial.per_step(spec.batch_size)}
+    return Facts([("length", length), ("time here", describe_time(trial, recipe))], {"here": record})
 
 
 def _flops(flops: float) -> str:
