@@ -196,13 +196,13 @@ def _sampling(recipe: Recipe, machine: Hardware, flops: int) -> Facts:
 def time_here(recipe: Recipe, machine: Hardware, num_images: int | None = None) -> Facts:
     """How long training takes on this machine, by a trial of some seconds; nothing of a machine elsewhere."""
     spec = recipe.train
-    length = describe_length(spec.steps, spec.batch_size, num_images)
-    record: dict[str, Any] = {"epochs": num_images and spec.steps * spec.batch_size / num_images}
-    if machine.device is None:
-        return Facts([("length", length)], {"here": record | {"seconds": None}})
-    trial = try_step(recipe, machine.device)
-    record |= {"seconds": trial.whole(recipe), "seconds_per_step": trial.per_step(spec.batch_size)}
-    return Facts([("length", length), ("time here", describe_time(trial, recipe))], {"here": record})
+    rows = [("length", describe_length(spec.steps, spec.batch_size, num_images))] if num_images else []
+    record: dict[str, Any] = {"epochs": num_images and spec.steps * spec.batch_size / num_images, "seconds": None}
+    if machine.device is not None:
+        trial = try_step(recipe, machine.device)
+        rows.append(("time here", describe_time(trial, recipe)))
+        record |= {"seconds": trial.whole(recipe), "seconds_per_step": trial.per_step(spec.batch_size)}
+    return Facts(rows, {"here": record})
 
 
 def _flops(flops: float) -> str:

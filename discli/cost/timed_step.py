@@ -27,10 +27,11 @@ from discli.training.engine import auto_precision
 from discli.training.optimizer import build_optimizer
 
 A_DAY = 24 * 3600.0
+PREVIEW_STEPS = 50  # at most: enough to see by; a recipe's 250 would hold up the training
 
 _BLOCKS = 5  # odd, as depths are: two long skips are among them
 _ENOUGH = 0.4  # seconds of work that tell the time
-_REPEATS = 3
+_REPEATS, _LONGEST = 3, 3.0  # passes, of which the middle one counts, unless they take so many seconds
 _COMPILING = 5.0  # seconds, beyond what it takes to load compiled kernels
 
 
@@ -46,11 +47,12 @@ class Trial:
         """Of a step in which this process sees so many images."""
         return images * self.per_image + self.per_update
 
-    def sampling(self, recipe: Recipe, n: int) -> float:
-        """Of drawing n images by the recipe's sampler, the autoencoder left out; a forward pass is a third of both."""
+    def preview(self, recipe: Recipe) -> float:
+        """Of drawing one, the autoencoder left out; a forward pass is a third of forward and backward."""
         settings = recipe.sample
-        calls = settings.steps * (2 if settings.sampler.name == "heun" else 1) * (2 if settings.cfg_scale != 1.0 else 1)
-        return n * calls * self.per_image / 3
+        calls = min(settings.steps, PREVIEW_STEPS)
+        calls *= (2 if settings.sampler.name == "heun" else 1) * (2 if settings.cfg_scale != 1.0 else 1)
+        return recipe.train.preview_count * calls * self.per_image / 3
 
     def whole(self, recipe: Recipe, steps: int | None = None, processes: int = 1) -> float:
         """Of ``steps`` of the recipe, by default all of them, and of their previews; scores are not counted."""
@@ -58,7 +60,7 @@ class Trial:
         steps = spec.steps if steps is None else steps
         previews = -(-steps // spec.preview_every) if spec.preview_every else 0
         share = -(-spec.batch_size // processes)
-        return steps * self.per_step(share) + previews * self.sampling(recipe, spec.preview_count)
+        return steps * self.per_step(share) + previews * self.preview(recipe)
 
 
 def try_step(recipe: Recipe, device: torch.device, processes: int = 1) -> Trial:
@@ -102,15 +104,15 @@ def try_step(recipe: Recipe, device: torch.device, processes: int = 1) -> Trial:
         _compiling(lambda: step(1))
     step(1)
     most = spec.micro_batch or max(1, spec.batch_size // processes)
-    images, times = 1, [step(1)]
-    while times[-1][0] < _ENOUGH and images < most:
-        more = min(most, 8 * images, max(2 * images, round(images * _ENOUGH / times[-1][0])))
+    images, times = 1, [step(1), step(1)]
+    while min(times)[0] < _ENOUGH and images < most:
+        more = min(most, 8 * images, max(2 * images, round(images * _ENOUGH / min(times)[0])))
         try:
             step(more)  # new sizes of memory, and on a GPU new kernels: not timed
             images, times = more, [step(more)]
         except torch.OutOfMemoryError:
             break
-    while len(times) < _REPEATS and sum(map(sum, times)) < 2 * _ENOUGH:
+    while len(times) < _REPEATS and sum(map(sum, times)) < _LONGEST:
         times.append(step(images))
 
     passes, update = (statistics.median(seconds) for seconds in zip(*times, strict=True))

@@ -25,7 +25,7 @@ _MOST_PATCHES = 1024
 
 _MINUTES = {False: 60.0, True: 480.0}  # on a CPU; on a GPU, a night
 _MOST_OF_IT = 0.95  # of the time: starting, checkpoints and what else the machine does take the rest
-_PREVIEWS = 8
+_PREVIEWS, _FOR_PREVIEWS = 8, 0.1  # at the most, and the share of the time that they may take
 _FEWEST = 300  # steps, as the small studies: textures
 
 
@@ -137,7 +137,7 @@ def _timed_run(
     seconds = minutes * 60
     for size in [preset] if preset else _SIZES:
         short = partial(_short_run, name, size, inputs, num_classes)
-        recipe = parse_recipe(short(_FEWEST), name)
+        recipe = parse_recipe(short(_FEWEST, 1), name)
         if best is not None:
             # By operations alone a larger network may be out of the question: it needs no trial.
             before = parse_recipe(best[0], name)
@@ -146,15 +146,16 @@ def _timed_run(
             if hoped < _SIZES[size].seen or (images is not None and images < _SIZES[size].images):
                 break
         trial = try_step(recipe, device)
-        previews = _PREVIEWS * trial.sampling(recipe, recipe.train.preview_count)
-        steps = _rounded((_MOST_OF_IT * seconds - previews) / trial.per_step(recipe.train.batch_size))
+        previews = max(1, min(_PREVIEWS, int(_FOR_PREVIEWS * seconds / trial.preview(recipe))))
+        left = _MOST_OF_IT * seconds - previews * trial.preview(recipe)
+        steps = max(1, _rounded(left / trial.per_step(recipe.train.batch_size)))
         if best is not None and steps * recipe.train.batch_size < _SIZES[size].seen:
             break
-        tree = short(max(steps, 1))
+        tree = short(steps, previews)
         best = tree, describe_time(trial, parse_recipe(tree, name))
         if steps < _FEWEST:
             stderr.print(
-                f"{minutes:g} minutes are {max(steps, 1):,} steps here: too few to draw anything. Give more --minutes.",
+                f"{minutes:g} minutes are {steps:,} steps here: too few to draw anything. Give more --minutes.",
                 style="yellow",
             )
     assert best is not None
@@ -168,13 +169,15 @@ def _rounded(number: float) -> int:
     return whole // unit * unit
 
 
-def _short_run(name: str, preset: str, inputs: dict[str, Any], num_classes: int, steps: int) -> dict[str, Any]:
+def _short_run(
+    name: str, preset: str, inputs: dict[str, Any], num_classes: int, steps: int, previews: int
+) -> dict[str, Any]:
     """What bases/cifar10-small.toml and the quickstart have found to draw something in minutes."""
     tree = _long_run(name, preset, inputs, num_classes)
     size = _SIZES.get(preset, _SIZES["dis-b"])
     tree["model"]["drop_path_rate"] = 0.0  # against overfitting, which takes longer
     tree["diffusion"] = {"objective": "v", "weighting": "min-snr"}
-    every = max(1, _rounded(steps / _PREVIEWS))
+    every = -(-steps // previews)
     tree["train"] |= {
         "steps": steps,
         "batch_size": size.batch,
@@ -184,9 +187,9 @@ def _short_run(name: str, preset: str, inputs: dict[str, Any], num_classes: int,
         "log_every": max(1, min(25, steps // 20)),
         "preview_every": every,
         "preview_count": 16,
-        "checkpoint_every": every,
+        "checkpoint_every": min(2_500, -(-steps // _PREVIEWS)),
     }
-    tree["sample"] |= {"sampler": "ddim", "steps": 50}
+    tree["sample"] |= {"sampler": "ddim", "steps": 25}
     tree["eval"] = {"n": 1_000}
     return tree
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from discli.cost.timed_step import PREVIEW_STEPS
 from discli.data.autoencoders import Codec, load_codec
 from discli.data.contact_sheet import contact_sheet, save_image
 from discli.model import DiS
@@ -15,9 +16,6 @@ from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
 from discli.sampling.load import CPU_MODEL_BATCH, LARGEST_MODEL_BATCH, as_sampled
 from discli.sampling.plan import denoise, draw_classes
-
-# Enough to see by; a recipe's 250 steps would hold up the training.
-_MOST_STEPS = 50
 
 
 def draw_preview(
@@ -32,7 +30,7 @@ def draw_preview(
     except DiscliError as error:
         stderr.print(f"No preview: {error}", style="yellow")
         return
-    steps = min(recipe.sample.steps, _MOST_STEPS)
+    steps = min(recipe.sample.steps, PREVIEW_STEPS)
     images = list(draw_samples(weights, recipe, codec, device, recipe.train.preview_count, steps))
     path.parent.mkdir(exist_ok=True)
     save_image(contact_sheet(torch.cat(images)), path)

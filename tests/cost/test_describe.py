@@ -5,11 +5,12 @@ import json
 import pytest
 
 from discli.cli.info import info
-from discli.cost.describe import PAPER_GFLOPS, as_in_the_papers_table, recipe_facts
+from discli.cost.describe import PAPER_GFLOPS, as_in_the_papers_table, recipe_facts, time_here
 from discli.cost.flops import forward_flops
 from discli.cost.hardware import Hardware
 from discli.cost.memory import empty_network, parameters_by_part
 from discli.recipe import parse_recipe
+from discli.runtime.errors import DiscliError
 
 # Parameters and GFLOPs of 32 px RGB, p = 4, without classes, and of 32x32x4 latents, p = 2, 1000 classes.
 TABLE = {
@@ -118,5 +119,18 @@ def test_the_command_takes_a_shipped_name_and_overrides(capsys):
     info("quickstart", overrides=["train.steps=10"], as_json=True)
     record = json.loads(capsys.readouterr().out)
     assert (record["kind"], record["name"], record["run"]["images"]) == ("recipe", "quickstart", 640)
+    assert record["here"]["seconds"] >= 10 * record["here"]["seconds_per_step"] > 0
+    assert record["here"]["epochs"] is None
     assert record["settings"]["train"]["steps"] == 10
     assert record["memory"]["scan"] == "cpu"
+
+
+def test_with_the_data_it_says_how_often_each_image_is_seen(digits_file, capsys):
+    info("quickstart", data=digits_file, overrides=["train.steps=10"], as_json=True)
+    assert json.loads(capsys.readouterr().out)["here"]["epochs"] == 640 / 200
+    with pytest.raises(DiscliError, match="num_classes"):
+        info("quickstart", data=digits_file, overrides=["model.num_classes=3"])
+
+
+def test_of_a_machine_elsewhere_nothing_is_tried():
+    assert time_here(_tiny(), Hardware.of("A100")).record == {"here": {"epochs": None, "seconds": None}}
