@@ -5,7 +5,6 @@ Nothing of a run is touched, and torch's random state is as it was. Of a deep ne
 all blocks being alike; the rest is by count of operations.
 """
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ PREVIEW_STEPS = 50  # at most: enough to see by; a recipe's 250 would hold up th
 
 _BLOCKS = 5  # odd, as depths are: two long skips are among them
 _ENOUGH = 0.4  # seconds of work that tell the time
-_REPEATS, _LONGEST = 3, 3.0  # passes, of which the middle one counts, unless they take so many seconds
+_REPEATS, _LONGEST = 3, 3.0  # passes, unless they take so many seconds
 _COMPILING = 5.0  # seconds, beyond what it takes to load compiled kernels
 
 
@@ -104,18 +103,22 @@ def try_step(recipe: Recipe, device: torch.device, processes: int = 1) -> Trial:
         _compiling(lambda: step(1))
     step(1)
     most = spec.micro_batch or max(1, spec.batch_size // processes)
-    images, times = 1, [step(1), step(1)]
-    while min(times)[0] < _ENOUGH and images < most:
-        more = min(most, 8 * images, max(2 * images, round(images * _ENOUGH / min(times)[0])))
-        try:
-            step(more)  # new sizes of memory, and on a GPU new kernels: not timed
-            images, times = more, [step(more)]
-        except torch.OutOfMemoryError:
+    images, times, began = 1, [step(1)], now()
+    while True:
+        # The quickest counts: whatever else the machine does makes a pass slower, never faster.
+        passes, update = min(times)
+        if passes < _ENOUGH and images < most:
+            more = min(most, 8 * images, max(2 * images, round(images * _ENOUGH / passes)))
+            try:
+                step(more)  # new sizes of memory, and on a GPU new kernels: not timed
+                images, times = more, [step(more)]
+            except torch.OutOfMemoryError:
+                most = images
+        elif len(times) >= _REPEATS or now() - began > _LONGEST:
             break
-    while len(times) < _REPEATS and sum(map(sum, times)) < _LONGEST:
-        times.append(step(images))
+        else:
+            times.append(step(images))
 
-    passes, update = (statistics.median(seconds) for seconds in zip(*times, strict=True))
     count = sum(p.numel() for p in network.parameters())
     with torch.device("meta"):
         larger = sum(p.numel() for p in DiS.from_recipe(recipe).parameters()) / count
