@@ -96,6 +96,7 @@ def info(
             autocompletion=recipe_names,
         ),
     ],
+    data: Annotated[Path | None, typer.Option(help="A recipe's data file of encode, for the epochs.")] = None,
     overrides: Set = None,
     gpu: Annotated[
         str | None, typer.Option(metavar="NAME", help="Plan for this GPU: A100, H100, RTX 4090, ... Default: this one.")
@@ -117,18 +118,19 @@ def info(
 ) -> None:
     """What a recipe takes, how far a run is, or what a data file records.
 
-    Recipes and runs: parameters, FLOPs, memory, disk, and with --gpu or --tflops the time. Data files:
-    decoded samples beside the images they were made from.
+    Recipes and runs: parameters, FLOPs, memory, disk and time: here, by a trial step, or with --gpu or
+    --tflops elsewhere. Data files: decoded samples beside the images they were made from.
     """
     from discli.cli.info import info as run
-    from discli.cli.info import recipe_in
+    from discli.cli.info import look_at
 
-    recipe_in(what, overrides)  # mistakes first: torch, which the rest takes, is slow to import
+    look_at(what, overrides, data)  # mistakes first: torch, which the rest takes, is slow to import
     from discli.cost.hardware import Hardware
 
     run(
         what,
         overrides=overrides,
+        data=data,
         machine=Hardware.of(gpu, tflops, gpus, utilisation, device),
         as_json=as_json,
         sheet=sheet,

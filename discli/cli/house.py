@@ -10,7 +10,9 @@ from discli.cli.app import Json, app
 
 @app.command(epilog="Example: discli quickstart --out quickstart/")
 def quickstart(
-    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("quickstart"),
+    out: Annotated[
+        Path | None, typer.Option(help="Where everything goes. Default: quickstart/, and the run to runs/quickstart.")
+    ] = None,
 ) -> None:
     """Everything once, in a few minutes on a CPU: encode digits, train, sample with guidance, score."""
     from discli.cli.quickstart import quickstart as run

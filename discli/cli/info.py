@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from discli.data.find import describe_encode, look_for_data
 from discli.data.store import Store
 from discli.recipe import Recipe, check_fits, find_recipe, load_recipe
+from discli.runs.status import find_run
 from discli.runtime.errors import DiscliError
 
 if TYPE_CHECKING:  # what takes torch is imported once there is something to tell
@@ -17,6 +18,7 @@ def info(
     what: str,
     *,
     overrides: list[str] | None = None,
+    data: Path | None = None,
     machine: "Hardware | None" = None,
     as_json: bool = False,
     sheet: Path | None = None,
@@ -27,50 +29,58 @@ def info(
     """Looks at what it was given, hands it to the function for that kind, and prints what that finds.
 
     ``machine`` is the one to plan for, by default this one's ``device``. ``sheet``, ``count`` and
-    ``vae`` are of data files, ``overrides`` of recipes. Raises DiscliError for what is none of
+    ``vae`` are of data files, ``overrides`` and ``data`` of recipes. Raises DiscliError for what is none of
     these things, or not whole.
     """
-    recipe = recipe_in(what, overrides)
+    path, recipe = look_at(what, overrides, data)
     from discli.cost.hardware import Hardware
 
     machine = machine or Hardware.of(device=device)
-    facts = _of_recipe(what, recipe, machine) if recipe else _look(Path(what), machine, sheet, count, vae, device)
+    facts = _of_recipe(what, recipe, data, machine) if recipe else _look(path, machine, sheet, count, vae, device)
     facts.show(as_json)
 
 
-def recipe_in(what: str, overrides: list[str] | None) -> Recipe | None:
-    """The recipe that ``what`` names, with ``overrides``; None where it is a file or folder of another kind.
+def look_at(what: str, overrides: list[str] | None, data: Path | None) -> tuple[Path, Recipe | None]:
+    """Where ``what`` lies, and the recipe that it names, with ``overrides``; None where it is of another kind.
 
     Without torch, so that whoever mistyped a name hears of it at once. Raises DiscliError.
     """
     path = Path(what)
+    if not overrides:  # a run's facts are its recipe's too, so where a name is both, the run's tell more
+        path = find_run(path)
     if path.suffix == ".toml" or not (path.exists() or path.suffix):
-        return load_recipe(what, overrides)
-    if overrides:
-        raise DiscliError(f"--set changes a recipe, and {what} is none.", "Leave it out, or name a recipe.")
+        recipe = load_recipe(what, overrides)
+        if data is not None:
+            check_fits(recipe, Store(data).contract, str(data))
+        return path, recipe
+    for flag, given in (("--set", overrides), ("--data", data)):
+        if given:
+            raise DiscliError(f"{flag} goes with a recipe, and {what} is none.", "Leave it out, or name a recipe.")
     if not path.is_dir() and path.suffix != ".safetensors":
         Store(path, parts=True)
-    return None
+    return path, None
 
 
-def _of_recipe(what: str, recipe: Recipe, machine: "Hardware") -> "Facts":
-    from discli.cost.describe import recipe_facts
+def _of_recipe(what: str, recipe: Recipe, data: Path | None, machine: "Hardware") -> "Facts":
+    from discli.cost.describe import recipe_facts, time_here
     from discli.runtime.facts import Facts
 
     origin = Facts([("recipe", f"{recipe.name} ({find_recipe(what)})")], {"kind": "recipe"})
-    return origin | _data_of(recipe) | recipe_facts(recipe, machine)
+    return origin | _data_of(recipe, data) | recipe_facts(recipe, machine) | time_here(recipe, machine)
 
 
-def _data_of(recipe: Recipe) -> "Facts":
+def _data_of(recipe: Recipe, data: Path | None) -> "Facts":
     """The data file that ``discli train`` would take, and why not where none fits; no row where none is in sight."""
+    from discli.cost.timed_step import describe_length
     from discli.runtime.facts import Facts
 
-    if recipe.data.file is not None:
+    named = data or recipe.data.file
+    if named is not None:
         try:
-            check_fits(recipe, Store(recipe.data.file).contract, str(recipe.data.file))
-            fitting, others = [recipe.data.file], {}
+            check_fits(recipe, Store(named).contract, str(named))
+            fitting, others = [named], {}
         except DiscliError as error:
-            fitting, others = [], {recipe.data.file: error.message}
+            fitting, others = [], {named: error.message}
     else:
         fitting, others = look_for_data([recipe])
     if not fitting:
@@ -78,8 +88,9 @@ def _data_of(recipe: Recipe) -> "Facts":
         return Facts([("data", f"none fits: {reasons} {describe_encode(recipe)}")] if others else [], {"data": None})
     n = len(Store(fitting[0]))
     epochs = recipe.train.steps * recipe.train.batch_size / max(1, n)
-    text = f"{fitting[0]}: {n:,} images, of which the run sees each {epochs:,.4g} times"
-    return Facts([("data", text)], {"data": {"file": str(fitting[0]), "images": n, "epochs": epochs}})
+    length = describe_length(recipe.train.steps, recipe.train.batch_size, n)
+    record = {"data": {"file": str(fitting[0]), "images": n, "epochs": epochs}}
+    return Facts([("data", str(fitting[0])), ("length", length)], record)
 
 
 def _look(

@@ -21,9 +21,14 @@ _SIDE = 8
 _COPIES = 10  # of each digit on the contact sheet
 
 
-def quickstart(out: Path) -> None:
-    """Fills ``out`` with images, a data file, a run and samples; run again, it goes on where it was."""
-    images, data, run, samples = out / "digits", out / "digits.h5", out / "run", out / "samples"
+def quickstart(out: Path | None = None) -> None:
+    """Fills ``out`` with images, a data file and samples; run again, it goes on where it was.
+
+    The run is ``runs/quickstart``, where the other commands look for runs: here, or in ``out`` if it is given.
+    """
+    run = (out or Path()) / "runs" / "quickstart"
+    out = out or Path("quickstart")
+    images, data, samples = out / "digits", out / "digits.h5", out / "samples"
     recipe = load_recipe("quickstart")
 
     _say("1. 1,797 real digits as an image folder, one sub-folder a class", str(images))
@@ -46,8 +51,9 @@ def quickstart(out: Path) -> None:
     sheet = samples.with_name(samples.name + ".png")
     print(f"\nThe digits that were asked for, a row each: {sheet}")
     print(f"How they came out of noise while training: {run / 'previews'}")
-    print("Next, your own images:\n  discli encode my-images/ --res 32 --out mine.h5")
-    print("  discli recipe new mine --data mine.h5\n  discli train mine.toml")
+    print("Next, your own images, in an hour of training on this machine (--minutes for another time):")
+    print("  discli encode my-images/ --res 32 --out mine.h5\n  discli recipe new mine --data mine.h5 --minutes 60")
+    print("  discli train mine.toml\n  discli sample mine")
 
 
 def unpack_digits(folder: Path) -> None:

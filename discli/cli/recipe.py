@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from discli.cli.app import Group, Json, RecipeName, Set, app
+from discli.cli.app import Device, Group, Json, RecipeName, Set, app
 from discli.cli.data import Codec
 from discli.recipe.shipped import first_comment, shipped_files
 from discli.runtime.errors import DiscliError
@@ -22,6 +22,8 @@ app.add_typer(recipe, name="recipe", help="Recipes: list and show them, begin a 
 
 
 class Preset(StrEnum):
+    dis_xxs = "dis-xxs"
+    dis_xs = "dis-xs"
     dis_s = "dis-s"
     dis_b = "dis-b"
     dis_m = "dis-m"
@@ -59,29 +61,42 @@ def show(
     typer.echo(json.dumps(tree, indent=1) if as_json else to_toml(tree), nl=as_json)
 
 
-@recipe.command(epilog="Example: discli recipe new mine --preset dis-s --data cifar10.h5")
+@recipe.command(epilog="Example: discli recipe new mine --data cifar10.h5 --minutes 60")
 def new(
     name: Annotated[str, typer.Argument(help="Of the recipe, and so of its runs.")],
-    preset: Annotated[Preset, typer.Option(help="Depth and width: a size of the paper.")] = Preset.dis_s,
+    preset: Annotated[
+        Preset | None, typer.Option(help="Depth and width; the paper's are dis-s and above. Default: by time and data.")
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="How long training is to take here. Default: 60 on a CPU, 480 on a GPU."),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="The file of discli encode that it is for.")] = None,
     res: Annotated[int | None, typer.Option("--res", min=1, help="Without --data: side of the images.")] = None,
     codec: Annotated[Codec | None, typer.Option(help="Without --data. Default: rgb up to 64 px, vae above.")] = None,
     num_classes: Annotated[int | None, typer.Option(min=0, help="Without --data. Default: 0, unconditional.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Default: NAME.toml.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+    device: Device = None,
 ) -> None:
-    """Write a recipe that fits a data file, with comments that say what may be changed, and to what."""
+    """Write a recipe that fits a data file and your time, with comments that say what may be changed, and to what.
+
+    It tries a step of training on this machine to know how many fit; --preset without --minutes does not,
+    and writes the long run of a size of the paper, for a machine elsewhere.
+    """
     from discli.training.new_recipe import new_recipe
 
     written = new_recipe(
         name,
-        preset.value,
+        preset and preset.value,
+        minutes=minutes,
         data=data,
         resolution=res,
         codec=codec and codec.value,
         num_classes=num_classes,
         out=out,
         overwrite=overwrite,
+        device=device,
     )
     typer.echo(written)
 

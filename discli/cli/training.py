@@ -5,13 +5,18 @@ from typing import Annotated
 
 import typer
 
-from discli.cli.app import Device, Json, RecipeName, Set, app
-from discli.cli.complete import study_names
+from discli.cli.app import Device, Json, Set, app
+from discli.cli.complete import recipe_names, study_names
 
 
 @app.command(epilog="Example: discli train cifar10-dis-s-2 --data cifar.h5 --set train.batch_size=64")
 def train(
-    recipe: RecipeName,
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe file, the name of a shipped recipe, or a run to go on with.", autocompletion=recipe_names
+        ),
+    ],
     data: Annotated[Path | None, typer.Option(help="A file of discli encode.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/NAME.")] = None,
     overrides: Set = None,
@@ -23,18 +28,18 @@ def train(
         bool, typer.Option("--verify-resume", help="Only test, in miniature, that resuming this recipe is exact.")
     ] = False,
 ) -> None:
-    """Train a model, or go on with a run: the same command resumes it, bit for bit.
+    """Train a model, or go on with a run: the same command resumes it, bit for bit, or discli train RUN.
 
     Without --data and data.file, the newest file of encode in this folder that fits the recipe is taken.
 
     Exit status 75: stopped by SIGTERM, SIGUSR1 or Ctrl-C after writing a checkpoint; run it again.
     """
     from discli.data.find import data_for
-    from discli.recipe import load_recipe
+    from discli.runs.run import what_to_train
 
     # Before torch is imported, which takes longer than anyone should wait for a mistake.
-    loaded = load_recipe(recipe, overrides)
-    data = data_for(loaded, data, out or Path("runs") / loaded.name)
+    task = what_to_train(recipe, data, out, overrides or [])
+    data = data_for(task.recipe, task.file, task.folder)
     if verify_resume:
         from discli.training.verify_resume import verify_resume as verify
 
@@ -42,7 +47,7 @@ def train(
         return
     from discli.training.train import train as run
 
-    folder = run(loaded, data=data, out=out, device=device, dry_run=dry_run)
+    folder = run(recipe, data=data, out=out, overrides=overrides or [], device=device, dry_run=dry_run)
     if not dry_run:
         typer.echo(folder)
 
@@ -109,7 +114,7 @@ def runs(
 
 @app.command(epilog="Example: discli report runs/mine --out mine.html")
 def report(
-    run: Annotated[Path, typer.Argument(help="The folder of a run, finished or not.")],
+    run: Annotated[Path, typer.Argument(help="A run, finished or not: its folder, or its name in discli runs.")],
     out: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Default: RUN/report.html.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -8,6 +8,7 @@ from discli.cost.disk import averages_kept, disk_needed, memory_needed
 from discli.cost.flops import forward_flops
 from discli.cost.hardware import Hardware
 from discli.cost.memory import activation_memory, empty_network, parameters_by_part
+from discli.cost.timed_step import describe_time, try_step
 from discli.diffusion import count_evaluations
 from discli.recipe import Recipe, parse_recipe
 from discli.recipe.model import ModelSpec
@@ -78,7 +79,7 @@ def _arithmetic(recipe: Recipe, flops: dict[str, int]) -> Facts:
 def _paper(recipe: Recipe) -> Facts:
     """The paper's own count beside ours of the same network, where the recipe's is one of the paper's five."""
     preset = recipe.model.preset
-    if preset is None:
+    if preset is None or preset not in PAPER_GFLOPS:
         return Facts([], {"paper": None})
     same = ModelSpec.model_validate({"preset": preset}).model_dump(exclude=_ANY_DATA)
     if recipe.model.model_dump(exclude=_ANY_DATA) != same:
@@ -155,7 +156,7 @@ def _training(recipe: Recipe, machine: Hardware, flops: int) -> Facts:
     precision = machine.precision(spec.precision)
     peak = machine.peak(precision, spec.tf32, spec.peak_tflops)
     if peak is None:
-        ask = "for a device: --gpu A100 or --tflops X, with --gpus N and --utilisation U"
+        ask = "of another device: --gpu A100 or --tflops X, with --gpus N and --utilisation U"
         if machine.gpu:
             ask = f"{machine.gpu} has no known peak in {precision}: give --tflops X, or --set train.precision=fp32"
         rows.append(("time", ask))
@@ -192,6 +193,15 @@ def _sampling(recipe: Recipe, machine: Hardware, flops: int) -> Facts:
         )
     record = {"evaluations": calls, "flops": calls * flops, "images": n, "times": times if peak else None}
     return Facts(rows, {"sampling": record})
+
+
+def time_here(recipe: Recipe, machine: Hardware) -> Facts:
+    """How long training takes on this machine, by a trial of some seconds; nothing of a machine elsewhere."""
+    if machine.device is None:
+        return Facts([], {"here": {"seconds": None}})
+    trial = try_step(recipe, machine.device)
+    record = {"seconds": trial.whole(recipe), "seconds_per_step": trial.per_step(recipe.train.batch_size)}
+    return Facts([("time here", describe_time(trial, recipe))], {"here": record})
 
 
 def _flops(flops: float) -> str:

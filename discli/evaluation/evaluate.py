@@ -54,6 +54,7 @@ from discli.evaluation.reference import (
 from discli.reports.provenance import samples_facts, score_warnings
 from discli.reports.score_card import NearestImages, write_score_card
 from discli.reports.score_table import print_scores
+from discli.runs.status import find_run
 from discli.runtime.console import format_bytes, progress, stderr
 from discli.runtime.errors import DiscliError, did_you_mean
 
@@ -94,6 +95,7 @@ def eval_fid(
         if card is not None:
             make_folder_of(card, "--card")
         where = own_device(device)
+        samples = samples if samples.exists() else find_run(samples)
         images = open_images(samples, where, with_labels=per_class)
         manifest = images.manifest
         indices = choose(images, n)

@@ -1,23 +1,44 @@
-"""Settings that are allowed, and hardly meant."""
+"""Settings that are allowed, and hardly meant; and what suits a run of so many steps instead."""
 
-from discli.recipe.train import TrainSpec
+from discli.recipe.recipe import Recipe
 
 _TELLING = 0.1  # of the initial weights in the average: its samples are noise
+# Below this, nearly all of what the paper's eps loss has taught is noise that is easy to tell from anything: the
+# quickstart's digits were readable with v prediction and not with eps (recipes/quickstart.toml).
+SHORT = 20_000  # steps
 
 
-def config_warnings(spec: TrainSpec) -> list[str]:
-    """A line for each setting of long runs that a short one has kept."""
-    found = []
+def fitting_warmup(steps: int) -> int:
+    """A twentieth of the run, as the small studies and the quickstart have; the paper's 5,000 at the most."""
+    return min(5_000, steps // 20)
+
+
+def fitting_decay(steps: int) -> float:
+    """An average over the last twentieth of the run; 0.9999, the paper's, at the most. 2,000 steps: 0.99."""
+    return min(0.9999, float(f"{max(0.0, 1 - 20 / steps):.4g}"))
+
+
+def config_warnings(recipe: Recipe) -> list[str]:
+    """A line for each setting of long runs that a short one has kept, and a last one with the flags that help."""
+    spec, found, flags = recipe.train, [], []
     warmup, steps = spec.lr_schedule.warmup_steps, spec.steps
     if warmup >= steps:
         found.append(
             f"train.lr_schedule.warmup_steps = {warmup:,} for {steps:,} steps: "
             f"the learning rate gets no higher than {spec.lr * steps / warmup:.2g}, of {spec.lr:.2g}."
         )
+        flags.append(f"train.lr_schedule.warmup_steps={fitting_warmup(steps)}")
     if spec.ema.name == "constant" and (left := spec.ema.decay**steps) > _TELLING:
-        fitting = max(0.0, 1 - 5 / steps)
         found.append(
             f"train.ema.decay = {spec.ema.decay:g} for {steps:,} steps: the average, which previews and samples "
-            f"are of, keeps {left:.0%} of the untrained weights; {fitting:.4g} would keep less than 1%."
+            f"are of, keeps {left:.0%} of the untrained weights."
         )
+        flags.append(f"train.ema.decay={fitting_decay(steps):g}")
+    if recipe.diffusion.objective.name == "eps" and steps < SHORT:
+        found.append(f"diffusion.objective = eps for {steps:,} steps: samples of so short a run are mostly noise.")
+        flags += ["diffusion.objective=v", "diffusion.weighting=min-snr"]
+        if recipe.sample.sampler.name == "ddpm":
+            flags += ["sample.sampler=ddim", "sample.steps=50"]
+    if flags:
+        found.append("For a new run, what suits its length: " + " ".join(f"--set {flag}" for flag in flags))
     return found

@@ -3,11 +3,13 @@
 import re
 import reprlib
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from discli.recipe.presets import PRESETS
 from discli.recipe.recipe import Recipe
 from discli.recipe.shipped import shipped_files
 from discli.runtime.errors import DiscliError, did_you_mean
@@ -28,10 +30,16 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) ->
 def load_tree(name_or_path: str | Path, overrides: list[str] | None = None) -> tuple[dict[str, Any], str]:
     """The settings that a recipe, what it extends and the overrides make together, and where they are from."""
     path = find_recipe(name_or_path)
-    tree = read_tree(path)
+    return with_overrides(read_tree(path), str(path), overrides)
+
+
+def with_overrides(
+    tree: dict[str, Any], where: str, overrides: Sequence[str] | None = None
+) -> tuple[dict[str, Any], str]:
+    """``section.key=value`` written into a tree of settings, and where they are from now."""
     for override in overrides or []:
         _apply(tree, override)
-    return tree, f"{path} with --set" if overrides else str(path)
+    return tree, f"{where} with --set" if overrides else where
 
 
 def parse_recipe(tree: dict[str, Any], where: str) -> Recipe:
@@ -47,14 +55,14 @@ def find_recipe(name_or_path: str | Path) -> Path:
 
 
 def find_shipped(name_or_path: str | Path, shipped: dict[str, Path], what: str) -> Path:
-    """A file by its path, or one of ``shipped`` by its name. Raises DiscliError with the nearest name."""
+    """A file by its path, one of ``shipped`` by name, or NAME.toml here. Raises DiscliError with the nearest name."""
     path = Path(name_or_path)
     if is_file(path):
         return path
     if path.name == str(name_or_path) and path.suffix in ("", ".toml") and path.stem in shipped:
         return shipped[path.stem]
     if is_file(whole := Path(f"{name_or_path}.toml")):
-        raise DiscliError(f"No {what} at {name_or_path}.", f"Did you mean {whole}?")
+        return whole
     listed = f"Shipped: {', '.join(sorted(shipped))}." if shipped else "Give the path of a TOML file."
     raise DiscliError(f"No {what} at {name_or_path}.", did_you_mean(path.stem, shipped) or listed)
 
@@ -173,7 +181,7 @@ def explain(error: ValidationError, where: str, root: type[BaseModel] = Recipe) 
         case "missing":
             message, hint = f"{where}: {key}: missing.", "Add it to the recipe."
             if key in ("model.embed_dim", "model.depth"):
-                hint = 'Give embed_dim and depth, or a preset: preset = "dis-s" (dis-b, dis-m, dis-l, dis-h).'
+                hint = f'Give embed_dim and depth, or a preset: preset = "dis-s" ({", ".join(PRESETS)}).'
         case "union_tag_invalid":
             message = f"{where}: {key}: found {_SHORT.repr(context['tag'])}."
             hint = _allowed(context["tag"], context["expected_tags"])

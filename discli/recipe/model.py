@@ -135,8 +135,8 @@ class ModelSpec(Spec):
     # Bounds far beyond any use: a slip of the finger is refused, instead of filling the memory.
 
     preset: Annotated[
-        Literal["dis-s", "dis-b", "dis-m", "dis-l", "dis-h"] | None,
-        Field(description="a published size, instead of embed_dim and depth"),
+        Literal["dis-xxs", "dis-xs", "dis-s", "dis-b", "dis-m", "dis-l", "dis-h"] | None,
+        Field(description="a size by name, instead of embed_dim and depth; dis-s and above are published"),
     ] = None
     embed_dim: Annotated[PositiveInt, Field(le=2**16, description="width of a token; even")]
     depth: Annotated[PositiveInt, Field(le=1023, description="blocks; odd")]

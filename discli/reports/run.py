@@ -17,7 +17,7 @@ from discli.recipe.defaults import settings
 from discli.reports.run_curves import Series, series
 from discli.reports.run_page import RunFacts, choose_previews, run_page
 from discli.runs.listing import as_record, describe_state, of_steps
-from discli.runs.status import Lines, RunStatus, is_run, last_number, run_status
+from discli.runs.status import Lines, RunStatus, find_run, is_run, last_number, run_status
 from discli.runtime.console import format_bytes, format_seconds, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import write_text
@@ -39,6 +39,7 @@ def report_run(run: Path, *, out: Path | None = None, as_json: bool = False) -> 
 
     Raises DiscliError where ``run`` is no run, or the page cannot be written.
     """
+    run = find_run(run)
     if not is_run(run):
         raise DiscliError(f"{run} is not a run of discli train.", "Give a run's folder; discli runs lists them.")
     out = out or run / "report.html"

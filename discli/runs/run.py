@@ -2,14 +2,18 @@
 
 import json
 import secrets
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import ValidationError
 
 from discli import __version__
-from discli.recipe import DataContract, Recipe, parse_recipe
+from discli.recipe import DataContract, Recipe, find_recipe, load_recipe, parse_recipe
+from discli.recipe.load import with_overrides
 from discli.runs.logs import read_log
+from discli.runs.status import find_run, is_run
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import read_json, write_text
 from discli.runtime.processes import is_locked, try_lock
@@ -27,12 +31,60 @@ ENDED = "ended"  # the event in events.jsonl
 _KINDS = {"discli_version": str, "recipe": dict, "contract": dict, "data_file": str}
 
 
+class Task(NamedTuple):
+    """What ``discli train`` is to do: ``file`` is None where neither the flags, the recipe nor the run name one."""
+
+    recipe: Recipe
+    folder: Path
+    file: Path | None
+    command: str  # that does the same again; empty where the recipe came as an object
+
+
+def what_to_train(
+    recipe: Recipe | str | Path, data: Path | None = None, out: Path | None = None, overrides: Sequence[str] = ()
+) -> Task:
+    """From the arguments of `discli.training.train.train`: a recipe, or a run to go on with as it was started.
+
+    A path to a run is that run; a name is a recipe's where there is one, and else that of a run below ``runs/``.
+    Raises DiscliError for what is neither, and where a run's data file has moved.
+    """
+    if isinstance(recipe, Recipe):
+        return Task(recipe, out or Path("runs") / recipe.name, data or recipe.data.file, "")
+    run = Path(recipe) if is_run(Path(recipe)) else None
+    if run is None:
+        try:
+            find_recipe(recipe)
+        except DiscliError:
+            run = find_run(recipe)
+            if not is_run(run):
+                raise
+    flags = [*(["--data", str(data)] if data else []), *(["--out", str(out)] if out else [])]
+    flags += [part for setting in overrides for part in ("--set", setting)]
+    command = shlex.join(["discli", "train", str(recipe), *flags])
+    if run is None:
+        chosen = load_recipe(recipe, list(overrides))
+        return Task(chosen, out or Path("runs") / chosen.name, data or chosen.data.file, command)
+
+    before = read_run(run)
+    chosen = parse_recipe(*with_overrides(before["recipe"], str(run / "run.json"), overrides))
+    file = data or Path(before["data_file"])
+    if data is None and not file.exists():
+        raise DiscliError(
+            f"{run} was trained on {file}, which is not there now.",
+            f"Say where it is: discli train {shlex.quote(str(run))} --data {file.name}",
+        )
+    return Task(chosen, out or run, file, command)
+
+
 class Run:
     """``runs/NAME``, held under a lock while training. Only rank 0 opens one."""
 
-    def __init__(self, folder: Path, recipe: Recipe, contract: DataContract, data_file: Path) -> None:
+    def __init__(
+        self, folder: Path, recipe: Recipe, contract: DataContract, data_file: Path, command: str = ""
+    ) -> None:
         self.folder = folder
         self.recipe = recipe
+        self._command = command  # that started the run
         self.id = secrets.token_hex(4)  # by which a tracker knows the run again
         self.changed: dict[str, tuple[Any, Any]] = {}  # settings now, (old, new), of a run that ended in bad steps
         self._description: dict[str, Any] = {
@@ -69,9 +121,10 @@ class Run:
         changes: list[Any] = []
         before = self._look_before()
         if before:
-            self.id = before["id"] or self.id
+            self.id, self._command = before["id"] or self.id, before["command"]
             changes = [*before["changes"], *([{"step": self._ended, "settings": self.changed}] if self.changed else [])]
-        description = {"id": self.id, **self._description} | ({"changes": changes} if changes else {})
+        description = {"id": self.id, "command": self._command, **self._description}
+        description |= {"changes": changes} if changes else {}
         write_text(self.folder / "run.json", json.dumps(description, indent=1))
 
     def _look_before(self) -> dict[str, Any] | None:
@@ -118,24 +171,29 @@ class Run:
             else:
                 raise DiscliError(
                     f"{self.folder} was started with {key} = {old!r}, the recipe now says {new!r}.",
-                    "Give another --out for the new recipe, or go back to the old value.",
+                    f"{self._as_it_was(before)} For the new value, give another --out.",
                 )
         for key, old, new in differences(contract.model_dump(mode="json"), self._description["contract"]):
             raise DiscliError(
                 f"{self.folder} was started on data with {key} = {old!r}, this file has {new!r}.",
-                "Give the same --data file as before, or another --out.",
+                f"{self._as_it_was(before)} For other data, give another --out.",
             )
+
+    def _as_it_was(self, before: dict[str, Any]) -> str:
+        began = f" (it began with: {before['command']})" if before["command"] else ""
+        return f"To go on as it was: discli train {shlex.quote(str(self.folder))}{began}."
 
 
 def read_run(folder: Path) -> dict[str, Any]:
     """run.json of a run. Raises DiscliError when ``folder`` is none."""
     try:
         description: dict[str, Any] = read_json(folder / "run.json")
-        known = {key: description[key] for key in _KINDS} | {"id": description.get("id", "")}
+        known = {key: description[key] for key in _KINDS}
         if not all(isinstance(known[key], kind) for key, kind in _KINDS.items()):
             raise ValueError
         changes = description.get("changes")
-        return known | {"id": str(known["id"]), "changes": changes if isinstance(changes, list) else []}
+        texts = {key: str(description.get(key, "")) for key in ("id", "command")}
+        return known | texts | {"changes": changes if isinstance(changes, list) else []}
     except (OSError, ValueError, KeyError, TypeError):
         raise DiscliError(f"{folder} is not a run of discli train.", "Give a folder under runs/.") from None
 

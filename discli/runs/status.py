@@ -78,7 +78,30 @@ class RunStatus:
 
 def is_run(folder: Path) -> bool:
     """Also what is left of one."""
-    return (folder / "run.json").exists() or ((folder / "metrics.jsonl").exists() and (folder / "checkpoints").is_dir())
+    try:
+        return (folder / "run.json").exists() or (
+            (folder / "metrics.jsonl").exists() and (folder / "checkpoints").is_dir()
+        )
+    except (OSError, ValueError):  # no name that a folder could have
+        return False
+
+
+def find_run(name: str | Path) -> Path:
+    """The run that is meant: a path, or a name below ``runs/`` as ``discli runs`` shows it.
+
+    What is neither comes back as it is, for the caller to say what is missing; so does a checkpoint or a file.
+    """
+    path = Path(name)
+    listed = Path("runs") / path
+    return listed if not _is_usable(path) and _is_usable(listed) else path
+
+
+def _is_usable(path: Path) -> bool:
+    """A run, a checkpoint of one, or a file."""
+    try:
+        return path.is_file() or (path / "checkpoints").is_dir() or (path / "state.json").is_file() or is_run(path)
+    except (OSError, ValueError):  # no name that a file could have
+        return False
 
 
 def run_status(folder: Path) -> RunStatus:

@@ -17,6 +17,7 @@ from discli.model.mixer import choose_scan
 from discli.recipe import DataContract, Recipe
 from discli.recipe.sample import SampleSpec
 from discli.runs.checkpoint import newest_checkpoint, read_description, verify_checkpoint
+from discli.runs.status import find_run
 from discli.runtime.console import stderr
 from discli.runtime.devices import auto_precision, pick_device
 from discli.runtime.errors import DiscliError
@@ -57,14 +58,15 @@ class LoadedModel:
 def load(run: str | Path | None = None, device: str | None = None, step: int | None = None) -> LoadedModel:
     """The averaged weights of a run, ready to sample from: ``from discli import load``.
 
-    ``run`` is a run's folder, a checkpoint's, or a .safetensors file of ``discli export``; None takes
-    the newest run under ``runs/``. ``step`` picks an older checkpoint.
+    ``run`` is a run's folder or its name below ``runs/``, a checkpoint's folder, or a .safetensors file of
+    ``discli export``; None takes the newest run under ``runs/``. ``step`` picks an older checkpoint.
     """
     return load_model(Path(run) if run is not None else newest_run(Path("runs")), pick_device(device), step)
 
 
 def load_model(path: Path, device: torch.device, step: int | None = None) -> LoadedModel:
     """`load` for a path that is known. Raises DiscliError for anything that is not a whole checkpoint of discli."""
+    path = find_run(path)
     file = _weights_file(path, step)
     recipe, contract, step, metadata = read_description(file)
     choice = choose_scan(recipe.model, device)

@@ -1,18 +1,48 @@
-"""``discli recipe new``: a preset and a data file -> a recipe that fits both, with every choice beside it."""
+"""``discli recipe new``: a data file and some time -> a recipe that fits both, with every choice beside it."""
 
+import shlex
 import tomllib
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
+
+from discli.cost.flops import forward_flops
+from discli.cost.timed_step import describe_length, describe_time, try_step
 from discli.data.store import open_store
 from discli.recipe import DataContract, check_fits, parse_recipe
 from discli.recipe.commented import commented_toml
+from discli.recipe.config_warnings import fitting_decay, fitting_warmup
 from discli.recipe.data import LARGEST_RGB, DataSpec
+from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import write_text
+from discli.sampling.load import pick_device
 
 # The longest sequence in the paper: ImageNet-512, 64 latent cells on a side in patches of 2 (arXiv:2402.05608).
 _MOST_PATCHES = 1024
+
+_MINUTES = {False: 60.0, True: 480.0}  # on a CPU; on a GPU, a night
+_MOST_OF_IT = 0.95  # of the time: starting, checkpoints and what else the machine does take the rest
+_PREVIEWS, _FOR_PREVIEWS = 8, 0.1  # at the most, and the share of the time that they may take
+_FEWEST = 300  # steps, as the small studies: textures
+
+
+class _Size(NamedTuple):
+    seen: int  # images in a run, from which on it is worth its time beside the size before
+    images: int  # in the data, below which it would learn them by heart
+    batch: int
+    lr: float
+
+
+# ``seen`` and ``images`` are rules of thumb. The rates: the quickstart's for its width, the paper's from dis-b on.
+_SIZES = {
+    "dis-xxs": _Size(0, 0, 64, 2e-3),
+    "dis-xs": _Size(200_000, 1_000, 64, 1e-3),
+    "dis-s": _Size(4_000_000, 10_000, 128, 3e-4),
+    "dis-b": _Size(20_000_000, 100_000, 128, 1e-4),
+}
 
 _HOW_TO_CHANGE = (
     "#key = value: a setting at its default. a | b: its choices, with settings of their own in brackets.",
@@ -24,20 +54,25 @@ _HOW_TO_CHANGE = (
 
 def new_recipe(
     name: str,
-    preset: str,
+    preset: str | None = None,
     *,
+    minutes: float | None = None,
     data: Path | None = None,
     resolution: int | None = None,
     codec: str | None = None,
     num_classes: int | None = None,
     out: Path | None = None,
     overwrite: bool = False,
+    device: str | None = None,
 ) -> Path:
     """Write ``out``, by default ``name``.toml, and return it.
 
     ``data``, a file of ``discli encode``, decides codec, resolution, classes and flips; without one,
-    ``resolution``, ``codec`` (by default as encode chooses) and ``num_classes`` do. Raises DiscliError
-    where both or neither are given, and for a file that is there already.
+    ``resolution``, ``codec`` (by default as encode chooses) and ``num_classes`` do. The run takes about
+    ``minutes`` on ``device`` (by default 60 on a CPU and 480 on a GPU), by a trial of the network there;
+    without a ``preset`` the largest that sees enough in that time, and not too large for so few images. A
+    ``preset`` without ``minutes`` is planned for no machine, with a long run's settings and no trial. Raises
+    DiscliError where data and flags both or neither say what the images are, and for a file that is there already.
     """
     out = out or Path(f"{name}.toml")
     if out.exists() and not overwrite:
@@ -51,27 +86,115 @@ def new_recipe(
         contract = open_store(data).contract
         inputs: dict[str, Any] = {"file": str(data), **_inputs_of(contract)}
         num_classes, about = contract.num_classes, _describe(contract)
-        train = f"discli train {out}"
+        train = shlex.join(["discli", "train", str(out)])
     elif resolution is not None:
         codec = codec or ("rgb" if resolution <= LARGEST_RGB else "vae")
         inputs, num_classes = {"resolution": resolution, "codec": codec}, num_classes or 0
         about = f"discli encode IMAGES --res {resolution} --codec {codec} --out {name}.h5"
-        train = f"discli train {out} --data {name}.h5"
+        train = shlex.join(["discli", "train", str(out), "--data", f"{name}.h5"])
     else:
         raise DiscliError("A recipe must know its data.", "Give --data FILE.h5, or --res (--codec, --num-classes).")
 
-    opening = [f"{name}: {preset} on {data or 'images still to be encoded'}.", ""]
-    opening += [f"Data: {about}", f"Command: {train}", "", *_HOW_TO_CHANGE]
-    text = commented_toml(_settings(name, preset, inputs, num_classes), opening)
+    images = contract.num_samples if contract else None
+    if preset is not None and minutes is None:
+        tree, takes = _long_run(name, preset, inputs, num_classes), ""
+    else:
+        where = pick_device(device)
+        minutes = minutes or _MINUTES[where.type == "cuda"]
+        tree, takes = _timed_run(name, preset, inputs, num_classes, minutes, images, where)
+    preset, length = tree["model"]["preset"], _length(tree, images)
+    opening = [f"{name}: {preset} on {data or 'images still to be encoded'}.", "", f"Data: {about}"]
+    opening += [f"Run: {length}"] + (
+        [f"Time: {takes.replace('on this machine', 'where this was written')}"] if takes else []
+    )
+    opening += [f"Command: {train}", "", *_HOW_TO_CHANGE]
+    text = commented_toml(tree, opening)
     recipe = parse_recipe(tomllib.loads(text), str(out))
     if contract is not None:
         check_fits(recipe, contract, str(data))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)
+    stderr.print(f"{name}: {preset}, {length}{takes and f'; {takes}'}.\nNext: {train}")
     return out
 
 
-def _settings(name: str, preset: str, inputs: dict[str, Any], num_classes: int) -> dict[str, Any]:
+def _length(tree: dict[str, Any], images: int | None) -> str:
+    return describe_length(tree["train"]["steps"], tree["train"]["batch_size"], images)
+
+
+def _timed_run(
+    name: str,
+    preset: str | None,
+    inputs: dict[str, Any],
+    num_classes: int,
+    minutes: float,
+    images: int | None,
+    device: torch.device,
+) -> tuple[dict[str, Any], str]:
+    """Settings of a run of so many minutes on ``device``, and what it takes; by trials, from small to large."""
+    stderr.print(f"Timing a step on {device.type} ...")
+    best: tuple[dict[str, Any], str] | None = None
+    seconds = minutes * 60
+    for size in [preset] if preset else _SIZES:
+        short = partial(_short_run, name, size, inputs, num_classes)
+        recipe = parse_recipe(short(_FEWEST, 1), name)
+        if best is not None:
+            # By operations alone a larger network may be out of the question: it needs no trial.
+            before = parse_recipe(best[0], name)
+            work = [sum(forward_flops(r).values()) for r in (before, recipe)]
+            hoped = before.train.steps * before.train.batch_size * work[0] / work[1]
+            if hoped < _SIZES[size].seen or (images is not None and images < _SIZES[size].images):
+                break
+        trial = try_step(recipe, device)
+        previews = max(1, min(_PREVIEWS, int(_FOR_PREVIEWS * seconds / trial.preview(recipe))))
+        left = _MOST_OF_IT * seconds - previews * trial.preview(recipe)
+        steps = max(1, _rounded(left / trial.per_step(recipe.train.batch_size)))
+        if best is not None and steps * recipe.train.batch_size < _SIZES[size].seen:
+            break
+        tree = short(steps, previews)
+        best = tree, describe_time(trial, parse_recipe(tree, name))
+        if steps < _FEWEST:
+            stderr.print(
+                f"{minutes:g} minutes are {steps:,} steps here: too few to draw anything. Give more --minutes.",
+                style="yellow",
+            )
+    assert best is not None
+    return best
+
+
+def _rounded(number: float) -> int:
+    """Down to two digits: a round number is easier to remember than an exact one is of use."""
+    whole = max(0, int(number))
+    unit = int(10 ** max(0, len(str(whole)) - 2))
+    return whole // unit * unit
+
+
+def _short_run(
+    name: str, preset: str, inputs: dict[str, Any], num_classes: int, steps: int, previews: int
+) -> dict[str, Any]:
+    """What bases/cifar10-small.toml and the quickstart have found to draw something in minutes."""
+    tree = _long_run(name, preset, inputs, num_classes)
+    size = _SIZES.get(preset, _SIZES["dis-b"])
+    tree["model"]["drop_path_rate"] = 0.0  # against overfitting, which takes longer
+    tree["diffusion"] = {"objective": "v", "weighting": "min-snr"}
+    every = -(-steps // previews)
+    tree["train"] |= {
+        "steps": steps,
+        "batch_size": size.batch,
+        "lr": size.lr,
+        "lr_schedule": {"name": "cosine", "warmup_steps": fitting_warmup(steps)},
+        "ema": {"name": "constant", "decay": fitting_decay(steps)},
+        "log_every": max(1, min(25, steps // 20)),
+        "preview_every": every,
+        "preview_count": 16,
+        "checkpoint_every": min(2_500, -(-steps // _PREVIEWS)),
+    }
+    tree["sample"] |= {"sampler": "ddim", "steps": 25}
+    tree["eval"] = {"n": 1_000}
+    return tree
+
+
+def _long_run(name: str, preset: str, inputs: dict[str, Any], num_classes: int) -> dict[str, Any]:
     """What is worth choosing in a first run: the recipes' usual settings, and sampling that is quick to look at."""
     spec = DataSpec.model_validate(inputs)
     if spec.resolution % spec.codec.downsample:
@@ -79,11 +202,13 @@ def _settings(name: str, preset: str, inputs: dict[str, Any], num_classes: int) 
         raise DiscliError(
             f"--res {spec.resolution}: latents of it need {multiple}.", f"Give {multiple}, or --codec rgb."
         )
-    return {
+    side, small = spec.resolution // spec.codec.downsample, preset in ("dis-xxs", "dis-xs")
+    # Patches of 4 draw as well in a short run as patches of 2, at a quarter of the work (ablation patch-size-small).
+    tree: dict[str, Any] = {
         "name": name,
         "model": {
             "preset": preset,
-            "patch_size": _patch_size(spec.resolution // spec.codec.downsample),
+            "patch_size": _patch_size(side, 4 if small and side >= 32 else 2),
             "num_classes": num_classes,
         },
         "data": inputs,
@@ -102,11 +227,14 @@ def _settings(name: str, preset: str, inputs: dict[str, Any], num_classes: int) 
             "clip_denoised": spec.codec.name == "rgb",
         },
     }
+    if spec.codec.name == "rgb":  # of pixels, most of what the paper's eps loss weighs is noise that is easy to tell
+        tree["diffusion"] = {"objective": "v", "weighting": "min-snr"}
+    return tree
 
 
-def _patch_size(input_size: int) -> int:
-    """2, as in all of the paper's models, where that divides and is not too many patches; else the nearest that is."""
-    divisors = [size for size in (2, 1, *range(3, input_size + 1)) if input_size % size == 0]
+def _patch_size(input_size: int, wanted: int = 2) -> int:
+    """``wanted``, by default that of all the paper's models, where it divides and makes not too many; else the next."""
+    divisors = [size for size in (wanted, 2, 1, *range(3, input_size + 1)) if input_size % size == 0]
     return next((size for size in divisors if (input_size // size) ** 2 <= _MOST_PATCHES), 1)
 
 

@@ -15,6 +15,7 @@ from discli.recipe import parse_recipe
 from discli.recipe.train import WIDEST_STD
 from discli.runs.checkpoint import read_snapshots, read_tensors, write_checkpoint
 from discli.runs.run import read_run
+from discli.runs.status import find_run
 from discli.runtime.console import progress, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import write_text
@@ -30,6 +31,7 @@ def posthoc_ema(run: Path, std: float, step: int | None = None, out: Path | None
     ``step`` is that of a snapshot, by default the last; ``out`` defaults to ``RUN/ema-<std>``. Raises
     DiscliError where the run has no snapshots there, or ``std`` is none that a power function can have.
     """
+    run = find_run(run)
     description = read_run(run)
     if not 0 < std < WIDEST_STD:
         raise DiscliError(f"--std {std:g}: no power function is so wide.", "Give one between 0 and 0.288, such as 0.1.")
@@ -52,7 +54,7 @@ def posthoc_ema(run: Path, std: float, step: int | None = None, out: Path | None
     description["recipe"] = recipe.model_copy(
         update={"train": recipe.train.model_copy(update={"ema": ema})}
     ).model_dump(mode="json")
-    del description["id"]
+    del description["id"], description["command"]
 
     out = out or run / f"ema-{std:g}"
     out.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from discli.cost.timed_step import PREVIEW_STEPS
 from discli.data.autoencoders import Codec
 from discli.data.contact_sheet import contact_sheet, save_image
 from discli.model import DiS
@@ -14,13 +15,10 @@ from discli.recipe.sample import SampleSpec
 from discli.sampling.load import CPU_MODEL_BATCH, LARGEST_MODEL_BATCH, as_sampled
 from discli.sampling.plan import denoise, draw_classes
 
-# Enough to see by; a recipe's 250 steps would hold up the training.
-_MOST_STEPS = 50
-
 
 def draw_preview(weights: dict[str, Tensor], recipe: Recipe, codec: Codec, device: torch.device, path: Path) -> None:
     """A contact sheet of ``train.preview_count`` samples from ``weights``, at ``path``."""
-    steps = min(recipe.sample.steps, _MOST_STEPS)
+    steps = min(recipe.sample.steps, PREVIEW_STEPS)
     images = list(draw_samples(weights, recipe, codec, device, recipe.train.preview_count, steps))
     path.parent.mkdir(exist_ok=True)
     save_image(contact_sheet(torch.cat(images)), path)

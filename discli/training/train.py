@@ -6,6 +6,7 @@ batch) instead of drawn in turn; which samples a step sees is a function of the 
 averages, optimizer and the open log window are written together, atomically.
 """
 
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from discli.cost.disk import describe_needs
 from discli.cost.flops import forward_flops
 from discli.cost.peak import peak_flops
+from discli.cost.timed_step import A_DAY, describe_length, describe_time, try_step
 from discli.data.autoencoders import to_model_space
 from discli.data.device import OnDevice
 from discli.data.find import data_for
@@ -25,11 +27,11 @@ from discli.diffusion import DiffusionLoss
 from discli.evaluation.reference import open_reference
 from discli.model import DiS
 from discli.model.mixer import choose_scan
-from discli.recipe import Recipe, config_warnings, load_recipe
+from discli.recipe import Recipe, config_warnings
 from discli.recipe.train import share_of_batch
 from discli.runs.checkpoint import newest_checkpoint
 from discli.runs.logs import Logs
-from discli.runs.run import ENDED, Run
+from discli.runs.run import ENDED, Run, what_to_train
 from discli.runs.sessions import record_session
 from discli.runtime.console import progress, stderr
 from discli.runtime.devices import pick_device
@@ -56,16 +58,15 @@ def train(
 ) -> Path:
     """Train, or go on with, the run that ``recipe`` (or the file, or shipped recipe, of that name) describes.
 
+    ``recipe`` may also be a run's folder, or its name below ``runs/``: that run goes on as it was started.
     Returns the run's folder: ``out``, by default ``runs/<recipe name>``. ``data`` is a file of
     ``discli encode`` and wins over the recipe's ``data.file``; without either, a file in the current folder that
     fits is taken. ``device`` is a GPU's name or "cpu", by default a GPU where there is one. ``dry_run`` checks
     all, says what the run takes and writes nothing. Raises DiscliError before the first step where recipe and
     data do not fit; exits with status 75 after a checkpoint when asked to stop.
     """
-    if not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe, list(overrides))
-    folder = out or Path("runs") / recipe.name
-    file = data_for(recipe, data, folder)
+    recipe, folder, named, command = what_to_train(recipe, data, out, overrides)
+    file = data_for(recipe, named, folder)
     store = open_store(file, cache="ram" if recipe.data.cache == "ram" else "none")
 
     with ExitStack() as stack:
@@ -77,7 +78,7 @@ def train(
             asked_to_stop=lambda: interrupts.received is not None,
         )
         # Only the main process writes; the others learn of a refusal by its absence.
-        run = Run(folder, recipe, store.contract, file) if engine.is_main else None
+        run = Run(folder, recipe, store.contract, file, command) if engine.is_main else None
         if run and dry_run:
             run.check()
         elif run:
@@ -85,7 +86,7 @@ def train(
         engine.barrier()
         trainer = Trainer(recipe, store, engine, folder, run, interrupts)
         if run:
-            trainer.say_what_it_takes()
+            trainer.say_what_it_takes(file)
         if dry_run:
             trainer.dry_run(file)
             return folder
@@ -311,17 +312,20 @@ class Trainer:
 
     # What is written down
 
-    def say_what_it_takes(self) -> None:
+    def say_what_it_takes(self, data_file: Path) -> None:
         recipe, spec = self.recipe, self.recipe.train
         at = f"going on at step {self.state.step:,} of" if self.state.step else "training"
         at = at if self.state.step < spec.steps else "finished:"
+        length = describe_length(spec.steps, spec.batch_size, len(self.store))
         stderr.print(
-            f"{recipe.name}: {self.num_parameters:,} parameters, {at} {spec.steps:,} steps of {spec.batch_size} "
-            f"on {len(self.store):,} images; {self.engine.world_size} x {self.engine.device.type}, "
+            f"{recipe.name}: {self.num_parameters:,} parameters, {at} {length}; "
+            f"{self.engine.world_size} x {self.engine.device.type}, "
             f"{self.engine.precision}; scan: {self.scan.name} ({self.scan.reason})"
         )
-        for doubt in config_warnings(spec) if self.state.step < spec.steps else ():
-            stderr.print(doubt, style="yellow")
+        if self.state.step < spec.steps:
+            self._say_how_long(data_file)
+            for doubt in config_warnings(recipe):
+                stderr.print(doubt, style="yellow")
         shards = self.engine.world_size if self.engine.sharded else 1
         stderr.print(describe_needs(spec, self.num_parameters, len(self.ema.averages), shards, self.folder))
 
@@ -353,6 +357,20 @@ class Trainer:
             self.logs.events.write(now | {"settings": run.changed})
         self.watch.open(data_file, self.logs.scores)
         self.engine.start_tracker(recipe.name, run.id, self.state.step, {"recipe": recipe.model_dump_json()})
+
+    def _say_how_long(self, data_file: Path) -> None:
+        """By a trial of some seconds; and where nobody would wait so long, what would take an hour."""
+        recipe, left, processes = self.recipe, self.recipe.train.steps - self.state.step, self.engine.world_size
+        trial = try_step(recipe, self.engine.device, processes)
+        stderr.print(f"Time: {describe_time(trial, recipe, left, processes)}.")
+        if trial.whole(recipe, left, processes) > A_DAY:
+            name = f"{recipe.name}-1h"
+            file = shlex.quote(str(data_file))
+            stderr.print(
+                f"More than a day. What would take an hour here: discli recipe new {name} --data {file} --minutes 60 "
+                f"&& discli train {name}.toml",
+                style="yellow",
+            )
 
     def _log(self, seconds_waited: float) -> None:
         """One line of metrics.jsonl, the same whenever and however often it is computed; timing goes elsewhere."""

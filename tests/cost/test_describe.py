@@ -8,11 +8,12 @@ import sys
 import pytest
 
 from discli.cli.info import info
-from discli.cost.describe import PAPER_GFLOPS, as_in_the_papers_table, recipe_facts
+from discli.cost.describe import PAPER_GFLOPS, as_in_the_papers_table, recipe_facts, time_here
 from discli.cost.flops import forward_flops
 from discli.cost.hardware import Hardware
 from discli.cost.memory import empty_network, parameters_by_part
 from discli.recipe import parse_recipe
+from discli.runtime.errors import DiscliError
 
 # Parameters and GFLOPs of 32 px RGB, p = 4, without classes, and of 32x32x4 latents, p = 2, 1000 classes.
 TABLE = {
@@ -150,6 +151,7 @@ def test_the_command_takes_a_shipped_name_and_overrides(capsys):
     info("quickstart", overrides=["train.steps=10"], as_json=True)
     record = json.loads(capsys.readouterr().out)
     assert (record["kind"], record["name"], record["run"]["images"]) == ("recipe", "quickstart", 640)
+    assert record["here"]["seconds"] >= 10 * record["here"]["seconds_per_step"] > 0
     assert record["settings"]["train"]["steps"] == 10
     assert record["memory"]["scan"] == "cpu"
 
@@ -166,3 +168,14 @@ def test_a_recipe_names_the_data_file_that_train_would_take(digits_file, tmp_pat
     assert "10 classes" in capsys.readouterr().out
     info("quickstart", overrides=["model.num_classes=7", 'data.file="digits.h5"'], as_json=True)
     assert json.loads(capsys.readouterr().out)["data"] is None
+
+
+def test_with_the_data_it_says_how_often_each_image_is_seen(digits_file, capsys):
+    info("quickstart", data=digits_file, overrides=["train.steps=10"], as_json=True)
+    assert json.loads(capsys.readouterr().out)["data"]["epochs"] == 640 / 200
+    with pytest.raises(DiscliError, match="num_classes"):
+        info("quickstart", data=digits_file, overrides=["model.num_classes=3"])
+
+
+def test_of_a_machine_elsewhere_nothing_is_tried():
+    assert time_here(_tiny(), Hardware.of("A100")).record == {"here": {"seconds": None}}

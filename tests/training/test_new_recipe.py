@@ -1,6 +1,7 @@
 """``discli recipe new``: what it writes loads, fits the data, trains, and says what can be chosen."""
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import get_args
@@ -8,8 +9,11 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from discli.cli.quickstart import quickstart
 from discli.cli.recipe import Preset
-from discli.recipe import check_fits, load_recipe, parse_recipe
+from discli.cost.flops import forward_flops
+from discli.cost.timed_step import Trial
+from discli.recipe import check_fits, config_warnings, load_recipe, parse_recipe
 from discli.recipe.contract import VaeIdentity
 from discli.recipe.model import ModelSpec
 from discli.recipe.presets import PRESETS
@@ -17,6 +21,7 @@ from discli.runs.logs import read_log
 from discli.runtime.errors import DiscliError
 from discli.training.new_recipe import _patch_size, new_recipe
 from discli.training.train import train
+from tests.cli.commands import parse
 from tests.data.files import contract, some_rows, write_store
 
 SETTING = re.compile(r"^#(\w+ = )", re.MULTILINE)
@@ -124,3 +129,106 @@ def test_a_refusal_writes_nothing(tmp_path, settings, says):
 
 def test_the_presets_on_offer_are_the_presets():
     assert [preset.value for preset in Preset] == list(PRESETS)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """One that does so many GFLOPs a second, and the presets that were tried on it."""
+    tried = []
+
+    def trial(recipe, device):
+        tried.append(recipe.model.preset)
+        gflops = sum(forward_flops(recipe).values()) / 1e9
+        return Trial(per_image=gflops / speed[0], per_update=0.0, images=8)
+
+    speed = [10.0]
+    monkeypatch.setattr("discli.training.new_recipe.try_step", trial)
+    return speed, tried
+
+
+def many(tmp_path, images):
+    promise = contract(num_samples=images, resolution=32)
+    return write_store(tmp_path / "many.h5", some_rows(images, promise), promise)
+
+
+@pytest.mark.parametrize("minutes", [3, 60, 600])
+def test_a_run_takes_the_minutes_that_were_given(machine, minutes, tmp_path):
+    recipe = load_recipe(new_recipe("mine", minutes=minutes, resolution=32, out=tmp_path / "mine.toml", device="cpu"))
+    per_image = sum(forward_flops(recipe).values()) / 1e9 / machine[0][0]
+    taken = Trial(per_image, 0.0, 8).whole(recipe) / 60
+    assert 0.8 * minutes < taken <= minutes
+
+
+@pytest.mark.parametrize(
+    ("speed", "images", "preset"),
+    [(10, 2_000, "dis-xxs"), (1_000, 2_000, "dis-xs"), (1_000, 300, "dis-xxs"), (1e6, 2_000, "dis-xs")],
+)
+def test_the_size_is_chosen_by_speed_and_number_of_images(machine, speed, images, preset, tmp_path):
+    machine[0][0] = speed
+    data = many(tmp_path, images)
+    recipe = load_recipe(new_recipe("mine", minutes=60, data=data, out=tmp_path / "mine.toml", device="cpu"))
+    assert recipe.model.preset == preset
+
+
+def test_a_fast_machine_takes_a_size_of_the_paper(machine, tmp_path):
+    machine[0][0] = 1e6
+    recipe = load_recipe(new_recipe("mine", resolution=32, out=tmp_path / "mine.toml", device="cpu"))
+    assert recipe.model.preset == "dis-b"
+    assert machine[1] == ["dis-xxs", "dis-xs", "dis-s", "dis-b"]
+
+
+@pytest.mark.parametrize("minutes", [1, 60, 100_000])
+@pytest.mark.parametrize("flags", [{}, {"preset": "dis-s"}, {"num_classes": 10}, {"resolution": 256}])
+def test_its_settings_suit_its_length(machine, minutes, flags, tmp_path):
+    written = new_recipe(
+        "mine", minutes=minutes, out=tmp_path / "mine.toml", device="cpu", **{"resolution": 32} | flags
+    )
+    recipe = load_recipe(written)
+    assert config_warnings(recipe) == []
+    assert (recipe.diffusion.objective.name, recipe.diffusion.weighting.name) == ("v", "min-snr")
+    assert recipe.train.lr_schedule.warmup_steps <= recipe.train.steps / 10
+
+
+def test_a_time_in_which_nothing_can_be_drawn_is_said(machine, tmp_path, capsys):
+    machine[0][0] = 0.1
+    new_recipe("mine", minutes=0.5, resolution=32, out=tmp_path / "mine.toml", device="cpu")
+    said = capsys.readouterr().err
+    assert "more --minutes" in said
+    assert "Next: discli train" in said
+
+
+def test_a_real_trial_stands_behind_it(digits_file, tmp_path, capsys):
+    text = new_recipe("mine", minutes=1, data=digits_file, out=tmp_path / "mine.toml", device="cpu").read_text()
+    recipe = load_recipe(tmp_path / "mine.toml")
+    assert recipe.model.preset == "dis-xxs"
+    assert "epochs of 200" in text
+    assert re.search(r"^# Time: about \d+ s ", text, re.MULTILINE)
+    assert all(len(line) <= 120 for line in text.splitlines())
+
+
+def test_a_preset_alone_is_the_long_run_and_needs_no_trial(machine, tmp_path):
+    recipe = load_recipe(new_recipe("mine", "dis-s", resolution=32, out=tmp_path / "mine.toml"))
+    assert (recipe.train.steps, machine[1]) == (100_000, [])
+    assert recipe.diffusion.objective.name == "v"
+    latents = load_recipe(new_recipe("mine", "dis-s", resolution=256, out=tmp_path / "latents.toml"))
+    assert latents.diffusion.objective.name == "eps"
+
+
+def test_the_quickstart_leads_on_and_its_run_is_found(tmp_path, monkeypatch, capsys):
+    """What it does by hand is recorded instead, for it takes minutes."""
+    monkeypatch.chdir(tmp_path)
+    made = {}
+    monkeypatch.setattr("discli.cli.quickstart.encode", lambda *_, **given: made.update(data=given["out"]))
+    monkeypatch.setattr("discli.cli.quickstart.train", lambda *_, **given: made.update(run=given["out"]))
+    monkeypatch.setattr("discli.cli.quickstart.sample", lambda *_, **given: made.update(samples=given["out"]))
+    monkeypatch.setattr("discli.cli.quickstart.eval_fid", lambda *_, **__: None)
+    quickstart()
+    assert made == {
+        "data": Path("quickstart/digits.h5"), "run": Path("runs/quickstart"), "samples": Path("quickstart/samples")
+    }  # fmt: skip
+    following = capsys.readouterr().out.partition("Next")[2].splitlines()[1:]
+    commands = [shlex.split(line)[1:] for line in following]
+    assert [parse(words)[0] for words in commands] == [("encode",), ("recipe", "new"), ("train",), ("sample",)]
+    quickstart(tmp_path / "out")
+    assert made["run"] == tmp_path / "out" / "runs" / "quickstart"
+    assert made["data"].parent == tmp_path / "out"

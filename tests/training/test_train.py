@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import time
@@ -343,6 +344,25 @@ def test_another_recipe_in_the_same_folder_is_refused_and_a_longer_one_goes_on(r
         train(recipe, data=digits_file, out=run, overrides=["train.lr=0.002"])
     train(recipe, data=digits_file, out=run, overrides=["train.steps=6"])
     assert [line["step"] for line in read_log(run / "metrics.jsonl")] == [3, 4, 6]
+
+
+def test_a_run_goes_on_by_its_folder_from_anywhere_with_the_same_bits(
+    undisturbed, recipe, digits_file, tmp_path, monkeypatch
+):
+    run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=["train.steps=6"])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert train(run, overrides=["train.steps=12"]) == run
+    assert content(run) == content(undisturbed)
+
+
+def test_what_it_will_take_is_said_before_the_first_step(recipe, digits_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("discli.training.train.A_DAY", 0.0)
+    train(recipe, data=digits_file, out=tmp_path / "run", overrides=["train.steps=2"])
+    said = capsys.readouterr().err
+    assert re.search(r"2 steps of 8: 16 images, 0\.08 epochs of 200;", said)
+    assert re.search(r"Time: about .* on this machine", said)
+    assert f"discli recipe new tiny-1h --data {digits_file} --minutes 60 && discli train tiny-1h.toml" in said
 
 
 def test_a_folder_with_other_files_is_refused(recipe, digits_file, tmp_path):

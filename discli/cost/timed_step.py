@@ -1,0 +1,158 @@
+"""How long a step of training takes on this machine, found by trying it: seconds, on a copy.
+
+The real network, loss, optimizer and average, on noise in the place of images, so that no data is needed.
+Nothing of a run is touched, and torch's random state is as it was. Of a deep network five blocks are tried,
+all blocks being alike; the rest is by count of operations.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from threading import Timer
+
+import torch
+
+from discli.cost.flops import forward_flops
+from discli.diffusion import DiffusionLoss
+from discli.model import DiS
+from discli.model.mixer import choose_scan
+from discli.recipe import Recipe
+from discli.runtime.console import format_seconds, stderr
+from discli.runtime.rng import RngStream, normal, uniform
+from discli.scan.cpu import backend as cpu
+from discli.training.ema import build_ema
+from discli.training.engine import auto_precision
+from discli.training.optimizer import build_optimizer
+
+A_DAY = 24 * 3600.0
+PREVIEW_STEPS = 50  # at most: enough to see by; a recipe's 250 would hold up the training
+
+_BLOCKS = 5  # odd, as depths are: two long skips are among them
+_ENOUGH = 0.4  # seconds of work that tell the time
+_REPEATS, _LONGEST = 3, 3.0  # passes, unless they take so many seconds
+_COMPILING = 5.0  # seconds, beyond what it takes to load compiled kernels
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Seconds: of one image forward and backward, and of one update of weights and average."""
+
+    per_image: float
+    per_update: float
+    images: int  # that were tried at once
+
+    def per_step(self, images: int) -> float:
+        """Of a step in which this process sees so many images."""
+        return images * self.per_image + self.per_update
+
+    def preview(self, recipe: Recipe) -> float:
+        """Of drawing one, the autoencoder left out; a forward pass is a third of forward and backward."""
+        settings = recipe.sample
+        calls = min(settings.steps, PREVIEW_STEPS)
+        calls *= (2 if settings.sampler.name == "heun" else 1) * (2 if settings.cfg_scale != 1.0 else 1)
+        return recipe.train.preview_count * calls * self.per_image / 3
+
+    def whole(self, recipe: Recipe, steps: int | None = None, processes: int = 1) -> float:
+        """Of ``steps`` of the recipe, by default all of them, and of their previews; scores are not counted."""
+        spec = recipe.train
+        steps = spec.steps if steps is None else steps
+        previews = -(-steps // spec.preview_every) if spec.preview_every else 0
+        share = -(-spec.batch_size // processes)
+        return steps * self.per_step(share) + previews * self.preview(recipe)
+
+
+def try_step(recipe: Recipe, device: torch.device, processes: int = 1) -> Trial:
+    """Takes a few seconds; the first time on a CPU half a minute more: kernels compile, which is not timed."""
+    spec, model = recipe.train, recipe.model
+    thin = recipe.model_copy(update={"model": model.model_copy(update={"depth": min(model.depth, _BLOCKS)})})
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[]):
+        network = DiS.from_recipe(thin).to(device)
+    optimizer, ema, loss = build_optimizer(network, spec), build_ema(spec.ema, network), DiffusionLoss(recipe.diffusion)
+    shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
+    in_bf16 = (auto_precision(device) if spec.precision == "auto" else spec.precision) == "bf16"
+
+    def now() -> float:
+        if on_cuda:
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    def step(images: int) -> tuple[float, float]:
+        """Seconds of the passes, and of the update."""
+        started = now()
+        slots = torch.arange(images, device=device)
+        x0 = normal(0, RngStream.LATENT, 0, slots, shape)
+        t = loss.timesteps(uniform(0, RngStream.TIMESTEP, 0, slots))
+        noise = normal(0, RngStream.NOISE, 0, slots, shape)
+        x_t, t_model = loss.noisy(x0, t, noise)
+        y = slots % model.num_classes if model.num_classes else None
+        with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
+            out = network(x_t, t_model, y).float()
+        loss(out, x0, x_t, t, noise).loss.mean().backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), spec.grad_clip)
+        passed = now()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        ema.update(network, 1)
+        return passed - started, now() - passed
+
+    if not on_cuda and choose_scan(model, device).name == "cpu" and cpu.HAS_NUMBA:
+        _compiling(lambda: import_module("discli.scan.cpu.kernels"))
+    if on_cuda:
+        _compiling(lambda: step(1))
+    step(1)
+    most = spec.micro_batch or max(1, spec.batch_size // processes)
+    images, times, began = 1, [step(1)], now()
+    while True:
+        # The quickest counts: whatever else the machine does makes a pass slower, never faster.
+        passes, update = min(times)
+        if passes < _ENOUGH and images < most:
+            more = min(most, 8 * images, max(2 * images, round(images * _ENOUGH / passes)))
+            try:
+                step(more)  # new sizes of memory, and on a GPU new kernels: not timed
+                images, times = more, [step(more)]
+            except torch.OutOfMemoryError:
+                most = images
+        elif len(times) >= _REPEATS or now() - began > _LONGEST:
+            break
+        else:
+            times.append(step(images))
+
+    count = sum(p.numel() for p in network.parameters())
+    with torch.device("meta"):
+        larger = sum(p.numel() for p in DiS.from_recipe(recipe).parameters()) / count
+    deeper = sum(forward_flops(recipe).values()) / sum(forward_flops(thin).values())
+    return Trial(deeper * passes / images, larger * update, images)
+
+
+def _compiling(what: Callable[[], object]) -> None:
+    """What may have to compile kernels, or finds them compiled at once; whoever waits is told why."""
+    told = Timer(
+        _COMPILING, stderr.print, ["Kernels are being compiled for this machine: once, in up to a minute; then kept."]
+    )
+    told.daemon = True
+    told.start()
+    try:
+        what()
+    finally:
+        told.cancel()
+
+
+def describe_length(steps: int, batch_size: int, num_images: int | None = None) -> str:
+    """2,000 steps of 64: 128,000 images, 71 epochs"""
+    seen = steps * batch_size
+    text = f"{steps:,} steps of {batch_size:,}: {seen:,} images"
+    if not num_images:
+        return text
+    epochs = seen / num_images
+    return f"{text}, {f'{epochs:,.0f}' if epochs >= 10 else f'{epochs:.2g}'} epochs of {num_images:,}"
+
+
+def describe_time(trial: Trial, recipe: Recipe, steps: int | None = None, processes: int = 1) -> str:
+    """About 5 min on this machine: 0.14 s a step, previews included"""
+    seconds = trial.whole(recipe, steps, processes)
+    per_step = trial.per_step(-(-recipe.train.batch_size // processes))
+    previews = ", with its previews" if recipe.train.preview_every else ""
+    each = f"{per_step:.2g} s" if per_step < 10 else format_seconds(per_step)
+    return f"about {format_seconds(seconds)} on this machine{previews}: {each} a step, by a trial"

@@ -1,0 +1,69 @@
+"""A trial step tells how long a run takes, and leaves no trace."""
+
+import time
+
+import pytest
+import torch
+
+from discli.cost.timed_step import Trial, describe_length, try_step
+from discli.recipe import parse_recipe
+
+CPU = torch.device("cpu")
+
+
+def recipe(**changed):
+    model = {"embed_dim": 16, "depth": 3, "num_classes": 10} | changed.pop("model", {})
+    train = {"steps": 100, "batch_size": 8, "preview_every": 0} | changed.pop("train", {})
+    return parse_recipe({"name": "t", "model": model, "data": {"resolution": 8}, "train": train, **changed}, "t")
+
+
+def test_it_times_the_step_and_takes_seconds():
+    started = time.monotonic()
+    trial = try_step(recipe(), CPU)
+    assert time.monotonic() - started < 60  # kernels compile once
+    assert 0 < trial.per_image < 1
+    assert 0 < trial.per_update < 1
+    assert 1 <= trial.images <= 8
+
+
+def test_torchs_random_state_and_switches_are_as_before():
+    before = torch.random.get_rng_state(), torch.is_grad_enabled(), torch.get_num_threads()
+    try_step(recipe(), CPU)
+    after = torch.random.get_rng_state(), torch.is_grad_enabled(), torch.get_num_threads()
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"model": {"mixer": "attention"}},
+        {"model": {"num_classes": 0}},
+        {"diffusion": {"objective": "flow"}, "sample": {"sampler": "euler"}},
+        {"train": {"steps": 1, "batch_size": 1, "ema": "power"}},
+    ],
+)
+def test_whatever_can_be_trained_can_be_tried(changed):
+    assert try_step(recipe(**changed), CPU).per_image > 0
+
+
+def test_a_deep_network_is_told_from_a_few_of_its_blocks():
+    """41 blocks take about eight times as long as 5, on a machine that may do other things meanwhile."""
+    few, many = (try_step(recipe(model={"embed_dim": 64, "depth": depth}), CPU) for depth in (5, 41))
+    assert 3 < many.per_image / few.per_image < 25
+
+
+def test_the_whole_counts_steps_and_previews():
+    trial = Trial(per_image=0.5, per_update=1.0, images=4)
+    assert trial.per_step(8) == 5.0
+    assert trial.whole(recipe()) == 500.0
+    assert trial.whole(recipe(), steps=10) == 50.0
+    assert trial.whole(recipe(), processes=2) == 300.0
+    seen = recipe(train={"preview_every": 50, "preview_count": 4}, sample={"steps": 6, "cfg_scale": 2.0})
+    assert trial.whole(seen) == pytest.approx(500.0 + 2 * 4 * 6 * 2 * 0.5 / 3)
+
+
+def test_epochs_stand_beside_steps():
+    assert describe_length(2_000, 64, 300) == "2,000 steps of 64: 128,000 images, 427 epochs of 300"
+    assert "1.5 epochs" in describe_length(3, 50, 100)
+    assert "epoch" not in describe_length(3, 50)
