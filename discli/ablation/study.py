@@ -25,7 +25,7 @@ from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.numbers import format_number
 from discli.runtime.processes import alone_in, own_part, rank_and_world
-from discli.training.interrupts import EXIT_INTERRUPTED
+from discli.runtime.signals import EXIT_INTERRUPTED
 
 # A report of hundreds of points takes its time, which the study should not spend on reports.
 _LARGEST_SHARE_OF_REPORTS = 0.05

@@ -32,8 +32,8 @@ from discli.runs.run import differences
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import write_text
 from discli.runtime.processes import is_locked, try_lock
+from discli.runtime.signals import EXIT_INTERRUPTED
 from discli.sampling.sample import sample
-from discli.training.interrupts import EXIT_INTERRUPTED
 from discli.training.train import train
 
 RESULT, IMAGES, LOG, FAILURE = "result.json", "images.png", "log.txt", "failed.txt"

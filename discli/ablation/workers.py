@@ -20,7 +20,7 @@ from discli.runs.logs import parse_log
 from discli.runtime.console import format_seconds, progress, stderr
 from discli.runtime.files import write_text
 from discli.runtime.processes import local_rank, without_others
-from discli.training.interrupts import EXIT_INTERRUPTED
+from discli.runtime.signals import EXIT_INTERRUPTED
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _PR_SET_PDEATHSIG = 1

@@ -62,8 +62,9 @@ def look_at(what: str, overrides: list[str] | None, data: Path | None) -> tuple[
 
 
 def _of_recipe(what: str, recipe: Recipe, data: Path | None, machine: "Hardware") -> "Facts":
-    from discli.cost.describe import recipe_facts, time_here
+    from discli.cost.describe import recipe_facts
     from discli.runtime.facts import Facts
+    from discli.training.timed_step import time_here
 
     origin = Facts([("recipe", f"{recipe.name} ({find_recipe(what)})")], {"kind": "recipe"})
     return origin | _data_of(recipe, data) | recipe_facts(recipe, machine) | time_here(recipe, machine)
@@ -71,8 +72,8 @@ def _of_recipe(what: str, recipe: Recipe, data: Path | None, machine: "Hardware"
 
 def _data_of(recipe: Recipe, data: Path | None) -> "Facts":
     """The data file that ``discli train`` would take, and why not where none fits; no row where none is in sight."""
-    from discli.cost.timed_step import describe_length
     from discli.runtime.facts import Facts
+    from discli.training.timed_step import describe_length
 
     named = data or recipe.data.file
     if named is not None:

@@ -8,7 +8,6 @@ from discli.cost.disk import averages_kept, disk_needed, memory_needed
 from discli.cost.flops import forward_flops
 from discli.cost.hardware import Hardware
 from discli.cost.memory import activation_memory, empty_network, parameters_by_part
-from discli.cost.timed_step import describe_time, try_step
 from discli.diffusion import count_evaluations
 from discli.recipe import Recipe, parse_recipe
 from discli.recipe.model import ModelSpec
@@ -193,15 +192,6 @@ def _sampling(recipe: Recipe, machine: Hardware, flops: int) -> Facts:
         )
     record = {"evaluations": calls, "flops": calls * flops, "images": n, "times": times if peak else None}
     return Facts(rows, {"sampling": record})
-
-
-def time_here(recipe: Recipe, machine: Hardware) -> Facts:
-    """How long training takes on this machine, by a trial of some seconds; nothing of a machine elsewhere."""
-    if machine.device is None:
-        return Facts([], {"here": {"seconds": None}})
-    trial = try_step(recipe, machine.device)
-    record = {"seconds": trial.whole(recipe), "seconds_per_step": trial.per_step(recipe.train.batch_size)}
-    return Facts([("time here", describe_time(trial, recipe))], {"here": record})
 
 
 def _flops(flops: float) -> str:

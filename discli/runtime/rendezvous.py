@@ -15,7 +15,7 @@ from torch.distributed.rendezvous import rendezvous
 from discli.runtime.console import format_seconds, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.processes import local_rank, rank_and_world
-from discli.training.interrupts import EXIT_INTERRUPTED
+from discli.runtime.signals import EXIT_INTERRUPTED
 
 # Started together, they come within a minute or two, even where importing from a network disk takes long.
 TIME_TO_COME = timedelta(minutes=10)

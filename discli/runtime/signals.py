@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
+# EX_TEMPFAIL of sysexits.h: "try again later". A requeue script can test for it.
+EXIT_INTERRUPTED = 75
+
 _SECONDS_UNTIL_AGAIN = 0.02
 _asked: bool | None = None  # None: nobody holds it
 

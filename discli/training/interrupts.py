@@ -9,9 +9,6 @@ from typing import Self
 from discli.runtime.console import stderr
 from discli.runtime.signals import acknowledge
 
-# EX_TEMPFAIL of sysexits.h: "try again later". A requeue script can test for it.
-EXIT_INTERRUPTED = 75
-
 _ASKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 

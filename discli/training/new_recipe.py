@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 import torch
 
 from discli.cost.flops import forward_flops
-from discli.cost.timed_step import describe_length, describe_time, try_step
 from discli.data.store import open_store
 from discli.recipe import DataContract, check_fits, parse_recipe
 from discli.recipe.commented import commented_toml
 from discli.recipe.config_warnings import fitting_decay, fitting_warmup
 from discli.recipe.data import LARGEST_RGB, DataSpec
 from discli.runtime.console import stderr
+from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import write_text
-from discli.sampling.load import pick_device
+from discli.training.timed_step import describe_length, describe_time, try_step
 
 # The longest sequence in the paper: ImageNet-512, 64 latent cells on a side in patches of 2 (arXiv:2402.05608).
 _MOST_PATCHES = 1024

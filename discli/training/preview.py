@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from discli.cost.timed_step import PREVIEW_STEPS
 from discli.data.autoencoders import Codec
 from discli.data.contact_sheet import contact_sheet, save_image
 from discli.model import DiS
@@ -14,6 +13,7 @@ from discli.recipe import Recipe
 from discli.recipe.sample import SampleSpec
 from discli.sampling.load import CPU_MODEL_BATCH, LARGEST_MODEL_BATCH, as_sampled
 from discli.sampling.plan import denoise, draw_classes
+from discli.training.timed_step import PREVIEW_STEPS
 
 
 def draw_preview(weights: dict[str, Tensor], recipe: Recipe, codec: Codec, device: torch.device, path: Path) -> None:

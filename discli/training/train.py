@@ -18,7 +18,6 @@ from torch import Tensor
 from discli.cost.disk import describe_needs
 from discli.cost.flops import forward_flops
 from discli.cost.peak import peak_flops
-from discli.cost.timed_step import A_DAY, describe_length, describe_time, try_step
 from discli.data.autoencoders import to_model_space
 from discli.data.device import OnDevice
 from discli.data.find import data_for
@@ -37,14 +36,16 @@ from discli.runtime.console import progress, stderr
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
 from discli.runtime.rng import RngStream, normal, uniform
+from discli.runtime.signals import EXIT_INTERRUPTED
 from discli.training.batches import Batch, BatchPlan, Feed
 from discli.training.callbacks import Watch
 from discli.training.clock import Clock
 from discli.training.ema import build_ema
 from discli.training.engine import Engine
-from discli.training.interrupts import EXIT_INTERRUPTED, Interrupts
+from discli.training.interrupts import Interrupts
 from discli.training.optimizer import build_optimizer, lr_at
 from discli.training.state import TrainingState
+from discli.training.timed_step import A_DAY, describe_length, describe_time, try_step
 
 
 def train(

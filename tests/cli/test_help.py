@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from discli.cli import app
-from discli.training.interrupts import EXIT_INTERRUPTED
+from discli.runtime.signals import EXIT_INTERRUPTED
 from tests.cli.commands import COMMANDS, discli, parse
 
 HEAVY = ("torch", "numpy", "pydantic", "h5py", "PIL", "diffusers")

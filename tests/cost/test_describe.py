@@ -8,12 +8,13 @@ import sys
 import pytest
 
 from discli.cli.info import info
-from discli.cost.describe import PAPER_GFLOPS, as_in_the_papers_table, recipe_facts, time_here
+from discli.cost.describe import PAPER_GFLOPS, as_in_the_papers_table, recipe_facts
 from discli.cost.flops import forward_flops
 from discli.cost.hardware import Hardware
 from discli.cost.memory import empty_network, parameters_by_part
 from discli.recipe import parse_recipe
 from discli.runtime.errors import DiscliError
+from discli.training.timed_step import time_here
 
 # Parameters and GFLOPs of 32 px RGB, p = 4, without classes, and of 32x32x4 latents, p = 2, 1000 classes.
 TABLE = {

@@ -12,7 +12,6 @@ import pytest
 from discli.cli.quickstart import quickstart
 from discli.cli.recipe import Preset
 from discli.cost.flops import forward_flops
-from discli.cost.timed_step import Trial
 from discli.recipe import check_fits, config_warnings, load_recipe, parse_recipe
 from discli.recipe.contract import VaeIdentity
 from discli.recipe.model import ModelSpec
@@ -20,6 +19,7 @@ from discli.recipe.presets import PRESETS
 from discli.runs.logs import read_log
 from discli.runtime.errors import DiscliError
 from discli.training.new_recipe import _patch_size, new_recipe
+from discli.training.timed_step import Trial
 from discli.training.train import train
 from tests.cli.commands import parse
 from tests.data.files import contract, some_rows, write_store

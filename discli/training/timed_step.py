@@ -14,15 +14,17 @@ from threading import Timer
 import torch
 
 from discli.cost.flops import forward_flops
+from discli.cost.hardware import Hardware
 from discli.diffusion import DiffusionLoss
 from discli.model import DiS
 from discli.model.mixer import choose_scan
 from discli.recipe import Recipe
 from discli.runtime.console import format_seconds, stderr
+from discli.runtime.devices import auto_precision
+from discli.runtime.facts import Facts
 from discli.runtime.rng import RngStream, normal, uniform
 from discli.scan.cpu import backend as cpu
 from discli.training.ema import build_ema
-from discli.training.engine import auto_precision
 from discli.training.optimizer import build_optimizer
 
 A_DAY = 24 * 3600.0
@@ -156,3 +158,12 @@ def describe_time(trial: Trial, recipe: Recipe, steps: int | None = None, proces
     previews = ", with its previews" if recipe.train.preview_every else ""
     each = f"{per_step:.2g} s" if per_step < 10 else format_seconds(per_step)
     return f"about {format_seconds(seconds)} on this machine{previews}: {each} a step, by a trial"
+
+
+def time_here(recipe: Recipe, machine: Hardware) -> Facts:
+    """How long training takes on this machine, by a trial of some seconds; nothing of a machine elsewhere."""
+    if machine.device is None:
+        return Facts([], {"here": {"seconds": None}})
+    trial = try_step(recipe, machine.device)
+    record = {"seconds": trial.whole(recipe), "seconds_per_step": trial.per_step(recipe.train.batch_size)}
+    return Facts([("time here", describe_time(trial, recipe))], {"here": record})

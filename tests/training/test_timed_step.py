@@ -5,8 +5,8 @@ import time
 import pytest
 import torch
 
-from discli.cost.timed_step import Trial, describe_length, try_step
 from discli.recipe import parse_recipe
+from discli.training.timed_step import Trial, describe_length, try_step
 
 CPU = torch.device("cpu")
 
