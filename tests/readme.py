@@ -64,7 +64,7 @@ def live_help(name: str) -> str:
 
 
 def rewritten(text: str) -> str:
-    """The reference with every help block as it is now. Blocks of commands that are gone stay: a person removes them."""
+    """The reference with every help block as it is now. Blocks of removed commands stay, for a person to remove."""
 
     def fill(block: re.Match[str]) -> str:
         known = path_of(block[2]) in COMMANDS
