@@ -1,4 +1,4 @@
-"""README.md beside the live program: its help blocks, and what else in it can be checked.
+"""The documentation beside the live program: the command reference (discli/cli/README.md), links, command lines.
 
 After a change of commands, flags or help:
 
@@ -16,7 +16,7 @@ import typer
 from tests.cli.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+REFERENCE = ROOT / "discli/cli/README.md"
 
 _HELP = re.compile(r"(<!-- help: ([\w -]+) -->\n)(.*?)(<!-- /help -->)", re.DOTALL)
 # Typer's releases differ in how they write types and arguments, so what they write is compared within one.
@@ -25,14 +25,21 @@ _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _LAUNCHERS = {"torchrun", "srun", "accelerate", "python", "python3"}
 
 
+def pages() -> dict[str, str]:
+    """Path from the root -> text of the README, of every folder's, and of the guides beside them."""
+    folders = [ROOT / name for name in (".github", "discli", "recipes", "tests")]
+    files = [ROOT / "README.md", *(path for folder in folders for path in sorted(folder.rglob("*.md")))]
+    return {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in files}
+
+
 def installed_typer() -> str:
     """Its version, without the patch."""
     return ".".join(typer.__version__.split(".")[:2])
 
 
 def written_with() -> str:
-    match = _TYPER.search(README.read_text())
-    assert match, "README.md does not say which typer wrote its help"
+    match = _TYPER.search(REFERENCE.read_text())
+    assert match, "The command reference does not say which typer wrote it"
     return match[2]
 
 
@@ -56,7 +63,7 @@ def live_help(name: str) -> str:
 
 
 def rewritten(text: str) -> str:
-    """The README with every help block as it is now. Blocks of commands that are gone stay, for a person to remove."""
+    """The reference with every help block as it is now. Blocks of removed commands stay, for a person to remove."""
 
     def fill(block: re.Match[str]) -> str:
         known = path_of(block[2]) in COMMANDS
@@ -98,7 +105,7 @@ def inline_code(text: str) -> list[str]:
 
 
 def local_links(text: str) -> set[str]:
-    """Targets of links and images that are no address: paths, and #headings."""
+    """Targets of links and images that are not web addresses: paths, and #headings."""
     prose = _FENCE.sub("", text)
     targets = re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(r'(?:src|href)="([^"]+)"', prose)
     return {target for target in targets if not re.match(r"[a-z]+:", target)}
@@ -110,14 +117,27 @@ def headings(text: str) -> set[str]:
     return {"#" + re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+def broken_links(page: Path) -> set[str]:
+    """Local links of a page to files, folders or headings that do not exist."""
+    return {target for target in local_links(page.read_text(encoding="utf-8")) if not _leads_somewhere(page, target)}
+
+
+def _leads_somewhere(page: Path, target: str) -> bool:
+    path, _, heading = target.partition("#")
+    place = (page.parent / path).resolve() if path else page
+    if not place.exists() or not place.is_relative_to(ROOT):
+        return False
+    return not heading or (place.is_file() and f"#{heading}" in headings(place.read_text(encoding="utf-8")))
+
+
 def main() -> int:
-    before = README.read_text()
+    before = REFERENCE.read_text()
     after = rewritten(before)
     if "--write" in sys.argv[1:]:
-        README.write_text(after)
+        REFERENCE.write_text(after)
         return 0
     if before != after:
-        print("README.md: the help in it is not what discli says. Run: python -m tests.readme --write")
+        print(f"{REFERENCE.relative_to(ROOT)} is out of date. Run: python -m tests.readme --write")
     return int(before != after)
 
 

@@ -1,4 +1,4 @@
-"""The README's worked example, done: its diff is applied to a copy of the package, which then trains with it."""
+"""The worked example of .github/CONTRIBUTING.md: its diff is applied to a copy of the package, which then trains."""
 
 import json
 import os
@@ -14,7 +14,8 @@ from discli.runtime.errors import DiscliError
 from tests import readme
 from tests.tiny_run import RECIPE, command
 
-[EXAMPLE] = readme.fenced(readme.README.read_text().partition("<!-- worked example -->")[2], "diff")
+PAGE = readme.pages()[".github/CONTRIBUTING.md"]
+[EXAMPLE] = readme.fenced(PAGE.partition("<!-- worked example -->")[2], "diff")
 
 
 # A mixer that has no heads and no scan: each token hears the mean of all.
@@ -52,13 +53,20 @@ MIXER = '''
 
 
 def _apply(diff: str, root: Path) -> None:
-    """A diff of one hunk a file, without line numbers: the lines that it shows of a file must be there once."""
+    """A diff of one hunk a file, without line numbers: the lines that it shows of a file must be there once.
+
+    A file of added lines alone is a new file.
+    """
     for change in diff.split("--- ")[1:]:
         name, *lines = change.splitlines()
         before = "".join(f"{line[1:]}\n" for line in lines if line[:1] != "+")
         after = "".join(f"{line[1:]}\n" for line in lines if line[:1] != "-")
+        if not before:
+            assert not (root / name).exists()
+            (root / name).write_text(after)
+            continue
         text = (root / name).read_text()
-        assert text.count(before) == 1, f"{name} has changed: mend the worked example in README.md"
+        assert text.count(before) == 1, f"{name} has changed: fix the worked example in .github/CONTRIBUTING.md"
         (root / name).write_text(text.replace(before, after))
 
 
@@ -77,7 +85,7 @@ def test_it_is_as_short_as_it_says():
     removed = [line for line in EXAMPLE.splitlines() if line.startswith("-") and not line.startswith("---")]
     code = [line for line in added if line and not line.startswith('"""')]
     assert len(code) - len(removed) == 10
-    assert "in ten lines" in readme.README.read_text()
+    assert "in ten lines" in PAGE
 
 
 def _run(arguments, with_example, folder):

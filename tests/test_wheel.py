@@ -48,7 +48,8 @@ def test_what_is_in_it(unpacked):
         f"discli/shipped_recipes/{path.relative_to(ROOT / 'recipes')}" for path in ROOT.glob("recipes/**/*.toml")
     }
     assets = {"discli/py.typed", "discli/assets/digits.png", "discli/assets/digits.md"}
-    metadata = files - modules - recipes - assets
+    pages = {name for name in files if name.endswith("/README.md")}
+    metadata = files - modules - recipes - assets - pages
     assert files >= modules | recipes | assets
     info = f"discli-{__version__}.dist-info"
     licences = {f"{info}/licenses/LICENSE", f"{info}/licenses/discli/assets/digits.md"}
