@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from discli.recipe import diffusion as spec
+from discli.recipe.diffusion import DiffusionSpec
 
 
 class LinearBetaSchedule:
@@ -113,16 +113,8 @@ class LinearInterpolant:
 Schedule = LinearBetaSchedule | LinearInterpolant
 
 
-def build_schedule(choice: spec.DiffusionSpec) -> Schedule:
-    if choice.objective.name == "flow":
+def build_schedule(choice: DiffusionSpec) -> Schedule:
+    """The schedule of the objective's noise process."""
+    if choice.objective.process == "flow":
         return LinearInterpolant(choice.num_timesteps)
     return LinearBetaSchedule(choice.num_timesteps, choice.beta_start, choice.beta_end)
-
-
-def draw_timesteps(choice: spec.Timesteps, uniforms: Tensor, schedule: Schedule) -> Tensor:
-    """(B,) uniforms in [0, 1) to (B,) timesteps of the chosen distribution."""
-    if choice.name == "logit-normal":
-        # Kept off 0 and 1, where the inverse of the normal distribution is infinite.
-        normals = torch.special.ndtri((uniforms.double() + 2.0**-25).clamp(max=1 - 2.0**-25))
-        return schedule.timestep(torch.sigmoid(choice.mean + choice.std * normals).to(uniforms.dtype))
-    return schedule.timestep(uniforms)

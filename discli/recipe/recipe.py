@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from discli.recipe.data import DataSpec
-from discli.recipe.diffusion import DiffusionSpec
+from discli.recipe.diffusion import DiffusionSpec, names_that_fit
 from discli.recipe.model import ModelSpec
 from discli.recipe.sample import SAMPLERS, EvalSpec, SampleSpec
 from discli.recipe.spec import Spec
@@ -29,7 +29,7 @@ class Recipe(Spec):
 
     @property
     def out_channels(self) -> int:
-        return self.in_channels * (2 if self.diffusion.learn_sigma else 1)
+        return self.in_channels * (2 if self.diffusion.objective.learns_variance() else 1)
 
     @property
     def input_size(self) -> int:
@@ -53,30 +53,23 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _sampler_fits(self) -> Self:
-        path = "flow" if self.diffusion.objective.name == "flow" else "betas"
-        if path not in self.sample.sampler.fits:
-            fitting = [f'"{kind.model_fields["name"].default}"' for kind in SAMPLERS if path in kind.fits]
+        process = self.diffusion.objective.process
+        if process not in self.sample.sampler.fits:
             raise ValueError(
                 f'sample.sampler "{self.sample.sampler.name}" does not fit diffusion.objective'
-                f' "{self.diffusion.objective.name}": use {", ".join(fitting)}'
+                f' "{self.diffusion.objective.name}": use {names_that_fit(SAMPLERS, process)}'
             )
         return self
 
     @model_validator(mode="after")
     def _steps_within_schedule(self) -> Self:
         most = self.diffusion.num_timesteps
-        if self.diffusion.objective.name != "flow" and self.sample.steps > most:
-            raise ValueError(f"sample.steps {self.sample.steps} is more than diffusion.num_timesteps {most}")
-        return self
-
-    @model_validator(mode="after")
-    def _score_steps_within_schedule(self) -> Self:
-        steps = self.train.score.sampling_steps or 0
-        if self.sample.sampler.name != "euler" and steps > self.diffusion.num_timesteps:
-            raise ValueError(
-                f"train.score.sampling_steps {steps} is more than diffusion.num_timesteps"
-                f" {self.diffusion.num_timesteps}"
-            )
+        for key, steps in (
+            ("sample.steps", self.sample.steps),
+            ("train.score.sampling_steps", self.train.score.sampling_steps or 0),
+        ):
+            if self.diffusion.objective.process == "betas" and steps > most:
+                raise ValueError(f"{key} {steps} is more than diffusion.num_timesteps {most}")
         return self
 
     @model_validator(mode="after")

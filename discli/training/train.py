@@ -23,7 +23,7 @@ from discli.data.device import OnDevice
 from discli.data.store import Store, open_store
 from discli.diffusion import DiffusionLoss
 from discli.model import DiS
-from discli.model.mixer import choose_scan
+from discli.model.mixers import choose_scan
 from discli.recipe import Recipe, check_fits, config_warnings, load_recipe
 from discli.runs.checkpoint import newest_checkpoint
 from discli.runs.logs import Logs
@@ -213,7 +213,7 @@ class Trainer:
 
     @property
     def _last_timestep(self) -> float:
-        return 1.0 if self.recipe.diffusion.objective.name == "flow" else float(self.recipe.diffusion.num_timesteps)
+        return 1.0 if self.recipe.diffusion.objective.process == "flow" else float(self.recipe.diffusion.num_timesteps)
 
     def _labels(self, batch: Batch, part: slice, slots: Tensor) -> Tensor | None:
         """Classes, some replaced by the null class so that guidance has something to guide from."""
@@ -313,7 +313,7 @@ class Trainer:
         if not self.run or not total[0]:
             return
         spec, step = self.recipe.train, self.state.step
-        means = self.state.window.means(total, has_vb=self.recipe.diffusion.learn_sigma)
+        means = self.state.window.means(total, has_vb=self.recipe.diffusion.objective.learns_variance())
         lr = lr_at(spec.lr_schedule, spec.lr, step - 1, spec.steps)
         self.logs.metrics.write({"step": step, "images": step * spec.batch_size, **means, "lr": lr})
         speed = self.clock.lap(step, spec.batch_size, seconds_waited, self.engine.device)
