@@ -3,13 +3,12 @@
 import ast
 import re
 import tomllib
-from typing import get_args
 
 import pytest
 
 from discli.recipe import load_recipe, load_study, parse_recipe, shipped_recipes, shipped_studies
 from discli.recipe.load import merge, read_tree
-from discli.recipe.sample import Sampler
+from discli.recipe.sample import SAMPLERS
 from tests import readme
 from tests.cli.commands import COMMANDS, discli, flags, parse
 
@@ -18,7 +17,6 @@ HELP = readme.help_blocks(TEXT)
 SHELL = readme.fenced(TEXT, "sh", "bash", "console")
 LINES = [words for script in SHELL for words in readme.command_lines(script)]
 INLINE = readme.inline_code(TEXT)
-SAMPLERS = {spec.model_fields["name"].default for spec in get_args(get_args(Sampler)[0])}
 # The argument of a command that is a recipe's or a study's name, unless it is a path.
 NAMES = {("train",): "recipe", ("info",): "what", ("recipe", "show"): "name", ("ablate",): "study"}
 STALE = "README.md is behind the program. Run: python -m tests.readme --write"

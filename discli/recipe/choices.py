@@ -12,6 +12,7 @@ Nothing registers a choice but its place. Files that begin with an underscore ar
 import ast
 import importlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, Union
@@ -39,9 +40,12 @@ class Declared(NamedTuple):
 def declared(folder: str, default: str) -> list[Declared]:
     """The choices in ``discli/folder``, the default first, without running a line of them: for help and completion.
 
-    Raises DiscliError for a file that is not valid Python.
+    A file that is not valid Python is left out. `read_choices` says what is wrong with it.
     """
-    found = [_declared(spec) for path in _files(folder) for spec in _specs(_parse(path))]
+    found = []
+    for path in _files(folder):
+        with suppress(DiscliError):
+            found += [_declared(spec) for spec in _specs(_parse(path))]
     named = [one for one in found if one.name]
     return sorted(named, key=lambda one: one.name != default)
 
