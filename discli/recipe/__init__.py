@@ -4,7 +4,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from discli.recipe.config_warnings import config_warnings
     from discli.recipe.contract import DataContract, check_fits
     from discli.recipe.load import find_recipe, load_recipe, parse_recipe, shipped_recipes
     from discli.recipe.recipe import Recipe
@@ -12,7 +11,6 @@ if TYPE_CHECKING:
 
 # Not imported before they are used: the command line lists names here, and has no time for pydantic.
 _WHERE = {
-    "config_warnings": ["config_warnings"],
     "contract": ["DataContract", "check_fits"],
     "load": ["find_recipe", "load_recipe", "parse_recipe", "shipped_recipes"],
     "recipe": ["Recipe"],
@@ -25,7 +23,6 @@ __all__ = [
     "Study",
     "Trial",
     "check_fits",
-    "config_warnings",
     "find_recipe",
     "load_recipe",
     "load_study",

@@ -24,7 +24,8 @@ from discli.data.store import Store, open_store
 from discli.diffusion import DiffusionLoss
 from discli.model import DiS
 from discli.model.mixers import choose_scan
-from discli.recipe import Recipe, check_fits, config_warnings, load_recipe
+from discli.recipe import Recipe, check_fits, load_recipe
+from discli.recipe.config_warnings import config_warnings
 from discli.runs.checkpoint import newest_checkpoint
 from discli.runs.logs import Logs
 from discli.runs.run import Run

@@ -2,7 +2,8 @@
 
 import pytest
 
-from discli.recipe import Recipe, config_warnings, load_recipe, shipped_recipes
+from discli.recipe import Recipe, load_recipe, shipped_recipes
+from discli.recipe.config_warnings import config_warnings
 from discli.recipe.train import TrainSpec
 
 FITTING = {"steps": 100, "ema": {"name": "constant", "decay": 0.95}}
