@@ -18,7 +18,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) to the same shape and dtype."""
+        """(B, L, D) to (B, L, D)."""
         return nn.functional.rms_norm(x, x.shape[-1:], self.weight, self.eps)
 
 

@@ -24,7 +24,7 @@ from discli.recipe.model import ModelSpec
 
 
 class Head(nn.Module):
-    """Tokens (B, L, D) to patches (B, L, p*p*C_out)."""
+    """Residual tokens (B, L, D) to patches (B, L, p*p*C_out)."""
 
     def __init__(self, embed_dim: int, patch_width: int, modulated: bool) -> None:
         super().__init__()

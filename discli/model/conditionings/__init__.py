@@ -33,7 +33,8 @@ class Conditioning(nn.Module, ABC):
         self.embed_dim = embed_dim
 
     @abstractmethod
-    def forward(self, time_BD: Tensor, class_BD: Tensor | None) -> Conditions: ...
+    def forward(self, time_BD: Tensor, class_BD: Tensor | None) -> Conditions:
+        """(B, D) twice to where they enter."""
 
     def block_modulation(self) -> Modulation | None:
         """A new one for a layer of a block; None where blocks are not modulated."""

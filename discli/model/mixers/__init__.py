@@ -29,7 +29,8 @@ class Mixer(nn.Module, ABC):
         super().__init__()
 
     @abstractmethod
-    def forward(self, u_BLD: Tensor) -> Tensor: ...
+    def forward(self, u_BLD: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
 
     @abstractmethod
     def flops(self, L: int) -> dict[str, int]:

@@ -101,5 +101,5 @@ def init_dt_bias(dt_bias: Tensor) -> None:
 
 
 def init_uniform(parameter: Tensor, fan_in: int) -> None:
-    """uniform(-fan_in^-1/2, fan_in^-1/2)."""
+    """uniform(-fan_in^-1/2, fan_in^-1/2), of any shape."""
     nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5)

@@ -21,7 +21,8 @@ class Skip(nn.Module, ABC):
         super().__init__()
 
     @abstractmethod
-    def forward(self, hidden: Tensor, skipped: Tensor) -> Tensor: ...
+    def forward(self, hidden: Tensor, skipped: Tensor) -> Tensor:
+        """(B, L, D) twice to (B, L, D)."""
 
     @abstractmethod
     def flops(self, L: int) -> int:
