@@ -46,7 +46,7 @@ def count_evaluations(diffusion: DiffusionSpec, settings: SampleSpec, channels: 
     def network(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         nonlocal calls
         calls += len(x)
-        return x.repeat(1, 2, 1, 1) if diffusion.objective.learns_variance() else x
+        return x.repeat(1, 2, 1, 1) if diffusion.learn_sigma else x
 
     pixel = torch.zeros(1, channels, 1, 1)
     guide = network if settings.guidance.name == "autoguidance" else None

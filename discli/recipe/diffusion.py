@@ -33,6 +33,10 @@ class DiffusionSpec(Spec):
     beta_start: Annotated[float, Strict(), Field(gt=0, lt=1, description="of the first timestep")] = 1e-4
     beta_end: Annotated[float, Strict(), Field(gt=0, lt=1, description="of the last timestep")] = 0.02
 
+    @property
+    def learn_sigma(self) -> bool:
+        return self.objective.learns_variance()
+
     @model_validator(mode="after")
     def _weighting_fits(self) -> Self:
         process = self.objective.process

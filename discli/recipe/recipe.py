@@ -29,7 +29,7 @@ class Recipe(Spec):
 
     @property
     def out_channels(self) -> int:
-        return self.in_channels * (2 if self.diffusion.objective.learns_variance() else 1)
+        return self.in_channels * (2 if self.diffusion.learn_sigma else 1)
 
     @property
     def input_size(self) -> int:

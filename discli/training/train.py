@@ -314,7 +314,7 @@ class Trainer:
         if not self.run or not total[0]:
             return
         spec, step = self.recipe.train, self.state.step
-        means = self.state.window.means(total, has_vb=self.recipe.diffusion.objective.learns_variance())
+        means = self.state.window.means(total, has_vb=self.recipe.diffusion.learn_sigma)
         lr = lr_at(spec.lr_schedule, spec.lr, step - 1, spec.steps)
         self.logs.metrics.write({"step": step, "images": step * spec.batch_size, **means, "lr": lr})
         speed = self.clock.lap(step, spec.batch_size, seconds_waited, self.engine.device)
