@@ -1,12 +1,16 @@
 """How much arithmetic one forward pass is, part by part: what utilisation and ``GFLOPs`` columns are made of."""
 
 from collections import Counter
+from functools import cache
 
-from discli.cost.memory import empty_network
+import torch
+
+from discli.model import DiS
 from discli.model.block import Block
 from discli.model.flops import matmul_flops
 from discli.model.modulation import Modulation
 from discli.recipe import Recipe
+from discli.recipe.model import ModelSpec
 
 
 def forward_flops(recipe: Recipe) -> dict[str, int]:
@@ -17,19 +21,25 @@ def forward_flops(recipe: Recipe) -> dict[str, int]:
     the part "scan". Left out is what does an operation or so to each element (norms, gates, activations,
     sums). Training takes three times as many: the backward pass makes two products of every forward one.
     """
-    network = empty_network(recipe)
+    return dict(_count(recipe.model, recipe.input_size, recipe.in_channels, recipe.out_channels))
+
+
+@cache  # the trials of a study share networks, and one of a billion parameters takes long to lay out
+def _count(model: ModelSpec, input_size: int, in_channels: int, out_channels: int) -> dict[str, int]:
+    with torch.device("meta"):
+        network = DiS(model, input_size, in_channels, out_channels)
     _, L, D = network.pos_embed.shape
     blocks = [module for module in network.modules() if isinstance(module, Block)]
     modulations = [module for module in network.modules() if isinstance(module, Modulation)]
     layers: Counter[str] = Counter()
     for block in blocks:
         layers.update(block.mixer.flops(L))
-    pixels = recipe.model.patch_size**2
+    pixels = model.patch_size**2
     return {
-        "patch embedding": matmul_flops(recipe.num_patches, pixels * recipe.in_channels, D),
+        "patch embedding": matmul_flops(input_size**2 // pixels, pixels * in_channels, D),
         "time embedding": 2 * matmul_flops(1, D, 4 * D),
         **layers,
         "long skips": sum(block.skip.flops(L) for block in blocks if block.skip is not None),
         "modulation": network.conditioning.flops() + sum(modulation.flops() for modulation in modulations),
-        "head": matmul_flops(L, D, pixels * recipe.out_channels),
+        "head": matmul_flops(L, D, pixels * out_channels),
     }

@@ -6,7 +6,7 @@ Specs and must not wait for torch, so of each file only the Specs are run here, 
 and functions that they use; `build` imports the file itself. A Spec is run once: the import finds the class
 that was read here (`discli.recipe.spec.Spec`), so that there is one of each.
 
-Nothing registers a choice but its place. Files that begin with an underscore are left alone.
+Nothing registers a choice but its place. Files that begin with an underscore are left alone, and so are Specs.
 """
 
 import ast
@@ -60,7 +60,7 @@ def read_choices(folder: str, kind: "type[Kind]", default: str) -> "dict[str, ty
     where: dict[str, str] = {}
     for path in _files(folder):
         for spec in _run(path):
-            if not issubclass(spec, kind):
+            if not issubclass(spec, kind) or spec.__name__.startswith("_"):
                 continue
             name, file = spec.model_fields["name"].default, _shown(path)
             if not isinstance(name, str):
@@ -88,19 +88,24 @@ def default_of(choices: "Mapping[str, type[Kind]]") -> "Kind":
 def build(choice: "ChoiceSpec", *args: Any, **kwargs: Any) -> Any:
     """What ``choice`` stands for: its class, called with the arguments and the Spec's own settings by name.
 
-    Raises DiscliError where the Spec's file has no class with ``spec = ThatSpec``.
+    Raises DiscliError where the Spec's file has no such class.
     """
     settings = {key: getattr(choice, key) for key in type(choice).model_fields if key != "name"}
     return implementation(type(choice))(*args, **kwargs, **settings)
 
 
 def implementation(spec: "type[ChoiceSpec]") -> Any:
-    """The class with ``spec = ThatSpec``, in the Spec's own file, which is imported. Raises DiscliError without one."""
+    """The class with ``spec = ThatSpec``, in the Spec's own file, which is imported.
+
+    Raises DiscliError without one, and for one that lacks a method which all of its kind have.
+    """
     module = importlib.import_module(spec.__module__)
+    file = spec.__module__.replace(".", "/") + ".py"
     for value in vars(module).values():
         if isinstance(value, type) and value.__dict__.get("spec") is spec:
+            if missing := ", ".join(sorted(getattr(value, "__abstractmethods__", ()))):
+                raise DiscliError(f"{file}: {value.__name__} lacks {missing}.", "Its neighbours show what it is for.")
             return value
-    file = spec.__module__.replace(".", "/") + ".py"
     raise DiscliError(f"{file}: no class says which is made of {spec.__name__}.", f"Give one: spec = {spec.__name__}.")
 
 

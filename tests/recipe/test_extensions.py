@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from discli.model.skips import Skip
 from discli.recipe.choices import implementation, read_choices
 from discli.recipe.spec import ChoiceSpec
 from discli.runtime.errors import DiscliError
@@ -193,6 +194,13 @@ def least() -> int:
 {GOOD}
     size: int = least()
 
+class _Base(ChoiceSpec):
+    '''Of several.'''
+
+class BetterSpec(_Base):
+    '''More than fine.'''
+    name: Literal["better"] = "better"
+
 class Good(nn.Module):
     spec = GoodSpec
 """
@@ -201,15 +209,28 @@ class Good(nn.Module):
     (folder / "helper.py").write_text("import no_such_module")
     choices = read_choices("skips", ChoiceSpec, default="good")
     assert choices["good"]().size == 3
+    assert list(choices) == ["good", "better"]
 
 
 class LonelySpec(ChoiceSpec):
     """Nothing is made of it."""
 
 
-def test_a_spec_without_a_class_is_told_to_get_one():
-    with pytest.raises(DiscliError, match="LonelySpec"):
-        implementation(LonelySpec)
+class HalfSpec(ChoiceSpec):
+    """Something that is half done is made of it."""
+
+
+class Half(Skip):
+    spec = HalfSpec
+
+    def forward(self, hidden, skipped):
+        return hidden
+
+
+@pytest.mark.parametrize(("spec", "says"), [(LonelySpec, "LonelySpec"), (HalfSpec, "Half lacks flops")])
+def test_a_spec_without_a_whole_class_is_told_what_is_missing(spec, says):
+    with pytest.raises(DiscliError, match=says):
+        implementation(spec)
 
 
 def test_a_broken_file_does_not_take_the_help_away(tmp_path):

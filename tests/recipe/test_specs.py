@@ -1,6 +1,7 @@
 """Every choice that a recipe offers has one implementation, which takes exactly its settings."""
 
 import inspect
+import subprocess
 import sys
 
 import pytest
@@ -56,3 +57,15 @@ def test_a_recipe_takes_a_spec_of_an_imported_file():
     recipe = parse_recipe(tree, "m")
     model = {**dict(recipe.model), "skip": GatedSkipSpec()}
     assert Recipe.model_validate({**dict(recipe), "model": model}).model.skip == GatedSkipSpec()
+
+
+def test_recipes_do_not_import_torch_and_survive_a_pickle():
+    code = """
+import pickle, sys
+from discli.recipe import load_recipe
+recipe = load_recipe("quickstart", ["model.mixer.name=mamba2", "model.mixer.chunk=8"])
+assert "torch" not in sys.modules
+assert pickle.loads(pickle.dumps(recipe)) == recipe
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
