@@ -11,6 +11,7 @@ Nothing registers a choice but its place. Files that begin with an underscore ar
 
 import ast
 import importlib
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
@@ -88,10 +89,16 @@ def default_of(choices: "Mapping[str, type[Kind]]") -> "Kind":
 def build(choice: "ChoiceSpec", *args: Any, **kwargs: Any) -> Any:
     """What ``choice`` stands for: its class, called with the arguments and the Spec's own settings by name.
 
-    Raises DiscliError where the Spec's file has no such class.
+    Raises DiscliError where the Spec's file has no such class, or one that takes other settings.
     """
     settings = {key: getattr(choice, key) for key in type(choice).model_fields if key != "name"}
-    return implementation(type(choice))(*args, **kwargs, **settings)
+    made = implementation(type(choice))
+    try:
+        inspect.signature(made).bind(*args, **kwargs, **settings)
+    except TypeError as error:
+        what = f"{_file_of(made)}: {made.__name__}: {error}."
+        raise DiscliError(what, "Its __init__ takes every setting of its Spec.") from None
+    return made(*args, **kwargs, **settings)
 
 
 def implementation(spec: "type[ChoiceSpec]") -> Any:
@@ -100,17 +107,21 @@ def implementation(spec: "type[ChoiceSpec]") -> Any:
     Raises DiscliError without one, and for one that lacks a method which all of its kind have.
     """
     module = importlib.import_module(spec.__module__)
-    file = spec.__module__.replace(".", "/") + ".py"
+    file = _file_of(spec)
     for value in vars(module).values():
         if isinstance(value, type) and value.__dict__.get("spec") is spec:
             if missing := ", ".join(sorted(getattr(value, "__abstractmethods__", ()))):
                 raise DiscliError(f"{file}: {value.__name__} lacks {missing}.", "Its neighbours show what it is for.")
             return value
-    raise DiscliError(f"{file}: no class says which is made of {spec.__name__}.", f"Give one: spec = {spec.__name__}.")
+    raise DiscliError(f"{file}: no class has spec = {spec.__name__}.", "Add the class that it stands for.")
 
 
 def _files(folder: str) -> list[Path]:
     return [path for path in sorted((_PACKAGE / folder).glob("*.py")) if not path.name.startswith("_")]
+
+
+def _file_of(one: type[Any]) -> str:
+    return one.__module__.replace(".", "/") + ".py"
 
 
 def _shown(path: Path) -> str:

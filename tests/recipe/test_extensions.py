@@ -6,11 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from discli.model.skips import Skip
-from discli.recipe.choices import implementation, read_choices
+from discli.recipe.choices import build, implementation, read_choices
 from discli.recipe.spec import ChoiceSpec
 from discli.runtime.errors import DiscliError
 from tests import readme
@@ -225,6 +226,25 @@ class Half(Skip):
 
     def forward(self, hidden, skipped):
         return hidden
+
+
+class DeafSpec(ChoiceSpec):
+    """What is made of it does not take its settings."""
+
+    name: Literal["deaf"] = "deaf"
+    share: float = 0.5
+
+
+class Deaf(Half):
+    spec = DeafSpec
+
+    def flops(self, L):
+        return 0
+
+
+def test_a_class_that_does_not_take_its_settings_is_told_which():
+    with pytest.raises(DiscliError, match=r"Deaf: .*share"):
+        build(DeafSpec(), 16)
 
 
 @pytest.mark.parametrize(("spec", "says"), [(LonelySpec, "LonelySpec"), (HalfSpec, "Half lacks flops")])
