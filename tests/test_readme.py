@@ -7,14 +7,14 @@ import ast
 import re
 import tomllib
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from discli.cli.quickstart import unpack_digits
 from discli.recipe import load_recipe, load_study, parse_recipe, shipped_recipes, shipped_studies
 from discli.recipe.load import merge, read_tree
-from discli.recipe.sample import Sampler
+from discli.recipe.sample import SAMPLERS
 from tests import readme
 from tests.cli.commands import COMMANDS, discli, flags, parse
 from tests.tiny_run import RECIPE
@@ -40,7 +40,6 @@ PROMISED = [
     "discli eval-fid samples/",
     "discli ablate",
 ]
-SAMPLERS = {spec.model_fields["name"].default for spec in get_args(get_args(Sampler)[0])}
 # The argument of a command that is a recipe's or a study's name, unless it is a path.
 NAMES = {("train",): "recipe", ("info",): "what", ("recipe", "show"): "name", ("ablate",): "study"}
 STALE = "discli/cli/README.md is out of date. Run: python -m tests.readme --write"

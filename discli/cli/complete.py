@@ -4,7 +4,11 @@ import json
 import os
 from pathlib import Path
 
+from discli.recipe.choices import declared
 from discli.recipe.shipped import first_comment, shipped_files
+
+SAMPLERS = declared("diffusion/samplers", default="ddpm")
+SCALE_SCHEDULES = declared("diffusion/scale_schedules", default="constant")
 
 
 def recipe_names(incomplete: str) -> list[tuple[str, str]]:
@@ -17,21 +21,14 @@ def study_names(incomplete: str) -> list[tuple[str, str]]:
     return _named(incomplete, "ablations")
 
 
-_SAMPLERS = {
-    "ddpm": "ancestral sampling, as in the paper",
-    "ddim": "few steps; --eta adds noise",
-    "dpm-solver++": "few steps, second order",
-    "sde-dpm-solver++": "the same with noise",
-    "unipc": "few steps, predictor and corrector",
-    "euler": "first order; flow models too",
-    "heun": "second order, two calls a step; flow models too",
-    "euler-maruyama": "with noise; flow models alone",
-}
-
-
 def sampler_names(incomplete: str) -> list[tuple[str, str]]:
-    """(name, what it is for) of the samplers."""
-    return [(name, what) for name, what in _SAMPLERS.items() if name.startswith(incomplete)]
+    """(name, what it is) of the samplers that begin like that."""
+    return [(one.name, one.summary) for one in SAMPLERS if one.name.startswith(incomplete)]
+
+
+def scale_schedule_names(incomplete: str) -> list[tuple[str, str]]:
+    """The same of the schedules of the guidance scale."""
+    return [(one.name, one.summary) for one in SCALE_SCHEDULES if one.name.startswith(incomplete)]
 
 
 def class_names(incomplete: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from discli.cli.app import Device, app, refuse_ignored
-from discli.cli.complete import class_names, sampler_names
+from discli.cli.complete import SAMPLERS, SCALE_SCHEDULES, class_names, sampler_names, scale_schedule_names
 from discli.runtime.errors import DiscliError
 
 Number = TypeVar("Number", int, float)
@@ -30,16 +30,15 @@ class Channels(StrEnum):
     first_three = "first-three"
 
 
-class ScaleSchedule(StrEnum):
-    constant = "constant"
-    linear = "linear"
-    cosine = "cosine"
-
-
 class Precision(StrEnum):
     auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
+
+
+def _samplers_of(process: str) -> str:
+    """As `discli.recipe.kinds.SamplerSpec.fits` has it."""
+    return ", ".join(one.name for one in SAMPLERS if process in one.constants.get("fits", ("betas",)))
 
 
 @app.command(epilog="Example: discli sample runs/cifar10-dis-s-2 -n 50000 --cfg-scale 1.5 --out samples/")
@@ -54,9 +53,7 @@ def sample(
     sampler: Annotated[
         str | None,
         typer.Option(
-            help="ddpm, ddim, dpm-solver++, sde-dpm-solver++, unipc, euler, heun; flow models: euler, heun,"
-            " euler-maruyama.",
-            autocompletion=sampler_names,
+            help=f"{_samplers_of('betas')}; flow models: {_samplers_of('flow')}.", autocompletion=sampler_names
         ),
     ] = None,
     eta: Annotated[float | None, typer.Option(help="DDIM's noise: 0 none, 1 as much as DDPM.")] = None,
@@ -86,7 +83,13 @@ def sample(
     cfg_interval: Annotated[
         str | None, typer.Option(metavar="LOW,HIGH", help="Guide only between these noise levels, such as 0.3,3.")
     ] = None,
-    cfg_schedule: Annotated[ScaleSchedule | None, typer.Option(help="The scale over the steps, from 1 up.")] = None,
+    cfg_schedule: Annotated[
+        str | None,
+        typer.Option(
+            help=f"The scale over the steps: {', '.join(one.name for one in SCALE_SCHEDULES)}.",
+            autocompletion=scale_schedule_names,
+        ),
+    ] = None,
     autoguidance: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Guide away from this weaker run or checkpoint.")
     ] = None,
@@ -132,7 +135,7 @@ def sample(
             eta=eta,
             guided_channels=guided_channels and guided_channels.value,
             cfg_interval=low_high,
-            cfg_schedule=cfg_schedule and cfg_schedule.value,
+            cfg_schedule=cfg_schedule,
             autoguidance=autoguidance,
             precision=precision and precision.value,
             compile=compile_,

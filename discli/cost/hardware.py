@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from discli.cost.peak import find_peak, known_devices
-from discli.model.mixer import choose_scan
+from discli.model.mixers import choose_scan
 from discli.recipe.model import ModelSpec
 from discli.runtime.devices import auto_precision, pick_device, precision_for
 from discli.runtime.errors import DiscliError
@@ -64,7 +64,7 @@ class Hardware:
 
     def backend(self, model: ModelSpec) -> str:
         """What computes the model's scans there."""
-        if self.device is None and model.mixer.name == "mamba":
+        if self.device is None and model.mixer.uses_scan:
             return planned_backend(model.scan, self.device_type)
         return choose_scan(model, self.device or torch.device(self.device_type)).name
 

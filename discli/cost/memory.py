@@ -80,13 +80,13 @@ def activation_memory(
     Of tensors that share memory, the memory is counted once. With activation checkpointing that is
     what goes into each block, and on top the most that one block saves when it is computed again.
     Not in it: the loss, which is a few images' worth, what lives only within an operation, and
-    gradients. ``backend`` is the scan's, as `discli.model.mixer.choose_scan` names it; None for one
+    gradients. ``backend`` is the scan's, as `discli.model.mixers.choose_scan` names it; None for one
     that cannot be counted.
     """
     if backend in UNCOUNTED:
         return None
     network = empty_network(recipe)
-    scans = assume_backend(backend) if recipe.model.mixer.name == "mamba" else nullcontext()
+    scans = assume_backend(backend) if recipe.model.mixer.uses_scan else nullcontext()
     with FakeTensorMode(allow_non_fake_inputs=True), scans:
         network.to_empty(device=torch.device(device_type))
 

@@ -6,9 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from discli.diffusion.objective import OBJECTIVES
+from discli.diffusion.objectives import Objective
 from discli.diffusion.posterior import Posterior
-from discli.diffusion.schedule import LinearBetaSchedule, build_schedule, draw_timesteps
+from discli.diffusion.schedule import LinearBetaSchedule, build_schedule
+from discli.diffusion.timesteps import TimestepDistribution
+from discli.diffusion.weightings import Weighting
+from discli.recipe.choices import build
 from discli.recipe.diffusion import DiffusionSpec
 
 
@@ -28,16 +31,17 @@ class DiffusionLoss:
     """
 
     def __init__(self, spec: DiffusionSpec) -> None:
-        self.spec = spec
         self.schedule = build_schedule(spec)
-        self.objective = OBJECTIVES[spec.objective.name]
+        self.objective: Objective = build(spec.objective)
+        self.weighting: Weighting = build(spec.weighting)
+        self.distribution: TimestepDistribution = build(spec.timesteps)
 
     def timesteps(self, uniforms: Tensor) -> Tensor:
-        """(B,) uniforms in [0, 1) to (B,) timesteps."""
-        return draw_timesteps(self.spec.timesteps, uniforms, self.schedule)
+        """(B,) uniforms in [0, 1) to (B,) timesteps of the chosen distribution."""
+        return self.schedule.timestep(self.distribution.fractions(uniforms))
 
     def noisy(self, x0: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """x_t, and t as the network takes it."""
+        """x_t (B, C, H, W) of x0 and noise alike at t (B,), and t as the network takes it, (B,)."""
         a, s = self.schedule.coefficients(t, x0)
         return a * x0 + s * noise, self.schedule.model_time(t)
 
@@ -46,7 +50,7 @@ class DiffusionLoss:
         a, s = self.schedule.coefficients(t, x0)
         prediction, interpolation = split_variance(out, x0.shape[1])
         squared = _mean_per_sample((prediction - self.objective.target(x0, noise, a, s)) ** 2)
-        mse = squared * self._weight(a, s).to(squared.dtype)
+        mse = squared * self.weighting.weight(a, s, self.objective).to(squared.dtype)
         if interpolation is None:
             return Losses(mse, mse, None)
 
@@ -55,13 +59,6 @@ class DiffusionLoss:
         x0_read, _ = self.objective.read(x_t, prediction.detach(), a, s)
         vb = self._variational_bound(x0_read, interpolation, x0, x_t, t)
         return Losses(mse + vb, mse, vb)
-
-    def _weight(self, a: Tensor, s: Tensor) -> Tensor:
-        """(B,) weight of the squared error."""
-        if self.spec.weighting.name == "uniform":
-            return a.new_ones(len(a))
-        snr = (a.double() / s.double()).flatten() ** 2
-        return snr.clamp(max=self.spec.weighting.gamma) * self.objective.weight_of_x0_error(snr)
 
     def _variational_bound(self, x0_read: Tensor, interpolation: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """L_{t-1} of arXiv:2006.11239, eq. 5, in bits per dimension; at t = 0 the decoder's likelihood."""

@@ -37,9 +37,10 @@ class Posterior:
         return one
 
     def mean(self, x0: Tensor, x_t: Tensor) -> Tensor:
+        """(B, C, H, W) like both (arXiv:2006.11239, eq. 7)."""
         return self._x0_coefficient * x0 + self._x_t_coefficient * x_t
 
     def interpolated_log_variance(self, interpolation: Tensor) -> Tensor:
-        """Between posterior variance (-1) and beta (+1), in logarithms (arXiv:2102.09672, eq. 15)."""
+        """Between posterior variance (-1) and beta (+1), in logarithms (arXiv:2102.09672, eq. 15); (B, C, H, W)."""
         fraction = (interpolation + 1) / 2
         return fraction * self._log_beta + (1 - fraction) * self.log_variance

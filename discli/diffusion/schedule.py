@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from discli.recipe import diffusion as spec
+from discli.recipe.diffusion import DiffusionSpec
 
 
 class LinearBetaSchedule:
@@ -32,16 +32,17 @@ class LinearBetaSchedule:
         return abar.sqrt().to(like.dtype), (1 - abar).sqrt().to(like.dtype)
 
     def alphas_cumprod_on(self, device: torch.device) -> Tensor:
-        """Copied there once: a copy in every training step would wait for the GPU to finish what it was given."""
+        """(num_timesteps,) float64. Copied there once: a copy in every step would wait for the GPU."""
         if device not in self._copies:
             self._copies[device] = self.alphas_cumprod.to(device)
         return self._copies[device]
 
     def timestep(self, fraction: Tensor) -> Tensor:
-        """[0, 1) to 0 .. num_timesteps - 1."""
+        """(B,) in [0, 1) to (B,) int64 in 0 .. num_timesteps - 1."""
         return (fraction.double() * self.num_timesteps).long().clamp(max=self.num_timesteps - 1)
 
     def model_time(self, t: Tensor) -> Tensor:
+        """(B,) timesteps as the network takes them: as they are."""
         return t
 
     clean = -1
@@ -62,6 +63,7 @@ class LinearBetaSchedule:
 
     @staticmethod
     def slope(x0: Tensor, eps: Tensor) -> Tensor:
+        """dz/dtau of the probability-flow ODE; all (B, C, H, W)."""
         return eps
 
     def for_network(self, t: float, like: Tensor) -> Tensor:
@@ -81,10 +83,11 @@ class LinearInterpolant:
         return 1 - s, s
 
     def timestep(self, fraction: Tensor) -> Tensor:
+        """(B,) in [0, 1), which are its timesteps."""
         return fraction
 
     def model_time(self, t: Tensor) -> Tensor:
-        """The network's time embedding expects numbers of the size of DDPM's timesteps."""
+        """(B,) in [0, 1) to (B,): the network's time embedding expects numbers of the size of DDPM's timesteps."""
         return t * self.num_timesteps
 
     clean = 0
@@ -103,6 +106,7 @@ class LinearInterpolant:
 
     @staticmethod
     def slope(x0: Tensor, eps: Tensor) -> Tensor:
+        """dx/dt of the probability-flow ODE; all (B, C, H, W)."""
         return eps - x0
 
     def for_network(self, t: float, like: Tensor) -> Tensor:
@@ -113,16 +117,8 @@ class LinearInterpolant:
 Schedule = LinearBetaSchedule | LinearInterpolant
 
 
-def build_schedule(choice: spec.DiffusionSpec) -> Schedule:
-    if choice.objective.name == "flow":
+def build_schedule(choice: DiffusionSpec) -> Schedule:
+    """The schedule of the objective's noise process."""
+    if choice.objective.process == "flow":
         return LinearInterpolant(choice.num_timesteps)
     return LinearBetaSchedule(choice.num_timesteps, choice.beta_start, choice.beta_end)
-
-
-def draw_timesteps(choice: spec.Timesteps, uniforms: Tensor, schedule: Schedule) -> Tensor:
-    """(B,) uniforms in [0, 1) to (B,) timesteps of the chosen distribution."""
-    if choice.name == "logit-normal":
-        # Kept off 0 and 1, where the inverse of the normal distribution is infinite.
-        normals = torch.special.ndtri((uniforms.double() + 2.0**-25).clamp(max=1 - 2.0**-25))
-        return schedule.timestep(torch.sigmoid(choice.mean + choice.std * normals).to(uniforms.dtype))
-    return schedule.timestep(uniforms)

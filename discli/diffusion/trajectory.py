@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from discli.diffusion.guidance import Network, guided
-from discli.diffusion.objective import OBJECTIVES
-from discli.diffusion.samplers import Noise, build_sampler, predictor
+from discli.diffusion.objectives import Objective
+from discli.diffusion.samplers import Noise, Sampler, predictor
 from discli.diffusion.schedule import build_schedule
+from discli.recipe.choices import build
 from discli.recipe.diffusion import DiffusionSpec
 from discli.recipe.sample import SampleSpec
 
@@ -22,16 +23,17 @@ def trajectory(
     y: Tensor | None,
     noise: Noise,
     null_class: int = 0,
-    weak: Network | None = None,
+    guide: Network | None = None,
 ) -> Iterator[Tensor]:
     """Yields x (B, C, H, W) after every step, starting from pure noise ``x``; the last one is the sample.
 
-    ``noise(k)`` is step k's, (B, C, H, W). ``weak`` is the other network of autoguidance.
+    ``noise(k)`` is step k's, (B, C, H, W). ``guide`` is autoguidance's other network.
     """
     schedule = build_schedule(diffusion)
-    guide = guided(network, settings, schedule, null_class, weak)
-    predict = predictor(guide, schedule, OBJECTIVES[diffusion.objective.name], y, settings.clip_denoised)
-    yield from build_sampler(settings.sampler, schedule, settings.steps).steps(predict, x, noise)
+    objective: Objective = build(diffusion.objective)
+    sampler: Sampler = build(settings.sampler, schedule, settings.steps)
+    network_guided = guided(network, settings, schedule, null_class, guide)
+    yield from sampler.steps(predictor(network_guided, schedule, objective, y, settings.clip_denoised), x, noise)
 
 
 def count_evaluations(diffusion: DiffusionSpec, settings: SampleSpec, channels: int) -> int:
@@ -47,7 +49,7 @@ def count_evaluations(diffusion: DiffusionSpec, settings: SampleSpec, channels: 
         return x.repeat(1, 2, 1, 1) if diffusion.learn_sigma else x
 
     pixel = torch.zeros(1, channels, 1, 1)
-    weak = network if settings.guidance.name == "autoguidance" else None
-    for _ in trajectory(network, diffusion, settings, pixel, torch.zeros(1).long(), lambda k: pixel, weak=weak):
+    guide = network if settings.guidance.name == "autoguidance" else None
+    for _ in trajectory(network, diffusion, settings, pixel, torch.zeros(1).long(), lambda k: pixel, guide=guide):
         pass
     return calls

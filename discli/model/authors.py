@@ -75,7 +75,7 @@ def read_shapes(state: Mapping[str, Tensor]) -> AuthorsModel:
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Authors' names and shapes to ours; values untouched."""
+    """Authors' names and shapes to ours; values untouched. A convolution's (E, 1, K) becomes (E, K)."""
     depth = read_shapes(state).depth
     return {ours: _reshape(ours, tensor) for name, tensor in state.items() if (ours := our_name(name, depth))}
 

@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from discli.model.conditioning import Modulation
+from discli.model.mixers import Mixer
+from discli.model.mlp import Mlp
+from discli.model.modulation import Modulation
+from discli.model.skips import Skip
 
 
 class RMSNorm(nn.Module):
@@ -15,6 +18,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
         return nn.functional.rms_norm(x, x.shape[-1:], self.weight, self.eps)
 
 
@@ -26,7 +30,7 @@ class Block(nn.Module):
 
     layers = 1
 
-    def __init__(self, embed_dim: int, mixer: nn.Module, skip: nn.Module | None, modulation: Modulation | None) -> None:
+    def __init__(self, embed_dim: int, mixer: Mixer | Mlp, skip: Skip | None, modulation: Modulation | None) -> None:
         super().__init__()
         self.skip = skip
         self.norm = RMSNorm(embed_dim)
@@ -39,12 +43,12 @@ class Block(nn.Module):
         residual: Tensor | None,
         skipped: Tensor | None,
         condition: Tensor | None,
-        keep: Tensor | None,
+        drop_path: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """hidden, skipped (B, L, D); condition (B, D); keep (1, B) drop-path factors. Returns both streams."""
+        """hidden, skipped (B, L, D); condition (B, D); drop_path (1, B) factors. Returns both streams, (B, L, D)."""
         if self.skip is not None:
             hidden = self.skip(hidden, skipped)
-        residual = add_residual(residual, hidden, None if keep is None else keep[0])
+        residual = add_residual(residual, hidden, None if drop_path is None else drop_path[0])
         normed = self.norm(residual)
         if self.modulation is not None:
             return self.modulation(normed, condition, self.mixer), residual
@@ -67,19 +71,19 @@ class PairedBlock(nn.Module):
         residual: Tensor | None,
         skipped: Tensor | None,
         condition: Tensor | None,
-        keep: Tensor | None,
+        drop_path: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """As `Block.forward`, with keep (2, B)."""
-        hidden, residual = self.token_mixing(hidden, residual, skipped, condition, keep)
+        """As `Block.forward`, with drop_path (2, B)."""
+        hidden, residual = self.token_mixing(hidden, residual, skipped, condition, drop_path)
         streams: tuple[Tensor, Tensor] = self.channel_mixing(
-            hidden, residual, None, condition, None if keep is None else keep[1:]
+            hidden, residual, None, condition, None if drop_path is None else drop_path[1:]
         )
         return streams
 
 
-def add_residual(residual: Tensor | None, hidden: Tensor, keep: Tensor | None) -> Tensor:
-    """residual + keep * hidden in float32 or wider, whatever autocast made of hidden."""
+def add_residual(residual: Tensor | None, hidden: Tensor, drop_path: Tensor | None) -> Tensor:
+    """residual + drop_path * hidden, (B, L, D) and (B,), in float32 or wider, whatever autocast made of hidden."""
     wide = hidden if hidden.dtype == torch.float64 else hidden.float()
     if residual is None:
         return wide
-    return residual + (wide if keep is None else keep.to(wide.dtype)[:, None, None] * wide)
+    return residual + (wide if drop_path is None else drop_path.to(wide.dtype)[:, None, None] * wide)

@@ -1,7 +1,7 @@
 """DiS: a diffusion model whose backbone is a stack of bidirectional state-space blocks (arXiv:2402.05608).
 
-Read this first. An image becomes patches; time and class join them (`conditioning`); in-blocks,
-one middle block and out-blocks follow (`block`, `mixer`), joined by long skips (`skip`); a head
+Read this first. An image becomes patches; time and class join them (``conditionings/``); in-blocks,
+one middle block and out-blocks follow (`block`, ``mixers/``), joined by long skips (``skips/``); a head
 turns tokens back into an image.
 """
 
@@ -9,20 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from discli.model.attention import Mlp
 from discli.model.block import Block, PairedBlock, RMSNorm, add_residual
-from discli.model.conditioning import Modulation, build_conditioning
+from discli.model.conditionings import Conditioning
 from discli.model.embed import TimeEmbed, unpatchify
 from discli.model.init import initialise
-from discli.model.mixer import build_mixer
-from discli.model.order import build_paths
-from discli.model.skip import build_skip
+from discli.model.mixers import Mixer
+from discli.model.mlp import Mlp
+from discli.model.modulation import Modulation
+from discli.model.order import token_orders
+from discli.model.skips import Skip
 from discli.recipe import Recipe
+from discli.recipe.choices import build
 from discli.recipe.model import ModelSpec
 
 
 class Head(nn.Module):
-    """Tokens (B, L, D) to patches (B, L, p*p*C_out)."""
+    """Residual tokens (B, L, D) to patches (B, L, p*p*C_out)."""
 
     def __init__(self, embed_dim: int, patch_width: int, modulated: bool) -> None:
         super().__init__()
@@ -31,6 +33,7 @@ class Head(nn.Module):
         self.linear = nn.Linear(embed_dim, patch_width)
 
     def forward(self, residual: Tensor, condition: Tensor | None) -> Tensor:
+        """residual (B, L, D), condition (B, D) where it is modulated."""
         x = self.norm(residual)
         x = nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6)
         patches: Tensor = self.linear(x) if self.modulation is None else self.modulation(x, condition, self.linear)
@@ -54,14 +57,14 @@ class DiS(nn.Module):
         self.patch_embed = nn.Conv2d(in_channels, D, kernel_size=p, stride=p)
         self.time_embed = TimeEmbed(D)
         self.class_embed = nn.Embedding(spec.num_classes + 1, D) if spec.num_classes else None
-        self.conditioning = build_conditioning(spec.conditioning, D, has_classes=spec.num_classes > 0)
+        self.conditioning: Conditioning = build(spec.conditioning, D, has_classes=spec.num_classes > 0)
         tokens = self.conditioning.extra_tokens + (input_size // p) ** 2
         self.pos_embed = nn.Parameter(torch.empty(1, tokens, D))
 
         def block(index: int) -> Block | PairedBlock:
-            paths = build_paths(spec.scan_order, input_size // p, index, self.conditioning.extra_tokens)
-            mixer = build_mixer(spec, paths)
-            skip = build_skip(spec.skip, D) if index > spec.depth // 2 else None
+            orders = token_orders(spec.scan_order, input_size // p, index, self.conditioning.extra_tokens)
+            mixer: Mixer = build(spec.mixer, spec, orders)
+            skip: Skip | None = build(spec.skip, D) if index > spec.depth // 2 else None
             mixing = Block(D, mixer, skip, self.conditioning.block_modulation())
             if not mixer.mlp_ratio:
                 return mixing
@@ -73,14 +76,18 @@ class DiS(nn.Module):
         self.head = Head(D, p * p * out_channels, modulated=self.conditioning.modulates_head)
 
         if self.pos_embed.device.type != "meta":
-            initialise(self, spec.backward_dt_init)
+            initialise(self)
 
     @classmethod
     def from_recipe(cls, recipe: Recipe) -> "DiS":
+        """With initial values, except on the meta device."""
         return cls(recipe.model, recipe.input_size, recipe.in_channels, recipe.out_channels)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, drop_path: Tensor | None = None) -> Tensor:
-        """``drop_path`` (layers + 1, B) scales what each layer adds to the residual stream; see `drop_path_rates`."""
+        """x (B, C, S, S), t (B,) and y (B,) int64 to (B, C_out, S, S).
+
+        ``drop_path`` (layers + 1, B) scales what each layer adds to the residual stream; see `drop_path_rates`.
+        """
         patches = self.patch_embed(x).flatten(2).transpose(1, 2)
         time_token = self.time_embed(t)
         class_token = None if self.class_embed is None else self.class_embed(y)
@@ -93,8 +100,8 @@ class DiS(nn.Module):
         per = self.layers_per_block
         for index, block in enumerate(self.blocks):
             skipped = skips.pop() if index > middle else None
-            keep = None if drop_path is None else drop_path[index * per : (index + 1) * per]
-            arguments = (hidden, residual, skipped, conditions.blocks, keep)
+            of_block = None if drop_path is None else drop_path[index * per : (index + 1) * per]
+            arguments = (hidden, residual, skipped, conditions.blocks, of_block)
             if self.checkpoint_blocks and torch.is_grad_enabled():
                 hidden, residual = checkpoint(block, *arguments, use_reentrant=False)
             else:

@@ -26,6 +26,7 @@ class TimeEmbed(nn.Module):
         self.contract = nn.Linear(4 * embed_dim, embed_dim)
 
     def forward(self, t: Tensor) -> Tensor:
+        """(B,) to (B, embed_dim)."""
         waves = sinusoid(t, self.expand.in_features).to(self.expand.weight.dtype)
         token: Tensor = self.contract(nn.functional.silu(self.expand(waves)))
         return token

@@ -1,130 +1,29 @@
-"""``[model]``: the network. Each choice names one class in `discli.model`."""
+"""``[model]``: the network. Each choice is a file in a folder of `discli.model`."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from discli.recipe.choices import default_of, one_of, read_choices
+from discli.recipe.kinds import MixerSpec, ScanOrderSpec
 from discli.recipe.presets import PRESETS
-from discli.recipe.spec import Count, Fraction, PositiveInt, Spec, by_name
+from discli.recipe.spec import ChoiceSpec, Count, Fraction, PositiveInt, Spec
 
+MIXERS = read_choices("model/mixers", MixerSpec, default="mamba")
+SKIPS = read_choices("model/skips", ChoiceSpec, default="concat")
+CONDITIONINGS = read_choices("model/conditionings", ChoiceSpec, default="token")
+SCAN_ORDERS = read_choices("model/scan_orders", ScanOrderSpec, default="raster")
 
-class ConcatSkip(Spec):
-    """Linear(2D, D) of hidden beside the mirrored in-block's output: the paper's choice."""
-
-    name: Literal["concat"] = "concat"
-
-
-class AddSkip(Spec):
-    """Hidden plus the mirrored in-block's output."""
-
-    name: Literal["add"] = "add"
-
-
-class NoSkip(Spec):
-    """No long skip."""
-
-    name: Literal["none"] = "none"
-
-
-class GatedSkip(Spec):
-    """Hidden plus the mirrored in-block's output times a learned share of each channel."""
-
-    name: Literal["gated"] = "gated"
-
-
-Skip = Annotated[ConcatSkip | AddSkip | NoSkip | GatedSkip, *by_name("concat")]
-
-
-class TokenConditioning(Spec):
-    """Time and class as tokens in front of the patches: the paper's choice."""
-
-    name: Literal["token"] = "token"
-
-
-class AdaLNConditioning(Spec):
-    """Time plus class scale and shift every block's norm (DiT's adaLN, arXiv:2212.09748)."""
-
-    name: Literal["adaln"] = "adaln"
-
-
-class AdaLNZeroConditioning(Spec):
-    """adaLN that also gates what each block adds, from zero on (DiT's choice, arXiv:2212.09748)."""
-
-    name: Literal["adaln-zero"] = "adaln-zero"
-
-
-class FinalOnlyConditioning(Spec):
-    """Time plus class scale and shift the head's norm, and nothing before it."""
-
-    name: Literal["final-only"] = "final-only"
-
-
-Conditioning = Annotated[
-    TokenConditioning | AdaLNConditioning | AdaLNZeroConditioning | FinalOnlyConditioning, *by_name("token")
-]
-
-
-def head_width(channels: int, head_dim: int | None) -> int:
-    """Channels of a head: ``head_dim``, or of what divides ``channels`` the number nearest to 64."""
-    # Beyond 127 nothing is nearer to 64 than 1 is, which divides everything.
-    return head_dim or min((d for d in range(1, 128) if channels % d == 0), key=lambda d: abs(d - 64))
-
-
-HeadDim = Annotated[PositiveInt | None, Field(description="channels of a head; by default 64 or what comes near")]
-
-
-class MambaMixer(Spec):
-    """Mamba's selective scan in both directions: the paper's choice. ``scan`` picks what computes it."""
-
-    name: Literal["mamba"] = "mamba"
-
-
-class Mamba2Mixer(Spec):
-    """The scan of Mamba-2 in both directions (arXiv:2405.21060): one rate for all channels of a head."""
-
-    name: Literal["mamba2"] = "mamba2"
-    head_dim: HeadDim = None
-    chunk: Annotated[PositiveInt, Field(description="most tokens of a chunk: speed and memory, not results")] = 64
-
-
-class AttentionMixer(Spec):
-    """Self-attention and an MLP, as in DiT (arXiv:2212.09748); expand, d_state, d_conv and scan mean nothing to it.
-
-    A block has about twice the parameters of one of Mamba's: half the ``depth`` makes equals.
-    """
-
-    name: Literal["attention"] = "attention"
-    head_dim: HeadDim = None
-
-
-Mixer = Annotated[MambaMixer | Mamba2Mixer | AttentionMixer, *by_name("mamba")]
-
-
-class RasterOrder(Spec):
-    """Row by row: the paper's choice."""
-
-    name: Literal["raster"] = "raster"
-
-
-class ColumnsOrder(Spec):
-    """Column by column."""
-
-    name: Literal["columns"] = "columns"
-
-
-class ZigzagOrder(Spec):
-    """To and fro along rows or columns, on another path block by block (ZigMa, arXiv:2403.13802)."""
-
-    name: Literal["zigzag"] = "zigzag"
-
-
-class FourOrder(Spec):
-    """Rows and columns in every block, both ways, each with its own parameters (VMamba, arXiv:2401.10166)."""
-
-    name: Literal["four"] = "four"
-
-
-ScanOrder = Annotated[RasterOrder | ColumnsOrder | ZigzagOrder | FourOrder, *by_name("raster")]
+if TYPE_CHECKING:
+    Mixer = MixerSpec
+    Skip = ChoiceSpec
+    Conditioning = ChoiceSpec
+    ScanOrder = ScanOrderSpec
+else:
+    Mixer = one_of(MIXERS)
+    Skip = one_of(SKIPS)
+    Conditioning = one_of(CONDITIONINGS)
+    ScanOrder = one_of(SCAN_ORDERS)
 
 ScanBackend = Literal["auto", "reference", "cpu", "triton", "mamba-ssm"]
 
@@ -142,14 +41,14 @@ class ModelSpec(Spec):
     depth: Annotated[PositiveInt, Field(le=1023, description="blocks; odd")]
     patch_size: Annotated[PositiveInt, Field(le=2**10, description="pixels or latent cells on a side of a token")] = 2
     num_classes: Annotated[Count, Field(le=2**24, description="0: unconditional")] = 0
-    skip: Annotated[Skip, Field(description="how a block of the second half meets its mirror in the first")] = (
-        ConcatSkip()
+    skip: Annotated[Skip, Field(description="how a block of the second half meets its mirror in the first")] = SKIPS[
+        "concat"
+    ]()
+    conditioning: Annotated[Conditioning, Field(description="how time and class reach the blocks")] = default_of(
+        CONDITIONINGS
     )
-    conditioning: Annotated[Conditioning, Field(description="how time and class reach the blocks")] = (
-        TokenConditioning()
-    )
-    mixer: Annotated[Mixer, Field(description="how tokens hear of each other")] = MambaMixer()
-    scan_order: Annotated[ScanOrder, Field(description="how the scans walk over the patches")] = RasterOrder()
+    mixer: Annotated[Mixer, Field(description="how tokens hear of each other")] = default_of(MIXERS)
+    scan_order: Annotated[ScanOrder, Field(description="how the scans walk over the patches")] = default_of(SCAN_ORDERS)
     d_state: Annotated[PositiveInt, Field(le=2**12, description="states of a channel's recurrence")] = 16
     d_conv: Annotated[PositiveInt, Field(le=2**10, description="tokens that the convolution before the scan sees")] = 4
     expand: Annotated[PositiveInt, Field(le=2**6, description="inner width of a mixer / embed_dim")] = 2
@@ -192,20 +91,11 @@ class ModelSpec(Spec):
         return self
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        channels = self.embed_dim * (self.expand if self.mixer.name == "mamba2" else 1)
-        head_dim: int | None = getattr(self.mixer, "head_dim", None)
-        if head_dim and channels % head_dim:
+    def _mixer_fits(self) -> Self:
+        self.mixer.check(self)
+        if not self.mixer.ordered and self.scan_order.name != "raster":
             raise ValueError(
-                f"mixer.head_dim {head_dim} does not divide the {channels} channels of {self.mixer.name}:"
-                f" use a divisor, or leave it out for {head_width(channels, None)}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _order_means_something(self) -> Self:
-        if self.mixer.name == "attention" and self.scan_order.name != "raster":
-            raise ValueError(
-                f'scan_order "{self.scan_order.name}" means nothing to the mixer "attention": use scan_order "raster"'
+                f'scan_order "{self.scan_order.name}" means nothing to the mixer "{self.mixer.name}":'
+                ' use scan_order "raster"'
             )
         return self

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from discli.recipe.data import DataSpec
-from discli.recipe.diffusion import DiffusionSpec
+from discli.recipe.diffusion import DiffusionSpec, names_that_fit
 from discli.recipe.model import ModelSpec
 from discli.recipe.sample import SAMPLERS, EvalSpec, SampleSpec
 from discli.recipe.spec import Spec
@@ -53,12 +53,11 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _sampler_fits(self) -> Self:
-        path = "flow" if self.diffusion.objective.name == "flow" else "betas"
-        if path not in self.sample.sampler.fits:
-            fitting = [f'"{kind.model_fields["name"].default}"' for kind in SAMPLERS if path in kind.fits]
+        process = self.diffusion.objective.process
+        if process not in self.sample.sampler.fits:
             raise ValueError(
                 f'sample.sampler "{self.sample.sampler.name}" does not fit diffusion.objective'
-                f' "{self.diffusion.objective.name}": use {", ".join(fitting)}'
+                f' "{self.diffusion.objective.name}": use {names_that_fit(SAMPLERS, process)}'
             )
         return self
 
@@ -66,9 +65,11 @@ class Recipe(Spec):
     def _steps_within_schedule(self) -> Self:
         """Of more sampling steps than timesteps, some would repeat one; flow's time is continuous."""
         most = self.diffusion.num_timesteps
-        asked = {"sample.steps": self.sample.steps, "train.score.sampling_steps": self.train.score.sampling_steps or 0}
-        for key, steps in asked.items():
-            if self.diffusion.objective.name != "flow" and steps > most:
+        for key, steps in (
+            ("sample.steps", self.sample.steps),
+            ("train.score.sampling_steps", self.train.score.sampling_steps or 0),
+        ):
+            if self.diffusion.objective.process == "betas" and steps > most:
                 raise ValueError(f"{key} {steps} is more than diffusion.num_timesteps {most}")
         return self
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from discli.data.autoencoders import Codec, load_codec
 from discli.diffusion.guidance import Network
 from discli.model import DiS
-from discli.model.mixer import choose_scan
+from discli.model.mixers import choose_scan
 from discli.recipe import DataContract, Recipe
 from discli.recipe.sample import SampleSpec
 from discli.runs.checkpoint import newest_checkpoint, read_description, verify_checkpoint

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from discli.diffusion import trajectory
 from discli.diffusion.guidance import Network
-from discli.diffusion.samplers import build_sampler
 from discli.diffusion.schedule import build_schedule
 from discli.recipe import Recipe
+from discli.recipe.choices import build
 from discli.recipe.sample import SampleSpec
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
@@ -150,7 +150,7 @@ def denoising(plan: Draw, decode: Callable[[Tensor], Tensor]) -> list[tuple[str,
     for state in denoise(network, recipe, settings, members, plan.labels(members), plan.seed, weak):
         states.append(state[:STRIP_IMAGES].clone())  # a view would keep the whole group in memory
     schedule = build_schedule(recipe.diffusion)
-    levels = [schedule.at(t) for t in build_sampler(settings.sampler, schedule, settings.steps).times]
+    levels = [schedule.at(t) for t in build(settings.sampler, schedule, settings.steps).times]
     shown = _spread_over([math.atan2(s, 0.5 * a) for a, s in levels], STRIP_MOMENTS)
     return [(f"step {k}\nnoise {_ratio(*levels[k])}", decode(states[k]).cpu()) for k in shown]
 

@@ -5,28 +5,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from discli.recipe import Recipe, parse_recipe
-from discli.recipe.sample import SampleSpec
+from discli.recipe.sample import SAMPLERS, SampleSpec
 from discli.runtime.errors import DiscliError
 
 
 def settings_for(recipe: Recipe, given: Mapping[str, Any]) -> SampleSpec:
     """The recipe's ``[sample]`` with what was given in its place, checked as a recipe is.
 
-    Beside the fields: ``eta`` of DDIM, ``autoguidance`` (a checkpoint), ``cfg_interval`` as (low, high).
-    None and absent are the same.
+    Beside the fields: the samplers' own settings, such as ``eta`` of DDIM, ``autoguidance`` (a checkpoint),
+    ``cfg_interval`` as (low, high). None and absent are the same.
     """
     wanted = {key: value for key, value in given.items() if value is not None}
     tree = recipe.model_dump(mode="json")
     sample = tree["sample"]
-    eta, weak, interval = (wanted.pop(key, None) for key in ("eta", "autoguidance", "cfg_interval"))
+    weak, interval = (wanted.pop(key, None) for key in ("autoguidance", "cfg_interval"))
+    of_samplers = {key for spec in SAMPLERS.values() for key in spec.model_fields if key != "name"}
+    of_sampler = {key: wanted.pop(key) for key in of_samplers & wanted.keys()}
     if wanted.get("sampler") == recipe.sample.sampler.name:
         del wanted["sampler"]  # with what the recipe says about it
     sample |= wanted
     if "cfg_scale" in wanted:
         sample["cfg_scale"] = float(wanted["cfg_scale"])
-    if eta is not None:
+    if of_sampler:
         sampler = sample["sampler"]
-        sample["sampler"] = {**({"name": sampler} if isinstance(sampler, str) else sampler), "eta": float(eta)}
+        sample["sampler"] = ({"name": sampler} if isinstance(sampler, str) else sampler) | of_sampler
     if weak is not None:
         sample["guidance"] = {"name": "autoguidance", "checkpoint": str(weak)}
     if interval is not None:

@@ -33,12 +33,12 @@ def unavailable(device: torch.device) -> str | None:
 
 
 def bidirectional_scan(x: Tensor, z: Tensor, forward: DirectionParams, backward: DirectionParams) -> Tensor:
-    """Both directions of the DiS mixer between ``in_proj`` and ``out_proj``. See `discli.scan`."""
+    """x and z (B, L, E) to (B, L, E). See `discli.scan.bidirectional_scan`."""
     return mix(x, z, forward, backward, recurrence)
 
 
 def mix(x: Tensor, z: Tensor, forward: DirectionParams, backward: DirectionParams, recurrence: Recurrence) -> Tensor:
-    """All of `bidirectional_scan` around a given `recurrence`."""
+    """All of `bidirectional_scan` around a given `recurrence`; x and z (B, L, E) to (B, L, E)."""
     y_forward = _one_direction(x, forward, recurrence)
     y_backward = _one_direction(x.flip(1), backward, recurrence).flip(1)
     return ((y_forward + y_backward) * F.silu(_wide(z))).to(x.dtype)

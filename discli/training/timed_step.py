@@ -17,7 +17,7 @@ from discli.cost.flops import forward_flops
 from discli.cost.hardware import Hardware
 from discli.diffusion import DiffusionLoss
 from discli.model import DiS
-from discli.model.mixer import choose_scan
+from discli.model.mixers import choose_scan
 from discli.recipe import Recipe
 from discli.runtime.console import format_seconds, stderr
 from discli.runtime.devices import auto_precision

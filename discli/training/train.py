@@ -25,8 +25,9 @@ from discli.data.store import Store, open_store
 from discli.diffusion import DiffusionLoss
 from discli.evaluation.reference import open_reference
 from discli.model import DiS
-from discli.model.mixer import choose_scan
-from discli.recipe import Recipe, config_warnings
+from discli.model.mixers import choose_scan
+from discli.recipe import Recipe
+from discli.recipe.config_warnings import config_warnings
 from discli.recipe.train import share_of_batch
 from discli.runs.checkpoint import newest_checkpoint
 from discli.runs.logs import Logs
@@ -237,7 +238,7 @@ class Trainer:
 
     @property
     def _last_timestep(self) -> float:
-        return 1.0 if self.recipe.diffusion.objective.name == "flow" else float(self.recipe.diffusion.num_timesteps)
+        return 1.0 if self.recipe.diffusion.objective.process == "flow" else float(self.recipe.diffusion.num_timesteps)
 
     def _labels(self, batch: Batch, part: slice, slots: Tensor) -> Tensor | None:
         """Classes, some replaced by the null class so that guidance has something to guide from."""

@@ -19,10 +19,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from discli.model import DiS, mamba
+from discli.model import DiS
 from discli.model.block import Block
-from discli.model.mixer import build_mixer
-from discli.model.order import build_paths
+from discli.model.mixers import mamba
+from discli.model.order import token_orders
+from discli.recipe.choices import build
 from discli.recipe.load import load_recipe
 from discli.runtime.errors import DiscliError
 from discli.scan import bidirectional_scan, reference
@@ -106,7 +107,7 @@ def model_contenders(preset: str, tokens: int, batch: int, args: argparse.Namesp
 def block_contenders(preset: str, tokens: int, batch: int, args: argparse.Namespace) -> list[Contender]:
     spec = load_recipe(f"{preset}-2").model
     device = torch.device(args.device)
-    inner = build_mixer(spec, build_paths(spec.scan_order, side=math.isqrt(tokens), block=0, extra_tokens=0))
+    inner = build(spec.mixer, spec, token_orders(spec.scan_order, math.isqrt(tokens), block=0, extra_tokens=0))
     with torch.no_grad():
         for parameter in inner.parameters():
             if parameter.dim() == 1 or parameter.shape[-1] <= spec.d_state:

@@ -7,10 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from discli.cost.flops import forward_flops
 from discli.model import DiS
-from discli.model.conditioning import CONDITIONINGS
-from discli.model.order import ORDERS
-from discli.model.skip import SKIPS
 from discli.recipe import parse_recipe
+from discli.recipe.model import CONDITIONINGS, SCAN_ORDERS, SKIPS
 
 # GFLOPs of one forward pass: 32 px RGB, p = 4, unconditional; and 32x32x4 latents, p = 2, 1000 classes.
 TABLE = {
@@ -45,7 +43,7 @@ def test_matrix_products_and_convolutions_equal_torchs_count(skip, conditioning,
     _check_against_torch(model)
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", SCAN_ORDERS)
 @pytest.mark.parametrize("conditioning", ["token", "adaln-zero"])
 @pytest.mark.parametrize("mixer", ["mamba", {"name": "mamba2", "head_dim": 8, "chunk": 5}])
 def test_scans_in_every_order_equal_torchs_count(mixer, conditioning, order):

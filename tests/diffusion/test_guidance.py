@@ -49,7 +49,7 @@ def test_both_halves_share_one_forward_and_none_is_spent_at_scale_one():
 def test_autoguidance_pushes_away_from_the_weaker_model_of_the_same_class():
     x, y = torch.ones(2, 4, 1, 1, dtype=torch.float64), torch.tensor([1, 2])
     settings = _settings(cfg_scale=3.0, guidance={"name": "autoguidance", "checkpoint": "weak"})
-    out = guided(_network, settings, BETAS, 5, weak=lambda x, t, y: 0.5 * _network(x, t, y))(x, 500, y)
+    out = guided(_network, settings, BETAS, 5, guide=lambda x, t, y: 0.5 * _network(x, t, y))(x, 500, y)
     assert out[:, 0, 0, 0].tolist() == [0.5 + 3 * 0.5, 1.0 + 3 * 1.0]
     assert out[:, 4, 0, 0].tolist() == [1, 2]
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from discli.model.conditioning import CONDITIONINGS, GatedModulation, Modulation
-from discli.model.skip import GatedSkip
+from discli.model.modulation import GatedModulation, Modulation
+from discli.model.skips.sums import GatedSkip
+from discli.recipe.model import CONDITIONINGS
 from tests.model.small import small
 
 

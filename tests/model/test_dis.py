@@ -7,11 +7,8 @@ import torch
 
 from discli.model import DiS
 from discli.model.authors import our_name
-from discli.model.conditioning import CONDITIONINGS
-from discli.model.mixer import MIXERS
-from discli.model.order import ORDERS
-from discli.model.skip import SKIPS
 from discli.recipe import parse_recipe
+from discli.recipe.model import CONDITIONINGS, MIXERS, SCAN_ORDERS, SKIPS
 from tests.golden import Golden, load_golden
 from tests.model.small import small
 
@@ -134,7 +131,7 @@ def test_every_choice_runs_and_trains_every_parameter(skip, conditioning):
 
 VARIANTS = [
     {"mixer": mixer, "scan_order": order}
-    for mixer, order in itertools.product(MIXERS, ORDERS)
+    for mixer, order in itertools.product(MIXERS, SCAN_ORDERS)
     if mixer != "attention" or order == "raster"
 ]
 ACROSS = [

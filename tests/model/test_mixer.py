@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from discli.model.block import PairedBlock
-from discli.recipe.model import head_width
+from discli.recipe.kinds import head_width
 from discli.runtime.errors import DiscliError
 from tests.model.small import small, small_recipe
 
@@ -133,8 +133,8 @@ def test_heads_are_as_wide_as_asked_or_near_64():
         ({"mixer": "attention", "scan_order": "zigzag"}, ["zigzag", "attention", "raster"]),
         ({"mixer": {"name": "attention", "head_dim": 5}}, ["mixer.head_dim 5", "32", "attention"]),
         ({"mixer": {"name": "mamba2", "head_dim": 48}}, ["mixer.head_dim 48", "64", "mamba2"]),
-        ({"mixer": "rwkv"}, ["model.mixer", '"mamba", "mamba2", "attention"']),
-        ({"scan_order": "hilbert"}, ["model.scan_order", '"raster", "columns", "zigzag", "four"']),
+        ({"mixer": "rwkv"}, ["model.mixer", '"mamba", "attention", "mamba2"']),
+        ({"scan_order": "hilbert"}, ["model.scan_order", '"raster", "columns", "four", "zigzag"']),
     ],
 )
 def test_what_does_not_go_together_is_refused_in_one_line(settings, says):

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from discli.model.init import initialise
-from discli.model.mixer import build_mixer
-from discli.model.order import ORDERS, Path, build_paths
+from discli.model.order import TokenOrder, token_orders
+from discli.recipe.choices import build
+from discli.recipe.model import SCAN_ORDERS
 from discli.scan import bidirectional_scan
 from tests.model.small import small, small_recipe
 
@@ -61,46 +62,50 @@ ZIGZAGS = [
 ]
 
 
+def _walks(name: str, side: int, block: int) -> list[list[int]]:
+    return SCAN_ORDERS[name]().walks(side, block)
+
+
 def _drawn(image: str) -> list[int]:
     places = [int(number) for number in image.split()]
     return [places.index(step) for step in range(len(places))]
 
 
 def test_columns_as_drawn():
-    assert ORDERS["columns"](3, 5) == [_drawn(COLUMNS)]
+    assert _walks("columns", 3, 5) == [_drawn(COLUMNS)]
 
 
 @pytest.mark.parametrize("block", range(8))
 def test_zigzags_as_drawn(block):
-    assert ORDERS["zigzag"](3, block) == ORDERS["zigzag"](3, block + 8) == [_drawn(ZIGZAGS[block])]
+    assert _walks("zigzag", 3, block) == _walks("zigzag", 3, block + 8) == [_drawn(ZIGZAGS[block])]
 
 
 @pytest.mark.parametrize("side", [1, 2, 4, 7])
 def test_a_zigzag_visits_every_patch_once_and_each_step_goes_to_a_neighbour(side):
     for block in range(8):
-        (walk,) = ORDERS["zigzag"](side, block)
+        (walk,) = _walks("zigzag", side, block)
         assert sorted(walk) == list(range(side * side))
         steps = [(abs(a // side - b // side), abs(a % side - b % side)) for a, b in itertools.pairwise(walk)]
         assert all(step in ((0, 1), (1, 0)) for step in steps)
 
 
 def test_four_are_rows_and_columns():
-    assert ORDERS["four"](3, 1) == [list(range(9)), _drawn(COLUMNS)]
+    assert _walks("four", 3, 1) == [list(range(9)), _drawn(COLUMNS)]
 
 
-def test_a_path_leaves_the_extra_tokens_in_front_and_leads_back():
-    path = Path([2, 0, 3, 1], extra_tokens=2)
+def test_a_token_order_leaves_the_extra_tokens_in_front_and_leads_back():
+    order = TokenOrder([2, 0, 3, 1], extra_tokens=2)
     tokens = torch.arange(6.0).reshape(1, 6, 1)
-    assert path.there(tokens).flatten().tolist() == [0, 1, 4, 2, 5, 3]
-    assert torch.equal(path.back(path.there(tokens)), tokens)
+    assert order.permute(tokens).flatten().tolist() == [0, 1, 4, 2, 5, 3]
+    assert torch.equal(order.unpermute(order.permute(tokens)), tokens)
 
 
 def test_raster_order_moves_nothing():
-    (path,) = build_paths(small_recipe().model.scan_order, side=4, block=3, extra_tokens=2)
+    (order,) = token_orders(small_recipe().model.scan_order, side=4, block=3, extra_tokens=2)
     tokens = torch.randn(1, 18, 4)
-    assert path.there(tokens) is tokens
-    assert path.back(tokens) is tokens
-    assert not list(path.buffers())
+    assert order.permute(tokens) is tokens
+    assert order.unpermute(tokens) is tokens
+    assert not list(order.buffers())
 
 
 @pytest.mark.parametrize(("order", "block", "image"), [("columns", 0, COLUMNS), ("zigzag", 3, ZIGZAGS[3])])
@@ -136,9 +141,9 @@ def test_four_is_the_sum_of_two_bidirectional_scans_with_their_own_parameters():
 def _mixer_of_3x3(order: str, block: int) -> torch.nn.Module:
     spec = small_recipe(scan_order=order, scan="reference").model
     torch.manual_seed(0)
-    mixer = build_mixer(spec, build_paths(spec.scan_order, side=3, block=block, extra_tokens=2))
+    mixer = build(spec.mixer, spec, token_orders(spec.scan_order, side=3, block=block, extra_tokens=2))
     mixer.register_parameter("pos_embed", torch.nn.Parameter(torch.zeros(1)))
-    initialise(mixer, "like-forward")
+    initialise(mixer)
     return mixer.double()
 
 

@@ -1,48 +1,42 @@
-"""Every choice a recipe offers has one implementation that takes exactly its settings."""
+"""Every choice that a recipe offers has one implementation, which takes exactly its settings."""
 
 import inspect
-from typing import Any, get_args
+import subprocess
+import sys
 
 import pytest
 
-from discli.diffusion.guidance import SCALES
-from discli.diffusion.objective import OBJECTIVES
-from discli.diffusion.samplers import SAMPLERS
-from discli.model.conditioning import CONDITIONINGS
-from discli.model.mixer import MIXERS
-from discli.model.order import ORDERS
-from discli.model.skip import SKIPS
-from discli.recipe import Recipe, diffusion, model, parse_recipe, sample
+from discli.recipe import Recipe, parse_recipe
+from discli.recipe.choices import declared, implementation
+from discli.recipe.diffusion import OBJECTIVES, TIMESTEPS, WEIGHTINGS
+from discli.recipe.model import CONDITIONINGS, MIXERS, SCAN_ORDERS, SKIPS
+from discli.recipe.sample import SAMPLERS, SCALE_SCHEDULES
 from discli.runtime.errors import DiscliError
 
-# What the noun passes to every sibling, beside the Spec's own settings.
-REGISTRIES: list[tuple[Any, dict[str, Any], set[str]]] = [
-    (model.Skip, SKIPS, {"embed_dim"}),
-    (model.Conditioning, CONDITIONINGS, {"embed_dim", "has_classes"}),
-    (model.Mixer, MIXERS, {"model", "paths"}),
-    (model.ScanOrder, ORDERS, {"side", "block"}),
-    (sample.Sampler, SAMPLERS, {"schedule", "num_steps"}),
-    (sample.ScaleSchedule, SCALES, set()),
+# What is passed to every sibling, beside the Spec's own settings.
+BUILT = [
+    (SKIPS, {"embed_dim"}),
+    (CONDITIONINGS, {"embed_dim", "has_classes"}),
+    (MIXERS, {"model", "orders"}),
+    (SAMPLERS, {"schedule", "num_steps"}),
+    (OBJECTIVES, set()),
+    (WEIGHTINGS, set()),
+    (TIMESTEPS, set()),
 ]
 
 
-def _specs(union: Any) -> dict[str, Any]:
-    return {spec.model_fields["name"].default: spec for spec in get_args(get_args(union)[0])}
+@pytest.mark.parametrize(("spec", "common"), [(spec, common) for choices, common in BUILT for spec in choices.values()])
+def test_specs_and_implementations_match(spec, common):
+    made = implementation(spec)
+    assert set(inspect.signature(made).parameters) == set(spec.model_fields) - {"name"} | common
+    # The file as it is imported has the Spec that recipes are checked with, not another one like it.
+    assert getattr(sys.modules[spec.__module__], spec.__name__) is spec
 
 
-@pytest.mark.parametrize(("union", "registry", "common"), REGISTRIES)
-def test_specs_and_implementations_match(union, registry, common):
-    specs = _specs(union)
-    assert specs.keys() == registry.keys()
-    for name, spec in specs.items():
-        settings = set(spec.model_fields) - {"name"}
-        assert set(inspect.signature(registry[name]).parameters) == settings | common
-
-
-def test_every_objective_has_its_three_functions():
-    assert _specs(diffusion.Objective).keys() == OBJECTIVES.keys()
-    for objective in OBJECTIVES.values():
-        assert all(callable(getattr(objective, name)) for name in ("target", "read", "weight_of_x0_error"))
+@pytest.mark.parametrize("order", SCAN_ORDERS.values())
+def test_walks_visit_every_patch_once(order):
+    for side, block in ((1, 0), (4, 3), (5, 6)):
+        assert all(sorted(walk) == list(range(side * side)) for walk in order().walks(side, block))
 
 
 def _recipe(objective: str, sampler: str, steps: int, scored: int) -> Recipe:
@@ -62,3 +56,36 @@ def test_no_more_steps_than_the_schedule_has_timesteps(sampler, steps, scored, k
 @pytest.mark.parametrize("sampler", ["euler", "heun", "euler-maruyama"])
 def test_flows_time_has_no_steps_of_its_own(sampler):
     assert _recipe("flow", sampler, 2000, 2000).train.score.sampling_steps == 2000
+
+
+@pytest.mark.parametrize("schedule", SCALE_SCHEDULES.values())
+def test_scales_end_at_the_whole_scale(schedule):
+    assert schedule().share(1.0) == 1.0
+
+
+def test_what_is_declared_is_what_is_read():
+    on_paper = declared("diffusion/samplers", "ddpm")
+    assert [one.name for one in on_paper] == list(SAMPLERS)
+    for one in on_paper:
+        assert one.constants.get("fits", ("betas",)) == SAMPLERS[one.name].fits
+
+
+def test_a_recipe_takes_a_spec_of_an_imported_file():
+    from discli.model.skips.sums import GatedSkipSpec
+
+    tree = {"name": "m", "model": {"preset": "dis-s"}, "data": {"resolution": 32}, "train": {"steps": 1}}
+    recipe = parse_recipe(tree, "m")
+    model = {**dict(recipe.model), "skip": GatedSkipSpec()}
+    assert Recipe.model_validate({**dict(recipe), "model": model}).model.skip == GatedSkipSpec()
+
+
+def test_recipes_do_not_import_torch_and_survive_a_pickle():
+    code = """
+import pickle, sys
+from discli.recipe import load_recipe
+recipe = load_recipe("quickstart", ["model.mixer.name=mamba2", "model.mixer.chunk=8"])
+assert "torch" not in sys.modules
+assert pickle.loads(pickle.dumps(recipe)) == recipe
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -9,6 +9,7 @@ from torch._subclasses import FakeTensorMode
 
 from discli.runtime.errors import DiscliError
 from discli.scan import DirectionParams, assume_backend, bidirectional_scan, choose_backend
+from tests import readme
 from tests.scan.cases import random_inputs
 
 CPU = torch.device("cpu")
@@ -73,3 +74,10 @@ def test_commands_start_without_the_compiler():
     code = "import sys, discli.training.train, discli.sampling.sample, discli.evaluation.evaluate;"
     code += " sys.exit('torch._dynamo' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_example_of_the_readme_runs():
+    [example] = readme.fenced((readme.ROOT / "discli/scan/README.md").read_text(), "python")
+    names: dict[str, object] = {}
+    exec(example, names)
+    assert names["y"].shape == names["x"].shape == (2, 16, 32)

@@ -1,6 +1,6 @@
 """The scan on a CPU: numba kernels for float32, PyTorch operations for float64 or without numba.
 
-The kernels (`cpu_forward`, `cpu_backward`) hold 16, 8 or 4 channels in a register and walk L a chunk of
+The kernels (`forward`, `backward`) hold 16, 8 or 4 channels in a register and walk L a chunk of
 128 steps at a time, both directions by reversed indexing. Memory of a forward and backward pass, beside
 inputs, outputs and gradients: x_proj's output and one state per 128 steps, 2 (R + 2N) / E and 2N / 128
 tensors of (B, L, E); the weights in the kernels' layout; and what is under way, a chunk of one sample
@@ -32,7 +32,7 @@ def unavailable(device: torch.device) -> str | None:
 
 
 def bidirectional_scan(x: Tensor, z: Tensor, forward: DirectionParams, backward: DirectionParams) -> Tensor:
-    """See `discli.scan.bidirectional_scan`."""
+    """x and z (B, L, E) to (B, L, E). See `discli.scan.bidirectional_scan`."""
     if x.dtype == torch.float64 or not HAS_NUMBA:
         return torch_loop.bidirectional_scan(x, z, forward, backward)
     y, _, _ = _scan(x, z, [*forward, *backward])

@@ -1,4 +1,4 @@
-"""Kernels of the backward pass: the scan's adjoint. That of x_proj and the convolution follows in `cpu_backward_conv`.
+"""Kernels of the backward pass: the scan's adjoint. That of x_proj and the convolution follows in `backward_conv`.
 
 Nothing but x, z, x_proj's output and one state in 128 steps is kept from the forward pass. A task
 recomputes 32 steps' states and decays of two states n, walks back over them, and takes the next two.

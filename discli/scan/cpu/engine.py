@@ -16,7 +16,7 @@ _SHORT = 64  # steps: samples that have fewer
 
 
 def scan_forward(x: Tensor, z: Tensor, directions: list[DirectionParams]) -> tuple[Tensor, Tensor, Tensor]:
-    """y, and for `scan_backward` x_proj's output and the saved states."""
+    """x and z (B, L, E) to y (B, L, E), and for `scan_backward` x_proj's output and the saved states (`Sizes`)."""
     sizes = Sizes.of(x, directions[0])
     y = torch.empty(sizes.batch, sizes.length, sizes.width)
     projected, saved = torch.empty(sizes.projected_shape), torch.empty(sizes.saved_shape)
@@ -31,7 +31,7 @@ def scan_forward(x: Tensor, z: Tensor, directions: list[DirectionParams]) -> tup
 def scan_backward(
     dy: Tensor, x: Tensor, z: Tensor, directions: list[DirectionParams], projected: Tensor, saved: Tensor
 ) -> tuple[Tensor, Tensor, list[DirectionParams]]:
-    """dx, dz and the gradients of both directions' parameters."""
+    """dx and dz (B, L, E) and the gradients of both directions' parameters, in the shapes of `DirectionParams`."""
     sizes = Sizes.of(x, directions[0])
     dx = torch.zeros(sizes.batch, sizes.length, sizes.width)
     dz = torch.empty_like(dx)

@@ -74,15 +74,17 @@ def to_rows(tensor_BLE: Tensor, sizes: Sizes) -> Tensor:
 
 
 def from_rows(rows: Tensor, like: Tensor) -> Tensor:
+    """What `to_rows` made, to the shape and dtype of ``like`` (B, L, E)."""
     return rows[..., : like.shape[-1]].to(like.dtype).contiguous()
 
 
 def pack_for_forward(p: DirectionParams, sizes: Sizes) -> dict[str, Tensor]:
-    """One direction's parameters under the names of `cpu_job`, contiguous float32."""
+    """One direction's parameters under the names of `job`, contiguous float32."""
     return {**_pack(p, sizes), "x_proj_in": _padded_x_proj(p, sizes).t().contiguous()}
 
 
 def pack_for_backward(p: DirectionParams, sizes: Sizes) -> dict[str, Tensor]:
+    """As `pack_for_forward`, with the projections the other way round."""
     dt_out = _pad(p.dt_weight.float(), (0, sizes.rank_columns - sizes.dt_rank, 0, sizes.width - sizes.d_inner))
     return {**_pack(p, sizes), "x_proj_out": _padded_x_proj(p, sizes), "dt_out": dt_out.contiguous()}
 

@@ -16,7 +16,7 @@ from discli.scan.reference import DirectionParams
 
 
 def bidirectional_scan(x: Tensor, z: Tensor, forward: DirectionParams, backward: DirectionParams) -> Tensor:
-    """Everything but the recurrence is `discli.scan.reference`'s."""
+    """x and z (B, L, E) to (B, L, E). Everything but the recurrence is `discli.scan.reference`'s."""
     return reference.mix(x, z, forward, backward, lambda *inputs: _recurrence(*inputs)[0])
 
 

@@ -1,15 +1,35 @@
 """A bidirectional mixer with the scan of Mamba-2 (arXiv:2405.21060)."""
 
+import math
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from discli.model.bidirectional import BidirectionalMixer
-from discli.model.order import Path
-from discli.recipe.model import ModelSpec, head_width
+from discli.model.flops import matmul_flops
+from discli.model.mixers._bidirectional import BidirectionalMixer, init_conv_and_x_proj, init_dt_bias
+from discli.model.order import TokenOrder
+from discli.recipe.kinds import HeadDim, MixerSpec, head_width
+from discli.recipe.model import ModelSpec
+from discli.recipe.spec import PositiveInt
 from discli.scan.ssd import ssd
+
+# Operations on the mask within a chunk, for each head and pair of tokens: a difference, exp and a product.
+_MASK = 3
+
+
+class Mamba2Spec(MixerSpec):
+    """The scan of Mamba-2 in both directions (arXiv:2405.21060): one rate for all channels of a head."""
+
+    name: Literal["mamba2"] = "mamba2"
+    head_dim: HeadDim = None
+    chunk: Annotated[PositiveInt, Field(description="most tokens of a chunk: speed and memory, not results")] = 64
+
+    def check(self, model: "ModelSpec") -> None:
+        self.check_heads(model.expand * model.embed_dim, self.head_dim)
 
 
 class Mamba2Direction(nn.Module):
@@ -27,7 +47,15 @@ class Mamba2Direction(nn.Module):
         self.A_log = nn.Parameter(torch.empty(heads))
         self.D = nn.Parameter(torch.empty(heads))
 
+    def init_weights(self) -> None:
+        """As Mamba-2's own code: A_log is log of uniform(1, 16), D is 1."""
+        init_conv_and_x_proj(self.conv_weight, self.conv_bias, self.x_proj)
+        init_dt_bias(self.dt_bias)
+        self.A_log.copy_(torch.empty_like(self.A_log).uniform_(1, 16).log())
+        nn.init.ones_(self.D)
+
     def forward(self, x_BLE: Tensor) -> Tensor:
+        """(B, L, E) to (B, L, E), float32 or wider."""
         E, K = self.conv_weight.shape
         causal = F.pad(x_BLE.transpose(1, 2), (K - 1, 0))
         x_BLE = F.silu(F.conv1d(causal, self.conv_weight.unsqueeze(1), self.conv_bias, groups=E)).transpose(1, 2)
@@ -39,6 +67,19 @@ class Mamba2Direction(nn.Module):
         y_BLHP = y_BLHP + self.D.unsqueeze(-1) * x_BLHP
         return y_BLHP.flatten(2)
 
+    def flops(self, L: int) -> dict[str, int]:
+        """Of L tokens, by part."""
+        (E, K), (H, N, _) = self.conv_weight.shape, self.sizes
+        chunks = math.ceil(L / self.chunk)
+        Q = math.ceil(L / chunks)
+        products = matmul_flops(Q, N, Q) + matmul_flops(Q, Q, E) + 2 * matmul_flops(Q, N, E)
+        return {
+            "convolution": matmul_flops(L, K, E),
+            "x_proj": matmul_flops(L, E, H + 2 * N),
+            "products of the scan": chunks * products,
+            "scan": chunks * (_MASK * H * Q * Q + 2 * E * N),
+        }
+
 
 class BidirectionalMamba2(BidirectionalMixer):
     """The paper's mixer with another scan, so that the two differ in nothing else.
@@ -47,14 +88,16 @@ class BidirectionalMamba2(BidirectionalMixer):
     over are its block's single projection of delta, B and C beside x, and its norm before ``out_proj``.
     """
 
-    def __init__(self, model: ModelSpec, paths: Sequence[Path], head_dim: int | None, chunk: int) -> None:
+    spec = Mamba2Spec
+
+    def __init__(self, model: ModelSpec, orders: Sequence[TokenOrder], head_dim: int | None, chunk: int) -> None:
         d_inner = model.expand * model.embed_dim
 
         def direction() -> Mamba2Direction:
             return Mamba2Direction(d_inner, model.d_state, model.d_conv, head_width(d_inner, head_dim), chunk)
 
-        super().__init__(model.embed_dim, d_inner, direction, paths)
+        super().__init__(model, orders, direction)
 
-    def both_ways(self, x_BLE: Tensor, z_BLE: Tensor, forward: nn.Module, backward: nn.Module) -> Tensor:
+    def scan_both_directions(self, x_BLE: Tensor, z_BLE: Tensor, forward: nn.Module, backward: nn.Module) -> Tensor:
         y_BLE: Tensor = forward(x_BLE) + backward(x_BLE.flip(1)).flip(1)
         return (y_BLE * F.silu(z_BLE.to(y_BLE.dtype))).to(x_BLE.dtype)

@@ -1,0 +1,105 @@
+"""What all mixers that scan have in common: every walk over the tokens is scanned in both directions."""
+
+import math
+import operator
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from discli.model.flops import matmul_flops
+from discli.model.mixers import Mixer
+from discli.model.order import TokenOrder
+from discli.recipe.model import ModelSpec
+
+
+class Direction(Protocol):
+    """What one direction of one scan learns."""
+
+    dt_bias: nn.Parameter
+
+    def flops(self, L: int) -> dict[str, int]:
+        """Of L tokens, by part."""
+
+
+class BidirectionalMixer(Mixer):
+    """Each token hears all others, at a cost linear in L.
+
+    ``in_proj`` makes what is scanned and a gate, ``out_proj`` brings back what the scans found, added
+    up; both are shared, while each direction of each order has parameters of its own.
+    """
+
+    def __init__(self, model: ModelSpec, orders: Sequence[TokenOrder], direction: Callable[[], nn.Module]) -> None:
+        super().__init__(model, orders)
+        d_inner = model.expand * model.embed_dim
+        self.in_proj = nn.Linear(model.embed_dim, 2 * d_inner, bias=False)
+        self.forward_scan = direction()
+        self.backward_scan = direction()
+        self.other_scans = nn.ModuleList(direction() for _ in range(2 * (len(orders) - 1)))
+        self.out_proj = nn.Linear(d_inner, model.embed_dim, bias=False)
+        self.orders = nn.ModuleList(orders)
+        self.zero_backward_dt = model.backward_dt_init == "authors"
+
+    @property
+    def forward_scans(self) -> list[nn.Module]:
+        """One for each order."""
+        return [self.forward_scan, *self.other_scans[::2]]
+
+    @property
+    def backward_scans(self) -> list[nn.Module]:
+        """One for each order."""
+        return [self.backward_scan, *self.other_scans[1::2]]
+
+    def init_weights(self) -> None:
+        """After those of the directions: with ``backward_dt_init="authors"`` the backward dt_bias is 0.
+
+        That is an oversight in their code. It makes the backward delta about 0.69 instead of 0.001 to 0.1.
+        """
+        if self.zero_backward_dt:
+            for direction in cast(list[Direction], self.backward_scans):
+                nn.init.zeros_(direction.dt_bias)
+
+    def forward(self, u_BLD: Tensor) -> Tensor:
+        x_BLE, z_BLE = self.in_proj(u_BLD).chunk(2, dim=-1)
+        scans = zip(cast(Iterable[TokenOrder], self.orders), self.forward_scans, self.backward_scans, strict=True)
+        ys = [
+            order.unpermute(self.scan_both_directions(order.permute(x_BLE), order.permute(z_BLE), *pair))
+            for order, *pair in scans
+        ]
+        mixed: Tensor = self.out_proj(reduce(operator.add, ys))
+        return mixed
+
+    @abstractmethod
+    def scan_both_directions(self, x_BLE: Tensor, z_BLE: Tensor, forward: nn.Module, backward: nn.Module) -> Tensor:
+        """(forward scan of x + backward scan of x) * SiLU(z), all (B, L, E) in the order of the walk."""
+
+    def flops(self, L: int) -> dict[str, int]:
+        D, E = self.out_proj.out_features, self.out_proj.in_features
+        count = Counter({"in_proj and out_proj": matmul_flops(L, D, 2 * E) + matmul_flops(L, E, D)})
+        for direction in cast(list[Direction], self.forward_scans + self.backward_scans):
+            count.update(direction.flops(L))
+        return dict(count)
+
+
+def init_conv_and_x_proj(conv_weight_EK: Tensor, conv_bias_E: Tensor, x_proj_RE: Tensor) -> None:
+    """PyTorch's default for such layers: uniform(-fan_in^-1/2, fan_in^-1/2)."""
+    E, K = conv_weight_EK.shape
+    init_uniform(conv_weight_EK, fan_in=K)
+    init_uniform(conv_bias_E, fan_in=K)
+    init_uniform(x_proj_RE, fan_in=E)
+
+
+def init_dt_bias(dt_bias: Tensor) -> None:
+    """(E,) or (H,): inverse softplus of log-uniform(1e-3, 1e-1), at least 1e-4 (arXiv:2312.00752, section 3.6)."""
+    low, high = math.log(1e-3), math.log(1e-1)
+    delta = torch.exp(torch.rand(len(dt_bias)) * (high - low) + low).clamp(min=1e-4)
+    dt_bias.copy_(delta + torch.log(-torch.expm1(-delta)))
+
+
+def init_uniform(parameter: Tensor, fan_in: int) -> None:
+    """uniform(-fan_in^-1/2, fan_in^-1/2), of any shape."""
+    nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5)

@@ -1,0 +1,28 @@
+"""Continuous walks, on another path block by block."""
+
+from typing import Literal
+
+from discli.recipe.kinds import ScanOrderSpec
+
+
+class ZigzagOrderSpec(ScanOrderSpec):
+    """To and fro along rows or columns, on another path block by block (ZigMa, arXiv:2403.13802).
+
+    Along one row and back along the next, so that each step goes to a neighbour. There are eight such
+    paths, from each corner along rows or along columns, and each block takes the next: block 0 starts at
+    the top left along rows, 1 there along columns, 2 and 3 at the top right, 4 and 5 at the bottom right,
+    6 and 7 at the bottom left. (Which of the eight comes when is ours.)
+    """
+
+    name: Literal["zigzag"] = "zigzag"
+
+    def walks(self, side: int, block: int) -> list[list[int]]:
+        corner, along_columns = divmod(block % 8, 2)
+        lines = [list(range(side * row, side * (row + 1))) for row in range(side)]
+        if corner in (2, 3):
+            lines = lines[::-1]
+        if corner in (1, 2):
+            lines = [line[::-1] for line in lines]
+        if along_columns:
+            lines = [list(line) for line in zip(*lines, strict=True)]
+        return [[patch for number, line in enumerate(lines) for patch in (line[::-1] if number % 2 else line)]]

@@ -1,0 +1,90 @@
+"""What each kind of choice must say of itself for a recipe to be checked: the bases of the Specs in other rooms.
+
+Skips, conditionings, timesteps and so on say nothing but their name, and derive from `ChoiceSpec` itself.
+"""
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from discli.recipe.spec import ChoiceSpec, PositiveInt
+
+if TYPE_CHECKING:
+    from discli.recipe.model import ModelSpec
+
+# betas: DDPM's schedule, of the objectives eps, v and x0. flow: the straight line from data to noise.
+Process = Literal["betas", "flow"]
+
+HeadDim = Annotated[PositiveInt | None, Field(description="channels of a head; by default 64 or what comes near")]
+
+
+class MixerSpec(ChoiceSpec):
+    """How tokens exchange information."""
+
+    # False where tokens are a set to the mixer, so that no scan order but raster means anything.
+    ordered: ClassVar[bool] = True
+    # True where it calls `discli.scan.bidirectional_scan`, whose backend model.scan chooses.
+    uses_scan: ClassVar[bool] = False
+
+    def check(self, model: "ModelSpec") -> None:
+        """Raises ValueError where the mixer's settings and those of the model do not fit together."""
+
+    def check_heads(self, channels: int, head_dim: int | None) -> None:
+        """Raises ValueError where heads of ``head_dim`` do not divide ``channels``."""
+        if head_dim and channels % head_dim:
+            raise ValueError(
+                f"mixer.head_dim {head_dim} does not divide the {channels} channels of {self.name}:"
+                f" use a divisor, or leave it out for {head_width(channels, None)}"
+            )
+
+
+def head_width(channels: int, head_dim: int | None) -> int:
+    """Channels of a head: ``head_dim``, or of what divides ``channels`` the number nearest to 64."""
+    # Beyond 127 nothing is nearer to 64 than 1 is, which divides everything.
+    return head_dim or min((d for d in range(1, 128) if channels % d == 0), key=lambda d: abs(d - 64))
+
+
+class ScanOrderSpec(ChoiceSpec):
+    """In which order scans visit the patches."""
+
+    def walks(self, side: int, block: int) -> list[list[int]]:
+        """One walk or more over a square of ``side`` x ``side`` patches in block number ``block``.
+
+        A walk lists each patch once, by its raster index (row * side + column), in the order of the visit.
+        Each is scanned in both directions, with parameters of its own. The number of walks must not depend
+        on ``side``.
+        """
+        raise NotImplementedError
+
+
+class ObjectiveSpec(ChoiceSpec):
+    """What the network predicts."""
+
+    process: ClassVar[Process] = "betas"
+
+    def learns_variance(self) -> bool:
+        """Whether the network has twice the channels: the prediction, then the variance's interpolation."""
+        return False
+
+
+class WeightingSpec(ChoiceSpec):
+    """How much the squared error counts at each timestep."""
+
+    fits: ClassVar[tuple[Process, ...]] = ("betas", "flow")
+
+
+class SamplerSpec(ChoiceSpec):
+    """How noise becomes an image."""
+
+    fits: ClassVar[tuple[Process, ...]] = ("betas",)
+
+
+class ScaleScheduleSpec(ChoiceSpec):
+    """How the guidance scale changes over the steps."""
+
+    def share(self, progress: float) -> float:
+        """The share of the scale beyond 1 at ``progress``, from 0 in pure noise to 1 at the end.
+
+        With share s the scale is 1 + s * (cfg_scale - 1).
+        """
+        raise NotImplementedError
