@@ -47,8 +47,10 @@ class ModelSpec(Spec):
     conditioning: Annotated[Conditioning, Field(description="how time and class reach the blocks")] = default_of(
         CONDITIONINGS
     )
-    mixer: Annotated[Mixer, Field(description="how tokens hear of each other")] = default_of(MIXERS)
-    scan_order: Annotated[ScanOrder, Field(description="how the scans walk over the patches")] = default_of(SCAN_ORDERS)
+    mixer: Annotated[Mixer, Field(description="how tokens exchange information")] = default_of(MIXERS)
+    scan_order: Annotated[ScanOrder, Field(description="in which order scans visit the patches")] = default_of(
+        SCAN_ORDERS
+    )
     d_state: Annotated[PositiveInt, Field(le=2**12, description="states of a channel's recurrence")] = 16
     d_conv: Annotated[PositiveInt, Field(le=2**10, description="tokens that the convolution before the scan sees")] = 4
     expand: Annotated[PositiveInt, Field(le=2**6, description="inner width of a mixer / embed_dim")] = 2
