@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from discli.diffusion.samplers import SAMPLERS
+from discli.recipe.sample import SAMPLERS
 from discli.recipe.shipped import shipped_files
 from tests.cli.commands import COMMANDS
 from tests.cli.test_help import HEAVY
