@@ -12,14 +12,14 @@ from typing import Any, Literal
 import numpy as np
 
 import discli
-from discli.data.decoding import Preparation, Workers, decode_batches, usable_cores
+from discli.data.decoding import ImageTransform, Workers, decode_batches, usable_cores
 from discli.data.encode_stage import CodecName, Stage, pick_device
 from discli.data.images import Crop
-from discli.data.journal import State, first_difference, journal_of
 from discli.data.merge import find_parts, merge_parts, part_of, share
+from discli.data.resume_log import State, first_difference, resume_log_of
 from discli.data.sources import Source, open_source
 from discli.data.store import Store
-from discli.data.writer import StoreWriter, forget_journal, skipped_of
+from discli.data.writer import StoreWriter, forget_resume_log, skipped_of
 from discli.recipe.contract import DataContract
 from discli.recipe.data import LARGEST_RGB
 from discli.runtime.console import Ticker, format_bytes, progress, restore_quiet, stderr
@@ -78,7 +78,7 @@ def encode(
             _check_finished(target, contract)
         else:
             positions = share(len(images), shard or (0, 1), stage.slice_size)
-            _write(target, images, contract, stage, positions, Preparation(resolution, crop, small), decoders)
+            _write(target, images, contract, stage, positions, ImageTransform(resolution, crop, small), decoders)
     if ranks:
         stderr.quiet = False
         _merge_if_last(out, *ranks)
@@ -104,7 +104,7 @@ def _write(
     contract: DataContract,
     stage: Stage,
     positions: range,
-    preparation: Preparation,
+    transform: ImageTransform,
     workers: Workers,
 ) -> None:
     settings = contract.settings() | {"batch_size": stage.slice_size, "bfloat16": stage.on_gpu}
@@ -117,7 +117,7 @@ def _write(
             _say(f"Going on after {done:,} of {len(positions):,} images.")
         try:
             with progress(what, len(positions), "images", done) as ticker:
-                _fill(writer, images, stage, left, preparation, workers, ticker)
+                _fill(writer, images, stage, left, transform, workers, ticker)
         except KeyboardInterrupt:
             raise DiscliError(
                 f"Stopped; {writer.state.rows:,} images are in {writer.partial}.",
@@ -155,14 +155,14 @@ def _fill(
     images: Source,
     stage: Stage,
     positions: range,
-    preparation: Preparation,
+    transform: ImageTransform,
     workers: Workers,
     ticker: Ticker,
 ) -> None:
     waited = {"decoding": 0.0, "the autoencoder" if stage.name == "vae" else "copying": 0.0, "writing": 0.0}
     decoding, encoding, writing = waited
     total_skipped = len(writer.state.skipped)
-    batches = decode_batches(images, positions, stage.batch_size, preparation, workers)
+    batches = decode_batches(images, positions, stage.batch_size, transform, workers)
     pending = None
     began = clock = time.monotonic()
 
@@ -255,7 +255,7 @@ def _check_finished(target: Path, contract: DataContract) -> None:
     if different is not None:
         name, one, other = different
         raise DiscliError(f"{target} exists, with {name} {one}, not {other}.", "Choose another --out, or delete it.")
-    forget_journal(target)
+    forget_resume_log(target)
     _say(f"{target} is finished already: {held.num_samples:,} images.")
 
 
@@ -270,7 +270,7 @@ def _merge_if_last(out: Path, rank: int, world: int) -> None:
     try:
         merge(out)
     except DiscliError as reason:
-        if not (out.exists() or is_locked(journal_of(out))):
+        if not (out.exists() or is_locked(resume_log_of(out))):
             raise
         # Another rank found all parts in the same moment.
         _say(f"Another process merges the parts. ({reason.message})")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from discli.data.autoencoders import load_codec, to_model_space
 from discli.data.contact_sheet import contact_sheet
-from discli.data.decoding import Preparation, prepare
+from discli.data.decoding import ImageTransform, transform_image
 from discli.data.images import ImageError
 from discli.data.sources import open_source
 from discli.data.store import Store
@@ -48,6 +48,6 @@ def _sources(store: Store, chosen: npt.NDArray[np.int64]) -> Tensor:
     contract, names = store.contract, store.names
     source = open_source(Path(contract.source), "none")
     positions = {name: position for position, name in enumerate(source.names)}
-    how = Preparation(contract.resolution, contract.crop)
-    images = [prepare(source.read(positions[names[index]]), how)[0] for index in chosen]
+    how = ImageTransform(contract.resolution, contract.crop)
+    images = [transform_image(source.read(positions[names[index]]), how)[0] for index in chosen]
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)

@@ -1,17 +1,39 @@
 """What every option in a recipe has in common."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
 
-class Spec(BaseModel):
+# Specs that `discli.recipe.choices` has run, by module and class.
+read_before: dict[tuple[str, str], Any] = {}
+
+
+class _RunOnce(ModelMetaclass):
+    """Importing a file whose Specs were read already gives those, not others of the same name."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> Any:
+        read = read_before.get((namespace.get("__module__", ""), namespace.get("__qualname__", "")))
+        return read or super().__new__(cls, name, bases, namespace, **kwargs)
+
+
+class Spec(BaseModel, metaclass=_RunOnce):
     """A frozen group of settings that refuses keys it does not know."""
 
     # Neither has a form in JSON, which is what every run writes its recipe down in.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ChoiceSpec(Spec):
+    """One of several that a recipe may name: ``name: Literal["concat"] = "concat"``, then its own settings."""
+
+    name: str
 
 
 def by_name(default: str) -> tuple[Any, Any]:

@@ -13,8 +13,8 @@ from PIL import Image
 
 from discli.data.encode import encode, merge
 from discli.data.images import crop
-from discli.data.journal import journal_of
 from discli.data.merge import part_of
+from discli.data.resume_log import resume_log_of
 from discli.data.store import open_store
 from discli.data.writer import partial_of, skipped_of
 from discli.runtime.console import stderr
@@ -77,10 +77,10 @@ def test_classes_are_shown_with_their_index(folder, tmp_path, said):
 def test_a_finished_file_is_left_as_it_is(folder, tmp_path, said):
     out = run(folder, tmp_path / "a.h5")
     before = out.stat()
-    journal_of(out).touch()  # as a kill right after the renaming leaves it
+    resume_log_of(out).touch()  # as a kill right after the renaming leaves it
     assert run(folder, out) == out
     assert out.stat().st_mtime_ns == before.st_mtime_ns
-    assert not journal_of(out).exists()
+    assert not resume_log_of(out).exists()
     assert "finished already: 12 images" in said()
 
 

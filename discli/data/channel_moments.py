@@ -11,7 +11,7 @@ _SQUARES_IN_32_BITS = 1 << 16  # pixels: 255^2 * 2^16 < 2^32
 
 
 @dataclass
-class Moments:
+class ChannelMoments:
     """Sums over all values of each channel, exact for pixels; ``count`` values per channel."""
 
     count: int = 0
