@@ -11,11 +11,11 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process, resource_tracker
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from discli.data.images import Crop, ImageError, Pixels, crop, decode, too_small
+from discli.data.images import Crop, ImageError, Pixels, TooSmall, crop, decode, is_too_small
 from discli.data.sources import Locator, Reader
 from discli.runtime.errors import DiscliError
 
@@ -31,7 +31,7 @@ class ImageTransform:
 
     resolution: int
     crop: Crop = "adm"
-    small: Literal["upscale", "skip"] = "upscale"
+    too_small: TooSmall = "upscale"
 
 
 @dataclass
@@ -93,7 +93,7 @@ def decode_batches(
     except BrokenProcessPool:
         raise DiscliError(
             "A decoding process died, most likely for lack of memory.",
-            "Run the same command again with fewer --workers: it goes on where it stopped.",
+            "Run the same command again with fewer --workers: it resumes where it stopped.",
         ) from None
 
 
@@ -105,9 +105,9 @@ def usable_cores() -> int:
 def transform_image(data: bytes, transform: ImageTransform) -> tuple[Pixels, bool]:
     """(H, W, 3) uint8 and whether it had to be enlarged. Raises ImageError."""
     image = decode(data)
-    small = too_small(image, transform.resolution, transform.crop)
-    if small and transform.small == "skip":
-        raise ImageError(f"{image.width} x {image.height} pixels: smaller than the crop (--small skip)")
+    small = is_too_small(image, transform.resolution, transform.crop)
+    if small and transform.too_small == "skip":
+        raise ImageError(f"{image.width} x {image.height} pixels: smaller than the crop (--too-small skip)")
     return crop(image, transform.resolution, transform.crop), small
 
 

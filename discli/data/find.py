@@ -6,7 +6,7 @@ from pathlib import Path
 from discli.data.store import Store, open_store
 from discli.data.writer import PARTIAL
 from discli.recipe import Recipe, check_fits
-from discli.recipe.data import LARGEST_RGB
+from discli.recipe.data import default_codec
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import read_json
@@ -78,10 +78,9 @@ def describe_encode(recipe: Recipe) -> str:
     """The command that makes a data file for ``recipe``."""
     data = recipe.data
     codec, command = data.codec, f"discli encode IMAGES/ --res {data.resolution}"
-    if codec.name == "vae" and codec.vae is not None:
-        return f"{command} --vae {codec.vae}"
-    default = "vae" if data.resolution > LARGEST_RGB else "rgb"
-    return command if codec.name == default else f"{command} --codec {codec.name}"
+    if codec.name != default_codec(data.resolution):
+        command += f" --codec {codec.name}"
+    return command if codec.weights is None else f"{command} --vae {codec.weights}"
 
 
 def _trained_on(run: Path) -> Path | None:

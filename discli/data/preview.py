@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from discli.data.autoencoders import load_codec, to_model_space
+from discli.data.autoencoders import load_codec
 from discli.data.contact_sheet import contact_sheet
 from discli.data.decoding import ImageTransform, transform_image
 from discli.data.images import ImageError
@@ -37,7 +37,7 @@ def samples_beside_sources(
         stderr.print(f"The samples stand alone, since their sources are not at hand: {error}")
     for mirrored in (False, True) if store.contract.flip_stored else (False,):
         stored = store.read(chosen, np.full(len(chosen), mirrored) if mirrored else None)
-        columns["mirrored" if mirrored else "sample"] = codec.decode(to_model_space(identity, stored)).cpu()
+        columns["mirrored" if mirrored else "sample"] = codec.decode(identity.to_model_space(stored)).cpu()
     interleaved = torch.stack(list(columns.values()), dim=1).flatten(0, 1)
     groups_in_a_row = max(1, round((len(chosen) / len(columns)) ** 0.5))
     return contact_sheet(interleaved, columns=groups_in_a_row * len(columns)), list(columns)

@@ -73,7 +73,7 @@ class Store:
             return torch.from_numpy(self.rows[indices, orientation])
         samples = torch.from_numpy(self.rows[indices])
         if flip is not None and flip.any():
-            assert self.contract.codec.name == "rgb", "latents of one orientation cannot be flipped; check_fits refuses"
+            assert self.contract.can_flip, "latents of one orientation cannot be flipped; check_fits refuses"
             chosen = torch.from_numpy(np.asarray(flip))
             samples[chosen] = samples[chosen].flip(-1)
         return samples

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from discli.data.autoencoders.rgb import RgbIdentity
+from discli.data.autoencoders.vae import VaeIdentity
 from discli.data.channel_moments import ChannelMoments
-from discli.recipe.contract import RgbIdentity, VaeIdentity
 
 VAE = VaeIdentity(vae="x", kind="AutoencoderKL", weights_sha256="", scaling_factor=0.5, shift_factor=1.0, channels=2)
 

@@ -40,8 +40,8 @@ def test_batches_are_in_order_and_name_what_they_skip(source, workers):
 
 
 def test_small_images_are_skipped_where_asked(source):
-    (batch,) = decode_batches(source, range(4, 7), 4, ImageTransform(8, small="skip"), Workers(0))
-    assert batch.skipped == [(5, "6 x 20 pixels: smaller than the crop (--small skip)")]
+    (batch,) = decode_batches(source, range(4, 7), 4, ImageTransform(8, too_small="skip"), Workers(0))
+    assert batch.skipped == [(5, "6 x 20 pixels: smaller than the crop (--too-small skip)")]
     assert (len(batch.images), batch.upscaled) == (2, 0)
 
 
