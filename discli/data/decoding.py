@@ -93,7 +93,7 @@ def decode_batches(
     except BrokenProcessPool:
         raise DiscliError(
             "A decoding process died, most likely for lack of memory.",
-            "Run the same command again with fewer --workers: it resumes where it stopped.",
+            "Run the same command again with fewer --workers: it resumes.",
         ) from None
 
 

@@ -91,7 +91,7 @@ class ResumeLog:
             content["moments"] = ChannelMoments(**content["moments"])
             content["skipped"] = [(position, why) for position, why in content["skipped"]]
             records.append((at, State(**content)))
-        if len(records) > 1:  # nothing is lost by beginning anew where nothing was written
+        if len(records) > 1:  # nothing is lost by starting over where nothing was written
             _check_same(begun_with, self._settings, out)
             return records
         return []
@@ -122,7 +122,7 @@ def _check_same(begun_with: dict[str, Any], settings: dict[str, Any], out: Path)
     what = f"{name} {held}, now {asked}" if name != "source_sha256" else "images (or labels) other than there are now"
     raise DiscliError(
         f"{out} was begun with {what}.",
-        f"To go on, give the same flags as then; to begin anew, delete {out.name}.partial and {out.name}.journal.",
+        f"To resume, give the same flags as then; to start over, delete {out.name}.partial and {out.name}.journal.",
     )
 
 

@@ -150,7 +150,7 @@ class StoreWriter:
         if isinstance(self._error, OSError):
             raise DiscliError(
                 f"Writing {self.partial} failed: {self._error.strerror}.",
-                "Make room and run the same command again: it goes on from there.",
+                "Make room and run the same command again: it resumes.",
             ) from None
         raise self._error
 

@@ -50,8 +50,8 @@ from discli.training.timed_step import A_DAY, describe_length, describe_time, tr
 def train(
     recipe: Recipe | str | Path,
     *,
-    data: Path | None = None,
-    out: Path | None = None,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
     overrides: Sequence[str] = (),
     device: str | None = None,
     dry_run: bool = False,

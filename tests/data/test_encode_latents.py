@@ -102,7 +102,7 @@ def test_latents_are_the_default_above_64_px(folder, tmp_path, vae, monkeypatch,
 
 
 def test_a_resolution_the_autoencoder_does_not_divide_is_refused(folder, tmp_path, vae):
-    with pytest.raises(DiscliError, match="--res 30 .*multiple of 8") as refused:
+    with pytest.raises(DiscliError, match=r"--res 30 .*multiple of 8") as refused:
         encode(folder, 30, vae=vae, out=tmp_path / "a.h5", workers=0, device="cpu")
     assert refused.value.hint == "Nearest: --res 32"
 

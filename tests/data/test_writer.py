@@ -165,7 +165,7 @@ def test_a_disk_that_fills_up_is_said_so_and_nothing_is_lost(tmp_path, uninterru
         # The thread that writes decides whether the first to hear of it is an append or the end.
         with pytest.raises(DiscliError, match="No space left") as refused:
             feed_and_settle(writer)
-        assert "goes on" in refused.value.hint
+        assert "resumes" in refused.value.hint
         file.close()
     run(out)
     assert out.read_bytes() == uninterrupted

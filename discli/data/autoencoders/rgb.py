@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy.typing as npt
 
-from discli.data.autoencoders._codec import Codec, to_pixels
+from discli.data.autoencoders import Codec, to_pixels
 from discli.recipe.codec import CodecIdentity, CodecSpec
 
 if TYPE_CHECKING:

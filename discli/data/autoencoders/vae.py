@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from discli.data.autoencoders._codec import Codec, to_pixels
+from discli.data.autoencoders import Codec, to_pixels
 from discli.data.autoencoders.hub import DEFAULT_VAE, fetch, read_config
 from discli.recipe.codec import CodecIdentity, CodecSpec
 from discli.recipe.spec import Positive, PositiveInt, Real
