@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from discli.cli.app import Device, Group, Json, RecipeName, Set, app
-from discli.cli.data import Codec
+from discli.cli.encode import Codec
 from discli.recipe.shipped import first_comment, shipped_files
 from discli.runtime.errors import DiscliError
 
@@ -92,7 +92,7 @@ def new(
         minutes=minutes,
         data=data,
         resolution=res,
-        codec=codec and codec.value,
+        codec=codec,
         num_classes=num_classes,
         out=out,
         overwrite=overwrite,

@@ -42,7 +42,7 @@ def recipe_facts(recipe: Recipe, machine: Hardware) -> Facts:
 
 def _shape(recipe: Recipe) -> Facts:
     model, side = recipe.model, recipe.input_size
-    kind = "pixels" if recipe.data.codec.name == "rgb" else f"latents of {recipe.data.resolution} px"
+    kind = "pixels" if recipe.data.codec.is_pixels else f"latents of {recipe.data.resolution} px"
     classes = f"{model.num_classes:,} classes" if model.num_classes else "no classes"
     extra = _tokens(recipe) - recipe.num_patches
     rows = [
@@ -178,7 +178,7 @@ def _sampling(recipe: Recipe, machine: Hardware, flops: int) -> Facts:
     calls = count_evaluations(recipe.diffusion, settings, recipe.in_channels)
     guidance = "no guidance" if settings.cfg_scale == 1.0 else f"guidance {settings.cfg_scale:g}"
     text = f"{settings.sampler.name}, {settings.steps} steps, {guidance}: {calls:,} network calls an image"
-    decoder = "" if recipe.data.codec.name == "rgb" else ", without the decoder"
+    decoder = "" if recipe.data.codec.is_pixels else ", without the decoder"
     weaker = ", a weaker network's taken to be as large" if settings.guidance.name == "autoguidance" else ""
     rows = [("sampling", f"{text}, {_flops(calls * flops)}{decoder}{weaker}")]
     peak = machine.peak(machine.precision(settings.precision), recipe.train.tf32, recipe.train.peak_tflops)

@@ -11,12 +11,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process, resource_tracker
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from discli.data.images import Crop, ImageError, Pixels, crop, decode, too_small
-from discli.data.readers import Locator, Reader
+from discli.data.images import Crop, ImageError, Pixels, TooSmall, crop, decode, is_too_small
+from discli.data.sources import Locator, Reader
 from discli.runtime.errors import DiscliError
 
 if TYPE_CHECKING:  # workers list nothing, and start sooner without what listing takes
@@ -26,12 +26,12 @@ _AHEAD = 2  # batches waiting per worker
 
 
 @dataclass(frozen=True)
-class Preparation:
+class ImageTransform:
     """From an image file to pixels."""
 
     resolution: int
     crop: Crop = "adm"
-    small: Literal["upscale", "skip"] = "upscale"
+    too_small: TooSmall = "upscale"
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Workers:
 
 
 def decode_batches(
-    source: "Source", positions: range, batch_size: int, preparation: Preparation, workers: Workers
+    source: "Source", positions: range, batch_size: int, transform: ImageTransform, workers: Workers
 ) -> Iterator[Decoded]:
     """Batches of ``batch_size`` positions (the last one fewer), in order. Raises DiscliError if a worker dies."""
     starts = range(positions.start, positions.stop, batch_size)
@@ -78,14 +78,14 @@ def decode_batches(
     if workers.pool is None:
         _quiet_pillow()
         for start, end in spans:
-            yield _decode(source.reader, preparation, source.locators[start:end], start)
+            yield _decode(source.reader, transform, source.locators[start:end], start)
         return
     waiting: deque[Future[Decoded]] = deque()
     remaining = iter(spans)
     try:
         while True:
             while len(waiting) < _AHEAD * workers.count and (span := next(remaining, None)) is not None:
-                work = (source.reader, preparation, source.locators[slice(*span)], span[0])
+                work = (source.reader, transform, source.locators[slice(*span)], span[0])
                 waiting.append(workers.pool.submit(_decode, *work))
             if not waiting:
                 return
@@ -93,7 +93,7 @@ def decode_batches(
     except BrokenProcessPool:
         raise DiscliError(
             "A decoding process died, most likely for lack of memory.",
-            "Run the same command again with fewer --workers: it goes on where it stopped.",
+            "Run the same command again with fewer --workers: it resumes.",
         ) from None
 
 
@@ -102,22 +102,22 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def prepare(data: bytes, preparation: Preparation) -> tuple[Pixels, bool]:
+def transform_image(data: bytes, transform: ImageTransform) -> tuple[Pixels, bool]:
     """(H, W, 3) uint8 and whether it had to be enlarged. Raises ImageError."""
     image = decode(data)
-    small = too_small(image, preparation.resolution, preparation.crop)
-    if small and preparation.small == "skip":
-        raise ImageError(f"{image.width} x {image.height} pixels: smaller than the crop (--small skip)")
-    return crop(image, preparation.resolution, preparation.crop), small
+    small = is_too_small(image, transform.resolution, transform.crop)
+    if small and transform.too_small == "skip":
+        raise ImageError(f"{image.width} x {image.height} pixels: smaller than the crop (--too-small skip)")
+    return crop(image, transform.resolution, transform.crop), small
 
 
-def _decode(reader: Reader, preparation: Preparation, locators: list[Locator], start: int) -> Decoded:
-    side = preparation.resolution
+def _decode(reader: Reader, transform: ImageTransform, locators: list[Locator], start: int) -> Decoded:
+    side = transform.resolution
     batch = Decoded(start, start + len(locators), np.empty((len(locators), 3, side, side), np.uint8))
     used = 0
     for position, locator in enumerate(locators, start):
         try:
-            pixels, small = prepare(reader.read(locator), preparation)
+            pixels, small = transform_image(reader.read(locator), transform)
         except ImageError as reason:
             batch.skipped.append((position, str(reason)))
             continue

@@ -6,56 +6,66 @@ source -> decoded and cropped by worker processes -> latents (or pixels as they 
 import os
 import re
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 import discli
-from discli.data.decoding import Preparation, Workers, decode_batches, usable_cores
-from discli.data.encode_stage import CodecName, Stage, pick_device
-from discli.data.images import Crop
-from discli.data.journal import State, first_difference, journal_of
+from discli.data.autoencoders import Codec, codec_class, open_codec
+from discli.data.decoding import Decoded, ImageTransform, Workers, decode_batches, usable_cores
+from discli.data.images import Crop, TooSmall
 from discli.data.merge import find_parts, merge_parts, part_of, share
+from discli.data.resume_log import State, first_difference, resume_log_of
 from discli.data.sources import Source, open_source
 from discli.data.store import Store
-from discli.data.writer import StoreWriter, forget_journal, skipped_of
+from discli.data.writer import Rows, StoreWriter, forget_resume_log, skipped_of
 from discli.recipe.contract import DataContract
-from discli.recipe.data import LARGEST_RGB
-from discli.runtime.console import Ticker, format_bytes, progress, restore_quiet, stderr
+from discli.recipe.data import CODECS, LARGEST_RGB, default_codec
+from discli.runtime.console import format_bytes, progress, restore_quiet, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.processes import is_locked, own_part, rank_and_world
 from discli.runtime.signals import hold_ctrl_c
 
+LatentDtype = Literal["float16", "float32"]
+
 _UNFIT = re.compile(r"[^\w.-]+")  # for a file's name
+_WORKER_BYTES = 1 << 21  # of pixels in a worker's batch
+_GPU_BATCH_PIXELS = 64 * 256 * 256
+_CPU_BATCH = 8
 
 
 @restore_quiet()
 def encode(
-    source: Path,
+    source: str | Path,
     resolution: int,
     *,
-    codec: CodecName | None = None,
+    codec: str | None = None,
     vae: str | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     crop: Crop = "adm",
-    labels: Path | str | None = None,
+    labels: str | Path | None = None,
     flip: bool | None = None,
-    small: Literal["upscale", "skip"] = "upscale",
-    moments: Literal["float16", "float32"] = "float16",
+    too_small: TooSmall = "upscale",
+    latent_dtype: LatentDtype = "float16",
     shard: tuple[int, int] | None = None,
     workers: int | None = None,
     batch_size: int | None = None,
     device: str | None = None,
 ) -> Path:
-    """Writes the data file and returns its path; what an interrupted run wrote is gone on from.
+    """Writes the data file and returns its path; an interrupted run is resumed.
 
-    ``codec``: by default pixels up to 64 px, latents above. ``flip`` stores the latent of the mirrored
-    image too (the default for latents; mirrored pixels need no storing). ``shard`` (i, n) writes part
-    i of n; under torchrun or srun the ranks are the shards, and the last to finish merges them.
-    ``batch_size``: images at once through the autoencoder. Raises DiscliError for a source, output or
-    autoencoder that cannot be used, and when no image can be read.
+    ``source``: whatever `open_source` lists. ``resolution``: side of the square crop in pixels. ``codec``: a
+    file's of discli/data/autoencoders; by default pixels up to 64 px, latents above. ``vae``: hub id or folder
+    of its weights. ``labels``: a csv or json file, or "none". ``flip`` stores the latent of the mirrored image
+    too (the default for latents; mirrored pixels need no storing). ``too_small``: what becomes of images
+    smaller than the crop. ``shard`` (i, n) writes part i of n; under torchrun or srun the ranks are the shards,
+    and the last to finish merges them. ``workers``: decoding processes. ``batch_size``: images at once through
+    the autoencoder. Raises DiscliError for a source, output or autoencoder that cannot be used, when no image
+    can be read, and, with status 130, on Ctrl-C.
     """
+    source, out = Path(source), out and Path(out)
     ranks = None
     if shard is None and rank_and_world()[1] > 1:
         shard = ranks = rank_and_world()
@@ -65,11 +75,24 @@ def encode(
         workers = _default_workers(name, device)
     with Workers(workers) as decoders:
         images = open_source(source, labels)
-        _say(f"{source} ({images.kind}): {len(images):,} images, {_classes(images)}")
-        stage = Stage(name, resolution, vae=vae, flip=flip, moments=moments, batch_size=batch_size, device=device)
-        if flip and name == "rgb":
-            _say("rgb: --flip stores nothing more, since pixels are mirrored exactly while training.")
-        contract = _promise(images, stage, resolution, crop, small, shard)
+        stderr.print(f"{source} ({images.kind}): {len(images):,} images, {_classes(images)}")
+        opened, images_at_once = _open(name, resolution, vae, batch_size, device)
+        if flip and opened.identity.is_pixels:
+            stderr.print(f"{name}: --flip stores nothing more, since pixels are mirrored exactly while training.")
+        contract = DataContract(
+            discli_version=discli.__version__,
+            codec=opened.identity,
+            resolution=resolution,
+            crop=crop,
+            dtype="uint8" if opened.identity.is_pixels else latent_dtype,
+            flip_stored=not opened.identity.is_pixels and flip is not False,
+            num_samples=0,
+            class_names=images.class_names,
+            source=str(images.path.absolute()),
+            source_sha256=images.sha256,
+            small=too_small,
+            shard=_checked(shard),
+        )
         out = out or _default_out(source, resolution, name)
         target = part_of(out, shard) if shard else out
         if ranks and out.is_file():
@@ -77,8 +100,9 @@ def encode(
         elif target.is_file():
             _check_finished(target, contract)
         else:
-            positions = share(len(images), shard or (0, 1), stage.slice_size)
-            _write(target, images, contract, stage, positions, Preparation(resolution, crop, small), decoders)
+            transform = ImageTransform(resolution, crop, too_small)
+            positions = share(len(images), shard or (0, 1), opened.slice_size)
+            _write(target, images, contract, opened, positions, transform, decoders, images_at_once)
     if ranks:
         stderr.quiet = False
         _merge_if_last(out, *ranks)
@@ -86,44 +110,83 @@ def encode(
     return target
 
 
-def merge(out: Path) -> Path:
+def merge(out: str | Path) -> Path:
     """Makes ``out`` of its finished parts, ``OUT.shard-I-of-N.h5`` beside it. See ``merge_parts``."""
+    out = Path(out)
     if out.exists():
         raise DiscliError(f"{out} is there already.", "Delete it to merge again.")
     parts = find_parts(out)
     total = sum(len(Store(part, parts=True)) for part in parts)
     with progress("merge", total, "images") as ticker:
         store = merge_parts(out, ticker.advance)
-    _say(f"{out}: {len(store):,} images from {len(parts)} parts, which may be deleted now.")
+    stderr.print(f"{out}: {len(store):,} images from {len(parts)} parts, which may be deleted now.")
     return out
+
+
+def _open(name: str, resolution: int, vae: str | None, batch_size: int | None, device: str | None) -> tuple[Codec, int]:
+    """The codec, and how many images are decoded at once.
+
+    ``slice_size`` of them go through the autoencoder at once, always: on a GPU an image's last bits can
+    depend on how many are computed together.
+    """
+    if not codec_class(name).computes:
+        return open_codec(name, vae), batch_size or min(1024, max(8, _WORKER_BYTES // (3 * resolution**2)))
+    where = pick_device(device)
+    if where.startswith("cuda"):
+        batch_size = batch_size or max(1, _GPU_BATCH_PIXELS // resolution**2)
+        codec = open_codec(name, vae, where, batch_size)
+    else:  # one image keeps all cores busy, and then no batch size shows in the bytes
+        batch_size = batch_size or _CPU_BATCH
+        codec = open_codec(name, vae, where, 1)
+    divisor = codec.identity.downsample
+    if resolution % divisor:
+        raise DiscliError(
+            f"--res {resolution} is not a multiple of {divisor}, by which this autoencoder divides it.",
+            f"Nearest: --res {max(1, round(resolution / divisor)) * divisor}",
+        )
+    return codec, batch_size
 
 
 def _write(
     target: Path,
     images: Source,
     contract: DataContract,
-    stage: Stage,
+    codec: Codec,
     positions: range,
-    preparation: Preparation,
+    transform: ImageTransform,
     workers: Workers,
+    images_at_once: int,
 ) -> None:
-    settings = contract.settings() | {"batch_size": stage.slice_size, "bfloat16": stage.on_gpu}
+    on_gpu = str(codec.device).startswith("cuda")
+    settings = contract.settings() | {"batch_size": codec.slice_size, "bfloat16": on_gpu}
     what = f"encode {contract.shard[0]}/{contract.shard[1]}" if contract.shard else "encode"
     upper_bound = contract.model_copy(update={"num_samples": len(positions)})
     with hold_ctrl_c(), StoreWriter(target, upper_bound, positions, settings) as writer:
         left = range(writer.state.end, positions.stop)
         done = left.start - positions.start
         if done:
-            _say(f"Going on after {done:,} of {len(positions):,} images.")
+            stderr.print(f"Resuming after {done:,} of {len(positions):,} images.")
+        laps, total_skipped = _Laps(), len(writer.state.skipped)
+        batches = decode_batches(images, left, images_at_once, transform, workers)
         try:
             with progress(what, len(positions), "images", done) as ticker:
-                _fill(writer, images, stage, left, preparation, workers, ticker)
+                for batch, rows in _encoded(batches, codec, contract, laps):
+                    if not np.isfinite(rows).all():
+                        raise DiscliError(
+                            f"The autoencoder gives infinite or undefined latents near {images.names[batch.start]}.",
+                            "Try --latent-dtype float32; if that fails too, the autoencoder is not for such images.",
+                        )
+                    writer.append(rows, batch.end, batch.skipped, batch.upscaled)
+                    laps.lap("writing")
+                    total_skipped += len(batch.skipped)
+                    ticker.advance(batch.end - batch.start, f"{total_skipped:,} skipped" if total_skipped else "")
         except KeyboardInterrupt:
             raise DiscliError(
                 f"Stopped; {writer.state.rows:,} images are in {writer.partial}.",
-                "Run the same command again: it goes on from there.",
+                "Run the same command again to resume.",
                 status=130,
             ) from None
+        stderr.print(f"{ticker.rate:,.1f} images/s; {laps.slowest()}.")
         state = writer.settle()
         # What could not even be listed belongs to the whole, so to one part of it.
         left_out = images.left_out if positions.start == 0 else ()
@@ -134,7 +197,7 @@ def _write(
             writer.discard()
             raise DiscliError(
                 f"None of the {len(positions):,} images could be used, {name} for one: {why}.",
-                "Look at that file; another crop or --small upscale may take it.",
+                "Look at that file; another crop or --too-small upscale may take it.",
             )
         mean, std = state.moments.as_model_sees(contract.codec)
         outcome: dict[str, Any] = {"num_samples": state.rows, "num_skipped": len(skipped), "channel_mean": mean}
@@ -150,100 +213,88 @@ def _write(
     _report(target, state, len(skipped), contract.resolution)
 
 
-def _fill(
-    writer: StoreWriter,
-    images: Source,
-    stage: Stage,
-    positions: range,
-    preparation: Preparation,
-    workers: Workers,
-    ticker: Ticker,
-) -> None:
-    waited = {"decoding": 0.0, "the autoencoder" if stage.name == "vae" else "copying": 0.0, "writing": 0.0}
-    decoding, encoding, writing = waited
-    total_skipped = len(writer.state.skipped)
-    batches = decode_batches(images, positions, stage.batch_size, preparation, workers)
-    pending = None
-    began = clock = time.monotonic()
-
-    def lap(what: str) -> None:
-        nonlocal clock
-        now = time.monotonic()
-        waited[what] += now - clock
-        clock = now
-
-    while True:
-        batch = next(batches, None)
-        lap(decoding)
-        launched = None if batch is None else (batch, stage.launch(batch.images))
-        lap(encoding)
+def _encoded(
+    batches: Iterator[Decoded], codec: Codec, contract: DataContract, laps: "_Laps"
+) -> Iterator[tuple[Decoded, Rows]]:
+    """Each batch and its rows (k, *row_shape); a GPU works on the next one while those are written."""
+    encoding = "the autoencoder" if codec.computes else "copying"
+    pending: tuple[Decoded, Callable[[], Rows]] | None = None
+    while batch := next(batches, None):
+        laps.lap("decoding")
+        launched = codec.launch(batch.images, contract.dtype, contract.flip_stored)
+        laps.lap(encoding)
         if pending is not None:
-            last, rows = pending[0], pending[1]()
-            lap(encoding)
-            if stage.dtype != "uint8" and not np.isfinite(rows).all():
-                raise DiscliError(
-                    f"The autoencoder gives infinite or undefined latents near {images.names[last.start]}.",
-                    "Try --moments float32; if that fails too, the autoencoder is not for such images.",
-                )
-            writer.append(rows, last.end, last.skipped, last.upscaled)
-            lap(writing)
-            total_skipped += len(last.skipped)
-            ticker.advance(last.end - last.start, f"{total_skipped:,} skipped" if total_skipped else "")
-        if launched is None:
-            break
-        pending = launched
-    total = max(clock - began, 1e-9)
-    slowest = max(waited, key=lambda stage_name: waited[stage_name])
-    _say(f"{ticker.rate:,.1f} images/s; the slowest stage was {slowest} ({waited[slowest] / total:.0%} of the time).")
+            rows = pending[1]()
+            laps.lap(encoding)
+            yield pending[0], rows
+        pending = batch, launched
+    laps.lap("decoding")
+    if pending is not None:
+        rows = pending[1]()
+        laps.lap(encoding)
+        yield pending[0], rows
 
 
-def _default_out(source: Path, resolution: int, name: CodecName) -> Path:
+class _Laps:
+    """How long, in seconds, encoding waited for each of its stages."""
+
+    def __init__(self) -> None:
+        self._waited: dict[str, float] = {}
+        self._clock = time.monotonic()
+
+    def lap(self, stage: str) -> None:
+        """The time since the last lap went into ``stage``."""
+        now = time.monotonic()
+        self._waited[stage] = self._waited.get(stage, 0.0) + now - self._clock
+        self._clock = now
+
+    def slowest(self) -> str:
+        stage = max(self._waited, key=lambda name: self._waited[name])
+        share_of_time = self._waited[stage] / max(sum(self._waited.values()), 1e-9)
+        return f"the slowest stage was {stage} ({share_of_time:.0%} of the time)"
+
+
+def _default_out(source: Path, resolution: int, name: str) -> Path:
     """In the current folder, where `discli.data.find` looks for it; of ``.`` and ``..`` the folders' own names."""
     stem = source.resolve().name if source.name in ("", "..") else source.name
     return Path(f"{_UNFIT.sub('_', stem.split('.')[0]) or 'data'}-{resolution}-{name}.h5")
 
 
-def _choose(codec: CodecName | None, vae: str | None, resolution: int) -> CodecName:
+def _choose(codec: str | None, vae: str | None, resolution: int) -> str:
     if resolution < 1:
-        raise DiscliError(f"--res {resolution} is no size.", "Give the images' side in pixels, say --res 256.")
-    if codec == "rgb" and vae is not None:
-        raise DiscliError("--vae is given, but --codec rgb uses none.", "Leave one of them out.")
-    if codec is None:
-        codec = "vae" if vae is not None or resolution > LARGEST_RGB else "rgb"
-        if vae is None:
-            why = f"{resolution} px is {'above' if codec == 'vae' else 'at most'} {LARGEST_RGB}"
-            _say(f"codec {codec}, since {why} (--codec {'rgb' if codec == 'vae' else 'vae'} for the other).")
+        raise DiscliError(f"--res {resolution} is not a size.", "Give the images' side in pixels, say --res 256.")
+    if codec is not None:
+        codec_class(codec)
+        if vae is not None and "vae" not in CODECS[codec].model_fields:
+            raise DiscliError(f"--vae is given, but --codec {codec} uses none.", "Leave one of them out.")
+        return codec
+    if vae is not None:
+        return "vae"
+    codec, other = default_codec(resolution), "rgb" if resolution > LARGEST_RGB else "vae"
+    why = f"{resolution} px is {'above' if resolution > LARGEST_RGB else 'at most'} {LARGEST_RGB}"
+    stderr.print(f"codec {codec}, since {why} (--codec {other} for the other).")
     return codec
 
 
-def _promise(
-    images: Source,
-    stage: Stage,
-    resolution: int,
-    crop: Crop,
-    small: Literal["upscale", "skip"],
-    shard: tuple[int, int] | None,
-) -> DataContract:
+def _checked(shard: tuple[int, int] | None) -> tuple[int, int] | None:
     if shard is not None and not 0 <= shard[0] < shard[1]:
         raise DiscliError(f"--shard {shard[0]}/{shard[1]} does not exist.", f"They count from 0/{shard[1]}.")
-    return DataContract(
-        discli_version=discli.__version__,
-        codec=stage.identity,
-        resolution=resolution,
-        crop=crop,
-        dtype=stage.dtype,
-        flip_stored=stage.flip_stored,
-        num_samples=0,
-        class_names=images.class_names,
-        source=str(images.path.absolute()),
-        source_sha256=images.sha256,
-        small=small,
-        shard=shard,
-    )
+    return shard
 
 
-def _default_workers(name: CodecName, device: str | None) -> int:
-    if name == "vae" and not pick_device(device).startswith("cuda"):
+def pick_device(device: str | None) -> str:
+    """``device``, or else this rank's GPU, or else the CPU. Imports torch where it has to look."""
+    if device is not None:
+        return device
+    import torch
+
+    from discli.runtime.devices import own_gpu
+
+    return own_gpu() if torch.cuda.is_available() else "cpu"
+
+
+def _default_workers(name: str, device: str | None) -> int:
+    if codec_class(name).computes and not pick_device(device).startswith("cuda"):
         return 0  # the autoencoder needs the cores, and takes far longer than decoding
     cores = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(32, max(1, cores))
@@ -255,8 +306,8 @@ def _check_finished(target: Path, contract: DataContract) -> None:
     if different is not None:
         name, one, other = different
         raise DiscliError(f"{target} exists, with {name} {one}, not {other}.", "Choose another --out, or delete it.")
-    forget_journal(target)
-    _say(f"{target} is finished already: {held.num_samples:,} images.")
+    forget_resume_log(target)
+    stderr.print(f"{target} is finished already: {held.num_samples:,} images.")
 
 
 def _merge_if_last(out: Path, rank: int, world: int) -> None:
@@ -265,15 +316,15 @@ def _merge_if_last(out: Path, rank: int, world: int) -> None:
     if out.exists():
         return
     if missing:
-        _say(own_part(rank, world, f"{len(missing)} of {world} parts of {out}"))
+        stderr.print(own_part(rank, world, f"{len(missing)} of {world} parts of {out}"))
         return
     try:
         merge(out)
     except DiscliError as reason:
-        if not (out.exists() or is_locked(journal_of(out))):
+        if not (out.exists() or is_locked(resume_log_of(out))):
             raise
         # Another rank found all parts in the same moment.
-        _say(f"Another process merges the parts. ({reason.message})")
+        stderr.print(f"Another process merges the parts. ({reason.message})")
 
 
 def _classes(images: Source) -> str:
@@ -285,12 +336,10 @@ def _classes(images: Source) -> str:
 
 
 def _report(target: Path, state: State, skipped: int, resolution: int) -> None:
-    _say(f"{target}: {state.rows:,} images, {format_bytes(target.stat().st_size)}")
+    stderr.print(f"{target}: {state.rows:,} images, {format_bytes(target.stat().st_size)}")
     if state.upscaled:
-        _say(f"{state.upscaled:,} were smaller than {resolution} px and enlarged (--small skip leaves them out).")
+        stderr.print(
+            f"{state.upscaled:,} were smaller than {resolution} px and enlarged (--too-small skip leaves them out)."
+        )
     if skipped:
-        _say(f"{skipped:,} skipped: see {skipped_of(target)}")
-
-
-def _say(text: str) -> None:
-    stderr.print(text)
+        stderr.print(f"{skipped:,} skipped: see {skipped_of(target)}")

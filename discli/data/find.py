@@ -6,7 +6,7 @@ from pathlib import Path
 from discli.data.store import Store, open_store
 from discli.data.writer import PARTIAL
 from discli.recipe import Recipe, check_fits
-from discli.recipe.data import LARGEST_RGB
+from discli.recipe.data import default_codec
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import read_json
@@ -15,33 +15,34 @@ from discli.runtime.processes import rank_and_world
 _NAMED = 4  # files in a message
 
 
-def data_for(recipe: Recipe, given: Path | None, run: Path) -> Path:
+def data_for(recipe: Recipe, given: str | Path | None, run: Path) -> Path:
     """The data file to train ``recipe`` on, in the run's folder ``run``.
 
     ``given`` (``--data``), else the recipe's ``data.file``, else what the run has been trained on so far,
     else what `find_data` finds in the current folder. Raises DiscliError where that does not fit.
     """
-    named = given or recipe.data.file or _trained_on(run)
+    named = Path(given) if given else recipe.data.file or _trained_on(run)
     if named is None:
         return find_data([recipe])
     check_fits(recipe, open_store(named).contract, str(named))
     return named
 
 
-def data_for_study(recipes: Sequence[Recipe], given: Path | None) -> Path | None:
-    """One file for all cells that are still to be run; None where their recipes name theirs.
+def data_for_study(recipes: Sequence[Recipe], given: str | Path | None) -> Path | None:
+    """One file for all trials that are still to be run; None where their recipes name theirs.
 
     ``given`` is ``--data``. Raises DiscliError where it, or all that lies in the current folder, does not fit.
     """
     if given is None:
         return find_data(recipes) if recipes and all(recipe.data.file is None for recipe in recipes) else None
+    given = Path(given)
     contract = open_store(given).contract
     for recipe in recipes:
         check_fits(recipe, contract, str(given))
     return given
 
 
-def find_data(recipes: Sequence[Recipe], folder: Path = Path()) -> Path:
+def find_data(recipes: Sequence[Recipe], folder: str | Path = ".") -> Path:
     """The newest data file in ``folder`` that fits all ``recipes``; says which. DiscliError where none does."""
     fitting, others = look_for_data(recipes, folder)
     if not fitting:
@@ -56,8 +57,9 @@ def find_data(recipes: Sequence[Recipe], folder: Path = Path()) -> Path:
     return chosen
 
 
-def look_for_data(recipes: Sequence[Recipe], folder: Path = Path()) -> tuple[list[Path], dict[Path, str]]:
+def look_for_data(recipes: Sequence[Recipe], folder: str | Path = ".") -> tuple[list[Path], dict[Path, str]]:
     """Of the data files in ``folder``: those that fit, the newest first, and why each of the others does not."""
+    folder = Path(folder)
     present = {path for path in folder.glob("*.h5") if path.is_file()}
     present |= {path.with_name(path.name.removesuffix(PARTIAL)) for path in folder.glob(f"*.h5{PARTIAL}")}
     fitting: list[Path] = []
@@ -78,10 +80,9 @@ def describe_encode(recipe: Recipe) -> str:
     """The command that makes a data file for ``recipe``."""
     data = recipe.data
     codec, command = data.codec, f"discli encode IMAGES/ --res {data.resolution}"
-    if codec.name == "vae" and codec.vae is not None:
-        return f"{command} --vae {codec.vae}"
-    default = "vae" if data.resolution > LARGEST_RGB else "rgb"
-    return command if codec.name == default else f"{command} --codec {codec.name}"
+    if codec.name != default_codec(data.resolution):
+        command += f" --codec {codec.name}"
+    return command if codec.weights is None else f"{command} --vae {codec.weights}"
 
 
 def _trained_on(run: Path) -> Path | None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Crop = Literal["adm", "resize", "celeba"]
+TooSmall = Literal["upscale", "skip"]
 Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 178_956_970  # where Pillow, too, speaks of a decompression bomb
@@ -40,7 +41,7 @@ def decode(data: bytes) -> Image.Image:
 
 
 def crop(image: Image.Image, size: int, how: Crop) -> Pixels:
-    """(size, size, 3) uint8. Images smaller than the crop are enlarged; see ``too_small``.
+    """(size, size, 3) uint8. Images smaller than the crop are enlarged; see ``is_too_small``.
 
     ``adm``: the centre crop of ADM (Dhariwal and Nichol, arXiv:2105.05233): halve with a box filter
     while the short side is at least twice ``size``, resize the short side to ``size`` (bicubic), cut the
@@ -65,7 +66,7 @@ def crop(image: Image.Image, size: int, how: Crop) -> Pixels:
     return pixels[top : top + size, left : left + size]
 
 
-def too_small(image: Image.Image, size: int, how: Crop) -> bool:
+def is_too_small(image: Image.Image, size: int, how: Crop) -> bool:
     """Whether cropping to ``size`` has to invent pixels."""
     return min(image.size) < size if how != "celeba" else size > _CELEBA_BOX[2] - _CELEBA_BOX[0]
 

@@ -25,7 +25,7 @@ ROWS_AT = 3 * _PAGE  # behind HDF5's superblock, the root group and the dataset'
 _LAYOUT: dict[str, Any] = {"libver": ("v110", "v110"), "alignment_threshold": 1, "alignment_interval": _PAGE}
 
 
-class _AroundRows(io.FileIO):
+class _HeaderlessFile(io.FileIO):
     """An existing file that looks empty to HDF5: what lies in it already is written around, not over."""
 
     def __init__(self, path: Path) -> None:
@@ -52,7 +52,7 @@ class _AroundRows(io.FileIO):
         return super().truncate(size)
 
 
-def write_around_rows(
+def wrap_rows_in_hdf5(
     path: Path,
     contract: DataContract,
     names: Sequence[str],
@@ -65,7 +65,7 @@ def write_around_rows(
     ``positions``: (start, stop, total) of the source's images that were dealt with here.
     """
     shape = (contract.num_samples, *contract.row_shape)
-    with _AroundRows(path) as raw:
+    with _HeaderlessFile(path) as raw:
         with h5py.File(raw, "w", driver="fileobj", **_LAYOUT) as file:
             _allocate(file, shape, contract.dtype)
             if labels is not None:
@@ -97,6 +97,6 @@ def _allocate(file: h5py.File, shape: tuple[int, ...], dtype: str) -> None:
 
 
 def check_layout() -> None:
-    """Asserts, before hours of work, that this HDF5 puts rows where ``write_around_rows`` wants them."""
+    """Asserts, before hours of work, that this HDF5 puts rows where ``wrap_rows_in_hdf5`` wants them."""
     with h5py.File(io.BytesIO(), "w", **_LAYOUT) as file:
         _allocate(file, (1, 3, 8, 8), "uint8")

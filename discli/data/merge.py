@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from discli.data.journal import first_difference
+from discli.data.resume_log import first_difference
 from discli.data.store import Store
 from discli.data.writer import StoreWriter
 from discli.runtime.errors import DiscliError

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from discli.data.autoencoders import load_codec, to_model_space
+from discli.data.autoencoders import load_codec
 from discli.data.contact_sheet import contact_sheet
-from discli.data.decoding import Preparation, prepare
+from discli.data.decoding import ImageTransform, transform_image
 from discli.data.images import ImageError
 from discli.data.sources import open_source
 from discli.data.store import Store
@@ -37,7 +37,7 @@ def samples_beside_sources(
         stderr.print(f"The samples stand alone, since their sources are not at hand: {error}")
     for mirrored in (False, True) if store.contract.flip_stored else (False,):
         stored = store.read(chosen, np.full(len(chosen), mirrored) if mirrored else None)
-        columns["mirrored" if mirrored else "sample"] = codec.decode(to_model_space(identity, stored)).cpu()
+        columns["mirrored" if mirrored else "sample"] = codec.decode(identity.to_model_space(stored)).cpu()
     interleaved = torch.stack(list(columns.values()), dim=1).flatten(0, 1)
     groups_in_a_row = max(1, round((len(chosen) / len(columns)) ** 0.5))
     return contact_sheet(interleaved, columns=groups_in_a_row * len(columns)), list(columns)
@@ -48,6 +48,6 @@ def _sources(store: Store, chosen: npt.NDArray[np.int64]) -> Tensor:
     contract, names = store.contract, store.names
     source = open_source(Path(contract.source), "none")
     positions = {name: position for position, name in enumerate(source.names)}
-    how = Preparation(contract.resolution, contract.crop)
-    images = [prepare(source.read(positions[names[index]]), how)[0] for index in chosen]
+    how = ImageTransform(contract.resolution, contract.crop)
+    images = [transform_image(source.read(positions[names[index]]), how)[0] for index in chosen]
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)

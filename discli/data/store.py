@@ -27,8 +27,9 @@ class Store:
     ``labels`` is (n,) int64, or None for an unlabelled file.
     """
 
-    def __init__(self, path: Path, cache: Cache = "none", *, parts: bool = False) -> None:
+    def __init__(self, path: str | Path, cache: Cache = "none", *, parts: bool = False) -> None:
         """See ``open_store``; ``parts`` allows a part of a sharded encode."""
+        path = Path(path)
         self.path, self.cache, self._parts = path, cache, parts
         with _opened(path) as file:
             self.contract = _contract(file, path)
@@ -73,7 +74,7 @@ class Store:
             return torch.from_numpy(self.rows[indices, orientation])
         samples = torch.from_numpy(self.rows[indices])
         if flip is not None and flip.any():
-            assert self.contract.codec.name == "rgb", "latents of one orientation cannot be flipped; check_fits refuses"
+            assert self.contract.can_flip, "latents of one orientation cannot be flipped; check_fits refuses"
             chosen = torch.from_numpy(np.asarray(flip))
             samples[chosen] = samples[chosen].flip(-1)
         return samples
@@ -86,10 +87,10 @@ class Store:
             return found
 
 
-def open_store(path: Path, cache: Cache = "none") -> Store:
+def open_store(path: str | Path, cache: Cache = "none") -> Store:
     """A finished data file; ``cache="ram"`` reads it into memory first, instead of mapping it.
 
-    Raises DiscliError for a file that is missing, unfinished, a part, truncated, damaged, or not ours.
+    Raises DiscliError for a file that is missing, unfinished, a part, truncated, corrupt, or not ours.
     """
     return Store(path, cache)
 
@@ -110,7 +111,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     except Exception as error:  # what h5py and the HDF5 library stumble over: KeyError, RuntimeError, TypeError, ...
         why = error if isinstance(error, ValueError | OSError) else "it is not as discli encode writes"
         raise DiscliError(
-            f"{path} is damaged ({why}).",
+            f"{path} is corrupt ({why}).",
             "Copy it again from where it was written, or encode it again.",
         ) from None
 
@@ -206,6 +207,4 @@ def _contract(file: h5py.File, path: Path) -> DataContract:
 
 
 def _unfinished(path: Path) -> DiscliError:
-    return DiscliError(
-        f"{path} is unfinished.", "Run the same discli encode command again: it goes on where it stopped."
-    )
+    return DiscliError(f"{path} is unfinished.", "Run the same discli encode command again: it resumes.")

@@ -15,8 +15,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from discli.data.journal import Journal, State, journal_of
-from discli.data.layout import ROWS_AT, UNFINISHED, check_layout, write_around_rows
+from discli.data.layout import ROWS_AT, UNFINISHED, check_layout, wrap_rows_in_hdf5
+from discli.data.resume_log import ResumeLog, State, resume_log_of
 from discli.recipe.contract import DataContract
 from discli.runtime.console import format_bytes
 from discli.runtime.errors import DiscliError
@@ -53,7 +53,7 @@ class StoreWriter:
             out.parent.mkdir(parents=True, exist_ok=True)
             if out.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            self._journal = Journal(out, settings)
+            self._log = ResumeLog(out, settings)
         except OSError as error:
             raise DiscliError(f"Cannot write {out}: {error.strerror}.", "Choose another --out.") from None
         try:
@@ -61,7 +61,7 @@ class StoreWriter:
                 raise DiscliError(f"{out} is there already.", "Choose another --out, or delete it.")
             self._begin()
         except BaseException as error:
-            self._journal.close(remove=not self._journal.begun)
+            self._log.close(remove=not self._log.begun)
             if isinstance(error, OSError):
                 raise DiscliError(f"Cannot write {self.partial}: {error.strerror}.", "Choose another --out.") from None
             raise
@@ -71,7 +71,7 @@ class StoreWriter:
     def _begin(self) -> None:
         size = self.partial.stat().st_size if self.partial.exists() else 0
         self._check_room(size)
-        self.state = self._journal.resume(self._positions.start, max(0, size - ROWS_AT) // self._row_bytes)
+        self.state = self._log.resume(self._positions.start, max(0, size - ROWS_AT) // self._row_bytes)
         self.partial.touch()
         self._file = self.partial.open("r+b", buffering=0)
         self._file.truncate(ROWS_AT + self.state.rows * self._row_bytes)
@@ -89,7 +89,7 @@ class StoreWriter:
             self._queue.put(None)
             self._written.wait()
         self._file.close()
-        self._journal.close()
+        self._log.close()
 
     def append(self, rows: Rows, end: int, skipped: Sequence[tuple[int, str]] = (), upscaled: int = 0) -> None:
         """``rows`` (k, *row_shape) in order; all positions before ``end`` are dealt with by now.
@@ -121,17 +121,17 @@ class StoreWriter:
         """
         self._file.truncate(ROWS_AT + self.state.rows * self._row_bytes)
         self._file.close()
-        write_around_rows(self.partial, contract, names, labels, skipped, positions)
+        wrap_rows_in_hdf5(self.partial, contract, names, labels, skipped, positions)
         write_list(skipped_of(self.out), skipped)
         self.partial.replace(self.out)
         sync(self.out.parent)
-        self._journal.close(remove=True)
+        self._log.close(remove=True)
 
     def discard(self) -> None:
         """Forgets the unfinished file."""
         self._file.close()
         self.partial.unlink()
-        self._journal.close(remove=True)
+        self._log.close(remove=True)
 
     def _check_room(self, already: int) -> None:
         rows = min(len(self._positions), self._contract.num_samples)
@@ -150,7 +150,7 @@ class StoreWriter:
         if isinstance(self._error, OSError):
             raise DiscliError(
                 f"Writing {self.partial} failed: {self._error.strerror}.",
-                "Make room and run the same command again: it goes on from there.",
+                "Make room and run the same command again: it resumes.",
             ) from None
         raise self._error
 
@@ -191,12 +191,12 @@ class StoreWriter:
 
     def _commit(self, newly_skipped: list[tuple[int, str]]) -> None:
         os.fsync(self._file.fileno())
-        self._journal.commit(self.state, newly_skipped)
+        self._log.commit(self.state, newly_skipped)
 
 
-def forget_journal(out: Path) -> None:
-    """A run killed between naming its file and removing the journal leaves it behind."""
-    journal_of(out).unlink(missing_ok=True)
+def forget_resume_log(out: Path) -> None:
+    """A run killed between naming its file and removing the resume log leaves it behind."""
+    resume_log_of(out).unlink(missing_ok=True)
 
 
 def partial_of(out: Path) -> Path:

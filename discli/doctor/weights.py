@@ -7,8 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from discli.data.autoencoders.codec import DEFAULT_VAE
-from discli.data.autoencoders.hub import WEIGHTS, cached, hub_answers
+from discli.data.autoencoders.hub import DEFAULT_VAE, WEIGHTS, cached, hub_answers
 from discli.doctor.finding import Checks, Finding, Setting
 from discli.evaluation.features.dinov2 import find_dinov2_weights, read_dinov2_weights
 from discli.evaluation.features.inception_weights import (

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from discli.data.autoencoders import Codec, load_codec, to_model_space
+from discli.data.autoencoders import Codec, load_codec
 from discli.data.images import ImageError, decode
 from discli.data.sources import open_source
 from discli.data.store import open_store
@@ -176,7 +176,9 @@ class StoredImages:
         self._device = device
         codec = self._store.contract.codec
         self.kind = (
-            "data file" if codec.name == "rgb" else f"reconstructions by {codec.vae} of the latents in a data file"
+            "data file"
+            if codec.is_pixels
+            else f"reconstructions by {codec.weights or codec.name} of the latents in a data file"
         )
         self.n = len(self._store)
         self.labels = None if self._store.labels is None else torch.from_numpy(np.asarray(self._store.labels))
@@ -192,13 +194,13 @@ class StoredImages:
 
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
         identity = self._store.contract.codec
-        codec = None if identity.name == "rgb" else self._codec
+        codec = None if identity.is_pixels else self._codec
         for start in range(0, len(indices), batch_size):
             stored = self._store.read(np.asarray(indices[start : start + batch_size], dtype=np.int64))
             if codec is None:
                 yield stored
             else:
-                yield codec.decode(to_model_space(identity, stored.to(self._device)))
+                yield codec.decode(identity.to_model_space(stored.to(self._device)))
 
     def content_sha256(self) -> str:
         """Of what the file says of its images, its labels, and some rows: it may be of 42 GB, and asked for often.

@@ -5,50 +5,30 @@ keeps a copy, so that sampling knows how to turn the model's output back into im
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from pydantic import model_validator
 
+from discli.recipe.choices import one_of, read_choices
+from discli.recipe.codec import CodecIdentity
+from discli.recipe.data import CODECS
 from discli.recipe.recipe import Recipe
-from discli.recipe.spec import Count, Positive, PositiveInt, Real, Spec, by_name
+from discli.recipe.spec import Count, PositiveInt, Real, Spec
 from discli.runtime.errors import DiscliError
 
+IDENTITIES = read_choices("data/autoencoders", CodecIdentity, default="rgb")
 
-class RgbIdentity(Spec):
-    """uint8 pixels; the model sees x / 127.5 - 1."""
-
-    name: Literal["rgb"] = "rgb"
-
-    @property
-    def channels(self) -> int:
-        return 3
-
-    @property
-    def downsample(self) -> int:
-        return 1
-
-
-class VaeIdentity(Spec):
-    """Mean and std of a diffusers autoencoder's latent; the model sees (z - shift) * scale."""
-
-    name: Literal["vae"] = "vae"
-    vae: str  # hub id or folder, as it was given to encode
-    kind: str  # diffusers class name
-    weights_sha256: str
-    scaling_factor: Positive
-    shift_factor: Real = 0.0
-    channels: PositiveInt = 4
-    downsample: PositiveInt = 8
-
-
-CodecIdentity = Annotated[RgbIdentity | VaeIdentity, *by_name("rgb")]
+if TYPE_CHECKING:
+    _Identity = CodecIdentity
+else:
+    _Identity = one_of(IDENTITIES)
 
 
 class DataContract(Spec):
     """Everything about a data file except the samples themselves."""
 
     discli_version: str
-    codec: CodecIdentity
+    codec: _Identity
     resolution: PositiveInt
     crop: Literal["adm", "resize", "celeba"]
     dtype: Literal["uint8", "float16", "float32"]
@@ -80,12 +60,19 @@ class DataContract(Spec):
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """What is stored of one image: (3, H, W), (2C, h, w), or (2, 2C, h, w) with both orientations."""
-        side = self.input_size
-        if self.codec.name == "rgb":
-            return (self.codec.channels, side, side)
-        moments = (2 * self.codec.channels, side, side)
-        return (2, *moments) if self.flip_stored else moments
+        """What is stored of one image: (stored_channels, h, w), or (2, stored_channels, h, w) with its mirror image."""
+        sample = (self.codec.stored_channels, self.input_size, self.input_size)
+        return (2, *sample) if self.flip_stored else sample
+
+    @property
+    def can_flip(self) -> bool:
+        """Whether samples can be mirrored: pixels always, latents if encode stored the mirrored images' too."""
+        return self.codec.is_pixels or self.flip_stored
+
+    def recipe_codec(self) -> dict[str, Any]:
+        """The table ``data.codec`` of a recipe for this file."""
+        codec, choosable = self.codec, CODECS[self.codec.name].model_fields
+        return {key: getattr(codec, key) for key in ("name", "channels", "downsample") if key in choosable}
 
     def settings(self) -> dict[str, Any]:
         """What was asked for, as against what came of it: equal for runs that may continue one another."""
@@ -96,16 +83,7 @@ class DataContract(Spec):
 
     def describe(self) -> list[tuple[str, str]]:
         """(heading, text) lines for people, everything in the contract among them."""
-        codec = self.codec
-        lines = [("images", f"{self.num_samples:,} of {self.resolution} px, crop {self.crop}")]
-        if codec.name == "rgb":
-            lines.append(("codec", "rgb: pixels; the model sees x / 127.5 - 1"))
-        else:
-            lines += [
-                ("codec", f"vae: {codec.vae} ({codec.kind}, {codec.channels} channels, 1/{codec.downsample} the side)"),
-                ("scaling", f"the model sees (z - {codec.shift_factor:g}) * {codec.scaling_factor:g}"),
-                ("weights", f"sha256 {codec.weights_sha256}"),
-            ]
+        lines = [("images", f"{self.num_samples:,} of {self.resolution} px, crop {self.crop}"), *self.codec.describe()]
         shape = " x ".join(map(str, self.row_shape))
         lines += [
             ("stored", f"{shape} {self.dtype}" + (", both orientations" if self.flip_stored else "")),
@@ -146,8 +124,9 @@ def check_fits(recipe: Recipe, contract: DataContract, file: str) -> None:
         if getattr(wanted, key) != getattr(held, key):
             ours, theirs = getattr(wanted, key), getattr(held, key)
             _refuse(recipe, file, f"data.codec.{key} is {ours}", f"{key} {theirs}", f"data.codec.{key}", str(theirs))
-    if wanted.name == "vae" and held.name == "vae" and wanted.vae is not None and not _same(wanted.vae, held.vae):
-        _refuse(recipe, file, f"data.codec.vae is {wanted.vae}", f"latents of {held.vae}", "data.codec.vae", held.vae)
+    ours, theirs = wanted.weights, held.weights
+    if ours is not None and theirs is not None and not _same(ours, theirs):
+        _refuse(recipe, file, f"data.codec.vae is {ours}", f"latents of {theirs}", "data.codec.vae", theirs)
     if recipe.model.num_classes and recipe.model.num_classes != contract.num_classes:
         held_classes = f"{contract.num_classes} classes" if contract.num_classes else "no labels"
         _refuse(
@@ -158,7 +137,7 @@ def check_fits(recipe: Recipe, contract: DataContract, file: str) -> None:
             "model.num_classes",
             str(contract.num_classes),
         )
-    if recipe.data.horizontal_flip and held.name == "vae" and not contract.flip_stored:
+    if recipe.data.horizontal_flip and not contract.can_flip:
         raise DiscliError(
             f"{recipe.name}: data.horizontal_flip is true, but {file} holds latents of one orientation"
             " (a flipped latent is not the latent of a flipped image).",

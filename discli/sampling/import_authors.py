@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from discli import __version__
+from discli.data.autoencoders.rgb import RgbIdentity
+from discli.data.autoencoders.vae import VaeIdentity
 from discli.model import DiS
 from discli.model.authors import AuthorsModel, convert, read_shapes
 from discli.recipe import DataContract, Recipe, parse_recipe
-from discli.recipe.contract import RgbIdentity, VaeIdentity
 from discli.runs.checkpoint import write_checkpoint
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError

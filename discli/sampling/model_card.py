@@ -65,7 +65,7 @@ def _training(recipe: Recipe, contract: DataContract, step: int) -> list[tuple[s
     return [
         ("images", f"{contract.num_samples:,} of {contract.resolution} px, crop {contract.crop}"),
         ("classes", f"{model.num_classes:,}" if model.num_classes else "none"),
-        ("codec", contract.codec.vae if contract.codec.name == "vae" else "pixels"),
+        ("codec", "pixels" if contract.codec.is_pixels else contract.codec.weights or contract.codec.name),
         ("network", f"{model.depth} blocks of width {model.embed_dim}, patches of {model.patch_size}"),
         ("objective", recipe.diffusion.objective.name),
         ("steps", f"{step:,} of {train.batch_size} images"),

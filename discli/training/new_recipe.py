@@ -13,7 +13,7 @@ from discli.data.store import open_store
 from discli.recipe import DataContract, check_fits, parse_recipe
 from discli.recipe.commented import commented_toml
 from discli.recipe.config_warnings import fitting_decay, fitting_warmup
-from discli.recipe.data import LARGEST_RGB, DataSpec
+from discli.recipe.data import DataSpec, default_codec
 from discli.runtime.console import stderr
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
@@ -88,7 +88,7 @@ def new_recipe(
         num_classes, about = contract.num_classes, _describe(contract)
         train = shlex.join(["discli", "train", str(out)])
     elif resolution is not None:
-        codec = codec or ("rgb" if resolution <= LARGEST_RGB else "vae")
+        codec = codec or default_codec(resolution)
         inputs, num_classes = {"resolution": resolution, "codec": codec}, num_classes or 0
         about = f"discli encode IMAGES --res {resolution} --codec {codec} --out {name}.h5"
         train = shlex.join(["discli", "train", str(out), "--data", f"{name}.h5"])
@@ -224,10 +224,10 @@ def _long_run(name: str, preset: str, inputs: dict[str, Any], num_classes: int) 
             "sampler": "dpm-solver++",
             "steps": 25,
             "cfg_scale": 1.5 if num_classes else 1.0,
-            "clip_denoised": spec.codec.name == "rgb",
+            "clip_denoised": spec.codec.is_pixels,
         },
     }
-    if spec.codec.name == "rgb":  # of pixels, most of what the paper's eps loss weighs is noise that is easy to tell
+    if spec.codec.is_pixels:  # of pixels, most of what the paper's eps loss weighs is noise that is easy to tell
         tree["diffusion"] = {"objective": "v", "weighting": "min-snr"}
     return tree
 
@@ -239,15 +239,11 @@ def _patch_size(input_size: int, wanted: int = 2) -> int:
 
 
 def _inputs_of(contract: DataContract) -> dict[str, Any]:
-    codec: dict[str, Any] = {"name": contract.codec.name}
-    if contract.codec.name == "vae":
-        codec |= {"channels": contract.codec.channels, "downsample": contract.codec.downsample}
-    # Pixels are mirrored while training; latents only if encode stored the mirrored images' too.
-    flip = contract.codec.name == "rgb" or contract.flip_stored
-    return {"resolution": contract.resolution, "codec": codec, "horizontal_flip": flip}
+    codec = contract.recipe_codec()
+    return {"resolution": contract.resolution, "codec": codec, "horizontal_flip": contract.can_flip}
 
 
 def _describe(contract: DataContract) -> str:
-    kind = "pixels" if contract.codec.name == "rgb" else f"latents of {contract.codec.vae}"
+    kind = "pixels" if contract.codec.is_pixels else f"latents of {contract.codec.weights or contract.codec.name}"
     classes = f"{contract.num_classes:,} classes" if contract.num_classes else "no labels"
     return f"{contract.num_samples:,} images of {contract.resolution} px, {kind}, {classes}"

@@ -18,7 +18,6 @@ from torch import Tensor
 from discli.cost.disk import describe_needs
 from discli.cost.flops import forward_flops
 from discli.cost.peak import peak_flops
-from discli.data.autoencoders import to_model_space
 from discli.data.device import OnDevice
 from discli.data.find import data_for
 from discli.data.store import Store, open_store
@@ -52,8 +51,8 @@ from discli.training.timed_step import A_DAY, describe_length, describe_time, tr
 def train(
     recipe: Recipe | str | Path,
     *,
-    data: Path | None = None,
-    out: Path | None = None,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
     overrides: Sequence[str] = (),
     device: str | None = None,
     dry_run: bool = False,
@@ -213,9 +212,9 @@ class Trainer:
         shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
 
         stored = batch.stored[part].to(device, non_blocking=True)
-        is_latent = self.store.contract.codec.name == "vae"
-        eps = normal(self.seed, RngStream.LATENT, batch.step, slots, shape) if is_latent else None
-        x0 = to_model_space(self.store.contract.codec, stored, eps)
+        codec = self.store.contract.codec
+        eps = normal(self.seed, RngStream.LATENT, batch.step, slots, shape) if codec.stores_std else None
+        x0 = codec.to_model_space(stored, eps)
 
         fraction = uniform(self.seed, RngStream.TIMESTEP, batch.step, slots)
         t = self.loss.timesteps(fraction)

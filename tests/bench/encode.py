@@ -75,12 +75,12 @@ def ours(path: Path, folder: Path) -> int:
 
 
 def decoding_alone(path: Path, folder: Path) -> int:
-    from discli.data.decoding import Preparation, Workers, decode_batches
+    from discli.data.decoding import ImageTransform, Workers, decode_batches
     from discli.data.sources import open_source
 
     with Workers(WORKERS) as workers:
         source = open_source(path)
-        batches = decode_batches(source, range(len(source)), 682, Preparation(32), workers)
+        batches = decode_batches(source, range(len(source)), 682, ImageTransform(32), workers)
         return sum(len(batch.images) for batch in batches)
 
 
@@ -132,7 +132,7 @@ def through_autoencoder(vae: str) -> dict[str, Callable[[Path, Path], int]]:
     import torch
 
     from discli.data.autoencoders import open_codec
-    from discli.data.decoding import Preparation, prepare
+    from discli.data.decoding import ImageTransform, transform_image
     from discli.data.encode import encode
     from discli.data.sources import open_source
 
@@ -142,7 +142,7 @@ def through_autoencoder(vae: str) -> dict[str, Callable[[Path, Path], int]]:
     def images(path: Path) -> torch.Tensor:
         if path not in kept:
             source = open_source(path)
-            rows = [prepare(source.read(i), Preparation(256))[0] for i in range(len(source))]
+            rows = [transform_image(source.read(i), ImageTransform(256))[0] for i in range(len(source))]
             kept[path] = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)
         return kept[path]
 

@@ -24,11 +24,12 @@ import h5py
 import numpy as np
 import torch
 
+from discli.data.autoencoders.vae import VaeIdentity
 from discli.data.device import OnDevice
 from discli.data.encode import encode
 from discli.data.store import Store, open_store
 from discli.data.writer import StoreWriter
-from discli.recipe.contract import DataContract, VaeIdentity
+from discli.recipe.contract import DataContract
 from discli.runs.logs import read_log
 from discli.runtime.console import stderr
 from discli.training.batches import BatchPlan, Feed

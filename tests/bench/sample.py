@@ -26,9 +26,9 @@ from pathlib import Path
 import torch
 
 from discli.data.autoencoders import load_codec
+from discli.data.autoencoders.rgb import RgbIdentity
 from discli.model import DiS
 from discli.recipe import DataContract, load_recipe
-from discli.recipe.contract import RgbIdentity
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
 from discli.sampling.load import LoadedModel, load

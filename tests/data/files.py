@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from discli.data.autoencoders.rgb import RgbIdentity
+from discli.data.autoencoders.vae import VaeIdentity
 from discli.data.writer import StoreWriter
-from discli.recipe.contract import DataContract, RgbIdentity, VaeIdentity
+from discli.recipe.contract import DataContract
 
 VAE = VaeIdentity(vae="x", kind="AutoencoderKL", weights_sha256="0", scaling_factor=0.5, channels=2, downsample=2)
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from discli.data.encode import encode, merge
 from discli.data.images import crop
-from discli.data.journal import journal_of
 from discli.data.merge import part_of
+from discli.data.resume_log import resume_log_of
 from discli.data.store import open_store
 from discli.data.writer import partial_of, skipped_of
 from discli.runtime.console import stderr
@@ -77,10 +77,10 @@ def test_classes_are_shown_with_their_index(folder, tmp_path, said):
 def test_a_finished_file_is_left_as_it_is(folder, tmp_path, said):
     out = run(folder, tmp_path / "a.h5")
     before = out.stat()
-    journal_of(out).touch()  # as a kill right after the renaming leaves it
+    resume_log_of(out).touch()  # as a kill right after the renaming leaves it
     assert run(folder, out) == out
     assert out.stat().st_mtime_ns == before.st_mtime_ns
-    assert not journal_of(out).exists()
+    assert not resume_log_of(out).exists()
     assert "finished already: 12 images" in said()
 
 
@@ -128,7 +128,7 @@ def test_small_images_are_enlarged_with_a_count_or_skipped(folder, tmp_path, sai
     write_folder(folder, {"ant/tiny.png": saved(pixels(3, 30, 5))})
     assert open_store(run(folder, tmp_path / "a.h5")).contract.num_upscaled == 1
     assert "1 were smaller than 8 px and enlarged" in said()
-    store = open_store(run(folder, tmp_path / "b.h5", small="skip"))
+    store = open_store(run(folder, tmp_path / "b.h5", too_small="skip"))
     assert (len(store), store.contract.num_skipped, store.contract.small) == (12, 1, "skip")
 
 
@@ -149,7 +149,7 @@ def test_a_folder_is_no_output(folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": 0}, "--res 0 is no size"),
+        ({"resolution": 0}, "--res 0"),
         ({"codec": "rgb", "vae": "x"}, "--vae is given"),
         ({"shard": (2, 2)}, "--shard 2/2 does not exist"),
         ({"crop": "celeba"}, "178 x 218"),
@@ -179,7 +179,7 @@ def test_ctrl_c_keeps_what_is_written(folder, tmp_path, monkeypatch, said):
     assert stopped.value.status == 130
     monkeypatch.undo()
     run(folder, tmp_path / "a.h5", batch_size=2)
-    assert "Going on after 4 of 12" in said()
+    assert "Resuming after 4 of 12" in said()
     assert (open_store(tmp_path / "a.h5").rows == open_store(run(folder, tmp_path / "b.h5")).rows).all()
 
 
@@ -223,7 +223,7 @@ def test_killed_with_sigkill_again_and_again_the_file_is_the_same(tmp_path, said
     with pytest.raises(DiscliError, match="unfinished"):
         open_store(tmp_path / "killed.h5")
     run(source, tmp_path / "killed.h5", 16, batch_size=3)
-    assert "Going on after" in said()
+    assert "Resuming after" in said()
     run(source, tmp_path / "whole.h5", 16, batch_size=3)
     assert (tmp_path / "killed.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
     assert skipped_of(tmp_path / "killed.h5").read_bytes() == skipped_of(tmp_path / "whole.h5").read_bytes()

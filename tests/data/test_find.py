@@ -88,7 +88,10 @@ REASONS = ("10 classes", "is part 0 of 2", "is unfinished", "is cut short", "did
         (["data.resolution=256", 'data.codec="vae"'], "discli encode IMAGES/ --res 256,"),
         (["data.resolution=64", 'data.codec="vae"'], "discli encode IMAGES/ --res 64 --codec vae,"),
         (["data.resolution=128"], "discli encode IMAGES/ --res 128 --codec rgb,"),
-        (["data.resolution=64", 'data.codec={name="vae", vae="mine"}'], "discli encode IMAGES/ --res 64 --vae mine,"),
+        (
+            ["data.resolution=64", 'data.codec={name="vae", vae="mine"}'],
+            "discli encode IMAGES/ --res 64 --codec vae --vae mine,",
+        ),
     ],
 )
 def test_without_any_the_command_is_named_that_makes_one(here, settings, command):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from discli.data import images
-from discli.data.images import ImageError, crop, decode, too_small
+from discli.data.images import ImageError, crop, decode, is_too_small
 from tests.data.makers import pixels, saved
 
 
@@ -205,6 +205,6 @@ def test_celeba_crop_refuses_images_of_another_size():
 
 def test_smaller_images_are_known_and_enlarged():
     image = Image.fromarray(pixels(9, 40, 15))
-    assert too_small(image, 16, "adm")
-    assert not too_small(image, 15, "adm")
+    assert is_too_small(image, 16, "adm")
+    assert not is_too_small(image, 15, "adm")
     assert crop(image, 16, "adm").shape == (16, 16, 3)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from discli.data.images import ImageError, decode
-from discli.data.listing import list_parquet
 from discli.data.sources import open_source
+from discli.data.sources.parquet import Parquet
 from discli.runtime.errors import DiscliError
 from tests.data.makers import class_files, write_folder, write_parquet, write_tar, write_zip
 
@@ -245,7 +245,8 @@ def test_the_size_of_a_parquet_file_is_asked_once_not_for_every_row(tmp_path, mo
     path = write_parquet(tmp_path / "a.parquet", FILES, [0, 0, 0, 1, 1, 1], ["ant", "bee"], 2)
     asked, stat = [], Path.stat
     monkeypatch.setattr(Path, "stat", lambda self, **how: asked.append(self) or stat(self, **how))
-    listing = list_parquet([path])
+    listing = Parquet([path], path)
+    listing.list_images()
     assert [entry.size for entry in listing.entries] == [stat(path).st_size] * len(FILES)
     assert asked.count(path) == 1
 

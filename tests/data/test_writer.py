@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from discli.data import writer as writer_module
-from discli.data.journal import journal_of
-from discli.data.layout import ROWS_AT, write_around_rows
+from discli.data.layout import ROWS_AT, wrap_rows_in_hdf5
+from discli.data.resume_log import resume_log_of
 from discli.data.store import open_store
 from discli.data.writer import StoreWriter, partial_of, skipped_of
 from discli.runtime.errors import DiscliError
@@ -67,11 +67,11 @@ def test_a_finished_file_opens_in_plain_h5py(tmp_path):
 def test_a_torn_journal_line_is_forgotten_and_the_file_is_the_same(tmp_path, uninterrupted):
     out = tmp_path / "a.h5"
     run(out, until=5)
-    journal, partial = journal_of(out).read_bytes(), partial_of(out).read_bytes()
+    journal, partial = resume_log_of(out).read_bytes(), partial_of(out).read_bytes()
     assert journal.count(b"\n") >= 6
     for cut in range(0, len(journal), 37):
         partial_of(out).write_bytes(partial)
-        journal_of(out).write_bytes(journal[:cut])
+        resume_log_of(out).write_bytes(journal[:cut])
         run(out)
         assert out.read_bytes() == uninterrupted, cut
         out.unlink()
@@ -80,10 +80,10 @@ def test_a_torn_journal_line_is_forgotten_and_the_file_is_the_same(tmp_path, uni
 def test_rows_cut_off_or_beyond_the_journal_do_not_matter(tmp_path, uninterrupted):
     out = tmp_path / "a.h5"
     run(out, until=5)
-    journal, partial = journal_of(out).read_bytes(), partial_of(out).read_bytes()
+    journal, partial = resume_log_of(out).read_bytes(), partial_of(out).read_bytes()
     for cut in [0, 1, 40, ROWS_AT - 1, *range(ROWS_AT, len(partial), 29), len(partial) + 100]:
         partial_of(out).write_bytes(partial[:cut].ljust(min(cut, len(partial) + 100), b"\xee"))
-        journal_of(out).write_bytes(journal)
+        resume_log_of(out).write_bytes(journal)
         run(out)
         assert out.read_bytes() == uninterrupted, cut
         out.unlink()
@@ -95,13 +95,13 @@ def test_killed_while_hdf5_writes_around_the_rows(tmp_path, uninterrupted):
     with StoreWriter(out, PROMISE, range(12), {"crop": "adm"}) as writer:
         feed(writer)
         writer.settle()
-    journal, partial = journal_of(out).read_bytes(), partial_of(out).read_bytes()
-    write_around_rows(partial_of(out), contract(num_samples=10), [str(k) for k in range(10)], None, [], (0, 12, 12))
+    journal, partial = resume_log_of(out).read_bytes(), partial_of(out).read_bytes()
+    wrap_rows_in_hdf5(partial_of(out), contract(num_samples=10), [str(k) for k in range(10)], None, [], (0, 12, 12))
     around = partial_of(out).read_bytes()
     for cut in (8, 100, 5000, ROWS_AT, ROWS_AT + 480, len(around) - 1, len(around)):
         torn = around[:cut] + partial[cut:] if cut < len(partial) else around[:cut]
         partial_of(out).write_bytes(torn)
-        journal_of(out).write_bytes(journal)
+        resume_log_of(out).write_bytes(journal)
         run(out)
         assert out.read_bytes() == uninterrupted, cut
         out.unlink()
@@ -136,7 +136,7 @@ def test_a_file_that_is_there_is_not_written_over(tmp_path):
     with pytest.raises(DiscliError, match="there already"):
         StoreWriter(tmp_path / "a.h5", PROMISE, range(12), {})
     assert len(open_store(tmp_path / "a.h5")) == 10
-    assert not journal_of(tmp_path / "a.h5").exists()
+    assert not resume_log_of(tmp_path / "a.h5").exists()
 
 
 def test_too_little_room_is_refused_before_anything_is_written(tmp_path):
@@ -165,7 +165,7 @@ def test_a_disk_that_fills_up_is_said_so_and_nothing_is_lost(tmp_path, uninterru
         # The thread that writes decides whether the first to hear of it is an append or the end.
         with pytest.raises(DiscliError, match="No space left") as refused:
             feed_and_settle(writer)
-        assert "goes on" in refused.value.hint
+        assert "resumes" in refused.value.hint
         file.close()
     run(out)
     assert out.read_bytes() == uninterrupted

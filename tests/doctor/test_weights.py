@@ -4,7 +4,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from discli.data.autoencoders.codec import DEFAULT_VAE
+from discli.data.autoencoders.hub import DEFAULT_VAE
 from discli.doctor import weights
 from discli.doctor.finding import Setting, guarded
 from discli.evaluation.features import dinov2, inception_weights

@@ -2,8 +2,9 @@
 
 import pytest
 
+from discli.data.autoencoders.vae import VaeIdentity
 from discli.recipe import check_fits, parse_recipe
-from discli.recipe.contract import DataContract, VaeIdentity
+from discli.recipe.contract import DataContract
 from discli.runtime.errors import DiscliError
 from tests.data.files import contract
 

@@ -12,8 +12,8 @@ import pytest
 from discli.cli.quickstart import quickstart
 from discli.cli.recipe import Preset
 from discli.cost.flops import forward_flops
+from discli.data.autoencoders.vae import VaeIdentity
 from discli.recipe import check_fits, config_warnings, load_recipe, parse_recipe
-from discli.recipe.contract import VaeIdentity
 from discli.recipe.model import ModelSpec
 from discli.recipe.presets import PRESETS
 from discli.runs.logs import read_log

@@ -1,5 +1,5 @@
-"""Pixels <-> what the model sees. ``Codec`` is the interface; rgb and vae are its two kinds."""
+"""Pixels <-> what the model sees. Each autoencoder is a file in this folder, found by being there: see `Codec`."""
 
-from discli.data.autoencoders.codec import Codec, load_codec, open_codec, to_model_space
+from discli.data.autoencoders._codec import Codec, codec_class, load_codec, open_codec, to_pixels
 
-__all__ = ["Codec", "load_codec", "open_codec", "to_model_space"]
+__all__ = ["Codec", "codec_class", "load_codec", "open_codec", "to_pixels"]

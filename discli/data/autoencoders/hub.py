@@ -6,6 +6,7 @@ from typing import Any
 
 from discli.runtime.errors import DiscliError
 
+DEFAULT_VAE = "stabilityai/sd-vae-ft-ema"
 CONFIG = "config.json"
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
@@ -74,7 +75,7 @@ def _download(repo: str) -> Path:
         raise DiscliError(f"The hub has no {repo}.", "Check the id; a private one needs: hf auth login") from None
     except (errors.HfHubHTTPError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise DiscliError(f"Downloading {repo} failed: {reason}", "Run the same command again: it goes on.") from None
+        raise DiscliError(f"Downloading {repo} failed: {reason}", "Run the same command again: it resumes.") from None
     raise DiscliError(f"{repo} holds no diffusers autoencoder ({WEIGHTS[0]}).", "Check the id.")
 
 

@@ -4,14 +4,16 @@ import hashlib
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from discli.data.autoencoders.hub import fetch, read_config
-from discli.data.autoencoders.pixels import to_pixels
-from discli.recipe.contract import CodecIdentity, VaeIdentity
+from discli.data.autoencoders import Codec, to_pixels
+from discli.data.autoencoders.hub import DEFAULT_VAE, fetch, read_config
+from discli.recipe.codec import CodecIdentity, CodecSpec
+from discli.recipe.spec import Positive, PositiveInt, Real
 from discli.runtime.errors import DiscliError
 from discli.runtime.signals import hold_ctrl_c
 from discli.runtime.torch_pairing import explain_import_error
@@ -24,24 +26,66 @@ _PROBE = 64  # pixels on a side; a multiple of every published reduction
 _SLICE = {"cuda": 16, "cpu": 1}
 
 
-class VaeCodec:
+class VaeSpec(CodecSpec):
+    """Latents of a diffusers autoencoder. Without ``vae``, whichever one the data file names."""
+
+    name: Literal["vae"] = "vae"
+    vae: Annotated[str | None, Field(description="hub id or folder; refuses data encoded with another")] = None
+    channels: Annotated[PositiveInt, Field(le=2**10, description="of a latent")] = 4
+    downsample: Annotated[PositiveInt, Field(le=2**8, description="pixels on a side for one latent cell")] = 8
+
+
+class VaeIdentity(CodecIdentity):
+    """Mean and std of a diffusers autoencoder's latent; the model sees (z - shift) * scale."""
+
+    name: Literal["vae"] = "vae"
+    stores_std: ClassVar[bool] = True
+    vae: str  # hub id or folder, as it was given to encode
+    kind: str  # diffusers class name
+    weights_sha256: str
+    scaling_factor: Positive
+    shift_factor: Real = 0.0
+    channels: PositiveInt = 4
+    downsample: PositiveInt = 8
+
+    def to_model_space(self, stored: "Tensor", eps: "Tensor | None" = None) -> "Tensor":
+        """(mean + std * eps - shift) * scale: a draw from the encoder's posterior, or its mean."""
+        mean, std = stored.float().chunk(2, dim=1)
+        latent = mean if eps is None else mean + std * eps
+        return (latent - self.shift_factor) * self.scaling_factor
+
+    def stats_in_model_space(self, mean: Any, std: Any) -> tuple[Any, Any]:
+        return (mean - self.shift_factor) * self.scaling_factor, std * abs(self.scaling_factor)
+
+    def describe(self) -> list[tuple[str, str]]:
+        return [
+            ("codec", f"vae: {self.vae} ({self.kind}, {self.channels} channels, 1/{self.downsample} the side)"),
+            ("scaling", f"the model sees (z - {self.shift_factor:g}) * {self.scaling_factor:g}"),
+            ("weights", f"sha256 {self.weights_sha256}"),
+        ]
+
+
+class VaeCodec(Codec):
     """The moments of the posterior: mean and standard deviation, side by side, before any scaling.
 
     AutoencoderTiny and AutoencoderDC have no posterior; their standard deviation is stored as zero.
     Encodes in bfloat16 on CUDA, decodes in float32 (in TF32 where PyTorch allows cuDNN that, its default).
     """
 
+    spec = VaeSpec
+
     def __init__(
         self,
-        vae: str,
-        device: torch.device,
+        vae: str | None = None,
+        device: torch.device | str = "cpu",
         slice_size: int | None = None,
         module: torch.nn.Module | None = None,
     ) -> None:
-        """Raises DiscliError when ``vae`` (hub id or folder) cannot be had or is of another kind.
+        """Raises DiscliError when ``vae`` (hub id or folder) cannot be had or is of another kind. Default: DEFAULT_VAE.
 
         ``module`` is the autoencoder itself, where a caller has loaded it already.
         """
+        vae, device = vae or DEFAULT_VAE, torch.device(device)
         if module is None:
             folder = fetch(vae)
             kind = str(read_config(folder).get("_class_name"))
@@ -52,10 +96,10 @@ class VaeCodec:
             self._vae = _load(kind, folder, vae)
         else:
             kind, self._vae = type(module).__name__, module
-        self.device = device
-        self.slice_size = slice_size or _SLICE.get(device.type, 1)
+        super().__init__(vae, device, slice_size or _SLICE.get(device.type, 1))
+        self._on_gpu = device.type == "cuda"
         sha256 = _sha256(self._vae)  # before the weights move
-        self._layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        self._layout = torch.channels_last if self._on_gpu else torch.contiguous_format
         self._vae = self._vae.to(device, memory_format=self._layout)
         settings = self._vae.config  # with the class's defaults: sd-vae-ft-ema's file leaves its scaling factor out
         latent = self._moments(torch.zeros(1, 3, _PROBE, _PROBE, device=device))
@@ -74,10 +118,10 @@ class VaeCodec:
         """(B, 3, H, W) uint8 to (B, 2C, h, w) float32; on CUDA, launched and not waited for."""
 
         def moments(slice_: Tensor) -> Tensor:
-            with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+            with torch.autocast("cuda", torch.bfloat16, enabled=self._on_gpu):
                 return self._moments(slice_.float() / 127.5 - 1.0)
 
-        if self.device.type == "cuda":
+        if self._on_gpu:
             images = images.pin_memory()  # a copy from pageable memory would wait for the kernels before it
         return self._in_slices(moments, images.to(self.device, non_blocking=True), self.slice_size)
 
@@ -95,17 +139,6 @@ class VaeCodec:
     def module(self) -> Any:
         """diffusers' autoencoder."""
         return self._vae
-
-    def check(self, identity: VaeIdentity) -> None:
-        """Raises DiscliError unless this is the autoencoder that ``identity`` names."""
-        assert isinstance(self.identity, VaeIdentity)
-        for what in ("weights_sha256", "scaling_factor", "shift_factor", "kind"):
-            held, wanted = getattr(self.identity, what), getattr(identity, what)
-            if held != wanted and wanted != "":  # an imported checkpoint knows no hash
-                raise DiscliError(
-                    f"{self.identity.vae} has {what} {held}, but the data was encoded with {wanted}.",
-                    f"Give the autoencoder it was encoded with ({identity.vae}), or encode again.",
-                )
 
     def _moments(self, x: Tensor) -> Tensor:
         with torch.inference_mode():

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from discli.data.autoencoders import load_codec, open_codec, to_model_space
-from discli.recipe.contract import RgbIdentity, VaeIdentity
+from discli.data.autoencoders import load_codec, open_codec
+from discli.data.autoencoders.rgb import RgbIdentity
+from discli.data.autoencoders.vae import VaeIdentity
 
 LATENT = VaeIdentity(
     vae="x", kind="AutoencoderKL", weights_sha256="", scaling_factor=0.36, shift_factor=0.12, channels=2
@@ -13,7 +14,7 @@ LATENT = VaeIdentity(
 
 def test_every_pixel_value_survives_the_way_there_and_back():
     values = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
-    seen = to_model_space(RgbIdentity(), values)
+    seen = RgbIdentity().to_model_space(values)
     assert seen.dtype == torch.float32
     assert seen.min() == -1.0
     assert seen.max() == 1.0
@@ -31,7 +32,7 @@ def test_latents_are_shifted_then_scaled(dtype):
     stored = torch.randn(3, 4, 5, 5).to(dtype)
     eps = torch.randn(3, 2, 5, 5)
     mean, std = stored[:, :2].float(), stored[:, 2:].float()
-    drawn = to_model_space(LATENT, stored, eps)
+    drawn = LATENT.to_model_space(stored, eps)
     assert drawn.dtype == torch.float32
     torch.testing.assert_close(drawn, (mean + std * eps - 0.12) * 0.36)
-    torch.testing.assert_close(to_model_space(LATENT, stored), (mean - 0.12) * 0.36)
+    torch.testing.assert_close(LATENT.to_model_space(stored), (mean - 0.12) * 0.36)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from discli.data.autoencoders import load_codec, open_codec, to_model_space
+from discli.data.autoencoders import load_codec, open_codec
 from discli.data.autoencoders.vae import VaeCodec
 from discli.runtime.errors import DiscliError
 from tests.data.autoencoders.autoencoders import save_dc, save_kl, save_tiny
@@ -43,7 +43,7 @@ def test_each_kind_is_measured_encoded_and_decoded(folder, name, kind, channels,
     assert stored.shape == (5, 2 * channels, 64 // downsample, 64 // downsample)
     std = stored.chunk(2, dim=1)[1]
     assert (std == 0).all() if name != "kl" else (std > 0).all()
-    decoded = codec.decode(to_model_space(identity, stored))
+    decoded = codec.decode(identity.to_model_space(stored))
     assert decoded.shape == IMAGES.shape
     assert decoded.dtype == torch.uint8
 
@@ -58,7 +58,7 @@ def test_moments_are_those_of_diffusers(folder):
         decoded = theirs.decode(posterior.mean).sample
     stored = codec.encode(IMAGES)
     torch.testing.assert_close(stored, torch.cat([posterior.mean, posterior.std], dim=1))
-    ours = codec.decode(to_model_space(codec.identity, stored))
+    ours = codec.decode(codec.identity.to_model_space(stored))
     assert ((decoded + 1) * 127.5 - ours).abs().max() < 0.51 or decoded.abs().max() > 1
 
 
@@ -66,7 +66,7 @@ def test_moments_are_those_of_diffusers(folder):
 def test_a_image_depends_neither_on_its_company_nor_on_its_place_nor_on_strides(folder, slice_size):
     codec = open_codec("vae", str(folder / "kl"), slice_size=slice_size)
     together = codec.encode(IMAGES)
-    z = to_model_space(codec.identity, together)
+    z = codec.identity.to_model_space(together)
     decoded = codec.decode(z)
     for i in range(5):
         assert torch.equal(codec.encode(IMAGES[i : i + 1])[0], together[i])
@@ -214,7 +214,7 @@ def test_float16_keeps_real_latents_to_a_thousandth_of_their_spread(shared):
     kept_mean, kept_std = exact.half().float().chunk(2, dim=1)
     assert ((kept_mean - mean).square().mean() / mean.var()).sqrt() < 5e-4
     assert ((kept_std - std).abs() / std).max() < 2**-11 + 1e-6
-    one, other = (codec.decode(to_model_space(codec.identity, stored)) for stored in (exact, exact.half()))
+    one, other = (codec.decode(codec.identity.to_model_space(stored)) for stored in (exact, exact.half()))
     difference = (one.float() - other.float()).abs()
     assert difference.max() <= 1
     assert difference.mean() < 0.05

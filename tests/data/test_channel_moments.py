@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from discli.data.moments import Moments
-from discli.recipe.contract import RgbIdentity, VaeIdentity
+from discli.data.autoencoders.rgb import RgbIdentity
+from discli.data.autoencoders.vae import VaeIdentity
+from discli.data.channel_moments import ChannelMoments
 
 VAE = VaeIdentity(vae="x", kind="AutoencoderKL", weights_sha256="", scaling_factor=0.5, shift_factor=1.0, channels=2)
 
@@ -13,7 +14,7 @@ VAE = VaeIdentity(vae="x", kind="AutoencoderKL", weights_sha256="", scaling_fact
 def test_pixels_as_the_model_sees_them(side):
     rows = np.random.default_rng(0).integers(0, 256, (7, 3, side, side), dtype=np.uint8)
     rows[:, 2] = 255  # the largest sums there can be
-    moments = Moments()
+    moments = ChannelMoments()
     moments.add(rows[:5], RgbIdentity())
     moments.add(rows[5:], RgbIdentity())
     seen = rows / 127.5 - 1
@@ -26,7 +27,7 @@ def test_pixels_as_the_model_sees_them(side):
 def test_latents_count_the_spread_of_their_posterior(orientations):
     rng = np.random.default_rng(0)
     mean, std = rng.normal(3, 2, (6, *orientations, 2, 4, 4)), rng.uniform(0.5, 1, (6, *orientations, 2, 4, 4))
-    moments = Moments()
+    moments = ChannelMoments()
     moments.add(np.concatenate([mean, std], axis=-3).astype(np.float32), VAE)
     found_mean, found_std = moments.as_model_sees(VAE)
     axes = tuple(axis for axis in range(mean.ndim) if axis != mean.ndim - 3)
@@ -35,4 +36,4 @@ def test_latents_count_the_spread_of_their_posterior(orientations):
 
 
 def test_nothing_has_no_statistics():
-    assert Moments().as_model_sees(VAE) == ((), ())
+    assert ChannelMoments().as_model_sees(VAE) == ((), ())

@@ -1,6 +1,6 @@
 """What an unfinished file can be continued from: a lock and one line per safely written stretch.
 
-The journal lies beside the file. Its first line holds the settings of the run, each later one the state
+The resume log lies beside the file. Its first line holds the settings of the run, each later one the state
 after rows that are on disk. A line is appended only after its rows were fsynced, so whatever instant a
 process dies at, the last whole line is true; a torn line after it is cut off.
 """
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from discli.data.moments import Moments
+from discli.data.channel_moments import ChannelMoments
 from discli.runtime.errors import DiscliError
 
 _FORMAT = "discli-journal/1"
@@ -26,15 +26,15 @@ class State:
     rows: int = 0
     upscaled: int = 0
     skipped: list[tuple[int, str]] = field(default_factory=list)
-    moments: Moments = field(default_factory=Moments)
+    moments: ChannelMoments = field(default_factory=ChannelMoments)
 
 
-class Journal:
+class ResumeLog:
     """Holds the lock until closed; the kernel lets go of it if the process dies."""
 
     def __init__(self, out: Path, settings: dict[str, Any]) -> None:
         """Raises DiscliError if another run holds the lock, or began this file with other settings."""
-        self.path = journal_of(out)
+        self.path = resume_log_of(out)
         self._settings = settings
         self._file = _locked(self.path, out)
         try:
@@ -88,16 +88,16 @@ class Journal:
                 begun_with = content["settings"]
                 records.append((at, State(end=content["start"])))
                 continue
-            content["moments"] = Moments(**content["moments"])
+            content["moments"] = ChannelMoments(**content["moments"])
             content["skipped"] = [(position, why) for position, why in content["skipped"]]
             records.append((at, State(**content)))
-        if len(records) > 1:  # nothing is lost by beginning anew where nothing was written
+        if len(records) > 1:  # nothing is lost by starting over where nothing was written
             _check_same(begun_with, self._settings, out)
             return records
         return []
 
 
-def journal_of(out: Path) -> Path:
+def resume_log_of(out: Path) -> Path:
     return out.with_name(out.name + ".journal")
 
 
@@ -122,7 +122,7 @@ def _check_same(begun_with: dict[str, Any], settings: dict[str, Any], out: Path)
     what = f"{name} {held}, now {asked}" if name != "source_sha256" else "images (or labels) other than there are now"
     raise DiscliError(
         f"{out} was begun with {what}.",
-        f"To go on, give the same flags as then; to begin anew, delete {out.name}.partial and {out.name}.journal.",
+        f"To resume, give the same flags as then; to start over, delete {out.name}.partial and {out.name}.journal.",
     )
 
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from discli.recipe.contract import CodecIdentity
+from discli.recipe.codec import CodecIdentity
 
 _SQUARES_IN_32_BITS = 1 << 16  # pixels: 255^2 * 2^16 < 2^32
 
 
 @dataclass
-class Moments:
+class ChannelMoments:
     """Sums over all values of each channel, exact for pixels; ``count`` values per channel."""
 
     count: int = 0
@@ -22,14 +22,17 @@ class Moments:
         """(k, *row_shape) as stored: pixels, or mean and std of latents side by side."""
         if not len(rows):
             return
-        if identity.name == "rgb":
-            sums, squares = _of_pixels(rows)
-            values = rows[:, 0].size
+        channels, height, width = rows.shape[-3:]
+        if identity.is_pixels:
+            sums, squares = _of_pixels(rows.reshape(-1, channels, height, width))
+            values = rows.size // channels
         else:
-            both = rows.reshape(-1, 2, identity.channels, rows.shape[-2] * rows.shape[-1]).astype(np.float64)
-            mean, std = both[:, 0], both[:, 1]
-            sums = mean.sum(axis=(0, 2))
-            squares = np.einsum("nci,nci->c", mean, mean) + np.einsum("nci,nci->c", std, std)
+            parts = 2 if identity.stores_std else 1
+            both = rows.reshape(-1, parts, identity.channels, height * width).astype(np.float64)
+            mean = both[:, 0]
+            sums, squares = mean.sum(axis=(0, 2)), np.einsum("nci,nci->c", mean, mean)
+            if identity.stores_std:
+                squares = squares + np.einsum("nci,nci->c", both[:, 1], both[:, 1])
             values = mean[:, 0].size
         zeros = [0] * identity.channels
         self.count += values
@@ -42,11 +45,7 @@ class Moments:
             return (), ()
         mean = np.array(self.sums, dtype=np.float64) / self.count
         std = np.sqrt(np.maximum(np.array(self.squares, dtype=np.float64) / self.count - mean**2, 0.0))
-        if identity.name == "rgb":
-            mean, std = mean / 127.5 - 1.0, std / 127.5
-        else:
-            scale = identity.scaling_factor
-            mean, std = (mean - identity.shift_factor) * scale, std * abs(scale)
+        mean, std = identity.stats_in_model_space(mean, std)
         return _rounded(mean), _rounded(std)
 
 
