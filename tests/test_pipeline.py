@@ -69,10 +69,10 @@ discli.cli.quickstart.quickstart(Path({str(tmp_path / "out")!r}))
     # Again, to the end of encoding; what comes after is not asked for here.
     program = f"""
 from pathlib import Path
-import discli.cli.quickstart
+import discli.cli.quickstart, discli.training.train
 def stop(*_, **__):
     raise SystemExit(7)
-discli.cli.quickstart.train = stop
+discli.training.train.train = stop
 discli.cli.quickstart.quickstart(Path({str(tmp_path / "out")!r}))
 """
     assert subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True).returncode == 7

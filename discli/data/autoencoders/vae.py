@@ -12,9 +12,8 @@ from torch import Tensor
 from discli.data.autoencoders.hub import fetch, read_config
 from discli.data.autoencoders.pixels import to_pixels
 from discli.recipe.contract import CodecIdentity, VaeIdentity
-from discli.runtime.errors import DiscliError
+from discli.runtime.errors import DiscliError, explain_import_error
 from discli.runtime.signals import hold_ctrl_c
-from discli.runtime.torch_pairing import explain_import_error
 
 KINDS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 
