@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from discli.recipe.shipped import first_comment, shipped_files
+from discli.runtime.shipped import first_comment, shipped_files
 
 
 def recipe_names(incomplete: str) -> list[tuple[str, str]]:

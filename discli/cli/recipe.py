@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from discli.cli.app import Device, Group, Json, RecipeName, Set, app
-from discli.recipe.shipped import first_comment, shipped_files
 from discli.runtime.errors import DiscliError
+from discli.runtime.shipped import first_comment, shipped_files
 
 recipe = typer.Typer(
     cls=Group,

@@ -128,7 +128,7 @@ def test_a_refusal_writes_nothing(tmp_path, settings, says):
 
 
 def test_the_presets_on_offer_are_the_presets():
-    assert [preset.value for preset in Preset] == list(PRESETS)
+    assert get_args(Preset) == tuple(PRESETS)
 
 
 @pytest.fixture
