@@ -39,7 +39,7 @@ def test_from_an_image_folder_to_a_score(tmp_path):
     scores = json.loads(_discli("eval-fid", samples, "--features", "random", "--json", "--bootstrap", 0))
 
     assert "broken.png" in (tmp_path / "digits.skipped.txt").read_text()
-    assert len(list((tmp_path / "run" / "previews").glob("*.png"))) == 3
+    assert len(list((tmp_path / "run" / "previews").glob("*.png"))) == 2
     assert len(list((tmp_path / "samples").glob("*.png"))) == 20
     assert "FD (random features), not comparable with FID" in json.dumps(scores)
     assert str(data) in json.dumps(scores), "the reference is what the run was trained on"
@@ -69,10 +69,10 @@ discli.cli.quickstart.quickstart(Path({str(tmp_path / "out")!r}))
     # Again, to the end of encoding; what comes after is not asked for here.
     program = f"""
 from pathlib import Path
-import discli.cli.quickstart
+import discli.cli.quickstart, discli.training.train
 def stop(*_, **__):
     raise SystemExit(7)
-discli.cli.quickstart.train = stop
+discli.training.train.train = stop
 discli.cli.quickstart.quickstart(Path({str(tmp_path / "out")!r}))
 """
     assert subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True).returncode == 7

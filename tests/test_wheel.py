@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from discli import __version__
-from discli.recipe.shipped import shipped_files
+from discli.runtime.shipped import shipped_files
 from tests.readme import ROOT
 
 pytest.importorskip("hatchling")

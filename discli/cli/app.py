@@ -9,17 +9,17 @@ from discli import __version__
 from discli.cli.complete import recipe_names
 from discli.runtime.errors import DiscliError, did_you_mean
 
-# The order of the help: the order in which one comes to need them.
+# The order of the help: that in which a user needs them.
 ORDER = (
     "quickstart", "doctor", "recipe", "encode", "info", "train", "runs", "report", "sample", "eval-fid", "ablate",
     "ema", "export",
 )  # fmt: skip
-# Interrupted, these leave finished work that the same command goes on from; the others begin anew.
-GO_ON = ("quickstart", "encode", "train", "sample", "ablate")
+# Interrupted, these leave finished work from which the same command resumes; the others start over.
+RESUMABLE = ("quickstart", "encode", "train", "sample", "ablate")
 
 
 class Group(TyperGroup):
-    """Commands of which the nearest is suggested for a misspelt one."""
+    """A group of commands that suggests the nearest name for a misspelt one."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, commands = args[0], super().list_commands(ctx)
@@ -36,13 +36,13 @@ class InOrder(Group):
         return sorted(super().list_commands(ctx), key=ORDER.index)
 
     def invoke(self, ctx: Any) -> Any:
-        # Caught here, for typer makes a bare status of it.
+        # Caught here, because typer turns it into a bare status.
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            goes_on = ctx.invoked_subcommand in GO_ON
-            how = "again: it goes on from what was finished." if goes_on else "to start again."
-            raise DiscliError("Interrupted.", f"Run the same command {how}", status=130) from None
+            resumes = ctx.invoked_subcommand in RESUMABLE
+            how = "resume" if resumes else "start over"
+            raise DiscliError("Interrupted.", f"Run the same command again to {how}.", status=130) from None
 
 
 app = typer.Typer(
@@ -54,7 +54,7 @@ app = typer.Typer(
       0    done
       1    something failed that is not your mistake
       2    wrong input: flags, recipes, files
-      75   stopped after writing a checkpoint; the same command goes on
+      75   stopped after writing a checkpoint; rerun to resume
       130  Ctrl-C
     """,
     epilog="Example: discli quickstart",

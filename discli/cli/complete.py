@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from discli.recipe.choices import declared
-from discli.recipe.shipped import first_comment, shipped_files
+from discli.runtime.shipped import first_comment, shipped_files
 
 SAMPLERS = declared("diffusion/samplers", default="ddpm")
 SCALE_SCHEDULES = declared("diffusion/scale_schedules", default="constant")

@@ -1,4 +1,4 @@
-"""The ``discli`` command: every mistake is a line of what, a line of how to mend it, and an exit status."""
+"""The ``discli`` command: every error is two lines, what is wrong and what to do, and an exit status."""
 
 import errno
 import io
@@ -8,55 +8,61 @@ from typing import NoReturn
 import typer
 
 # Imported for their commands, which register themselves.
-from discli.cli import data, encode, house, recipe, sampling, scoring, training  # noqa: F401
+from discli.cli import data, doctor, encode, quickstart, recipe, sampling, scoring, training  # noqa: F401
 from discli.cli.app import app
-from discli.cli.mistakes import explain_usage, is_usage_error
+from discli.cli.usage_errors import explain_usage, is_usage_error
 from discli.runtime.errors import DiscliError
 from discli.runtime.signals import answer_ctrl_c, ignore_ctrl_c
 
-# Nothing that a command or its files did.
-_SYSTEM = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-# Places where nothing can be written, whichever command finds out.
-_NO_PLACE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+# What to do about errors of the system, and the status: 1 if nothing that the user gave is to blame.
+_FULL = "Free some space and run the same command again; finished work is kept.", 1
+_NOT_WRITABLE = "Give another place, or change its permissions.", 2
+_SYSTEM = "Check the disk and the limits, and run it again.", 1
+_ERRNO = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _FULL),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST), _NOT_WRITABLE),
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM), _SYSTEM),
+}
 
 
 def main() -> None:
     """The ``discli`` command. `discli.cli.app` documents its exit statuses; no traceback without ``--debug``."""
-    debug = "--debug" in sys.argv[1:]
     answer_ctrl_c()
     if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr does: file names need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         # Named, so that help and shell completion are the same under python -m discli and torchrun.
         status = app(prog_name="discli", standalone_mode=False)
-    except DiscliError as error:
-        if debug:
-            raise
-        _fail(error.message, error.hint, error.status)
-    except (typer.Abort, KeyboardInterrupt):
-        _fail("Interrupted.", "Run the same command again.", 130)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(error)
             sys.exit(2)
-        if is_usage_error(error):
-            _fail(*explain_usage(error), 2)
-        if debug:
+        if "--debug" in sys.argv[1:] and not is_usage_error(error):
             raise
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            what = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-            _fail(f"{what}.", "What was finished is kept. Free some space and run the same command again.", 1)
-        if isinstance(error, OSError) and error.errno in _NO_PLACE and error.filename is not None:
-            _fail(f"{error.filename}: {error.strerror}.", "Give another place, or see to its permissions.", 2)
-        if isinstance(error, OSError) and error.errno in _SYSTEM and error.filename is not None:
-            _fail(f"{error.filename}: {error.strerror}.", "See to the disk or the limits and run it again.", 1)
-        _fail(f"Internal error: {type(error).__name__}: {error}", "Run again with discli --debug for the traceback.", 1)
+        _fail(as_discli_error(error))
     ignore_ctrl_c()
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _fail(what: str, how: str, status: int) -> NoReturn:
-    print("discli:", " ".join(what.splitlines()), file=sys.stderr)
-    if how:
-        print(" ", " ".join(how.splitlines()), file=sys.stderr)
-    sys.exit(status)
+def as_discli_error(error: BaseException) -> DiscliError:
+    """What to tell the user about whatever a command raised."""
+    if isinstance(error, DiscliError):
+        return error
+    if isinstance(error, typer.Abort | KeyboardInterrupt):
+        return DiscliError("Interrupted.", "Run the same command again.", status=130)
+    if is_usage_error(error):
+        what, how = explain_usage(error)
+        return DiscliError(what, how)
+    if isinstance(error, OSError) and error.errno in _ERRNO and (error.filename or _ERRNO[error.errno] is _FULL):
+        hint, status = _ERRNO[error.errno]
+        where = f"{error.filename}: " if error.filename else ""
+        return DiscliError(f"{where}{error.strerror}.", hint, status=status)
+    what = f"Internal error: {type(error).__name__}: {error}"
+    return DiscliError(what, "Run again with discli --debug for the traceback.", status=1)
+
+
+def _fail(error: DiscliError) -> NoReturn:
+    print(f"discli: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)
+    sys.exit(error.status)

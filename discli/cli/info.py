@@ -1,7 +1,11 @@
 """``discli info``: what a data file, a recipe, a run or a checkpoint is, and what it takes, as a table or as JSON."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
 
 from discli.data.find import describe_encode, look_for_data
 from discli.data.store import Store
@@ -34,10 +38,14 @@ def info(
     """
     path, recipe = look_at(what, overrides, data)
     from discli.cost.hardware import Hardware
+    from discli.runtime.facts import fact_table
 
     machine = machine or Hardware.of(device=device)
     facts = _of_recipe(what, recipe, data, machine) if recipe else _look(path, machine, sheet, count, vae, device)
-    facts.show(as_json)
+    if as_json:
+        typer.echo(json.dumps(facts.record, indent=1))
+    else:
+        Console(highlight=False).print(fact_table(facts.rows))
 
 
 def look_at(what: str, overrides: list[str] | None, data: Path | None) -> tuple[Path, Recipe | None]:

@@ -6,46 +6,51 @@ prints the command that does the same by hand.
 
 import shutil
 from pathlib import Path
+from typing import Annotated
 
-from PIL import Image
+import typer
 
-from discli.data.encode import encode
-from discli.evaluation.evaluate import eval_fid
-from discli.recipe import load_recipe
+from discli.cli.app import app
 from discli.runtime.console import stderr
-from discli.sampling.sample import sample
-from discli.training.train import train
 
 _DIGITS = Path(__file__).parents[1] / "assets" / "digits.png"
 _SIDE = 8
-_COPIES = 10  # of each digit on the contact sheet
 
 
-def quickstart(out: Path | None = None) -> None:
-    """Fills ``out`` with images, a data file and samples; run again, it goes on where it was.
+@app.command(epilog="Example: discli quickstart --out quickstart/")
+def quickstart(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for everything. Default: quickstart/, and the run in runs/quickstart.")
+    ] = None,
+) -> None:
+    """Run every step once, in a few minutes on a CPU: encode digits, train, sample with guidance, score."""
+    from discli.data.encode import encode
+    from discli.evaluation.evaluate import eval_fid
+    from discli.recipe import load_recipe
+    from discli.sampling.sample import sample
+    from discli.training.train import train
 
-    The run is ``runs/quickstart``, where the other commands look for runs: here, or in ``out`` if it is given.
-    """
+    # Where the other commands look for runs: here, or in `out` if it is given.
     run = (out or Path()) / "runs" / "quickstart"
     out = out or Path("quickstart")
     images, data, samples = out / "digits", out / "digits.h5", out / "samples"
     recipe = load_recipe("quickstart")
 
-    _say("1. 1,797 real digits as an image folder, one sub-folder a class", str(images))
+    _announce("1. 1,797 real digits as an image folder, one sub-folder a class", str(images))
     if not images.exists():
         unpack_digits(images)
 
-    _say("2. Encode", f"discli encode {images} --res 8 --out {data}")
+    _announce("2. Encode", f"discli encode {images} --res 8 --out {data}")
     if not data.exists():
         encode(images, 8, codec="rgb", out=data)
 
-    _say("3. Train a small class-conditional DiS", f"discli train quickstart --data {data} --out {run}")
+    _announce("3. Train a small class-conditional DiS", f"discli train quickstart --data {data} --out {run}")
     train("quickstart", data=data, out=run)
 
-    _say("4. Sample with guidance", f"discli sample {run} -n {recipe.eval.n} --classes balanced --out {samples}")
+    _announce("4. Sample with guidance", f"discli sample {run} -n {recipe.eval.n} --classes balanced --out {samples}")
     sample(run, recipe.eval.n, classes="balanced", out=samples)
 
-    _say("5. Score", f"discli eval-fid {samples} --features random")
+    _announce("5. Score", f"discli eval-fid {samples} --features random")
     eval_fid(samples, features="random")
 
     sheet = samples.with_name(samples.name + ".png")
@@ -58,6 +63,8 @@ def quickstart(out: Path | None = None) -> None:
 
 def unpack_digits(folder: Path) -> None:
     """Cut the contact sheet into ``folder/<digit>/<number>.png``. The folder is there once all of them are."""
+    from PIL import Image
+
     unfinished = folder.with_name(f".{folder.name}.writing")
     shutil.rmtree(unfinished, ignore_errors=True)  # of one that was interrupted
     with Image.open(_DIGITS) as sheet:
@@ -74,6 +81,6 @@ def unpack_digits(folder: Path) -> None:
     unfinished.rename(folder)
 
 
-def _say(what: str, command: str) -> None:
-    stderr.print(f"\n{what}", style="bold")
+def _announce(step: str, command: str) -> None:
+    stderr.print(f"\n{step}", style="bold")
     stderr.print(f"  {command}", style="dim")

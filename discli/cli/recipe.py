@@ -1,16 +1,14 @@
-"""Flags and help: recipes to look at, to begin from, and to edit with help."""
+"""``discli recipe``: list, show and write recipes, and the schema for editors."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from discli.cli.app import Device, Group, Json, RecipeName, Set, app
-from discli.cli.encode import Codec
-from discli.recipe.shipped import first_comment, shipped_files
 from discli.runtime.errors import DiscliError
+from discli.runtime.shipped import first_comment, shipped_files
 
 recipe = typer.Typer(
     cls=Group,
@@ -18,22 +16,15 @@ recipe = typer.Typer(
     rich_markup_mode=None,
     epilog="Example: discli recipe show dis-h-2 --resolved",
 )
-app.add_typer(recipe, name="recipe", help="Recipes: list and show them, begin a new one, and edit with completion.")
+app.add_typer(recipe, name="recipe", help="List, show and write recipes, and complete them in an editor.")
 
 
-class Preset(StrEnum):
-    dis_xxs = "dis-xxs"
-    dis_xs = "dis-xs"
-    dis_s = "dis-s"
-    dis_b = "dis-b"
-    dis_m = "dis-m"
-    dis_l = "dis-l"
-    dis_h = "dis-h"
+Preset = Literal["dis-xxs", "dis-xs", "dis-s", "dis-b", "dis-m", "dis-l", "dis-h"]
 
 
 @recipe.command("list", epilog="Example: discli recipe list")
 def list_(as_json: Json = False) -> None:
-    """The recipes that come with discli, and what each is for."""
+    """List the shipped recipes and what each is for."""
     about = {name: first_comment(path) for name, path in shipped_files().items()}
     if as_json:
         typer.echo(json.dumps(about, indent=1))
@@ -47,10 +38,10 @@ def list_(as_json: Json = False) -> None:
 def show(
     name: RecipeName,
     overrides: Set = None,
-    resolved: Annotated[bool, typer.Option("--resolved", help="With every default.")] = False,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Include every default.")] = False,
     as_json: Json = False,
 ) -> None:
-    """A recipe as TOML that stands alone: what it extends and --set are in it."""
+    """Print a recipe as TOML that stands alone: what it extends and --set are merged in."""
     from discli.recipe.load import load_tree, parse_recipe
     from discli.recipe.toml import to_toml
 
@@ -63,32 +54,36 @@ def show(
 
 @recipe.command(epilog="Example: discli recipe new mine --data cifar10.h5 --minutes 60")
 def new(
-    name: Annotated[str, typer.Argument(help="Of the recipe, and so of its runs.")],
+    name: Annotated[str, typer.Argument(help="Name of the recipe and of its runs.")],
     preset: Annotated[
-        Preset | None, typer.Option(help="Depth and width; the paper's are dis-s and above. Default: by time and data.")
+        Preset | None, typer.Option(help="Depth and width (dis-s and above: the paper's). Default: by time and data.")
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(min=0.1, help="How long training is to take here. Default: 60 on a CPU, 480 on a GPU."),
+        typer.Option(min=0.1, help="How long training may take here. Default: 60 on a CPU, 480 on a GPU."),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="The file of discli encode that it is for.")] = None,
-    res: Annotated[int | None, typer.Option("--res", min=1, help="Without --data: side of the images.")] = None,
-    codec: Annotated[Codec | None, typer.Option(help="Without --data. Default: rgb up to 64 px, vae above.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data file to train on, from discli encode.")] = None,
+    res: Annotated[
+        int | None, typer.Option("--res", min=1, help="Without --data: side of the images in pixels.")
+    ] = None,
+    codec: Annotated[
+        Literal["rgb", "vae"] | None, typer.Option(help="Without --data. Default: rgb up to 64 px, vae above.")
+    ] = None,
     num_classes: Annotated[int | None, typer.Option(min=0, help="Without --data. Default: 0, unconditional.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Default: NAME.toml.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     device: Device = None,
 ) -> None:
-    """Write a recipe that fits a data file and your time, with comments that say what may be changed, and to what.
+    """Write a recipe that fits a data file and your time. Its comments explain every setting.
 
-    It tries a step of training on this machine to know how many fit; --preset without --minutes does not,
-    and writes the long run of a size of the paper, for a machine elsewhere.
+    This times training steps on this machine to choose their number. --preset without --minutes skips that
+    and writes the paper's long run of that size, for another machine.
     """
     from discli.training.new_recipe import new_recipe
 
     written = new_recipe(
         name,
-        preset and preset.value,
+        preset,
         minutes=minutes,
         data=data,
         resolution=res,
@@ -105,10 +100,10 @@ def new(
 def schema(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: stdout.")] = None,
 ) -> None:
-    """JSON Schema of recipes, with which editors check and complete them.
+    """Print the JSON Schema of recipes, with which editors check and complete them.
 
-    In editors with Taplo (Even Better TOML in VS Code), let a recipe begin with the line
-    #:schema recipe.schema.json, where the file lies relative to the recipe.
+    In editors with Taplo (Even Better TOML in VS Code), begin a recipe with the line
+    #:schema recipe.schema.json (a path relative to the recipe).
     """
     from discli.recipe.schema import recipe_schema
     from discli.runtime.files import write_text
@@ -118,6 +113,6 @@ def schema(
         typer.echo(text, nl=False)
         return
     if not out.parent.is_dir():
-        raise DiscliError(f"--out {out}: no such folder.", "Make the folder first, or give another --out.")
+        raise DiscliError(f"--out {out}: no such folder.", "Create the folder first, or give another --out.")
     write_text(out, text)
     typer.echo(out)

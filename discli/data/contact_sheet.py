@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from discli.runtime.files import write_beside
-from discli.runtime.names import fold
 
 _GAP = 2
 _ROWS = _COLUMNS = 10
@@ -124,7 +124,9 @@ def rows_sheet(rows: Sequence[tuple[str, Tensor]]) -> Image.Image:
 
     font = ImageFont.load_default(_FONT_SIZE)
     height = (sheet.height - _GAP) / len(rows)
-    names = [fold(name, _LONGEST_LINE, max(1, int(height / _LINE_HEIGHT))) for name, _ in rows]
+    lines = max(1, int(height / _LINE_HEIGHT))
+    folded = [textwrap.wrap(name, _LONGEST_LINE, max_lines=lines, placeholder="\u2026") for name, _ in rows]
+    names = ["\n".join(parts) for parts in folded]
     margin = math.ceil(max(font.getlength(line) for name in names for line in name.split("\n"))) + 12
     page = Image.new("RGB", (margin + sheet.width, sheet.height), "white")
     page.paste(sheet, (margin, 0))

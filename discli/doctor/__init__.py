@@ -1,1 +1,1 @@
-"""What ``discli doctor`` looks at. Names nothing here: the module of one broken package must not hide the others."""
+"""What ``discli doctor`` checks. Imports nothing here: a broken package must not hide the checks of the others."""

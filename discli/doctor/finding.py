@@ -2,63 +2,98 @@
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import BaseModel, computed_field
 
 from discli.doctor.imports import Imported, try_imports
-from discli.runtime.errors import DiscliError
-from discli.runtime.torch_pairing import explain_import_error
+from discli.runtime.console import stderr
+from discli.runtime.errors import DiscliError, explain_import_error
 
-# Both "ok" and "note" leave the default path in order: pixels, training, sampling, scoring.
-Verdict = Literal["ok", "note", "problem"]
+# "ok" and "warning" leave the default path in order: pixels, training, sampling, scoring.
+Verdict = Literal["ok", "warning", "error"]
 
 _LONGEST = 300  # characters of an exception's text
 
 
-@dataclass(frozen=True)
-class Finding:
-    """``name`` and what was ``found``, for people; ``details`` for programs. ``remedy``: one line, what to do."""
+class Finding(BaseModel):
+    """``name`` and what was ``found``, for people; ``details`` for programs. ``fix``: one line, what to do."""
 
     name: str
     verdict: Verdict
     found: str
-    remedy: str = ""
-    details: Mapping[str, Any] = field(default_factory=dict)
+    fix: str = ""
+    details: Mapping[str, object] = {}
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What every check may ask for."""
+class Section(BaseModel):
+    """Findings on one subject."""
 
-    offline: bool = False
-    say: Callable[[str], None] = lambda _: None  # what takes time now, for those who wait
+    title: str
+    findings: list[Finding]
+
+
+class Report(BaseModel):
+    """All that ``discli doctor`` found."""
+
+    format: int = 1
+    discli: str
+    sections: list[Section]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def errors(self) -> int:
+        """How many findings stand in the way of the default path."""
+        return sum(finding.verdict == "error" for section in self.sections for finding in section.findings)
+
+
+class CheckContext:
+    """What every check may ask for. ``offline``: nothing is asked of the network."""
+
+    def __init__(self, offline: bool = False) -> None:
+        self.offline = offline
 
     @cached_property
     def imports(self) -> Mapping[str, Imported]:
-        """How the import of each module of `IMPORTS` went."""
-        self.say("importing packages")
+        """How the import of each required module went."""
         return try_imports()
 
 
-# By the name that a check has in the report when it fails to report itself.
-Checks = Mapping[str, Callable[[Setting], Iterator[Finding]]]
+Check = Callable[[CheckContext], Iterator[Finding]]
 
 
-def guarded(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """What ``look`` finds; an exception in it is a problem of that ``name``, after what was found before."""
+def ok(name: str, found: str, **details: object) -> Finding:
+    return Finding(name=name, verdict="ok", found=found, details=details)
+
+
+def warning(name: str, found: str, fix: str = "", **details: object) -> Finding:
+    return Finding(name=name, verdict="warning", found=found, fix=fix, details=details)
+
+
+def error(name: str, found: str, fix: str, **details: object) -> Finding:
+    return Finding(name=name, verdict="error", found=found, fix=fix, details=details)
+
+
+def announce(what: str) -> None:
+    """Tells those who wait what is being checked."""
+    stderr.print(f"Checking: {what}", style="dim")
+
+
+def guarded(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """What ``check`` finds; an exception in it is an error of that ``name``, after what was found before."""
     try:
-        yield from look()
-    except Exception as error:  # anything at all may be broken: that is what a doctor is for
-        known = error if isinstance(error, DiscliError) else explain_import_error(error)
+        yield from check()
+    except Exception as raised:  # anything at all may be broken: that is what a doctor is for
+        known = raised if isinstance(raised, DiscliError) else explain_import_error(raised)
         if known is not None:
-            yield Finding(name, "problem", known.message, known.hint)
+            yield error(name, known.message, known.hint)
             return
-        details = {"traceback": traceback.format_exc()}
-        yield Finding(name, "problem", one_line(error), "discli doctor --json shows where it came from.", details)
+        fix = "See the traceback in discli doctor --json."
+        yield error(name, one_line(raised), fix, traceback=traceback.format_exc())
 
 
-def one_line(error: BaseException) -> str:
+def one_line(raised: BaseException) -> str:
     """The exception's type and text, cut where it becomes a page."""
-    text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    text = " ".join(f"{type(raised).__name__}: {raised}".split()).removesuffix(":")
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."

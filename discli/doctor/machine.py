@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from discli.data.decoding import usable_cores
-from discli.doctor.finding import Checks, Finding, Setting
+from discli.doctor.finding import Check, CheckContext, Finding, error, ok, warning
 from discli.evaluation.reference import cache_folder
 from discli.runtime.console import format_bytes
 
@@ -25,43 +25,40 @@ _LITTLE_MEMORY = 4 * 10**9  # torch with Inception's network and a batch of imag
 _SHARED = 1 << 26  # what containers are given unless one asks for more
 
 
-def processor(setting: Setting) -> Iterator[Finding]:
-    cores, threads = usable_cores(), torch.get_num_threads()
-    quota = _cpu_quota()
+def processor(context: CheckContext) -> Iterator[Finding]:
+    cores, threads, quota, load = usable_cores(), torch.get_num_threads(), _cpu_quota(), os.getloadavg()[0]
     limit = f", {quota:g} of them by the container's quota" if quota is not None and quota < cores else ""
+    model = _search("/proc/cpuinfo", r"^model name\s*:\s*(.+)$") or platform.machine()
     vectors = torch.backends.cpu.get_cpu_capability()
-    found = f"{_model()}, {vectors}; {cores} of {os.cpu_count()} cores usable{limit}; torch uses {threads} threads"
-    load = os.getloadavg()[0]  # of the last minute: our own, and that of others
-    found += f"; load {load:.1f}"
-    details = {"cores": cores, "quota": quota, "threads": threads, "vectors": vectors, "load": load}
-    room = min(cores, quota) if quota is not None else cores
-    if threads > max(1, round(room)):
-        remedy = f"Set OMP_NUM_THREADS={max(1, round(room))}: more threads than cores wait for each other."
-        yield Finding("processor", "note", found, remedy, details)
-    elif load > 2 * cores:
-        remedy = "Run discli doctor again when it is less busy: the speeds above are lower than this machine's."
-        yield Finding("processor", "note", found, remedy, details)
+    found = (
+        f"{model}, {vectors}; {cores} of {os.cpu_count()} cores usable{limit}; torch uses {threads} threads;"
+        f" load {load:.1f}"
+    )
+    room = max(1, round(min(cores, quota) if quota is not None else cores))
+    details = {"cores": cores, "quota": quota, "threads": threads, "load": load}
+    if threads > room:
+        fix = f"Set OMP_NUM_THREADS={room}: more threads than cores wait for each other."
+        yield warning("processor", found, fix, **details)
     else:
-        yield Finding("processor", "ok", found, details=details)
+        yield ok("processor", found, **details)
 
 
-def memory(setting: Setting) -> Iterator[Finding]:
+def memory(context: CheckContext) -> Iterator[Finding]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _number(Path("/sys/fs/cgroup/memory.max"))
-    available = _available_memory()
-    words = [format_bytes(total)]
-    words += [f"{format_bytes(limit)} for this container"] if limit is not None and limit < total else []
-    words += [f"{format_bytes(available)} available"] if available is not None else []
-    least = min(value for value in (total, limit, available) if value is not None)
-    details = {"total": total, "limit": limit, "available": available}
-    if least < _LITTLE_MEMORY:
-        remedy = "Close other programs, or take smaller batches: --batch-size, train.batch_size."
-        yield Finding("memory", "note", ", ".join(words), remedy, details)
+    limit = _search("/sys/fs/cgroup/memory.max", r"^(\d+)$")
+    available = _search("/proc/meminfo", r"^MemAvailable:\s*(\d+) kB$")
+    known = {"in all": total}
+    known |= {"for this container": int(limit)} if limit else {}
+    known |= {"available": int(available) * 1024} if available else {}
+    found = ", ".join(f"{format_bytes(size)} {what}" for what, size in known.items())
+    if min(known.values()) < _LITTLE_MEMORY:
+        fix = "Close other programs, or use smaller batches: --batch-size, train.batch_size."
+        yield warning("memory", found, fix, **known)
     else:
-        yield Finding("memory", "ok", ", ".join(words), details=details)
+        yield ok("memory", found, **known)
 
 
-def disks(setting: Setting) -> Iterator[Finding]:
+def disks(context: CheckContext) -> Iterator[Finding]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     yield _disk("current folder", Path.cwd(), needed=True)
@@ -71,62 +68,52 @@ def disks(setting: Setting) -> Iterator[Finding]:
     yield _disk("Hugging Face", Path(HF_HUB_CACHE))
 
 
-def shared_memory(setting: Setting) -> Iterator[Finding]:
-    """encode's workers need semaphores of it, and NCCL between GPUs some room."""
-    folder = Path("/dev/shm")
+def shared_memory(context: CheckContext) -> Iterator[Finding]:
+    """encode's workers need semaphores in it, and NCCL between GPUs some room."""
+    name, folder = "shared memory", Path("/dev/shm")
     try:
         multiprocessing.get_context("spawn").Semaphore()
-    except (OSError, ImportError) as error:
-        remedy = "Make /dev/shm writable (docker run --shm-size 1g), or encode with --workers 0."
-        yield Finding("shared memory", "problem", f"no semaphores: {error}", remedy)
+    except (OSError, ImportError) as raised:
+        fix = "Make /dev/shm writable (docker run --shm-size 1g), or encode with --workers 0."
+        yield error(name, f"no semaphores: {raised}", fix)
         return
-    if not folder.is_dir():
-        yield Finding("shared memory", "ok", "semaphores work")
-        return
-    size = shutil.disk_usage(folder).total
-    found, details = f"{folder}: {format_bytes(size)}, semaphores work", {"bytes": size}
+    size = shutil.disk_usage(folder).total if folder.is_dir() else 0
+    found = f"{folder}: {format_bytes(size)}, semaphores work"
     if size <= _SHARED and torch.cuda.device_count() > 1:
-        remedy = "docker run --shm-size 1g, or --ipc host: several GPUs exchange gradients through it."
-        yield Finding("shared memory", "note", found, remedy, details)
+        yield warning(
+            name, found, "docker run --shm-size 1g, or --ipc host: GPUs exchange gradients in it.", bytes=size
+        )
     else:
-        yield Finding("shared memory", "ok", found, details=details)
+        yield ok(name, found, bytes=size)
 
 
-CHECKS: Checks = {"processor": processor, "memory": memory, "disks": disks, "shared memory": shared_memory}
+CHECKS: dict[str, Check] = {
+    "processor": processor, "memory": memory, "disks": disks, "shared memory": shared_memory
+}  # fmt: skip
 
 
 def _disk(name: str, folder: Path, needed: bool = False) -> Finding:
     """Of the folder, or of the nearest one above it that is there already."""
     there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     free, writable = shutil.disk_usage(there).free, os.access(there, os.W_OK)
-    details = {"folder": str(folder), "free": free, "writable": writable}
     found = f"{folder}: {format_bytes(free)} free"
     if not writable:
-        remedy = "Go to a folder of your own, or give --out." if needed else "Make it writable, or name another."
-        return Finding(name, "note", f"{found}, and not writable", remedy, details)
+        fix = "Go to a folder of your own, or give --out." if needed else "Make it writable."
+        return warning(name, f"{found}, and not writable", fix, free=free, writable=False)
     if free < _CHECKPOINT and needed:
-        remedy = f"Free some: a checkpoint of DiS-S/2 takes {format_bytes(_CHECKPOINT)}."
-        return Finding(name, "problem", found, remedy, details)
+        return error(name, found, f"Free some: a checkpoint of DiS-S/2 takes {format_bytes(_CHECKPOINT)}.", free=free)
     if free < (_COMFORT if needed else _CHECKPOINT):
-        return Finding(name, "note", found, "Free some before long runs.", details)
-    return Finding(name, "ok", found, details=details)
+        return warning(name, found, "Free some before long runs.", free=free)
+    return ok(name, found, free=free)
 
 
-def _model() -> str:
-    """The processor's name, where Linux tells it."""
+def _search(file: str, pattern: str) -> str | None:
+    """The group of the first match in a file of /proc or /sys; None where there is no such file or line."""
     try:
-        named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        named = None
-    return named[1].strip() if named else platform.machine()
-
-
-def _available_memory() -> int | None:
-    try:
-        said = re.search(r"^MemAvailable:\s*(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        match = re.search(pattern, Path(file).read_text(), re.MULTILINE)
     except OSError:
         return None
-    return int(said[1]) * 1024 if said else None
+    return match[1].strip() if match else None
 
 
 def _cpu_quota() -> float | None:
@@ -136,10 +123,3 @@ def _cpu_quota() -> float | None:
     except (OSError, ValueError):
         return None
     return None if quota == "max" else int(quota) / int(period)
-
-
-def _number(file: Path) -> int | None:
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):  # "max"
-        return None

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from discli.recipe.presets import PRESETS
 from discli.recipe.recipe import Recipe
-from discli.recipe.shipped import shipped_files
 from discli.runtime.errors import DiscliError, did_you_mean
+from discli.runtime.shipped import shipped_files
 
 _DEEPEST = 100  # tables and lists in one another; a recipe needs five
 _SHORT = reprlib.Repr()

@@ -17,10 +17,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from discli.recipe.load import explain, find_recipe, find_shipped, is_file, merge, parse_recipe, read_tree
 from discli.recipe.recipe import Recipe
-from discli.recipe.shipped import shipped_files
 from discli.recipe.spec import Count, Positive, PositiveInt, Spec
 from discli.runtime.errors import DiscliError
 from discli.runtime.numbers import format_number
+from discli.runtime.shipped import shipped_files
 
 Tree = dict[str, Any]
 

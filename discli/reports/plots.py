@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,7 +18,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from discli.runtime.files import write_beside
-from discli.runtime.names import fold
 
 # Dark enough for a PNG on white; in a page it becomes the page's own text colour.
 _INK = "#333435"
@@ -101,7 +101,8 @@ def _legend_below(figure: Figure, names: Sequence[str]) -> None:
     """In columns, with room of its own: the axes keep their height."""
     width, height = figure.get_size_inches()
     fits = int(_LETTERS_AN_INCH * width) - _SWATCH
-    names = [fold(name, fits, 3) for name in names]
+    folded = [textwrap.wrap(name.replace(",", ", "), fits, max_lines=3, placeholder="\u2026") for name in names]
+    names = ["\n".join(parts) for parts in folded]
     widest = max(len(line) for name in names for line in name.split("\n")) + _SWATCH
     columns = max(1, min(len(names), (fits + _SWATCH) // widest))
     lines = sum(name.count("\n") + 1 for name in names) / columns

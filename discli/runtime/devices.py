@@ -9,16 +9,21 @@ from discli.runtime.processes import local_rank
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device of that name; by default a GPU where there is one, this process's own under torchrun."""
+    """The device of that name; by default a GPU where there is one, this process's own under torchrun.
+
+    Raises DiscliError for any other kind than CUDA's and the CPU, and for a GPU that PyTorch cannot use here.
+    """
+    gpus = torch.cuda.device_count()
     if name is None:
         name = own_gpu() if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError:
-        raise DiscliError(f"--device {name}: no such device.", "Give cuda, cuda:1 or cpu.") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DiscliError(f"--device {name}: this machine has no such GPU.", "Leave --device out, or give cpu.")
-    return device
+    except (RuntimeError, ValueError):
+        device = torch.device("meta")  # as good as none
+    if device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < gpus):
+        return device
+    usable = ", ".join([*(f"cuda:{index}" for index in range(gpus)), "cpu"])
+    raise DiscliError(f"--device {name}: no such device here.", f"Use one of: {usable}.")
 
 
 def own_gpu() -> str:

@@ -1,4 +1,4 @@
-"""The one exception that users are meant to see."""
+"""The one exception that users are meant to see, and errors of others explained by it."""
 
 import difflib
 from collections.abc import Iterable
@@ -33,3 +33,22 @@ def did_you_mean(found: str, allowed: Iterable[str]) -> str:
     by_spelling = {name.casefold(): name for name in allowed}
     near = difflib.get_close_matches(found.casefold(), by_spelling, n=1)
     return f"Did you mean {by_spelling[near[0]]}?" if near else ""
+
+
+def explain_import_error(error: BaseException) -> DiscliError | None:
+    """What a user needs to hear when torchvision's operators do not fit torch; None for any other error.
+
+    A CPU-only torch beside the registry's torchvision (a CUDA build) fails on ``import torchvision``
+    with "operator torchvision::nms does not exist", and with it torch-fidelity and diffusers'
+    autoencoders, which may wrap the error in one of their own: the whole chain of causes is searched.
+    """
+    cause: BaseException | None = error
+    while cause is not None and "torchvision::nms" not in str(cause):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return None
+    return DiscliError(
+        "torch and torchvision come from different package indexes (operator torchvision::nms does not exist).",
+        "Install both from the same index: pip install --force-reinstall torch torchvision"
+        " (CPU only: add --index-url https://download.pytorch.org/whl/cpu).",
+    )

@@ -1,12 +1,9 @@
 """What there is to say about one thing, for people and for programs."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,13 +17,6 @@ class Facts:
 
     def __or__(self, more: "Facts") -> "Facts":
         return Facts([*self.rows, *more.rows], self.record | more.record)
-
-    def show(self, as_json: bool) -> None:
-        """On stdout: a table, or JSON."""
-        if as_json:
-            typer.echo(json.dumps(self.record, indent=1))
-        else:
-            Console(highlight=False).print(fact_table(self.rows))
 
 
 def fact_table(rows: Iterable[tuple[str, str]], style: str = "") -> Table:

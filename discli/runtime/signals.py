@@ -1,8 +1,8 @@
 """Ctrl-C at a safe place.
 
-KeyboardInterrupt raised just anywhere does harm. It can leave a lock taken for good: that of a queue, a
+KeyboardInterrupt raised at an arbitrary point does harm. It can leave a lock taken for good: that of a queue, a
 future or a pool of threads, all of which are written in Python; whoever waits for that lock next waits
-forever. In an import, libraries catch it and go on half imported; while weights are read, they turn it
+forever. In an import, libraries catch it and stay half imported; while weights are read, they turn it
 into an error of their own. Where compiled code calls back into Python (pydantic's type checks,
 ``__del__``) it is reported and forgotten. So the ``discli`` command raises it between imports and again
 when it was lost, and long work holds it until nothing is half done.
@@ -27,18 +27,17 @@ _asked: bool | None = None  # None: nobody holds it
 
 
 def answer_ctrl_c() -> None:
-    """For a whole command: KeyboardInterrupt, in a moment if it would do harm just now. See above."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and hasattr(signal, "setitimer"):
+    """For a whole command: raises KeyboardInterrupt, in a moment if it would do harm just now. See above."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _raise)
         signal.signal(signal.SIGALRM, _raise)
         sys.unraisablehook = _raise_again_if_lost
 
 
 def ignore_ctrl_c() -> None:
-    """When all is done: what is left is the interpreter's own tidying up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "setitimer"):
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    """Call when all is done and only the interpreter's own cleaning up is left."""
+    for number in (signal.SIGINT, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -105,5 +104,4 @@ def _raise_again_if_lost(unraisable: "UnraisableHookArgs") -> None:
 
 def _raise_soon() -> None:
     # An alarm and no thread: starting one takes a lock, which whoever was interrupted may hold.
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, _SECONDS_UNTIL_AGAIN)
+    signal.setitimer(signal.ITIMER_REAL, _SECONDS_UNTIL_AGAIN)

@@ -77,6 +77,7 @@ def new_recipe(
     out = out or Path(f"{name}.toml")
     if out.exists() and not overwrite:
         raise DiscliError(f"{out} is there already.", "Give another --out, or --overwrite to replace it.")
+    out.parent.mkdir(parents=True, exist_ok=True)  # now, for the trial takes a while
     by_flags = {"--res": resolution, "--codec": codec, "--num-classes": num_classes}
     given = [flag for flag, value in by_flags.items() if value is not None]
     contract = None
@@ -112,7 +113,6 @@ def new_recipe(
     recipe = parse_recipe(tomllib.loads(text), str(out))
     if contract is not None:
         check_fits(recipe, contract, str(data))
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)
     stderr.print(f"{name}: {preset}, {length}{takes and f'; {takes}'}.\nNext: {train}")
     return out

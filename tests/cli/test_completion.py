@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+from discli.recipe.presets import PRESETS
 from discli.recipe.sample import SAMPLERS
-from discli.recipe.shipped import shipped_files
+from discli.runtime.shipped import shipped_files
 from tests.cli.commands import COMMANDS
 from tests.cli.test_help import HEAVY
 
@@ -42,7 +43,7 @@ def test_shipped_studies():
 
 def test_flags_and_their_values():
     assert "--data" in _offers("discli train --d")
-    assert _offers("discli recipe new mine --preset dis-") == ["dis-s", "dis-b", "dis-m", "dis-l", "dis-h"]
+    assert _offers("discli recipe new mine --preset dis-") == list(PRESETS)
     assert _offers("discli encode x --codec v") == ["vae"]
 
 

@@ -12,7 +12,7 @@ import pytest
 from discli.cli.quickstart import unpack_digits
 from tests.tiny_run import RECIPE
 
-GOES_ON = "  Run the same command again: it goes on from"
+RESUME = "  Run the same command again to resume."
 
 
 def _listen() -> None:
@@ -51,7 +51,7 @@ def test_encode(images, tmp_path, workers):
     status, lines = _interrupt(*command, once="1,797 images")
     assert status == 130
     assert lines[-2].startswith("discli: ")
-    assert lines[-1].startswith(("  Run the same command again", GOES_ON))
+    assert lines[-1].startswith("  Run the same command again")
     assert not (tmp_path / "a.h5").exists()
     again = subprocess.run([sys.executable, "-m", "discli", *command], capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
@@ -77,7 +77,7 @@ def test_sample_keeps_what_is_drawn(tiny_run, tmp_path):
         "sample", str(tiny_run), "-n", "50000", "--batch-size", "4", "--out", str(out), once="Sampling from"
     )
     assert status == 130
-    assert lines[-2:] == ["discli: Interrupted.", f"{GOES_ON} what was finished."]
+    assert lines[-2:] == ["discli: Interrupted.", RESUME]
     assert (out / "manifest.json").is_file()
 
 
@@ -95,4 +95,4 @@ def test_eval_fid_has_nothing_to_go_on_from(tiny_run):
         os.killpg(process.pid, signal.SIGINT)
         errors = process.communicate()[1]
     assert process.returncode == 130, errors
-    assert errors.splitlines()[-2:] == ["discli: Interrupted.", "  Run the same command to start again."]
+    assert errors.splitlines()[-2:] == ["discli: Interrupted.", "  Run the same command again to start over."]

@@ -4,8 +4,6 @@ from pathlib import Path
 
 WRONG_INDEX = 'raise RuntimeError("operator torchvision::nms does not exist")'
 DEADLY = "import os; os.abort()"
-NO_KERNEL = "import selective_scan_cuda"
-OTHER_TORCH = 'raise ImportError("selective_scan_cuda.so: undefined symbol: _ZN3c105ErrorC2E")'
 
 
 def write_module(folder: Path, dotted: str, code: str, version: str = "9.9") -> Path:

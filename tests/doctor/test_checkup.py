@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from discli.doctor.checkup import SECTIONS
+from discli.doctor.checkup import SECTIONS, checkup
+from discli.doctor.finding import Report
 from tests.doctor.packages import WRONG_INDEX, write_module
 
 # The command with the sections named, or with all of them.
@@ -39,28 +40,28 @@ def test_this_machine_is_well(tmp_path):
     done = _doctor("", "--json", tmp_path=tmp_path)
     record = json.loads(done.stdout)
     found = _findings(record)
-    problems = {name: finding for name, finding in found.items() if finding["verdict"] == "problem"}
-    assert (done.returncode, record["works"], record["problems"], problems) == (0, True, 0, {})
+    errors = {name: finding for name, finding in found.items() if finding["verdict"] == "error"}
+    assert (done.returncode, record["errors"], errors) == (0, 0, {})
+    report = Report.model_validate_json(done.stdout)
+    assert json.loads(report.model_dump_json()) == record
     assert len(record["sections"]) == len(SECTIONS)
     chosen = found["auto"]["details"]["backend"]
-    assert found[chosen]["details"]["tokens_per_second"] > 0
-    for name in ("reference", chosen):
-        assert 0 < found[name]["details"]["errors"]["float32"]["largest"] <= 1e-4
+    assert 0 < found[chosen]["details"]["error"] <= 1e-4
     assert {"Python", "torch", "torchvision", "mamba-ssm", "processor", "hub", "Inception"} <= set(found)
-    assert found["hub"]["verdict"] == found["Inception"]["verdict"] == "note"
+    assert (found["hub"]["details"]["reachable"], found["Inception"]["verdict"]) == (None, "warning")
     assert "Checking: " in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_broken_pair_is_a_problem_that_hides_nothing_else(tmp_path):
+def test_a_broken_pair_is_an_error_that_hides_nothing_else(tmp_path):
     fakes = write_module(tmp_path / "fakes", "torchvision", WRONG_INDEX)
     done = _doctor("installation", "--json", tmp_path=tmp_path, PYTHONPATH=str(fakes))
     found = _findings(json.loads(done.stdout))
     assert done.returncode == 1
     for name in ("torchvision", "torch-fidelity"):
-        assert found[name]["verdict"] == "problem"
+        assert found[name]["verdict"] == "error"
         assert "different package indexes" in found[name]["found"]
-        assert "from the same index" in found[name]["remedy"]
+        assert "from the same index" in found[name]["fix"]
     assert found["torch"]["verdict"] == "ok"
     assert {"h5py", "numba", "safetensors"} <= set(found["packages"]["details"]["versions"])
 
@@ -75,7 +76,7 @@ def test_without_torch_it_says_so_once_and_ends_in_order(tmp_path):
     assert done.returncode == 1
     assert "libcudart.so.13" in found["torch"]["found"]
     for name in SECTIONS[1:]:
-        assert found[name]["verdict"] == "note"
+        assert found[name]["verdict"] == "warning"
         assert "not checked" in found[name]["found"]
     assert "Traceback" not in done.stderr
 
@@ -86,9 +87,9 @@ def test_without_torch_it_says_so_once_and_ends_in_order(tmp_path):
         (
             "",
             0,
-            "Everything that training, sampling and scoring on this machine needs works; the network was not tried.",
+            "Everything that training, sampling and scoring need works on this machine; the network was not tried.",
         ),
-        ("gone.pth", 1, "1 problem."),
+        ("gone.pth", 1, "1 error."),
     ],
 )
 def test_the_table_is_plain_in_a_pipe_and_its_last_line_is_the_verdict(weights, status, last, tmp_path):
@@ -98,23 +99,23 @@ def test_the_table_is_plain_in_a_pipe_and_its_last_line_is_the_verdict(weights, 
     assert "\x1b" not in done.stdout
     assert all(line == line.rstrip() for line in done.stdout.splitlines())
     (inception,) = [line for line in done.stdout.splitlines() if "  Inception  " in line]
-    assert inception.startswith("problem" if status else "note")
+    assert inception.startswith("error" if status else "warning")
     assert ("gone.pth: no such file" in done.stdout) == bool(status)
 
 
-def test_a_check_that_raises_is_a_problem_and_not_the_end(tmp_path, monkeypatch, capsys):
+def test_a_check_that_raises_is_an_error_and_not_the_end(monkeypatch):
     import discli.doctor.checkup
-    from discli.doctor import machine, weights
+    from discli.doctor import machine
 
-    def broken(setting):
+    def broken(context):
         raise ZeroDivisionError("division\nby zero")
 
     monkeypatch.setattr(discli.doctor.checkup, "SECTIONS", ("machine", "no_such_section"))
     monkeypatch.setattr(machine, "CHECKS", {"memory": broken, "processor": machine.processor})
-    assert weights.TITLE not in capsys.readouterr().out
-    assert discli.doctor.checkup.doctor(as_json=True) is False
-    found = _findings(json.loads(capsys.readouterr().out))
-    assert found["memory"]["found"] == "ZeroDivisionError: division by zero"
-    assert "in broken" in found["memory"]["details"]["traceback"]
-    assert found["processor"]["verdict"] in ("ok", "note")
-    assert "ModuleNotFoundError" in found["no_such_section"]["found"]
+    report = checkup()
+    found = {finding.name: finding for section in report.sections for finding in section.findings}
+    assert report.errors == 2
+    assert found["memory"].found == "ZeroDivisionError: division by zero"
+    assert "in broken" in found["memory"].details["traceback"]
+    assert found["processor"].verdict in ("ok", "warning")
+    assert "ModuleNotFoundError" in found["no_such_section"].found

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from discli.doctor import device
-from discli.doctor.finding import Setting
+from discli.doctor.finding import CheckContext
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use the GPUs here")
 
@@ -24,30 +24,30 @@ def nvidia_smi(tmp_path, monkeypatch):
 
 @without_gpu
 @pytest.mark.parametrize(
-    ("cuda", "visible", "verdict", "remedy"),
+    ("cuda", "visible", "verdict", "fix"),
     [
-        ("12.8", None, "problem", "Update the driver"),
-        ("12.8", "", "note", "Unset"),
-        (None, None, "note", "CUDA build of torch"),
+        ("12.8", None, "error", "Update the driver"),
+        ("12.8", "", "warning", "Unset"),
+        (None, None, "warning", "CUDA build of torch"),
     ],
 )
-def test_gpus_that_torch_cannot_use(cuda, visible, verdict, remedy, nvidia_smi, monkeypatch):
+def test_gpus_that_torch_cannot_use(cuda, visible, verdict, fix, nvidia_smi, monkeypatch):
     nvidia_smi('echo "470.82.01, Tesla T4"', 'echo "470.82.01, Tesla T4"')
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    (finding,) = device.driver(Setting())
+    (finding,) = device.driver(CheckContext())
     assert finding.verdict == verdict
     assert finding.found.startswith("470.82.01, with 2 of Tesla T4")
-    assert remedy in finding.remedy
+    assert fix in finding.fix
     assert finding.details["gpus"] == ["Tesla T4", "Tesla T4"]
 
 
 def test_a_driver_that_does_not_answer_is_told_in_its_own_words(nvidia_smi):
     nvidia_smi('echo "NVIDIA-SMI has failed: no communication with the driver" >&2; exit 9')
-    (finding,) = device.driver(Setting())
-    assert finding.verdict == "note"
+    (finding,) = device.driver(CheckContext())
+    assert finding.verdict == "warning"
     assert "no communication with the driver" in finding.found
 
 

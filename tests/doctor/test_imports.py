@@ -1,6 +1,6 @@
 """Broken packages are found out one by one, in other processes."""
 
-from discli.doctor.imports import IMPORTS, try_imports
+from discli.doctor.imports import REQUIRED, try_imports
 from tests.doctor.packages import DEADLY, WRONG_INDEX, write_module
 
 
@@ -9,8 +9,8 @@ def test_one_broken_package_does_not_hide_the_rest(tmp_path, monkeypatch):
     write_module(tmp_path, "h5py", DEADLY)
     found = try_imports(("torchvision", "h5py", "no_such_package", "rich", "safetensors"))
     assert "different package indexes" in found["torchvision"].error
-    assert "--index-url" in found["torchvision"].remedy
-    assert "signal 6" in found["h5py"].error
+    assert "--index-url" in found["torchvision"].fix
+    assert "status -6" in found["h5py"].error
     assert found["no_such_package"].missing
     for healthy in ("rich", "safetensors"):
         assert found[healthy].error == ""
@@ -29,4 +29,4 @@ def test_a_module_that_is_missing_within_a_package_is_an_error_of_it(tmp_path, m
 
 
 def test_nothing_is_imported_twice():
-    assert len(set(IMPORTS)) == len(IMPORTS)
+    assert len(set(REQUIRED.values())) == len(REQUIRED)

@@ -1,4 +1,4 @@
-"""Weights that are missing, damaged or another network's."""
+"""Weights that are missing, corrupt or another network's."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from huggingface_hub import constants
 
 from discli.data.autoencoders.hub import DEFAULT_VAE
 from discli.doctor import weights
-from discli.doctor.finding import Setting, guarded
+from discli.doctor.finding import CheckContext, guarded
 from discli.evaluation.features import dinov2, inception_weights
 from tests.data.autoencoders.autoencoders import save_kl
 
@@ -24,37 +24,36 @@ def checkpoints(tmp_path, monkeypatch):
 
 
 def _one(name: str):
-    (finding,) = guarded(name, lambda: weights.CHECKS[name](Setting(offline=True)))
+    (finding,) = guarded(name, lambda: weights.CHECKS[name](CheckContext(offline=True)))
     return finding
 
 
-def test_missing_inception_is_a_note_whether_or_not_it_can_be_downloaded(checkpoints, monkeypatch):
-    note = _one("Inception")
-    assert note.verdict == "note"
-    assert str(checkpoints) in note.found
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    offline = _one("Inception")
-    assert offline.verdict == "note"
-    assert "HF_HUB_OFFLINE=1" in offline.found
-    assert str(checkpoints) in offline.remedy
+def test_missing_inception_is_a_warning_with_both_ways_out(checkpoints):
+    finding = _one("Inception")
+    assert finding.verdict == "warning"
+    assert str(checkpoints) in finding.found
+    assert weights.URL in finding.fix
+    assert "--features random" in finding.fix
 
 
-def test_a_host_that_refuses_is_told(checkpoints, monkeypatch):
+def test_a_host_that_refuses_is_told(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(weights, "URL", "http://127.0.0.1:9/weights.pth")
-    (finding,) = guarded("Inception", lambda: weights.inception(Setting()))
-    assert finding.verdict == "note"
-    assert "127.0.0.1:9 cannot be reached: " in finding.found
+    for finding in weights.network(CheckContext()):
+        assert (finding.verdict, finding.details["reachable"]) == ("warning", False)
+        assert "127.0.0.1:9 cannot be reached: " in finding.found
 
 
 def test_inception_of_other_content_is_a_problem(checkpoints):
     file = checkpoints / inception_weights.FILE_NAME
     file.write_bytes(b"an error page")
-    assert (_one("Inception").verdict, "cannot be read as weights" in _one("Inception").found) == ("problem", True)
+    assert (_one("Inception").verdict, "cannot be read as weights" in _one("Inception").found) == ("error", True)
     torch.save({"fc.weight": torch.zeros(2)}, file)
     assert "does not hold FID's Inception" in _one("Inception").found
     torch.save({"Mixed_7c.branch_pool.conv.weight": torch.zeros(2)}, file)
     finding = _one("Inception")
-    assert finding.verdict == "problem"
+    assert finding.verdict == "error"
     assert "sha256 starts with" in finding.found
     assert inception_weights.SHA256_PREFIX in finding.found
     assert finding.details["sha256"][:8] in finding.found
@@ -69,21 +68,19 @@ def test_the_published_file_is_ok(checkpoints, monkeypatch):
 
 def test_a_variable_that_names_nothing_is_a_problem(checkpoints, monkeypatch):
     monkeypatch.setenv(inception_weights.VARIABLE, str(checkpoints / "gone.pth"))
-    assert _one("Inception").verdict == "problem"
+    assert _one("Inception").verdict == "error"
     assert "gone.pth: no such file" in _one("Inception").found
 
 
-def test_dinov2_is_never_more_than_a_note(checkpoints):
-    assert _one("DINOv2").verdict == "note"
-    (checkpoints / dinov2.FILE_NAME).write_bytes(b"half of it")
-    assert (_one("DINOv2").verdict, "cannot be read" in _one("DINOv2").found) == ("note", True)
-    torch.save({"blocks.0.ls1.gamma": torch.zeros(2)}, checkpoints / dinov2.FILE_NAME)
-    assert _one("DINOv2").verdict == "ok"
+def test_dinov2_is_optional(checkpoints):
+    assert (_one("DINOv2").verdict, _one("DINOv2").fix) == ("ok", "")
+    (checkpoints / dinov2.FILE_NAME).write_bytes(b"weights")
+    assert _one("DINOv2").found.endswith(dinov2.FILE_NAME)
 
 
 def test_the_default_autoencoder_absent_whole_and_cut_short(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    assert _one("autoencoder").verdict == "note"
+    assert _one("autoencoder").verdict == "warning"
     repository = tmp_path / f"models--{DEFAULT_VAE.replace('/', '--')}"
     snapshot = save_kl(repository / "snapshots" / "abc")
     (repository / "refs").mkdir()
@@ -91,4 +88,4 @@ def test_the_default_autoencoder_absent_whole_and_cut_short(tmp_path, monkeypatc
     assert (_one("autoencoder").verdict, _one("autoencoder").details["folder"]) == ("ok", str(snapshot))
     file = snapshot / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    assert (_one("autoencoder").verdict, "damaged" in _one("autoencoder").found) == ("note", True)
+    assert (_one("autoencoder").verdict, "corrupt" in _one("autoencoder").found) == ("warning", True)

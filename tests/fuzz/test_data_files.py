@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from discli.data.describe import data_facts
 from discli.data.store import Store, open_store
 from discli.recipe import check_fits, parse_recipe
+from discli.runtime.facts import fact_table
 from tests.data.files import VAE, contract, some_rows, write_store
 from tests.fuzz.damage import ODD, answer, code, contents, damaged, damaged_json, examples
 
@@ -44,7 +45,7 @@ def read_all(path: Path) -> None:
     facts = answer(lambda: data_facts(path, path.parent / "sheet.png", 3, None, "cpu"))
     if facts is not None:
         json.dumps(facts.record)
-        facts.show(as_json=False)
+        fact_table(facts.rows)
     (path.parent / "sheet.png").unlink(missing_ok=True)
     assert contents(path.parent) == before
 

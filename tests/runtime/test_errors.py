@@ -1,9 +1,30 @@
 """Errors are lines, whatever they quote."""
 
-from discli.runtime.errors import DiscliError
+from discli.runtime.errors import DiscliError, explain_import_error
 
 
 def test_what_is_quoted_neither_breaks_the_line_nor_reaches_the_terminal():
     error = DiscliError("found a\nb\x1b[31m\x00\udc80", "x" * 5000)
     assert error.message == "found a b\\x1b[31m\\x00\\udc80"
     assert len(error.hint) < 1100
+
+
+def raised(message, cause=None):
+    try:
+        raise RuntimeError(message) from cause
+    except RuntimeError as error:
+        return error
+
+
+def test_the_broken_pair_is_explained_with_its_fix_however_deep_it_lies():
+    inner = raised("operator torchvision::nms does not exist")
+    for error in (inner, raised("Failed to import diffusers.models.autoencoders", inner)):
+        explained = explain_import_error(error)
+        assert isinstance(explained, DiscliError)
+        assert "different package indexes" in explained.message
+        assert "same index" in explained.hint
+        assert "\n" not in explained.message + explained.hint
+
+
+def test_other_errors_are_left_alone():
+    assert explain_import_error(raised("out of memory")) is None

@@ -431,7 +431,7 @@ def _metadata(run: Path) -> dict[str, str]:
         ({"cfg_interval": (3.0, 1.0)}, "must be below"),
         ({"autoguidance": "nowhere", "cfg_scale": 2.0}, "No checkpoint in nowhere"),
         ({"autoguidance": "nowhere", "cfg_scale": 1.0}, "changes nothing"),
-        ({"device": "cuda:99"}, "no such GPU"),
+        ({"device": "cuda:99"}, "no such device"),
         ({"device": "gpu"}, "no such device"),
     ],
 )

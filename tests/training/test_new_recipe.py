@@ -128,7 +128,7 @@ def test_a_refusal_writes_nothing(tmp_path, settings, says):
 
 
 def test_the_presets_on_offer_are_the_presets():
-    assert [preset.value for preset in Preset] == list(PRESETS)
+    assert get_args(Preset) == tuple(PRESETS)
 
 
 @pytest.fixture
@@ -218,10 +218,10 @@ def test_the_quickstart_leads_on_and_its_run_is_found(tmp_path, monkeypatch, cap
     """What it does by hand is recorded instead, for it takes minutes."""
     monkeypatch.chdir(tmp_path)
     made = {}
-    monkeypatch.setattr("discli.cli.quickstart.encode", lambda *_, **given: made.update(data=given["out"]))
-    monkeypatch.setattr("discli.cli.quickstart.train", lambda *_, **given: made.update(run=given["out"]))
-    monkeypatch.setattr("discli.cli.quickstart.sample", lambda *_, **given: made.update(samples=given["out"]))
-    monkeypatch.setattr("discli.cli.quickstart.eval_fid", lambda *_, **__: None)
+    monkeypatch.setattr("discli.data.encode.encode", lambda *_, **given: made.update(data=given["out"]))
+    monkeypatch.setattr("discli.training.train.train", lambda *_, **given: made.update(run=given["out"]))
+    monkeypatch.setattr("discli.sampling.sample.sample", lambda *_, **given: made.update(samples=given["out"]))
+    monkeypatch.setattr("discli.evaluation.evaluate.eval_fid", lambda *_, **__: None)
     quickstart()
     assert made == {
         "data": Path("quickstart/digits.h5"), "run": Path("runs/quickstart"), "samples": Path("quickstart/samples")

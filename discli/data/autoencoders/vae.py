@@ -14,9 +14,8 @@ from discli.data.autoencoders import Codec, to_pixels
 from discli.data.autoencoders.hub import DEFAULT_VAE, fetch, read_config
 from discli.recipe.codec import CodecIdentity, CodecSpec
 from discli.recipe.spec import Positive, PositiveInt, Real
-from discli.runtime.errors import DiscliError
+from discli.runtime.errors import DiscliError, explain_import_error
 from discli.runtime.signals import hold_ctrl_c
-from discli.runtime.torch_pairing import explain_import_error
 
 KINDS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 

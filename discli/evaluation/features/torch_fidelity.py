@@ -3,8 +3,7 @@
 import importlib
 from types import ModuleType
 
-from discli.runtime.errors import DiscliError
-from discli.runtime.torch_pairing import explain_import_error
+from discli.runtime.errors import DiscliError, explain_import_error
 
 
 def import_torch_fidelity(module: str) -> ModuleType:

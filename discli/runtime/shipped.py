@@ -1,4 +1,4 @@
-"""Where the recipes and studies that come with discli lie. Light enough for the shell to ask at every TAB."""
+"""Where the recipes and studies that come with discli lie. Here and not in recipe/, for the shell asks at every TAB."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Mistakes in commands and flags: typer's complaint, taken apart into what is wrong and how to mend it."""
+"""Errors in commands and flags: typer's message, taken apart into what is wrong and how to fix it."""
 
 import re
 from typing import Any
@@ -15,7 +15,7 @@ def is_usage_error(error: BaseException) -> bool:
 
 
 def explain_usage(error: Any) -> tuple[str, str]:
-    """(what is wrong, how to mend it), a line each."""
+    """(what is wrong, how to fix it), a line each."""
     context = getattr(error, "ctx", None)
     see = f"See {context.command_path if context else 'discli'} --help."
     complaint = " ".join(str(error.format_message()).replace("Value error, ", "").split()).rstrip(".")
@@ -31,5 +31,5 @@ def explain_usage(error: Any) -> tuple[str, str]:
     if context and complaint.startswith("Missing") and context.command.epilog:
         return f"{complaint}.", context.command.epilog
     if complaint.startswith("Got unexpected extra argument"):
-        see = f"What has blanks or a * in it goes in quotes. {see}"
+        see = f"Put what has spaces or a * in quotes. {see}"
     return f"{complaint if len(complaint) <= _LONGEST else complaint[:_LONGEST] + ' ...'}.", see
