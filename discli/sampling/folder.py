@@ -5,7 +5,7 @@ No process talks to another: each makes whole groups of images, and whoever is l
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -18,7 +18,7 @@ from discli.data.contact_sheet import by_class, draw_sheet, save_image, strip
 from discli.runs.manifest import Format, Manifest, read_manifest, write_manifest
 from discli.runtime.console import format_seconds, progress, stderr
 from discli.runtime.errors import DiscliError
-from discli.runtime.processes import alone_in, check_overwrite, own_part, rank_and_world, share
+from discli.runtime.processes import alone_in, own_part, rank_and_world, share
 from discli.sampling.background import Background
 from discli.sampling.generate import denoising_trajectory, generate_latents
 from discli.sampling.plan import SamplingPlan
@@ -30,7 +30,7 @@ class SampleResult:
     """What `write_samples` did."""
 
     folder: Path  # of the images and manifest.json
-    sheet: Path | None  # None: another process draws it
+    sheet: Path | None  # None: images of other processes are missing, or none were stored for it
     manifest: Manifest  # finished, if all images are there
     made: int  # images made by this call; those that were there already are not made again
 
@@ -55,13 +55,14 @@ def write_samples(
     """
     check_count(n)
     rank, world = rank_and_world()
-    check_overwrite(overwrite, world)
+    if overwrite and world > 1:  # which cannot tell another's new images from the old ones
+        raise DiscliError(f"--overwrite with {world} processes.", "Remove the folder first, or give another --out.")
     manifest = plan.manifest(n, format)
     rows = by_class(range(n), manifest.classes, plan.model.contract.class_names, grid)
     on_sheet = {i for _, members in rows for i in members}
     for folder in _places(Path(out), or_beside and not overwrite):
         writer = open_writer(format, folder, keep=on_sheet)
-        with alone_in(folder) if world > 1 else nullcontext():
+        with _lock(folder, world):
             others = _what_else(folder, manifest)
             if not (others and or_beside) or overwrite:
                 done = _prepare_folder(folder, writer, manifest, others, overwrite)
@@ -74,31 +75,30 @@ def write_samples(
         f" {manifest.precision}, {plan.model_batch} images a call)"
     )
     started = time.monotonic()
-    codec = plan.model.load_codec()
-    groups = plan.groups(n)
-    made = write_images(plan, n, writer, share(len(groups), rank, world), batch_size, done)
+    made = write_images(plan, n, writer, share(len(plan.groups(n)), rank, world), batch_size, done)
     if made:
         seconds = time.monotonic() - started
         stderr.print(f"{made:,} images in {format_seconds(seconds)} ({made / seconds:,.1f} images/s)")
     if show_steps and rank == 0:
-        save_image(strip(denoising_trajectory(plan, codec.decode)), folder.with_name(folder.name + ".steps.png"))
+        frames = denoising_trajectory(plan, plan.model.load_codec().decode)
+        save_image(strip(frames), folder.with_name(folder.name + ".steps.png"))
 
-    sheet = None
-    with alone_in(folder) if world > 1 else nullcontext():
+    with _lock(folder, world):
         missing = set() if format == "none" else set(range(n)) - writer.done()
         if missing:
             stderr.print(own_part(rank, world, f"{len(missing):,} of {n:,} images"))
-        else:
-            writer.finish(n, manifest.classes)
-            for leftover in folder.glob(".*.writing"):  # of a process that was killed
-                leftover.unlink(missing_ok=True)
-            if format != "none" or world == 1:
-                sheet = folder.with_name(folder.name + ".png")
-                save_image(draw_sheet(rows, writer.read, grid), sheet)
-                if len(on_sheet) < n:
-                    stderr.print(f"{sheet} shows {len(on_sheet):,} of {n:,} images.")
-            manifest = manifest.model_copy(update={"finished": True})
-            write_manifest(folder, manifest)
+            return SampleResult(folder, None, manifest, made)
+        writer.finish(n, manifest.classes)
+        for leftover in folder.glob(".*.writing"):  # of a process that was killed
+            leftover.unlink(missing_ok=True)
+        sheet = None
+        if format != "none" or world == 1:
+            sheet = folder.with_name(folder.name + ".png")
+            save_image(draw_sheet(rows, writer.read, grid), sheet)
+            if len(on_sheet) < n:
+                stderr.print(f"{sheet} shows {len(on_sheet):,} of {n:,} images.")
+        manifest = manifest.model_copy(update={"finished": True})
+        write_manifest(folder, manifest)
     return SampleResult(folder, sheet, manifest, made)
 
 
@@ -141,6 +141,11 @@ def check_count(n: int) -> None:
     """Raises DiscliError for a number of images that is none."""
     if n < 1:
         raise DiscliError(f"-n {n}: nothing to sample.", "Give a number of images of at least 1.")
+
+
+def _lock(folder: Path, world: int) -> AbstractContextManager[None]:
+    """Against the other processes, where there are any."""
+    return alone_in(folder) if world > 1 else nullcontext()
 
 
 def _places(out: Path, or_beside: bool) -> Iterator[Path]:

@@ -123,7 +123,7 @@ class _Packed(ABC, Generic[Opened]):
     def open_archive(self) -> Opened:
         """The archive, opened once for as long as it is the same file: another process may replace it by a larger.
 
-        Raises DiscliError where it is damaged.
+        Raises DiscliError where it is corrupt.
         """
         with _reading(self.archive):
             status = self.archive.stat()
@@ -152,7 +152,7 @@ class _Packed(ABC, Generic[Opened]):
 
     @abstractmethod
     def _open(self) -> Opened:
-        """Whatever the archive is read through. Raises anything where it is damaged."""
+        """Whatever the archive is read through. Raises anything where it is corrupt."""
 
     @abstractmethod
     def _in_parts(self) -> set[int]: ...

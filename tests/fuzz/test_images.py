@@ -57,7 +57,7 @@ def test_any_manifest(samples, data):
     manifest.write_bytes(good)
 
 
-@pytest.mark.parametrize("change", [{"n": 10**12}, {"n": 7}, {"n": 0}, {"sampler": "ddim"}, {"step": "x"}, {"ema": {}}])
+@pytest.mark.parametrize("change", [{"n": 10**12}, {"n": 7}, {"n": 0}, {"sampler": "dmp"}, {"step": "x"}, {"ema": "x"}])
 def test_a_manifest_that_cannot_be_right_is_refused_before_any_work(tmp_path, change):
     folder = save_samples(tmp_path / "samples", IMAGES, None, **({"classes": None} | change))
     assert answer(lambda: eval_fid(folder, folder, features="random", cache=False) or True) is None
@@ -161,6 +161,7 @@ def test_any_archive_of_samples(tmp_path, form, data):
     for path in folder.glob("*.png"):
         path.unlink()
     writer = open_writer(form, folder)
+    writer.clear()
     writer.write(range(6), IMAGES)
     writer.finish(6, None)
     archive = folder / f"samples.{form}"

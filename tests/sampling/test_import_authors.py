@@ -7,7 +7,10 @@ import pickle
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from discli.cli import entry  # noqa: F401
+from discli.cli.app import app
 from discli.runtime.errors import DiscliError
 from discli.sampling.import_authors import import_checkpoint
 from discli.sampling.load import load_model
@@ -79,3 +82,14 @@ def test_a_file_that_would_run_code_is_refused_without_torchs_advice_to_run_it(t
     assert "weights_only" not in said
     assert "safe_globals" not in said
     assert "trust" not in said
+
+
+def test_the_command_imports_and_refuses(state, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"ema": state}, "theirs.pt")
+    done = CliRunner().invoke(app, ["import", "theirs.pt"])
+    assert (done.exit_code, done.stdout.strip()) == (0, "runs/theirs")
+    assert load_model(tmp_path / "runs" / "theirs", torch.device("cpu")).step == 0
+    again = CliRunner().invoke(app, ["import", "theirs.pt"])
+    assert isinstance(again.exception, DiscliError)
+    assert "not empty" in again.exception.message

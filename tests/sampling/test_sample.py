@@ -1,5 +1,6 @@
 """Sampling: images that depend on (seed, i) alone, interruptions, refusals."""
 
+import inspect
 import io
 import json
 import os
@@ -23,10 +24,13 @@ from discli.cli import main
 from discli.evaluation.metrics import NpzImages
 from discli.model import DiS
 from discli.recipe import parse_recipe
+from discli.runs.manifest import read_manifest
 from discli.runtime.errors import DiscliError
+from discli.sampling.folder import write_samples
 from discli.sampling.generate import TRAJECTORY_FRAMES, denoising_trajectory, generate
 from discli.sampling.plan import plan_sampling
-from discli.sampling.sample import sample
+from discli.sampling.sample import SampleOptions, sample
+from discli.sampling.settings import SampleSettings
 from discli.sampling.writers import PngFolder, file_name
 
 SAMPLERS_OF_EPS = ["ddpm", "ddim", "dpm-solver++", "sde-dpm-solver++", "unipc", "euler", "heun"]
@@ -198,6 +202,20 @@ def test_the_stream_that_metrics_take_holds_the_same_images(run, eleven):
     stream = [pixels for _, pixels in generate(plan_sampling(run, seed=3), 11)]
     assert [len(batch) for batch in stream] == [4, 4, 3]
     assert torch.equal(torch.cat(stream), _read(eleven))
+
+
+def test_writing_says_what_it_did_and_makes_nothing_twice(run, eleven, tmp_path):
+    plan = plan_sampling(run, seed=3)
+    first = write_samples(plan, 6, tmp_path / "s")
+    assert (first.folder, first.sheet, first.made) == (tmp_path / "s", tmp_path / "s.png", 6)
+    assert first.manifest == read_manifest(first.folder)
+    assert write_samples(plan, 6, str(tmp_path / "s")).made == 0
+    assert _images(first.folder).items() <= _images(eleven).items()
+
+
+def test_a_notebook_sees_every_argument():
+    named = inspect.signature(sample).parameters
+    assert {*SampleSettings.__annotations__, *SampleOptions.__annotations__, "run", "n", "out"} == named.keys()
 
 
 def test_in_a_notebook_three_lines_show_the_same_images(run, eleven):
