@@ -12,7 +12,7 @@ from discli.cli.app import app
 def import_(
     checkpoint: Annotated[
         Path,
-        typer.Argument(metavar="CKPT.pt", help="A checkpoint of the DiS authors' code. Nothing in it is executed."),
+        typer.Argument(metavar="CKPT.pt", help="The .pt file of the DiS authors' trainer. Nothing in it is executed."),
     ],
     out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/ and the file's name.")] = None,
 ) -> None:

@@ -100,6 +100,7 @@ def newest_run(runs: Path) -> Path:
 
 
 def precision_of(settings: SampleSpec, device: torch.device) -> str:
+    """fp32 or bf16: what the settings say, or for auto what ``device`` is good at."""
     return auto_precision(device) if settings.precision == "auto" else settings.precision
 
 
