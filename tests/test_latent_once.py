@@ -68,7 +68,7 @@ def test_a_run_loads_its_autoencoder_once_for_all_previews_and_scores(latents, t
 
     loaded.clear()
     model = discli.load(run)
-    first, second = (discli.sampling.sample(model, 3, seed=seed) for seed in (0, 0))
+    first, second = (discli.sample(model, 3, seed=seed) for seed in (0, 0))
     assert torch.equal(first.pixels, second.pixels)
     assert len(loaded) == 1
 

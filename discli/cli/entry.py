@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 
 # Imported for their commands, which register themselves.
-from discli.cli import data, doctor, encode, quickstart, recipe, sampling, scoring, training  # noqa: F401
+from discli.cli import data, doctor, encode, export, import_, quickstart, recipe, sample, scoring, training  # noqa: F401
 from discli.cli.app import app
 from discli.cli.usage_errors import explain_usage, is_usage_error
 from discli.runtime.errors import DiscliError

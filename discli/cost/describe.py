@@ -7,8 +7,9 @@ and what the paper says of its own networks.
 from discli.cost.disk import averages_kept, disk_needed, memory_needed
 from discli.cost.flops import forward_flops
 from discli.cost.hardware import Hardware
-from discli.cost.memory import activation_memory, empty_network, parameters_by_part
+from discli.cost.memory import activation_memory, parameters_by_part
 from discli.diffusion import count_evaluations
+from discli.model import empty_network
 from discli.recipe import Recipe, parse_recipe
 from discli.recipe.model import ModelSpec
 from discli.recipe.train import share_of_batch

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
-from discli.model import DiS
+from discli.model import DiS, empty_network
 from discli.recipe import Recipe
 from discli.scan import assume_backend
 
@@ -33,12 +33,6 @@ _PARTS = {
 }
 # Its kernels stand outside of torch.library and need a GPU even for shapes.
 UNCOUNTED = ("mamba-ssm",)
-
-
-def empty_network(recipe: Recipe) -> DiS:
-    """The recipe's network on the meta device: names and shapes."""
-    with torch.device("meta"):
-        return DiS.from_recipe(recipe)
 
 
 def parameters_by_part(network: nn.Module) -> dict[str, int]:

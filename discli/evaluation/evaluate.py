@@ -98,6 +98,7 @@ def eval_fid(
         samples = samples if samples.exists() else find_run(samples)
         images = open_images(samples, where, with_labels=per_class)
         manifest = images.manifest
+        made_with = None if manifest is None else manifest.model_dump(mode="json")
         indices = choose(images, n)
         wanted = choose_metrics(metrics, features)
         reference = open_reference(ref or trained_on(samples, manifest), where, with_labels=per_class)
@@ -125,7 +126,7 @@ def eval_fid(
             "convention": extractor.convention and extractor.convention.facts("is" in wanted),
             "network": extractor.network,
             "weights_sha256": extractor.weights_sha256,
-            "samples": samples_facts(samples, images.kind, len(indices), images.size, manifest),
+            "samples": samples_facts(samples, images.kind, len(indices), images.size, made_with),
             "reference": theirs.facts,
             "warnings": score_warnings(
                 len(indices), gaussian.n, gaussian.dim, SMALLEST_N if bootstrap else 0, classes or ()

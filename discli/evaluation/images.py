@@ -26,7 +26,7 @@ from discli.data.sources import open_source
 from discli.data.store import open_store
 from discli.evaluation.metrics import NpzImages
 from discli.evaluation.sampled import SampledImages, is_run
-from discli.runs.manifest import read_manifest
+from discli.runs.manifest import Manifest, read_manifest
 from discli.runtime.errors import DiscliError
 
 _DECODED_AHEAD = 256  # images; 50 MB at 256 px
@@ -44,7 +44,7 @@ class ImageSet(Protocol):
     class_names: Sequence[str]
 
     @property
-    def manifest(self) -> dict[str, Any] | None:
+    def manifest(self) -> Manifest | None:
         """How ``discli sample`` made them, where it did."""
         ...
 
@@ -71,7 +71,7 @@ def open_images(path: Path, device: torch.device, with_labels: bool = False) -> 
     if is_run(path):
         return SampledImages(path, device)
     manifest = read_manifest(path) if path.is_dir() else None
-    if manifest is not None and manifest.get("format") == "npz":
+    if manifest is not None and manifest.format == "npz":
         return BatchImages(path / "samples.npz", manifest)
     return SourceImages(path, with_labels, manifest)
 
@@ -79,9 +79,9 @@ def open_images(path: Path, device: torch.device, with_labels: bool = False) -> 
 class SourceImages:
     """Files in a folder, zip or tar, decoded by threads ahead of whoever takes them."""
 
-    def __init__(self, path: Path, with_labels: bool = False, manifest: dict[str, Any] | None = None) -> None:
+    def __init__(self, path: Path, with_labels: bool = False, manifest: Manifest | None = None) -> None:
         self.path, self.manifest = path, manifest
-        if manifest is not None and manifest.get("format") == "zip":
+        if manifest is not None and manifest.format == "zip":
             path = path / "samples.zip"
         self._source = open_source(path, None if with_labels else "none")
         self.kind = f"images in a {self._source.kind}"
@@ -93,11 +93,11 @@ class SourceImages:
             self._only_samples(self.manifest)
         self.n = len(self._files)
 
-    def _only_samples(self, manifest: dict[str, Any]) -> None:
+    def _only_samples(self, manifest: Manifest) -> None:
         """The numbered images alone, and their classes from the manifest."""
         names = {name: index for index, name in enumerate(self._source.names)}
         self.kind = "samples"
-        n = manifest["n"]
+        n = manifest.n
         wanted = [f"{i:06d}.png" for i in range(min(n, len(names) + 1))]
         missing = next((name for name in wanted if name not in names), None)
         if missing is not None:
@@ -107,9 +107,8 @@ class SourceImages:
                 "Run the same discli sample command again: it makes those that are missing.",
             )
         self._files = [names[name] for name in wanted]
-        classes = manifest.get("classes")
-        self.labels = None if classes is None else torch.tensor(classes)
-        self.class_names = manifest["contract"]["class_names"]
+        self.labels = None if manifest.classes is None else torch.tensor(manifest.classes)
+        self.class_names = manifest.contract.class_names
 
     @property
     def size(self) -> tuple[int, int]:
@@ -224,12 +223,12 @@ class StoredImages:
 class BatchImages:
     """``arr_0`` of a .npz, as ADM's sampler writes it, or as ``discli sample --npz`` does."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any] | None = None) -> None:
+    def __init__(self, path: Path, manifest: Manifest | None = None) -> None:
         self.path, self.manifest = path, manifest
         self.kind = "images in a .npz" if manifest is None else "samples"
         self._images = NpzImages(path)
         self.n, self.labels = self._images.n, self._images.labels
-        self.class_names: Sequence[str] = () if manifest is None else manifest["contract"]["class_names"]
+        self.class_names: Sequence[str] = () if manifest is None else manifest.contract.class_names
 
     @property
     def size(self) -> tuple[int, int]:

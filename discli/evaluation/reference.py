@@ -25,6 +25,7 @@ from discli.evaluation.metrics import (
 )
 from discli.evaluation.processes import Processes
 from discli.evaluation.sampled import is_run
+from discli.runs.manifest import Manifest
 from discli.runtime.console import progress, stderr
 from discli.runtime.errors import DiscliError
 
@@ -206,13 +207,13 @@ def check_possible(wanted: Sequence[str], n: int, images: ImageSet, reference: R
                 )
 
 
-def trained_on(samples: Path, manifest: dict[str, Any] | None) -> Path:
+def trained_on(samples: Path, manifest: Manifest | None) -> Path:
     """The data file that the samples' manifest names."""
     if manifest is None:
         raise DiscliError(
             f"{samples} does not say what it was trained on (no manifest.json).", "Name the reference: --ref FILE.h5"
         )
-    data_file = manifest.get("data_file")
+    data_file = manifest.data_file
     if not data_file or not Path(data_file).exists():
         raise DiscliError(
             f"{samples} was trained on {data_file or 'an unnamed data file'}, which is not there.",

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from discli.sampling.plan import draw, latents
-from discli.sampling.sample import manifest_of
+from discli.sampling.generate import generate
+from discli.sampling.plan import plan_sampling
 
 
 class SampledImages:
@@ -19,33 +19,33 @@ class SampledImages:
 
     def __init__(self, path: Path, device: torch.device) -> None:
         self.path = path
-        self._plan = draw(path, device=str(device))
-        trained = self._plan.trained
-        self._codec = trained.load_codec()
-        self.class_names: Sequence[str] = trained.contract.class_names
-        self.take(trained.recipe.eval.n)
+        self._plan = plan_sampling(path, device=str(device))
+        model = self._plan.model
+        model.load_codec()  # where there is none, it says so now
+        self.class_names: Sequence[str] = model.contract.class_names
+        self.take(model.recipe.eval.n)
 
     def take(self, n: int | None) -> range:
         """Their number is for the asker to choose; None: the recipe's."""
-        self.n = n or self._plan.trained.recipe.eval.n
+        self.n = n or self._plan.model.recipe.eval.n
         self.labels = self._plan.labels(torch.arange(self.n))
-        self.manifest = manifest_of(self._plan, self.n, "none")
+        self.manifest = self._plan.manifest(self.n, "none")
         return range(self.n)
 
     @property
     def size(self) -> tuple[int, int]:
-        return (self._plan.trained.contract.resolution,) * 2
+        return (self._plan.model.contract.resolution,) * 2
 
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
         """Whole groups are drawn, and those of ``indices`` (ascending) handed on; of group's size at most."""
         wanted, size = set(indices), self._plan.model_batch
         groups = sorted({index // size for index in indices})
-        for members, x0 in latents(self._plan, groups, max(indices, default=-1) + 1):
+        for members, images in generate(self._plan, max(indices, default=-1) + 1, groups):
             chosen = [place for place, member in enumerate(members) if member in wanted]
-            yield from self._codec.decode(x0)[chosen].split(batch_size)
+            yield from images[chosen].split(batch_size)
 
     def content_sha256(self) -> str:
-        return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.manifest.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
 def is_run(path: Path) -> bool:

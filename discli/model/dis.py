@@ -5,6 +5,8 @@ one middle block and out-blocks follow (`block`, ``mixers/``), joined by long sk
 turns tokens back into an image.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -120,3 +122,20 @@ class DiS(nn.Module):
         rising = torch.linspace(0.0, self.drop_path_rate, len(self.blocks) - 1)
         of_blocks = torch.cat([rising, torch.tensor([self.drop_path_rate])])
         return torch.cat([torch.zeros(1), of_blocks.repeat_interleave(self.layers_per_block)])
+
+
+def empty_network(recipe: Recipe) -> DiS:
+    """The recipe's network on the meta device: names and shapes, no memory."""
+    with torch.device("meta"):
+        return DiS.from_recipe(recipe)
+
+
+def load_network(recipe: Recipe, weights: Mapping[str, Tensor]) -> DiS:
+    """The recipe's network made of ``weights``, a state dict, without a copy and on their device.
+
+    Raises RuntimeError where names or shapes do not fit the recipe.
+    """
+    network = empty_network(recipe)
+    network.load_state_dict(weights, assign=True)
+    # What the network keeps beside its weights was built on the CPU.
+    return network.to(network.pos_embed.device)

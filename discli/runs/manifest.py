@@ -1,70 +1,77 @@
-"""``manifest.json`` of a folder of samples, as far as scoring relies on it."""
+"""``manifest.json`` beside a folder of samples: everything needed to make the same images again."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
-from discli.recipe.spec import Count, PositiveInt
+from discli.recipe import DataContract, Recipe
+from discli.recipe.sample import SampleSpec
+from discli.recipe.spec import Count, Flag, PositiveInt
+from discli.recipe.train import Ema
 from discli.runtime.errors import DiscliError
-from discli.runtime.files import read_json
+from discli.runtime.files import read_json, write_text
+
+Format = Literal["png", "npz", "zip", "none"]  # of the images beside a manifest; none: they are not stored
+_FILE = "manifest.json"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="allow")
+class Manifest(SampleSpec):
+    """The settled ``[sample]`` settings that the images were drawn with, and from what, how many and which.
 
+    Written by sampling, read by whoever scores or completes the images.
+    """
 
-class _Named(_Part):
-    name: str
-
-
-class _Contract(_Part):
-    class_names: tuple[str, ...]
-
-
-class _Manifest(_Part):
+    format_version: Literal[1] = 1
     discli_version: str
-    n: PositiveInt
-    format: str = "png"
-    classes: tuple[Count, ...] | None = None
-    contract: _Contract
-    data_file: str | None = None
+    torch_version: str
+    device: str
+    run: str  # a run's folder, or the file of weights that lies in none
     checkpoint: str
     step: Count
-    sampler: _Named
-    steps: PositiveInt
-    nfe: PositiveInt
-    cfg_scale: float
-    ema: _Named
-    precision: str
-    seed: int
+    data_file: str | None = None
+    n: PositiveInt
+    format: Format = "png"
+    seed: Count
+    nfe: PositiveInt  # network calls an image
+    autoguidance_checkpoint: str | None = None
+    ema: Ema
+    class_choice: tuple[Count, ...] | Literal["random"] = "random"
+    classes: tuple[Count, ...] | None = None  # of every image; None: an unconditional model
+    recipe: Recipe
+    contract: DataContract
+    finished: Flag = False
 
     @model_validator(mode="after")
-    def _a_class_each(self) -> Self:
+    def _one_class_per_image(self) -> Self:
         if self.classes is not None and len(self.classes) != self.n:
             raise ValueError(f"{len(self.classes)} classes of {self.n} samples")
         return self
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Replaces the one in ``folder`` at once."""
+    write_text(folder / _FILE, manifest.model_dump_json(indent=1))
+
+
+def read_manifest(folder: Path) -> Manifest | None:
     """What ``discli sample`` wrote beside its images; None for any other folder.
 
-    Raises DiscliError where it is damaged.
+    Raises DiscliError where it is corrupt.
     """
-    path = folder / "manifest.json"
+    path = folder / _FILE
     if not path.is_file():
         return None
-    remedy = "Sample again, or remove it to score plain images."
+    fix = "Sample again, or remove it to score plain images."
     try:
-        manifest = read_json(path)
+        found = read_json(path)
     except (OSError, ValueError) as error:
-        raise DiscliError(f"{path} is not JSON ({error}).", remedy) from None
-    if not isinstance(manifest, dict) or "discli_version" not in manifest:
+        raise DiscliError(f"{path} is not JSON ({error}).", fix) from None
+    if not isinstance(found, dict) or "discli_version" not in found:
         return None
     try:
-        _Manifest.model_validate(manifest)
+        return Manifest.model_validate(found)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "its content"
-        raise DiscliError(f"{path} is damaged: {where}: {first['msg']}.", remedy) from None
-    return manifest
+        raise DiscliError(f"{path} is corrupt: {where}: {first['msg']}.", fix) from None

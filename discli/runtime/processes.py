@@ -87,9 +87,3 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return False
     return False
-
-
-def check_overwrite(overwrite: bool, world: int) -> None:
-    """Several processes cannot tell another's new images from the old ones."""
-    if overwrite and world > 1:
-        raise DiscliError(f"--overwrite with {world} processes.", "Remove the folder first, or give another --out.")

@@ -1,14 +1,15 @@
 """An exported run as diffusers sees it: a network, an autoencoder where there is one, and a pipeline.
 
 ``discli export RUN --to diffusers`` writes a folder whose two small modules hand these classes on, so
-that ``DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`` finds them. Images are
-those of ``discli sample`` with the same settings, bit for bit on a CPU.
+that ``DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`` finds them. Published
+folders import ``discli.sampling.diffusers_pipeline``, so this module and its two classes keep their
+names. Images are those of ``discli sample`` with the same settings, bit for bit on a CPU.
 """
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, ModelMixin
@@ -20,6 +21,7 @@ from discli.recipe import DataContract, parse_recipe
 from discli.runtime.errors import DiscliError
 from discli.sampling.load import LoadedModel
 from discli.sampling.sample import sample
+from discli.sampling.settings import SampleSettings
 
 _THEIR_NAMES = {"steps": "num_inference_steps", "cfg_scale": "guidance_scale"}
 
@@ -61,7 +63,7 @@ class DiSPipeline(DiffusionPipeline):  # type: ignore[misc]
         generator: torch.Generator | None = None,
         output_type: Literal["pil", "np", "pt"] = "pil",
         return_dict: bool = True,
-        **settings: Any,
+        **settings: Unpack[SampleSettings],
     ) -> ImagePipelineOutput | tuple[Any]:
         """Draw ``n`` images (16; with ``class_labels``, one for each).
 
@@ -74,9 +76,10 @@ class DiSPipeline(DiffusionPipeline):  # type: ignore[misc]
             generator: the seed is drawn from it, so that a second call gives other images.
             output_type: "pil"; "np", (n, H, W, 3), or "pt", (n, 3, H, W): float32 in [0, 1].
             return_dict: False gives a tuple.
-            settings: other fields of a recipe's ``[sample]``: sampler, cfg_interval, ...
+            settings: other arguments of `discli.sample`: sampler, cfg_interval, ...
 
-        Raises DiscliError for what the model cannot do, ValueError for arguments that contradict each other.
+        Raises DiscliError for what the model cannot do, ValueError for arguments that contradict each other,
+        TypeError for arguments that do not exist.
         """
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f'output_type {output_type!r}: choose "pil", "np" or "pt".')
@@ -87,11 +90,12 @@ class DiSPipeline(DiffusionPipeline):  # type: ignore[misc]
             if not isinstance(generator, torch.Generator) or seed is not None:
                 raise ValueError("Give one generator, or a seed.")
             seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
-        for ours, theirs in (("steps", num_inference_steps), ("cfg_scale", guidance_scale)):
-            if theirs is not None and settings.setdefault(ours, theirs) != theirs:
-                raise ValueError(f"{ours} {settings[ours]} and {_THEIR_NAMES[ours]} {theirs} are the same setting.")
+        if num_inference_steps is not None and settings.setdefault("steps", num_inference_steps) != num_inference_steps:
+            raise ValueError(f"steps {settings['steps']} and num_inference_steps {num_inference_steps} differ.")
+        if guidance_scale is not None and settings.setdefault("cfg_scale", guidance_scale) != guidance_scale:
+            raise ValueError(f"cfg_scale {settings['cfg_scale']} and guidance_scale {guidance_scale} differ.")
         try:
-            drawn = sample(self._trained(), count, classes=classes, seed=seed or 0, **settings)
+            drawn = sample(self._loaded_model(), count, classes=classes, seed=seed or 0, **settings)
         except DiscliError as error:
             raise DiscliError(_in_python(error.message), _in_python(error.hint), status=error.status) from None
         images: Any = [drawn[index] for index in range(count)]
@@ -100,7 +104,7 @@ class DiSPipeline(DiffusionPipeline):  # type: ignore[misc]
             images = images if output_type == "pt" else images.permute(0, 2, 3, 1).contiguous().numpy()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    def _trained(self) -> LoadedModel:
+    def _loaded_model(self) -> LoadedModel:
         """The parts as `sample` takes them; the same while they stay where they are, with the codec already loaded."""
         network, device = self.network.dis, self.network.device
         ready = self._ready

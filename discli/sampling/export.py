@@ -39,28 +39,28 @@ __all__ = ["DiSPipeline"]
 _NETWORK = _PIPELINE.replace("DiSPipeline", "DiSModel")
 
 
-def export_safetensors(trained: LoadedModel, out: Path | None = None) -> Path:
+def export_safetensors(model: LoadedModel, out: str | Path | None = None) -> Path:
     """One file that ``discli sample`` takes, too. Default: the run's name beside the run."""
-    path = out or Path(f"{trained.recipe.name}.safetensors")
+    path = Path(out or f"{model.recipe.name}.safetensors")
     if path.exists():
         raise DiscliError(f"{path} is there already.", "Give another --out.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.contiguous() for name, tensor in trained.network.state_dict().items()}
-    write_beside(path, partial(save_file, weights, metadata=_metadata(trained)))
+    weights = {name: tensor.contiguous() for name, tensor in model.network.state_dict().items()}
+    write_beside(path, partial(save_file, weights, metadata=_metadata(model)))
     stderr.print(f"{path}: {format_bytes(path.stat().st_size)}, the recipe in its metadata. discli sample {path}")
     return path
 
 
-def export_diffusers(trained: LoadedModel, out: Path | None = None, scores: Sequence[Path] = ()) -> Path:
+def export_diffusers(model: LoadedModel, out: str | Path | None = None, scores: Sequence[str | Path] = ()) -> Path:
     """A folder for ``DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)``; appears whole.
 
     With samples.png and README.md, the model card; ``scores`` are files of ``discli eval-fid --json``.
     """
-    folder = out or Path(f"{trained.recipe.name}-diffusers")
+    folder = Path(out or f"{model.recipe.name}-diffusers")
     if folder.exists():
         raise DiscliError(f"{folder} is there already.", "Give another --out.")
-    known = [read_score(path) for path in scores]
-    codec = trained.load_codec()
+    known = [read_score(Path(path)) for path in scores]
+    codec = model.load_codec()
     temporary = folder.with_name(f".{folder.name}.writing")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -72,11 +72,11 @@ def export_diffusers(trained: LoadedModel, out: Path | None = None, scores: Sequ
             "vae": [None, None],
         }
         network = DiSModel(
-            recipe=trained.recipe.model_dump(mode="json"),
-            contract=trained.contract.model_dump(mode="json"),
-            step=trained.step,
+            recipe=model.recipe.model_dump(mode="json"),
+            contract=model.contract.model_dump(mode="json"),
+            step=model.step,
         )
-        network.dis.load_state_dict(trained.network.state_dict())
+        network.dis.load_state_dict(model.network.state_dict())
         network.save_pretrained(temporary / "network")
         (temporary / "network" / "dis.py").write_text(_NETWORK, encoding="utf-8")
         (temporary / "pipeline.py").write_text(_PIPELINE, encoding="utf-8")
@@ -85,11 +85,11 @@ def export_diffusers(trained: LoadedModel, out: Path | None = None, scores: Sequ
             index["vae"] = ["diffusers", type(codec.module).__name__]
         (temporary / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
 
-        count = trained.recipe.model.num_classes
+        count = model.recipe.model.num_classes
         spread = sorted({k * count // CARD_ROWS for k in range(CARD_ROWS)}) if count else []
-        shown = sample(trained, CARD_ROWS * CARD_COLUMNS, classes=spread, grid=(CARD_ROWS, CARD_COLUMNS))
+        shown = sample(model, CARD_ROWS * CARD_COLUMNS, classes=spread, grid=(CARD_ROWS, CARD_COLUMNS))
         save_image(shown.sheet, temporary / "samples.png")
-        write_text(temporary / "README.md", model_card(trained.recipe, trained.contract, trained.step, known))
+        write_text(temporary / "README.md", model_card(model.recipe, model.contract, model.step, known))
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -97,7 +97,7 @@ def export_diffusers(trained: LoadedModel, out: Path | None = None, scores: Sequ
     return folder
 
 
-def push_to_hub(folder: Path, repo: str) -> str:
+def push_to_hub(folder: str | Path, repo: str) -> str:
     """Upload an exported folder as the model ``repo`` (user/name); returns its address.
 
     Raises DiscliError without a network, a login or the right to; the folder stays.
@@ -123,12 +123,12 @@ def push_to_hub(folder: Path, repo: str) -> str:
     return address
 
 
-def _metadata(trained: LoadedModel) -> dict[str, str]:
+def _metadata(model: LoadedModel) -> dict[str, str]:
     """What `discli.sampling.load.load_model` reads, as in a checkpoint."""
     return {
         "discli_version": __version__,
-        "recipe": json.dumps(trained.recipe.model_dump(mode="json")),
-        "contract": json.dumps(trained.contract.model_dump(mode="json")),
-        "data_file": trained.data_file or "",
-        "step": str(trained.step),
+        "recipe": json.dumps(model.recipe.model_dump(mode="json")),
+        "contract": json.dumps(model.contract.model_dump(mode="json")),
+        "data_file": model.data_file or "",
+        "step": str(model.step),
     }

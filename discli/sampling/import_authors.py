@@ -1,4 +1,4 @@
-"""``discli export``: checkpoints of the DiS authors' code in, a run that discli can sample from out."""
+"""``discli import``: checkpoints of the DiS authors' code in, a run that discli can sample from out."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ from torch import Tensor
 from discli import __version__
 from discli.data.autoencoders.rgb import RgbIdentity
 from discli.data.autoencoders.vae import VaeIdentity
-from discli.model import DiS
+from discli.model import load_network
 from discli.model.authors import AuthorsModel, convert, read_shapes
 from discli.recipe import DataContract, Recipe, parse_recipe
 from discli.runs.checkpoint import write_checkpoint
@@ -29,20 +29,19 @@ _SD_SCALING_FACTOR = 0.18215
 _CODE = re.compile(r"GLOBAL ([\w.]+)")
 
 
-def export_from_authors(checkpoint: Path, out: Path | None = None) -> Path:
+def import_checkpoint(checkpoint: str | Path, out: str | Path | None = None) -> Path:
     """Write ``out`` (default ``runs/<file name>``), a run whose only checkpoint holds the given weights.
 
     Sizes are read off the weights' shapes; averaged weights are taken where the file has them.
     Nothing in the file is executed. Raises DiscliError for anything that is not a DiS of the authors.
     """
+    checkpoint = Path(checkpoint)
     state = _read(checkpoint)
     shape = read_shapes(state)
     recipe, contract = _recipe_for(shape, checkpoint.stem), _contract_for(shape, checkpoint)
     weights = convert(state)
-    with torch.device("meta"):
-        network = DiS.from_recipe(recipe)
     try:
-        network.load_state_dict(weights, assign=True)
+        load_network(recipe, weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise DiscliError(
@@ -50,7 +49,7 @@ def export_from_authors(checkpoint: Path, out: Path | None = None) -> Path:
             "Give a checkpoint of the authors' code as they published it; a changed network has no recipe here.",
         ) from None
 
-    out = out or Path("runs") / checkpoint.stem
+    out = Path(out or Path("runs") / checkpoint.stem)
     if out.exists() and any(out.iterdir()):
         raise DiscliError(f"{out} is not empty.", "Give another --out.")
     description: dict[str, Any] = {
@@ -84,7 +83,7 @@ def _read(path: Path) -> dict[str, Tensor]:
                 "Ask whoever made it for the weights alone: torch.save(model.state_dict(), FILE).",
             ) from None
         raise DiscliError(
-            f"{path} is damaged, or PyTorch did not write it.", "Give the .pt file that the authors' trainer wrote."
+            f"{path} is corrupt, or PyTorch did not write it.", "Give the .pt file that the authors' trainer wrote."
         ) from None
     for key in ("ema", "model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

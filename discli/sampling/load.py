@@ -1,6 +1,5 @@
 """A trained network, ready to use: averaged weights, recipe and contract of a run, a checkpoint or one file."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from discli.data.autoencoders import Codec, load_codec
 from discli.diffusion.guidance import Network
-from discli.model import DiS
+from discli.model import DiS, load_network
 from discli.model.mixers import choose_scan
 from discli.recipe import DataContract, Recipe
 from discli.recipe.sample import SampleSpec
@@ -70,8 +69,14 @@ def load_model(path: Path, device: torch.device, step: int | None = None) -> Loa
     file = _weights_file(path, step)
     recipe, contract, step, metadata = read_description(file)
     choice = choose_scan(recipe.model, device)
-    network = build_network(recipe, _read(file, device), file)
-    network.eval().requires_grad_(False)
+    try:
+        network = load_network(recipe, _read(file, device)).eval().requires_grad_(False)
+    except RuntimeError:
+        of_a_run = file.parent.name.isdecimal()
+        raise DiscliError(
+            f"{file} holds weights of another architecture than its recipe.",
+            "Take another checkpoint of the run: --checkpoint STEP." if of_a_run else "Export its run again.",
+        ) from None
     stderr.print(f"scan: {choice.name} ({choice.reason})")
     return LoadedModel(
         network=network,
@@ -82,22 +87,6 @@ def load_model(path: Path, device: torch.device, step: int | None = None) -> Loa
         step=step,
         device=device,
     )
-
-
-def build_network(recipe: Recipe, weights: Mapping[str, Tensor], file: Path) -> DiS:
-    """The recipe's network with these weights, where they are. Raises DiscliError where they do not fit it."""
-    with torch.device("meta"):
-        network = DiS.from_recipe(recipe)
-    try:
-        network.load_state_dict(weights, assign=True)
-    except RuntimeError:
-        of_a_run = file.parent.name.isdecimal()
-        raise DiscliError(
-            f"{file} holds weights of another architecture than its recipe.",
-            "Take another checkpoint of the run: --checkpoint STEP." if of_a_run else "Export its run again.",
-        ) from None
-    # What the network keeps beside its weights was built on the CPU.
-    return network.to(network.pos_embed.device)
 
 
 def newest_run(runs: Path) -> Path:
@@ -111,6 +100,7 @@ def newest_run(runs: Path) -> Path:
 
 
 def precision_of(settings: SampleSpec, device: torch.device) -> str:
+    """fp32 or bf16: what the settings say, or for auto what ``device`` is good at."""
     return auto_precision(device) if settings.precision == "auto" else settings.precision
 
 
@@ -138,7 +128,7 @@ def as_sampled(network: DiS, device: torch.device, settings: SampleSpec) -> Netw
     return call
 
 
-def find_model_batch(trained: LoadedModel, settings: SampleSpec) -> int:
+def find_model_batch(model: LoadedModel, settings: SampleSpec) -> int:
     """Images per model call: the recipe's number, or by default the largest that fits the card.
 
     Fits means the card's whole memory, not what is free of it, so that all cards of a kind find the
@@ -146,17 +136,17 @@ def find_model_batch(trained: LoadedModel, settings: SampleSpec) -> int:
     """
     if settings.model_batch != "auto":
         return settings.model_batch
-    if trained.device.type != "cuda":
+    if model.device.type != "cuda":
         return CPU_MODEL_BATCH
-    asked = precision_of(settings, trained.device), settings.cfg_scale == 1.0
-    if asked not in trained.model_batches:
+    asked = precision_of(settings, model.device), settings.cfg_scale == 1.0
+    if asked not in model.model_batches:
         # The first call also takes what stays: cuBLAS' workspace, for one.
-        _, few, many = (_peak_bytes(trained, settings, images) for images in (8, 8, 16))
-        weights = sum(parameter.nbytes for parameter in trained.network.parameters())
-        total = torch.cuda.get_device_properties(trained.device).total_memory
+        _, few, many = (_peak_bytes(model, settings, images) for images in (8, 8, 16))
+        weights = sum(parameter.nbytes for parameter in model.network.parameters())
+        total = torch.cuda.get_device_properties(model.device).total_memory
         found = largest_batch(total, fixed=weights + 2 * few - many, per_image=(many - few) / 8)
-        trained.model_batches[asked] = found
-    return trained.model_batches[asked]
+        model.model_batches[asked] = found
+    return model.model_batches[asked]
 
 
 def largest_batch(total: int, fixed: float, per_image: float) -> int:
@@ -169,13 +159,13 @@ def largest_batch(total: int, fixed: float, per_image: float) -> int:
 
 
 @torch.no_grad()
-def _peak_bytes(trained: LoadedModel, settings: SampleSpec, images: int) -> int:
+def _peak_bytes(model: LoadedModel, settings: SampleSpec, images: int) -> int:
     """Memory that a call for that many images, both halves of guidance, takes at its worst moment."""
-    recipe, device = trained.recipe, trained.device
+    recipe, device = model.recipe, model.device
     rows = images * (1 if settings.cfg_scale == 1.0 else 2)
     x = torch.zeros(rows, recipe.in_channels, recipe.input_size, recipe.input_size, device=device)
     y = torch.zeros(rows, dtype=torch.int64, device=device) if recipe.model.num_classes else None
-    network = as_sampled(trained.network, device, settings.model_copy(update={"compile": False}))
+    network = as_sampled(model.network, device, settings.model_copy(update={"compile": False}))
     before = torch.cuda.memory_allocated(device)  # other things than ours too, in a notebook
     torch.cuda.reset_peak_memory_stats(device)
     network(x, torch.zeros_like(x[:, 0, 0, 0]), y)
@@ -188,16 +178,16 @@ def _weights_file(path: Path, step: int | None) -> Path:
         if path.suffix != ".safetensors":
             raise DiscliError(
                 f"{path} is not a .safetensors file; other files could run code and are not opened.",
-                "A checkpoint of the DiS authors' code: discli export --from-authors FILE.",
+                f"A checkpoint of the DiS authors' code: discli import {path}",
             )
         return path
     if (path / "state.json").is_file():
-        return _undamaged(path)
+        return _verified(path)
     if step is not None:
         checkpoint = path / "checkpoints" / f"{step:08d}"
         if not checkpoint.is_dir():
             raise DiscliError(f"{path} has no checkpoint of step {step}.", f"Look in {path / 'checkpoints'}.")
-        return _undamaged(checkpoint)
+        return _verified(checkpoint)
     newest = newest_checkpoint(path)
     if newest is None:
         missing = "" if path.exists() else ", which does not exist"
@@ -208,11 +198,11 @@ def _weights_file(path: Path, step: int | None) -> Path:
     return newest / "ema.safetensors"
 
 
-def _undamaged(checkpoint: Path) -> Path:
-    """The averaged weights of a checkpoint that was asked for by its name; what else it held may be gone."""
+def _verified(checkpoint: Path) -> Path:
+    """The averaged weights of an explicitly named checkpoint; its other files are not checked."""
     damage = verify_checkpoint(checkpoint, ["ema.safetensors"])
     if damage is not None:
-        raise DiscliError(f"{checkpoint} is damaged ({damage}).", "Give its run: the newest whole checkpoint is taken.")
+        raise DiscliError(f"{checkpoint} is corrupt ({damage}).", "Give its run: the newest whole checkpoint is taken.")
     return checkpoint / "ema.safetensors"
 
 

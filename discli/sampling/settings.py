@@ -1,21 +1,39 @@
 """What a user may ask of ``discli sample``, in words and flags, to the settings and class numbers it means."""
 
 import difflib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict
 
 from discli.recipe import Recipe, parse_recipe
 from discli.recipe.sample import SAMPLERS, SampleSpec
 from discli.runtime.errors import DiscliError
 
 
-def settings_for(recipe: Recipe, given: Mapping[str, Any]) -> SampleSpec:
+class SampleSettings(TypedDict, total=False):
+    """How images are drawn. What is absent or None follows the recipe's ``[sample]``."""
+
+    cfg_scale: float | None  # guidance; 1 is none
+    steps: int | None
+    sampler: str | None  # ddpm, ddim, dpm-solver++, ...
+    eta: float | None  # DDIM's noise: 0 none, 1 as much as DDPM
+    guided_channels: Literal["all", "first-three"] | None
+    cfg_interval: tuple[float, float] | None  # guide only between these noise levels
+    cfg_schedule: str | None  # the scale over the steps
+    autoguidance: str | Path | None  # guide away from this weaker run or checkpoint
+    clip_denoised: bool | None
+    precision: Literal["auto", "fp32", "bf16"] | None
+    compile: bool | None
+    model_batch: int | None  # images per network call; part of what decides the last bits
+
+
+def settle_settings(recipe: Recipe, given: SampleSettings) -> SampleSpec:
     """The recipe's ``[sample]`` with what was given in its place, checked as a recipe is.
 
-    Beside the fields: the samplers' own settings, such as ``eta`` of DDIM, ``autoguidance`` (a checkpoint),
-    ``cfg_interval`` as (low, high). None and absent are the same.
+    Beside the fields: the samplers' own settings by name, such as ``noise_scale`` of Euler-Maruyama.
+    Raises DiscliError for settings that do not exist, do not fit the model, or contradict each other.
     """
-    wanted = {key: value for key, value in given.items() if value is not None}
+    wanted: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     tree = recipe.model_dump(mode="json")
     sample = tree["sample"]
     weak, interval = (wanted.pop(key, None) for key in ("autoguidance", "cfg_interval"))

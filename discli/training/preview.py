@@ -8,11 +8,12 @@ from torch import Tensor
 
 from discli.data.autoencoders import Codec
 from discli.data.contact_sheet import contact_sheet, save_image
-from discli.model import DiS
+from discli.model import load_network
 from discli.recipe import Recipe
 from discli.recipe.sample import SampleSpec
+from discli.sampling.generate import sample_batch
 from discli.sampling.load import CPU_MODEL_BATCH, LARGEST_MODEL_BATCH, as_sampled
-from discli.sampling.plan import denoise, draw_classes
+from discli.sampling.plan import draw_classes
 from discli.training.timed_step import PREVIEW_STEPS
 
 
@@ -31,10 +32,7 @@ def draw_samples(
 
     Sampled by a network of its own, so that nothing here waits for other processes.
     """
-    with torch.device("meta"):
-        network = DiS.from_recipe(recipe)
-    network.load_state_dict(weights, assign=True)
-    network.to(device).eval().requires_grad_(False)
+    network = load_network(recipe, weights).to(device).eval().requires_grad_(False)
 
     settings = recipe.sample.model_copy(update={"steps": steps, "compile": False})
     if settings.guidance.name == "autoguidance":  # the weaker network is for samples
@@ -42,7 +40,7 @@ def draw_samples(
     call = as_sampled(network, device, settings)
     for members in torch.arange(count, device=device).split(_together(settings, device)):
         labels = draw_classes(members, (), recipe.model.num_classes, recipe.train.seed)
-        *_, x0 = denoise(call, recipe, settings, members, labels, recipe.train.seed)
+        *_, x0 = sample_batch(call, recipe, settings, members, labels, recipe.train.seed)
         yield codec.decode(x0).cpu()
 
 

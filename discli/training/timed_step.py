@@ -16,7 +16,7 @@ import torch
 from discli.cost.flops import forward_flops
 from discli.cost.hardware import Hardware
 from discli.diffusion import DiffusionLoss
-from discli.model import DiS
+from discli.model import DiS, empty_network
 from discli.model.mixers import choose_scan
 from discli.recipe import Recipe
 from discli.runtime.console import format_seconds, stderr
@@ -122,8 +122,7 @@ def try_step(recipe: Recipe, device: torch.device, processes: int = 1) -> Trial:
             times.append(step(images))
 
     count = sum(p.numel() for p in network.parameters())
-    with torch.device("meta"):
-        larger = sum(p.numel() for p in DiS.from_recipe(recipe).parameters()) / count
+    larger = sum(p.numel() for p in empty_network(recipe).parameters()) / count
     deeper = sum(forward_flops(recipe).values()) / sum(forward_flops(thin).values())
     return Trial(deeper * passes / images, larger * update, images)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from discli.sampling.output import open_output
+from discli.sampling.writers import open_writer
 
 BATCH = 64
 
@@ -29,7 +29,7 @@ BATCH = 64
 def fill(form: str, folder: Path, first: int, n: int, side: int) -> float:
     """Images ``first`` to n - 1, and the archive of all n; how many seconds that took."""
     started = time.perf_counter()
-    output = open_output(form, folder)
+    output = open_writer(form, folder)
     generator = torch.Generator().manual_seed(first)
     for start in range(first, n, BATCH):
         indices = range(start, min(n, start + BATCH))
@@ -43,7 +43,7 @@ def fill(form: str, folder: Path, first: int, n: int, side: int) -> float:
 def show(form: str, folder: Path, n: int) -> float:
     """Seconds to read ten rows of ten images."""
     started = time.perf_counter()
-    output = open_output(form, folder)
+    output = open_writer(form, folder)
     for row in range(10):
         output.read(range(row, n, n // 10)[:10])
     return time.perf_counter() - started

@@ -31,10 +31,11 @@ from discli.model import DiS
 from discli.recipe import DataContract, load_recipe
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
+from discli.sampling.generate import sample_batch
 from discli.sampling.load import LoadedModel, load
-from discli.sampling.output.png import PngFolder
-from discli.sampling.plan import Draw, denoise, draw, draw_classes
+from discli.sampling.plan import SamplingPlan, draw_classes, plan_sampling
 from discli.sampling.sample import sample
+from discli.sampling.writers import PngFolder
 
 AUTHORS_BATCH = 8
 
@@ -59,21 +60,21 @@ def random_model(name: str, device: torch.device) -> LoadedModel:
     return LoadedModel(network, recipe, contract, None, Path("random"), 0, device)
 
 
-def authors(plan: Draw, n: int, folder: Path) -> None:
+def authors(plan: SamplingPlan, n: int, folder: Path) -> None:
     """Batches of 8, one after the other, nothing beside anything."""
-    trained = plan.trained
+    trained = plan.model
     output, codec = PngFolder(folder), load_codec(trained.contract.codec, trained.device)
     for start in range(0, n, AUTHORS_BATCH):
         members = torch.arange(start, start + AUTHORS_BATCH, device=trained.device)
         labels = draw_classes(members, (), trained.recipe.model.num_classes, 0)
-        *_, x0 = denoise(trained.network, trained.recipe, plan.settings, members, labels, 0)
+        *_, x0 = sample_batch(trained.network, trained.recipe, plan.settings, members, labels, 0)
         output.write(members.tolist(), codec.decode(x0).cpu())
 
 
 @torch.no_grad()
-def bare(plan: Draw, n: int) -> None:
+def bare(plan: SamplingPlan, n: int) -> None:
     """As many network calls of the same size as ``discli sample`` makes for n images."""
-    recipe, settings, device = plan.trained.recipe, plan.settings, plan.trained.device
+    recipe, settings, device = plan.model.recipe, plan.settings, plan.model.device
     network, _ = plan.networks()
     rows = plan.model_batch * (1 if settings.cfg_scale == 1.0 else 2)
     x = torch.randn(rows, recipe.in_channels, recipe.input_size, recipe.input_size, device=device)
@@ -109,9 +110,9 @@ def main() -> None:
     trained = load(args.run, args.device) if args.run else random_model(args.recipe, device)
     scale = args.cfg_scale if trained.recipe.model.num_classes else 1.0
     same = {"sampler": "ddpm", "steps": args.steps, "cfg_scale": scale, "compile": args.compile}
-    ours = draw(trained, **same)
-    args.n = ours.groups(args.n) * ours.model_batch  # or "authors" would make fewer images than ours
-    theirs = draw(trained, **same | {"compile": False, "precision": "fp32"})
+    ours = plan_sampling(trained, same)
+    args.n = len(ours.groups(args.n)) * ours.model_batch  # or "authors" would make fewer images than ours
+    theirs = plan_sampling(trained, same | {"compile": False, "precision": "fp32"})
 
     with tempfile.TemporaryDirectory() as scratch:
         number = iter(range(10**6))
@@ -128,7 +129,7 @@ def main() -> None:
             settings = same | {"sampler": "dpm-solver++", "steps": steps}
             contenders[f"dpm-solver++ {steps}"] = lambda settings=settings: sampled(**settings)
         times: dict[str, list[float]] = {name: [] for name in contenders}
-        bare(draw(trained, **same | {"steps": 2}), 1)  # compile and warm up
+        bare(plan_sampling(trained, same | {"steps": 2}), 1)  # compile and warm up
         for _ in range(args.rounds):
             for name, run in contenders.items():
                 times[name].append(seconds(run, device))

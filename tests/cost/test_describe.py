@@ -11,7 +11,8 @@ from discli.cli.info import info
 from discli.cost.describe import PAPER_GFLOPS, as_in_the_papers_table, recipe_facts
 from discli.cost.flops import forward_flops
 from discli.cost.hardware import Hardware
-from discli.cost.memory import empty_network, parameters_by_part
+from discli.cost.memory import parameters_by_part
+from discli.model import empty_network
 from discli.recipe import parse_recipe
 from discli.runtime.errors import DiscliError
 from discli.training.timed_step import time_here

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from discli.cost.memory import Saved, activation_memory, empty_network, parameters_by_part
-from discli.model import DiS
+from discli.cost.memory import Saved, activation_memory, parameters_by_part
+from discli.model import DiS, empty_network
 from discli.recipe import parse_recipe
 
 IMAGES = 4

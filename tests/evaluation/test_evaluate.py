@@ -21,6 +21,7 @@ from discli.data.encode import encode
 from discli.evaluation.evaluate import eval_fid, make_ref
 from discli.evaluation.features.inception import bare_inception
 from discli.evaluation.metrics import RANDOM_FD, Inception, RandomFeatures
+from discli.recipe import load_recipe
 from discli.runtime.errors import DiscliError
 from tests.evaluation.cases import drawn_images
 
@@ -44,6 +45,8 @@ def save_samples(folder: Path, images: torch.Tensor, data_file: Path | None, **c
     Image.new("RGB", (99, 99)).save(folder / "sheet.png")
     manifest = {
         "discli_version": "0",
+        "torch_version": "0",
+        "device": "cpu",
         "run": "runs/discs",
         "checkpoint": "runs/discs/checkpoints/00000100",
         "step": 100,
@@ -57,7 +60,19 @@ def save_samples(folder: Path, images: torch.Tensor, data_file: Path | None, **c
         "precision": "fp32",
         "ema": {"name": "constant", "decay": 0.999},
         "classes": [index % 2 for index in range(len(images))],
-        "contract": {"class_names": ["class0", "class1"]},
+        "recipe": load_recipe("quickstart").model_dump(mode="json"),
+        "contract": {
+            "discli_version": "0",
+            "codec": "rgb",
+            "resolution": images.shape[-1],
+            "crop": "adm",
+            "dtype": "uint8",
+            "flip_stored": False,
+            "num_samples": 60,
+            "class_names": ["class0", "class1"],
+            "source": "discs",
+            "source_sha256": "",
+        },
         "finished": True,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest | changes))

@@ -15,7 +15,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 def test_scores_are_the_same_however_the_samples_arrive(tiny_run, tmp_path):
-    folders = [sample(tiny_run, 10, form=form, out=tmp_path / form) for form in ("png", "npz", "zip")]
+    folders = [sample(tiny_run, 10, format=form, out=tmp_path / form) for form in ("png", "npz", "zip")]
     results = [eval_fid(path, features="random", n=10, bootstrap=0) for path in (*folders, tiny_run)]
     first, *others = [result["distance"] for result in results]
     assert others == pytest.approx([first] * 3, rel=1e-4)  # a run's come in batches of another size
@@ -32,9 +32,9 @@ def test_a_run_is_scored_with_any_n_and_class_by_class(tiny_run, tmp_path):
 
 def test_a_score_card_draws_no_image_twice(tiny_run, tmp_path, monkeypatch):
     drawn: list[int] = []
-    original = eval_sampled.latents
+    original = eval_sampled.generate
     monkeypatch.setattr(
-        eval_sampled, "latents", lambda plan, groups, n: (drawn.extend(groups), original(plan, groups, n))[1]
+        eval_sampled, "generate", lambda plan, n, groups: (drawn.extend(groups), original(plan, n, groups))[1]
     )
     shown = []
     monkeypatch.setattr(

@@ -17,7 +17,7 @@ from discli.evaluation.images import open_images
 from discli.evaluation.metrics import Gaussian, ReferenceStatistics, frechet_distance, read_statistics, write_statistics
 from discli.evaluation.metrics.npz import NpzImages
 from discli.evaluation.reference import open_reference
-from discli.sampling.output import open_output
+from discli.sampling.writers import open_writer
 from tests.evaluation.cases import drawn_images
 from tests.evaluation.test_evaluate import save_samples
 from tests.fuzz.damage import answer, code, contents, damaged, damaged_json, examples, with_code
@@ -57,7 +57,7 @@ def test_any_manifest(samples, data):
     manifest.write_bytes(good)
 
 
-@pytest.mark.parametrize("change", [{"n": 10**12}, {"n": 7}, {"n": 0}, {"sampler": "ddim"}, {"step": "x"}, {"ema": {}}])
+@pytest.mark.parametrize("change", [{"n": 10**12}, {"n": 7}, {"n": 0}, {"sampler": "dmp"}, {"step": "x"}, {"ema": "x"}])
 def test_a_manifest_that_cannot_be_right_is_refused_before_any_work(tmp_path, change):
     folder = save_samples(tmp_path / "samples", IMAGES, None, **({"classes": None} | change))
     assert answer(lambda: eval_fid(folder, folder, features="random", cache=False) or True) is None
@@ -160,9 +160,10 @@ def test_any_archive_of_samples(tmp_path, form, data):
     folder = save_samples(tmp_path / form, IMAGES, None, format=form)
     for path in folder.glob("*.png"):
         path.unlink()
-    output = open_output(form, folder)
-    output.write(range(6), IMAGES)
-    output.finish(6, None)
+    writer = open_writer(form, folder)
+    writer.clear()
+    writer.write(range(6), IMAGES)
+    writer.finish(6, None)
     archive = folder / f"samples.{form}"
     good = archive.read_bytes()
     read_all(folder)
@@ -175,10 +176,10 @@ def test_any_archive_of_samples(tmp_path, form, data):
 @examples(25)
 @given(data=st.data())
 def test_any_part_of_an_interrupted_run(tmp_path, form, data):
-    output = open_output(form, tmp_path)
-    output.clear()
-    output.write(range(3), IMAGES[:3])
-    output.write(range(3, 5), IMAGES[3:5])
+    writer = open_writer(form, tmp_path)
+    writer.clear()
+    writer.write(range(3), IMAGES[:3])
+    writer.write(range(3, 5), IMAGES[3:5])
     part = data.draw(st.sampled_from(sorted(path for path in tmp_path.rglob("*.*") if path.is_file())))
     part.write_bytes(data.draw(damaged(part.read_bytes())))
     kept = contents(tmp_path, part.name)
@@ -188,12 +189,12 @@ def test_any_part_of_an_interrupted_run(tmp_path, form, data):
 
 def resume(form: str, folder: Path) -> None:
     """What ``discli sample`` does first in a folder that it finds."""
-    output = open_output(form, folder)
-    done = answer(output.done)
+    writer = open_writer(form, folder)
+    done = answer(writer.done)
     if done is not None:
         assert done <= set(range(7))
         for index in done:
-            answer(lambda index=index: output.read([index]))
+            answer(lambda index=index: writer.read([index]))
 
 
 @pytest.mark.parametrize("form", ["npz", "zip", "png"])
@@ -201,8 +202,8 @@ def test_parts_with_code_are_not_executed(tmp_path, form):
     sentinel = tmp_path / "executed"
     folder = tmp_path / "out"
     folder.mkdir()
-    output = open_output(form, folder)
-    output.write(range(3), IMAGES[:3])
+    writer = open_writer(form, folder)
+    writer.write(range(3), IMAGES[:3])
     part = next(path for path in sorted(folder.rglob("*")) if path.is_file())
     for content in (code(sentinel), npz(indices=np.array([with_code(sentinel)], dtype=object), rows=ROWS[:1])):
         part.write_bytes(content)

@@ -6,7 +6,7 @@ import pytest
 
 from discli.cost.flops import forward_flops
 from discli.cost.hardware import Hardware
-from discli.cost.memory import empty_network
+from discli.model import empty_network
 from discli.recipe import load_recipe, shipped_recipes
 from discli.runtime.console import format_seconds
 

@@ -7,9 +7,12 @@ import pickle
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from discli.cli import entry  # noqa: F401
+from discli.cli.app import app
 from discli.runtime.errors import DiscliError
-from discli.sampling.import_authors import export_from_authors
+from discli.sampling.import_authors import import_checkpoint
 from discli.sampling.load import load_model
 
 
@@ -25,7 +28,7 @@ def test_an_authors_checkpoint_becomes_a_run_with_their_outputs(state, shared, t
     zeros = {name: torch.zeros_like(tensor) for name, tensor in wrapped.items()}
     torch.save({"model": zeros, "ema": wrapped, "args": argparse.Namespace(lr=1e-4)}, file)
 
-    run = export_from_authors(file, tmp_path / "run")
+    run = import_checkpoint(file, tmp_path / "run")
     trained = load_model(run, torch.device("cpu"))
     golden = load_file(shared / "golden" / "b_class10.f32.safetensors")
     out = trained.network(golden["input.x"], golden["input.t"], golden["input.labels"])
@@ -55,7 +58,7 @@ def test_other_files_are_refused_in_one_line_and_never_executed(kind, tmp_path, 
         case "other-model":
             torch.save({"conv1.weight": torch.zeros(2)}, file)
     with pytest.raises(DiscliError) as caught:
-        export_from_authors(file, tmp_path / "run")
+        import_checkpoint(file, tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "exploded").exists()
     assert not (tmp_path / "run").exists()
@@ -65,7 +68,7 @@ def test_a_variant_with_a_missing_part_is_refused(state, tmp_path):
     del state["out_blocks.0.skip_linear.weight"]
     torch.save(state, tmp_path / "model.pt")
     with pytest.raises(DiscliError, match="do not fit a DiS") as refused:
-        export_from_authors(tmp_path / "model.pt", tmp_path / "run")
+        import_checkpoint(tmp_path / "model.pt", tmp_path / "run")
     assert refused.value.hint.startswith("Give")  # what to do, not a question
 
 
@@ -73,9 +76,20 @@ def test_a_file_that_would_run_code_is_refused_without_torchs_advice_to_run_it(t
     with (tmp_path / "model.pt").open("wb") as file:
         torch.save({"ema": _Bomb()}, file)
     with pytest.raises(DiscliError) as refused:
-        export_from_authors(tmp_path / "model.pt", tmp_path / "run")
+        import_checkpoint(tmp_path / "model.pt", tmp_path / "run")
     said = f"{refused.value.message} {refused.value.hint}"
     assert "system" in refused.value.message
     assert "weights_only" not in said
     assert "safe_globals" not in said
     assert "trust" not in said
+
+
+def test_the_command_imports_and_refuses(state, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"ema": state}, "theirs.pt")
+    done = CliRunner().invoke(app, ["import", "theirs.pt"])
+    assert (done.exit_code, done.stdout.strip()) == (0, "runs/theirs")
+    assert load_model(tmp_path / "runs" / "theirs", torch.device("cpu")).step == 0
+    again = CliRunner().invoke(app, ["import", "theirs.pt"])
+    assert isinstance(again.exception, DiscliError)
+    assert "not empty" in again.exception.message

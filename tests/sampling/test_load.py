@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import discli
@@ -14,7 +15,8 @@ from discli.model import DiS
 from discli.recipe import parse_recipe
 from discli.recipe.sample import SampleSpec
 from discli.runtime.errors import DiscliError
-from discli.sampling.load import LARGEST_MODEL_BATCH, as_sampled, build_network, find_model_batch, largest_batch
+from discli.sampling.export import export_safetensors
+from discli.sampling.load import LARGEST_MODEL_BATCH, as_sampled, find_model_batch, largest_batch
 from discli.training.preview import draw_samples
 
 GB = 10**9
@@ -76,8 +78,8 @@ def test_every_kind_of_network_is_built_from_a_file_as_it_was_trained(model, tin
     x, t, y = torch.randn(2, 3, 8, 8), torch.tensor([10, 900]), torch.tensor([0, 10])
     assert torch.equal(trained.network(x, t, y), network.eval()(x, t, y))
     whole = replace(trained, network=network.requires_grad_(False))
-    pixels = discli.sampling.sample(trained, 4, seed=3).pixels
-    assert torch.equal(pixels, discli.sampling.sample(whole, 4, seed=3).pixels)
+    pixels = discli.sample(trained, 4, seed=3).pixels
+    assert torch.equal(pixels, discli.sample(whole, 4, seed=3).pixels)
     assert pixels.shape == (4, 3, 8, 8)
 
     preview = draw_samples(
@@ -90,9 +92,13 @@ def test_every_kind_of_network_is_built_from_a_file_as_it_was_trained(model, tin
     ("place", "remedy"), [("00000030/ema.safetensors", "--checkpoint"), ("e.safetensors", "Export")]
 )
 def test_weights_of_another_network_come_with_a_remedy_for_where_they_lie(place, remedy, tiny_run, tmp_path):
-    recipe = discli.load(tiny_run).recipe
+    file = tmp_path / place
+    export_safetensors(discli.load(tiny_run), file)
+    with safe_open(file, "pt") as whole:
+        metadata = whole.metadata()
+    save_file({"pos_embed": torch.zeros(1)}, file, metadata=metadata)
     with pytest.raises(DiscliError, match="another architecture") as refused:
-        build_network(recipe, {"pos_embed": torch.zeros(1)}, tmp_path / place)
+        discli.load(file)
     assert remedy in refused.value.hint
 
 

@@ -1,5 +1,6 @@
 """Sampling: images that depend on (seed, i) alone, interruptions, refusals."""
 
+import inspect
 import io
 import json
 import os
@@ -23,10 +24,14 @@ from discli.cli import main
 from discli.evaluation.metrics import NpzImages
 from discli.model import DiS
 from discli.recipe import parse_recipe
+from discli.runs.manifest import read_manifest
 from discli.runtime.errors import DiscliError
-from discli.sampling.output.png import PngFolder, file_name
-from discli.sampling.plan import STRIP_MOMENTS, denoising, draw, images
-from discli.sampling.sample import sample
+from discli.sampling.folder import write_samples
+from discli.sampling.generate import TRAJECTORY_FRAMES, denoising_trajectory, generate
+from discli.sampling.plan import plan_sampling
+from discli.sampling.sample import SampleOptions, sample
+from discli.sampling.settings import SampleSettings
+from discli.sampling.writers import PngFolder, file_name
 
 SAMPLERS_OF_EPS = ["ddpm", "ddim", "dpm-solver++", "sde-dpm-solver++", "unipc", "euler", "heun"]
 
@@ -134,15 +139,15 @@ def test_two_processes_make_the_same_bytes_and_the_last_one_finishes(run, eleven
 def test_a_part_alone_makes_its_range_says_so_and_does_not_finish(run, eleven, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    out = sample(run, 11, seed=3, form="npz", out=tmp_path / "s")
+    out = sample(run, 11, seed=3, format="npz", out=tmp_path / "s")
     assert not (out / "samples.npz").exists()
     assert not json.loads((out / "manifest.json").read_text())["finished"]
     said = " ".join(capsys.readouterr().err.split())
     assert "its part, 2 of 2; the others' are missing: 4 of 11 images" in said
     with pytest.raises(DiscliError, match="--overwrite with 2 processes"):
-        sample(run, 11, seed=4, form="npz", out=out, overwrite=True)
+        sample(run, 11, seed=4, format="npz", out=out, overwrite=True)
     monkeypatch.setenv("RANK", "0")
-    sample(run, 11, seed=3, form="npz", out=out)
+    sample(run, 11, seed=3, format="npz", out=out)
     assert torch.equal(_rows_of(out / "samples.npz"), _read(eleven))
 
 
@@ -165,9 +170,9 @@ def _rows_of(path: Path) -> torch.Tensor:
 
 def test_npz_is_what_adms_evaluator_reads_and_is_completed_when_n_grows(run, eleven, tmp_path):
     out = tmp_path / "s"
-    sample(run, 6, seed=3, form="npz", out=out)
+    sample(run, 6, seed=3, format="npz", out=out)
     assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "samples.npz"]
-    sample(run, 11, seed=3, form="npz", out=out)
+    sample(run, 11, seed=3, format="npz", out=out)
     with np.load(out / "samples.npz") as arrays:
         assert (arrays["arr_0"].dtype, arrays["arr_0"].shape) == (np.uint8, (11, 8, 8, 3))
         assert arrays["arr_1"].tolist() == json.loads((out / "manifest.json").read_text())["classes"]
@@ -176,27 +181,41 @@ def test_npz_is_what_adms_evaluator_reads_and_is_completed_when_n_grows(run, ele
 
 
 def test_zip_holds_the_same_files_as_the_folder(run, eleven, tmp_path):
-    out = sample(run, 6, seed=3, form="zip", out=tmp_path / "s")
-    sample(run, 11, seed=3, form="zip", out=out)
+    out = sample(run, 6, seed=3, format="zip", out=tmp_path / "s")
+    sample(run, 11, seed=3, format="zip", out=out)
     with zipfile.ZipFile(out / "samples.zip") as archive:
         assert {name: archive.read(name) for name in archive.namelist()} == _images(eleven)
     before = (out / "samples.zip").stat().st_mtime_ns
-    sample(run, 11, seed=3, form="zip", out=out)
+    sample(run, 11, seed=3, format="zip", out=out)
     assert (out / "samples.zip").stat().st_mtime_ns == before
     assert not (out / "parts").exists()
 
 
 def test_none_stores_no_image_and_still_draws_the_sheet(run, eleven, tmp_path):
-    out = sample(run, 11, seed=3, form="none", out=tmp_path / "s")
+    out = sample(run, 11, seed=3, format="none", out=tmp_path / "s")
     assert [path.name for path in out.iterdir()] == ["manifest.json"]
     with Image.open(tmp_path / "s.png") as ours, Image.open(eleven.with_name("samples.png")) as theirs:
         assert ours.tobytes() == theirs.tobytes()
 
 
 def test_the_stream_that_metrics_take_holds_the_same_images(run, eleven):
-    stream = list(images(draw(run, seed=3), 11))
+    stream = [pixels for _, pixels in generate(plan_sampling(run, seed=3), 11)]
     assert [len(batch) for batch in stream] == [4, 4, 3]
     assert torch.equal(torch.cat(stream), _read(eleven))
+
+
+def test_writing_says_what_it_did_and_makes_nothing_twice(run, eleven, tmp_path):
+    plan = plan_sampling(run, seed=3)
+    first = write_samples(plan, 6, tmp_path / "s")
+    assert (first.folder, first.sheet, first.made) == (tmp_path / "s", tmp_path / "s.png", 6)
+    assert first.manifest == read_manifest(first.folder)
+    assert write_samples(plan, 6, str(tmp_path / "s")).made == 0
+    assert _images(first.folder).items() <= _images(eleven).items()
+
+
+def test_a_notebook_sees_every_argument():
+    named = inspect.signature(sample).parameters
+    assert {*SampleSettings.__annotations__, *SampleOptions.__annotations__, "run", "n", "out"} == named.keys()
 
 
 def test_in_a_notebook_three_lines_show_the_same_images(run, eleven):
@@ -209,7 +228,7 @@ def test_in_a_notebook_three_lines_show_the_same_images(run, eleven):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     with Image.open(io.BytesIO(done.stdout)) as ours, Image.open(eleven.with_name("samples.png")) as theirs:
         assert ours.tobytes() == theirs.tobytes()
-    here = discli.sampling.sample(discli.load(run), 11, seed=3)
+    here = discli.sample(discli.load(run), 11, seed=3)
     assert (len(here), here[0].size) == (11, (8, 8))
     assert torch.equal(here.pixels, _read(eleven))
 
@@ -226,11 +245,11 @@ def test_steps_are_shown_from_noise_to_the_image(run, eleven, tmp_path):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS_OF_EPS)
-def test_moments_shown_follow_the_noise_and_not_the_steps(run, sampler):
-    moments = denoising(draw(run, sampler=sampler, steps=60, cfg_scale=1.0), lambda x: x)
-    steps = [int(name.split()[1]) for name, _ in moments]
-    levels = [float(name.split()[-1]) for name, _ in moments]
-    assert (len(moments), steps[0], steps[-1], levels[-1]) == (STRIP_MOMENTS, 0, 60, 0)
+def test_frames_shown_follow_the_noise_and_not_the_steps(run, sampler):
+    frames = denoising_trajectory(plan_sampling(run, {"sampler": sampler, "steps": 60, "cfg_scale": 1.0}), lambda x: x)
+    steps = [int(name.split()[1]) for name, _ in frames]
+    levels = [float(name.split()[-1]) for name, _ in frames]
+    assert (len(frames), steps[0], steps[-1], levels[-1]) == (TRAJECTORY_FRAMES, 0, 60, 0)
     assert steps == sorted(set(steps))
     assert levels == sorted(levels, reverse=True)
     assert sum(0.1 < level < 2 for level in levels) >= 5, "where an image appears"

@@ -12,7 +12,7 @@ _BATCHES_WAITING = 2
 
 
 class Background:
-    """``put`` a batch and go on; errors of an earlier one are raised by a later ``put`` or at the end.
+    """``put`` a batch and carry on; errors of an earlier one are raised by a later ``put`` or at the end.
 
     On CUDA the decoding runs on a stream of its own (not tried on a GPU yet). On a CPU it stays in
     the caller's thread, because sampling keeps all cores busy anyway; the writing does not.

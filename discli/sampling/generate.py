@@ -1,0 +1,109 @@
+"""From a sampling plan to images.
+
+Image i depends on (seed, i) alone. Its noise comes from a stream of its own, and the network always
+runs on whole groups of ``model_batch`` images in which image i has a fixed place, because the last
+bits of a matrix product depend on how many rows it has.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from discli.diffusion import trajectory
+from discli.diffusion.schedule import build_schedule
+from discli.recipe import Recipe
+from discli.recipe.choices import build
+from discli.recipe.sample import SampleSpec
+from discli.runtime.rng import RngStream, normal
+from discli.runtime.signals import safe_place
+from discli.sampling.plan import SamplingPlan
+
+TRAJECTORY_IMAGES, TRAJECTORY_FRAMES = 6, 10
+
+
+def generate(plan: SamplingPlan, n: int, groups: Iterable[int] | None = None) -> Iterator[tuple[list[int], Tensor]]:
+    """The first n images, a group at a time: their numbers, and (B, 3, H, W) uint8 pixels on the model's device.
+
+    ``groups`` (default: all) are those of `SamplingPlan.groups` that are wanted.
+    """
+    codec = plan.model.load_codec()
+    for members, x0 in generate_latents(plan, n, groups):
+        yield members, codec.decode(x0)
+
+
+def generate_latents(
+    plan: SamplingPlan, n: int, groups: Iterable[int] | None = None
+) -> Iterator[tuple[list[int], Tensor]]:
+    """`generate` before decoding: (B, C, S, S) float32 in model space."""
+    network, weak = plan.networks()
+    size, device = plan.model_batch, plan.model.device
+    for group in plan.groups(n) if groups is None else groups:
+        members = torch.arange(group * size, (group + 1) * size, device=device)
+        labels = plan.labels(members)
+        for state in sample_batch(network, plan.model.recipe, plan.settings, members, labels, plan.seed, weak):
+            x0 = state
+            safe_place()
+        kept = min(size, n - group * size)
+        yield list(range(group * size, group * size + kept)), x0[:kept]
+
+
+def sample_batch(
+    network: Callable[..., Tensor],
+    recipe: Recipe,
+    settings: SampleSpec,
+    members: Tensor,
+    labels: Tensor | None,
+    seed: int,
+    weak: Callable[..., Tensor] | None = None,
+) -> Iterator[Tensor]:
+    """Yields (B, C, S, S) in model space after every step, for image numbers ``members`` and classes ``labels`` (B,).
+
+    Step k of image i draws from (seed, NOISE, k + 1, i); k = -1 is where it starts.
+    """
+    shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
+
+    def noise(k: int) -> Tensor:
+        return normal(seed, RngStream.NOISE, k + 1, members, shape)
+
+    null_class = recipe.model.num_classes
+    return trajectory(network, recipe.diffusion, settings, noise(-1), labels, noise, null_class, weak)
+
+
+def denoising_trajectory(plan: SamplingPlan, decode: Callable[[Tensor], Tensor]) -> list[tuple[str, Tensor]]:
+    """The first few images from noise to image: named frames of (TRAJECTORY_IMAGES, 3, H, W) uint8 on the CPU.
+
+    Frames are spread not evenly in steps, most of which are noise alone, but in the angle between noise and
+    signal, the deviation of which in images is about a half (sigma_data of arXiv:2206.00364).
+    """
+    members = torch.arange(plan.model_batch, device=plan.model.device)
+    recipe, settings = plan.model.recipe, plan.settings
+    network, weak = plan.networks()
+    shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
+    states = [normal(plan.seed, RngStream.NOISE, 0, members[:TRAJECTORY_IMAGES], shape)]
+    for state in sample_batch(network, recipe, settings, members, plan.labels(members), plan.seed, weak):
+        states.append(state[:TRAJECTORY_IMAGES].clone())  # a view would keep the whole group in memory
+    schedule = build_schedule(recipe.diffusion)
+    levels = [schedule.at(t) for t in build(settings.sampler, schedule, settings.steps).times]
+    shown = _spread_over([math.atan2(s, 0.5 * a) for a, s in levels], TRAJECTORY_FRAMES)
+    return [(f"step {k}\nnoise {_ratio(*levels[k])}", decode(states[k]).cpu()) for k in shown]
+
+
+def _spread_over(angles: Sequence[float], most: int) -> list[int]:
+    """At most that many of the falling ``angles``: first, last, and those nearest to equal distances between them."""
+    if len(angles) <= most:
+        return list(range(len(angles)))
+    chosen = [0]
+    for place in range(1, most):
+        wanted = angles[0] + (angles[-1] - angles[0]) * place / (most - 1)
+        # None twice, and enough left over for those to come.
+        free = range(chosen[-1] + 1, len(angles) - (most - 1 - place))
+        chosen.append(min(free, key=lambda k: abs(angles[k] - wanted)))
+    return chosen
+
+
+def _ratio(a: float, s: float) -> str:
+    """Noise over signal, as --cfg-interval counts it."""
+    ratio = s / a if a > 0 else math.inf
+    return "only" if ratio == math.inf else f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2f}".rstrip("0").rstrip(".")
