@@ -5,7 +5,6 @@ import io
 import json
 import math
 from collections.abc import Iterator, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from discli.ablation.findings import in_words
 from discli.ablation.results import PointResults, StudyReport
 from discli.ablation.seeds import LEVEL, correlation
 from discli.data.contact_sheet import rows_sheet, save_image
-from discli.reports.page import columns, embed, facts, page
+from discli.reports.page import image_uri, render
 from discli.reports.plots import Line, Point, as_svg, curves, save_plot, scatter
 from discli.runtime.console import format_bytes, format_seconds
 from discli.runtime.files import write_text
@@ -65,23 +64,23 @@ def summarise(report: StudyReport) -> dict[str, Any]:
 
 
 def study_page(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], matrix: Image.Image | None) -> str:
-    """The page as text."""
-    parts = [f"<h1>Ablation: {escape(report.name)}</h1>", f"<p>{escape(_state(report))}</p>"]
-    if report.results:
-        parts.append(columns(_HEADINGS, _rows(report)))
-        parts.append("<ul>" + "".join(f"<li>{escape(line)}</li>" for line in in_words(report)) + "</ul>")
-    if report.failures:
-        parts += ["<h2>Failed trials</h2>", facts(report.failures.items())]
-    for figure, caption in plots.values():
-        title, _, explained = caption.partition(": ")
-        parts += [f"<h2>{escape(title)}</h2>", as_svg(figure, caption), f"<p>{escape(explained)}</p>"]
+    """The page as text; ``plots`` by their file's name, with captions."""
+    shown = None
     if matrix is not None:
         side = report.results[0]["recipe"]["data"]["resolution"]
-        parts += [f"<h2>{_MATRIX}</h2>", f"<p>{escape(_matrix_caption(report))}</p>"]
-        parts.append(embed(matrix, "image matrix", side))
-    if report.results:
-        parts += ["<h2>How it was measured</h2>", facts(_circumstances(report))]
-    return page(f"{report.name}: ablation", parts)
+        shown = {"title": _MATRIX, "caption": _matrix_caption(report), "uri": image_uri(matrix, side)}
+    captions = [(figure, caption, caption.partition(": ")) for figure, caption in plots.values()]
+    return render(
+        "study.html",
+        report=report,
+        state=_state(report),
+        headings=_HEADINGS,
+        rows=list(_rows(report)),
+        findings=in_words(report),
+        plots=[(title, explained, as_svg(figure, caption)) for figure, caption, (title, _, explained) in captions],
+        matrix=shown,
+        circumstances=list(_circumstances(report)) if report.results else [],
+    )
 
 
 def study_markdown(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], has_matrix: bool) -> str:

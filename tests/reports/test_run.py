@@ -48,7 +48,15 @@ def text(run) -> str:
 
 def test_the_page_says_what_there_is_to_say(run, text):
     assert '<span class="state good">finished</span>' in text
-    for heading in ("Curves", "Samples over time", "Scored: score.json", "Recipe", "Environment", "Sessions", "Events"):
+    for heading in (
+        "Curves",
+        "Samples over time",
+        "Scores in score.json",
+        "Recipe",
+        "Environment",
+        "Sessions",
+        "Events",
+    ):
         assert f"<h2>{heading}</h2>" in text
     for name in ("Loss", "Loss by quarter of the timesteps", "Learning rate", "FID"):
         assert f"<figcaption>{name}</figcaption>" in text
@@ -114,7 +122,7 @@ def test_a_run_that_is_not_whole_has_a_page_too(run, tmp_path, breakage):
         expected = "Nothing is logged yet."
     elif breakage == "score":
         (broken / "score.json").write_text(json.dumps({"scores": {"FID": 3.0}, "samples": {"n": 5, "step": 30}}))
-        expected = "score.json was written by another discli"
+        expected = '<p class="warning">score.json '
     else:
         (broken / "previews" / "00000030.png").write_bytes(b"\x89PNG")
         expected = "<figcaption>step 26</figcaption>"
