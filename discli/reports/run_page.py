@@ -10,12 +10,12 @@ from PIL import Image
 from discli.reports.page import image_uri, render
 from discli.reports.run_curves import Lines, Series, run_curves
 from discli.reports.score_table import fact_rows, score_rows
+from discli.runs.eval_result import EvalResult
 
 _SHOTS = 8
 _NEWEST_SIDE, _EARLIER_SIDE = 1024, 448  # px: twice what a screen of usual density shows
 _JPEG, _QUALITY = 256, 80  # any side above `image_uri`'s limit for PNG
 _MOST_EVENTS = 50
-_UNREADABLE_AS_SCORE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RunFacts:
     speed: Lines
     scores: Mapping[str, Series]
     previews: Sequence[Path]  # <step>.png
-    score_results: Sequence[tuple[str, dict[str, Any]]]  # (file, result of eval-fid)
+    score_results: Sequence[tuple[str, EvalResult]]  # (file, result of eval-fid)
     recipe: Sequence[Sequence[tuple[str, bool]]]  # a table each: (line, whether somebody chose it)
     environment: Sequence[tuple[str, str]]
     events: Lines
@@ -46,7 +46,7 @@ def run_page(run: RunFacts) -> str:
         run=run,
         curves=run_curves(run.metrics, run.speed, run.scores),
         shots=_shots(run.previews),
-        scores=[_score(file, result) for file, result in run.score_results],
+        scores=[(file, result, score_rows(result), fact_rows(result)) for file, result in run.score_results],
         events=[
             (f"{event['step']:,}", str(event.get("event", "?")), _details(event))
             for event in run.events[-_MOST_EVENTS:]
@@ -83,16 +83,6 @@ def _image(path: Path, side: int) -> Image.Image | None:
         return None
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image
-
-
-def _score(file: str, result: dict[str, Any]) -> dict[str, Any]:
-    """What the page shows of a result of eval-fid, which another version may have written."""
-    try:
-        scores, about = ([(name, str(text)) for name, text in rows(result)] for rows in (score_rows, fact_rows))
-        warnings = [str(warning) for warning in result["warnings"]]
-    except _UNREADABLE_AS_SCORE:
-        return {"file": file, "understood": False}
-    return {"file": file, "understood": True, "scores": scores, "warnings": warnings, "about": about}
 
 
 def _details(event: Mapping[str, Any]) -> str:

@@ -1,14 +1,15 @@
 """A score, its circumstances, and the images behind it, in one HTML file that needs no other."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from discli.data.contact_sheet import contact_sheet
 from discli.reports.page import image_uri, render, tensor_uri
 from discli.reports.score_table import class_rows, fact_rows, score_rows
+from discli.runs.eval_result import ClassScore, EvalResult
 from discli.runtime.files import write_text
 
 
@@ -21,7 +22,7 @@ class NearestImages:
     distances: Tensor  # (Q, k)
 
 
-def write_score_card(path: Path, result: dict[str, Any], samples: Tensor, nearest: NearestImages | None) -> None:
+def write_score_card(path: Path, result: EvalResult, samples: Tensor, nearest: NearestImages | None) -> None:
     """Write the page: ``result`` as eval-fid returns it, ``samples`` (N, 3, H, W) uint8.
 
     The file is whole or not there. Raises OSError where it cannot be written.
@@ -30,18 +31,18 @@ def write_score_card(path: Path, result: dict[str, Any], samples: Tensor, neares
     write_text(path, score_card(result, samples, nearest))
 
 
-def score_card(result: dict[str, Any], samples: Tensor, nearest: NearestImages | None) -> str:
+def score_card(result: EvalResult, samples: Tensor, nearest: NearestImages | None) -> str:
     """The page as text; arguments as of `write_score_card`."""
     return render(
         "score_card.html",
-        name=Path(result["samples"]["path"]).name,
+        name=Path(result.samples.path).name,
         result=result,
         scores=score_rows(result),
         about=fact_rows(result),
         shown=len(samples),
         sheet=image_uri(contact_sheet(samples), samples.shape[-1]),
         nearest=_with_neighbours(nearest) if nearest is not None else [],
-        classes=_bars(result["per_class"] or []),
+        classes=_bars(result.per_class or []),
     )
 
 
@@ -54,8 +55,8 @@ def _with_neighbours(nearest: NearestImages) -> list[tuple[str, list[tuple[str, 
     ]
 
 
-def _bars(classes: list[dict[str, Any]]) -> list[tuple[str, str, float]]:
+def _bars(classes: Sequence[ClassScore]) -> list[tuple[str, str, float]]:
     """(class, its distance in words, the length of its bar in %), the worst first."""
-    distances = sorted((row["distance"] for row in classes), reverse=True)
+    distances = sorted((row.distance for row in classes), reverse=True)
     rows = zip(class_rows(classes), distances, strict=True)
     return [(name, value, 100 * distance / (distances[0] or 1.0)) for (name, value), distance in rows]

@@ -5,6 +5,7 @@ import re
 import torch
 
 from discli.reports.score_card import NearestImages, score_card
+from discli.runs.eval_result import EvalResult
 from tests.browser import look
 from tests.reports.test_compare_scores import changed
 
@@ -18,7 +19,7 @@ def page(side):
     ]
     result = changed(samples__checkpoint="runs/a/1", samples__step=1000) | {"warnings": ["<few>"], "per_class": classes}
     result["reference"] |= {"kind": "data file", "resolution": [side, side]}
-    return score_card(result, images, nearest)
+    return score_card(EvalResult.model_validate(result), images, nearest)
 
 
 def test_a_page_needs_nothing_else_and_fits_a_phone():
