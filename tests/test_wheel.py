@@ -48,9 +48,10 @@ def test_what_is_in_it(unpacked):
         f"discli/shipped_recipes/{path.relative_to(ROOT / 'recipes')}" for path in ROOT.glob("recipes/**/*.toml")
     }
     assets = {"discli/py.typed", "discli/assets/digits.png", "discli/assets/digits.md"}
+    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "discli/reports/templates").iterdir()}
     pages = {name for name in files if name.endswith("/README.md")}
-    metadata = files - modules - recipes - assets - pages
-    assert files >= modules | recipes | assets
+    metadata = files - modules - recipes - assets - templates - pages
+    assert files >= modules | recipes | assets | templates
     info = f"discli-{__version__}.dist-info"
     licences = {f"{info}/licenses/LICENSE", f"{info}/licenses/discli/assets/digits.md"}
     assert metadata == licences | {f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")}

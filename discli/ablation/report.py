@@ -5,7 +5,6 @@ import io
 import json
 import math
 from collections.abc import Iterator, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from discli.ablation.findings import in_words
 from discli.ablation.results import PointResults, StudyReport
 from discli.ablation.seeds import LEVEL, correlation
 from discli.data.contact_sheet import rows_sheet, save_image
-from discli.reports.page import columns, embed, facts, page
+from discli.reports.page import image_uri, render
 from discli.reports.plots import Line, Point, as_svg, curves, save_plot, scatter
 from discli.runtime.console import format_bytes, format_seconds
 from discli.runtime.files import write_text
@@ -30,7 +29,10 @@ _LARGEST_MATRIX, _LEAST_ROW = 8_000, 64  # px high
 
 
 def write_report(report: StudyReport, out: Path) -> None:
-    """report.html, report.md, trials.csv, plots and images in ``out``; each whole or not there."""
+    """Write report.html, report.md, trials.csv, plots and images into ``out``; each file is whole or not there.
+
+    Raises OSError where one cannot be written.
+    """
     out.mkdir(parents=True, exist_ok=True)
     plots, matrix = _plots(report), _matrix(report)
     write_text(out / "report.html", study_page(report, plots, matrix))
@@ -65,27 +67,27 @@ def summarise(report: StudyReport) -> dict[str, Any]:
 
 
 def study_page(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], matrix: Image.Image | None) -> str:
-    """The page as text."""
-    parts = [f"<h1>Ablation: {escape(report.name)}</h1>", f"<p>{escape(_state(report))}</p>"]
-    if report.results:
-        parts.append(columns(_HEADINGS, _rows(report)))
-        parts.append("<ul>" + "".join(f"<li>{escape(line)}</li>" for line in in_words(report)) + "</ul>")
-    if report.failures:
-        parts += ["<h2>Failed trials</h2>", facts(report.failures.items())]
-    for figure, caption in plots.values():
-        title, _, explained = caption.partition(": ")
-        parts += [f"<h2>{escape(title)}</h2>", as_svg(figure, caption), f"<p>{escape(explained)}</p>"]
+    """The page as text; ``plots`` by their file's name, with captions."""
+    shown = None
     if matrix is not None:
         side = report.results[0]["recipe"]["data"]["resolution"]
-        parts += [f"<h2>{_MATRIX}</h2>", f"<p>{escape(_matrix_caption(report))}</p>"]
-        parts.append(embed(matrix, "image matrix", side))
-    if report.results:
-        parts += ["<h2>How it was measured</h2>", facts(_circumstances(report))]
-    return page(f"{report.name}: ablation", parts)
+        shown = {"title": _MATRIX, "caption": _matrix_caption(report), "uri": image_uri(matrix, side)}
+    captions = [(figure, caption, caption.partition(": ")) for figure, caption in plots.values()]
+    return render(
+        "study.html",
+        report=report,
+        state=_state(report),
+        headings=_HEADINGS,
+        rows=list(_rows(report)),
+        findings=in_words(report),
+        plots=[(title, explained, as_svg(figure, caption)) for figure, caption, (title, _, explained) in captions],
+        matrix=shown,
+        circumstances=list(_circumstances(report)) if report.results else [],
+    )
 
 
 def study_markdown(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], has_matrix: bool) -> str:
-    """For a README or an issue; plots and images beside it."""
+    """For a README or an issue; it shows the plots and images beside it."""
     lines = [f"# Ablation: {report.name}", "", _state(report), ""]
     if report.results:
         lines += ["| " + " | ".join(_HEADINGS) + " |", "|---" + "|---:" * (len(_HEADINGS) - 1) + "|"]
@@ -96,14 +98,14 @@ def study_markdown(report: StudyReport, plots: Mapping[str, tuple[Figure, str]],
     for name, (_, caption) in plots.items():
         lines += [f"{caption}.", "", f"![{caption.partition(':')[0]}]({name})", ""]
     if has_matrix:
-        lines += [f"{_MATRIX}: {_matrix_caption(report)}", "", f"![{_MATRIX}](images.png)", ""]
+        lines += [f"{_MATRIX}. {_matrix_caption(report)}", "", f"![{_MATRIX}](images.png)", ""]
     if report.results:
         lines += [f"- {name}: {text}" for name, text in _circumstances(report)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def study_csv(report: StudyReport) -> str:
-    """A line a trial, every figure unrounded."""
+    """One line per trial, all numbers unrounded."""
     keys = [
         "trial", "point", "seed", "score", "score_name", "loss", "parameters", "forward_gflops", "steps", "images",
         "training_tflops", "seconds", "images_per_second", "peak_memory",
@@ -123,7 +125,7 @@ def _plain(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, dict | list | bool) else value
 
 
-_HEADINGS = ("", "score", "loss", "seeds", "parameters", "GFLOPs", "steps", "time a trial", "images/s", "memory")
+_HEADINGS = ("", "score", "loss", "seeds", "parameters", "GFLOPs", "steps", "time per trial", "images/s", "memory")
 
 
 def _rows(report: StudyReport) -> Iterator[tuple[str, ...]]:
@@ -165,7 +167,7 @@ def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
     yield "reference", f"{reference['path']} (n = {reference['n']:,}, sha256 {reference['sha256']})"
     yield "features", f"{scored['features']}: {scored['network']} (weights sha256 {scored['weights_sha256']})"
     yield "loss", "mean over the last tenth of training"
-    yield "time", "training alone, without scores, of one trial"
+    yield "time", "training time of one trial, without scores"
     yield "memory", "the most that a trial's process held while it trained, scores along the way included"
     environments = {tuple(result["environment"].items()) for result in report.results}
     for environment in sorted(environments):
@@ -208,7 +210,7 @@ def _curve(point: PointResults) -> Line | None:
 
 
 def _matrix(report: StudyReport) -> Image.Image | None:
-    """A row a point: its first seed's images; of very many points the first ones."""
+    """One row per point, with its first seed's images; of very many points the first ones."""
     rows = []
     for point in report.points[: _most_rows(report)]:
         path = report.images.get(point.first["trial"])
@@ -225,8 +227,8 @@ def _most_rows(report: StudyReport) -> int:
 
 def _matrix_caption(report: StudyReport) -> str:
     most, count = _most_rows(report), len(report.points)
-    shown = f"; the first {most} of {count:,} points" if count > most else ""
-    return f"a row a point, of its first finished seed{shown}."
+    shown = f"; these are the first {most} of {count:,} points" if count > most else ""
+    return f"Each row shows one point, from its first finished seed{shown}."
 
 
 def _unstrip(path: Path) -> Tensor | None:

@@ -8,9 +8,8 @@ started it, ``log.txt`` is what it said and ``failed.txt`` why it failed when it
 import json
 import math
 import platform
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from discli.ablation.trial_result import read_trial_result
 from discli.cost.flops import forward_flops
 from discli.data.contact_sheet import save_image
 from discli.data.store import open_store
-from discli.evaluation.evaluate import eval_fid
+from discli.evaluation.evaluate import evaluate
 from discli.model import DiS
 from discli.recipe import Recipe, Study, Trial, parse_recipe
 from discli.recipe.model import ModelSpec
@@ -75,8 +74,7 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> di
         train(recipe, data=file, out=run)
         # Named, for checkpoints know the data only where it was when they were written.
         reference = recipe.train.score.reference or file
-        with redirect_stdout(sys.stderr):  # the score's table is on the way, not the result
-            scored = eval_fid(run, reference, features=study.score.features, n=study.score.n, bootstrap=0)
+        scored = evaluate(run, reference, features=study.score.features, n=study.score.n, bootstrap=0)
         _draw(run, recipe, study.score.images, folder / IMAGES)
         result = {
             "trial": trial.name,
@@ -87,11 +85,11 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> di
             "contract": open_store(file).contract.model_dump(mode="json"),
             **costs(recipe),
             **_training_facts(run, recipe),
-            "score": scored["distance"],
-            "score_name": next(iter(scored["scores"])),
-            "curve": curve(run, next(iter(scored["scores"]))),
-            "eval": scored,
-            "environment": _environment(scored["device"]),
+            "score": scored.distance,
+            "score_name": next(iter(scored.scores)),
+            "curve": curve(run, next(iter(scored.scores))),
+            "eval": scored.model_dump(mode="json"),
+            "environment": _environment(scored.device),
         }
         write_text(folder / RESULT, json.dumps(result, indent=1))
     return result

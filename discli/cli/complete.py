@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from discli.recipe.choices import declared
+from discli.runtime.plugins import plugins
 from discli.runtime.shipped import first_comment, shipped_files
 
 SAMPLERS = declared("diffusion/samplers", default="ddpm")
@@ -29,6 +30,14 @@ def sampler_names(incomplete: str) -> list[tuple[str, str]]:
 def scale_schedule_names(incomplete: str) -> list[tuple[str, str]]:
     """The same of the schedules of the guidance scale."""
     return [(one.name, one.summary) for one in SCALE_SCHEDULES if one.name.startswith(incomplete)]
+
+
+def metric_names(incomplete: str) -> list[tuple[str, str]]:
+    """(all so far with one more, what it is) of the metrics, after the last comma; and what means all of them."""
+    before, comma, last = incomplete.rpartition(",")
+    named = {name: plugin.summary for name, plugin in plugins("evaluation/metrics", "fid").items()}
+    named |= {} if comma else {"all": "every metric that the features allow"}
+    return [(f"{before}{comma}{name}", what) for name, what in named.items() if name.startswith(last)]
 
 
 def class_names(incomplete: str) -> list[str]:

@@ -8,7 +8,20 @@ from typing import NoReturn
 import typer
 
 # Imported for their commands, which register themselves.
-from discli.cli import data, doctor, encode, export, import_, quickstart, recipe, sample, scoring, training  # noqa: F401
+from discli.cli import (  # noqa: F401
+    compare,
+    data,
+    doctor,
+    encode,
+    eval_fid,
+    export,
+    import_,
+    make_ref,
+    quickstart,
+    recipe,
+    sample,
+    training,
+)
 from discli.cli.app import app
 from discli.cli.usage_errors import explain_usage, is_usage_error
 from discli.runtime.errors import DiscliError

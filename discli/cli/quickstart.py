@@ -25,8 +25,9 @@ def quickstart(
 ) -> None:
     """Run every step once, in a few minutes on a CPU: encode digits, train, sample with guidance, score."""
     from discli.data.encode import encode
-    from discli.evaluation.evaluate import eval_fid
+    from discli.evaluation.evaluate import evaluate
     from discli.recipe import load_recipe
+    from discli.reports.score_table import print_scores
     from discli.sampling.sample import sample
     from discli.training.train import train
 
@@ -51,7 +52,7 @@ def quickstart(
     sample(run, recipe.eval.n, classes="balanced", out=samples)
 
     _announce("5. Score", f"discli eval-fid {samples} --features random")
-    eval_fid(samples, features="random")
+    print_scores(evaluate(samples, features="random"))
 
     sheet = samples.with_name(samples.name + ".png")
     print(f"\nThe digits that were asked for, a row each: {sheet}")

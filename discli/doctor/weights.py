@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from discli.data.autoencoders.hub import DEFAULT_VAE, WEIGHTS, cached
 from discli.doctor.finding import Check, CheckContext, Finding, announce, error, ok, warning
 from discli.evaluation.features.dinov2 import find_dinov2_weights
-from discli.evaluation.features.inception_weights import (
+from discli.evaluation.features.inception import (
     SHA256_PREFIX,
     URL,
     inception_weights_path,

@@ -6,7 +6,7 @@ from pydantic import Field, Strict, model_validator
 
 from discli.recipe.choices import default_of, one_of, read_choices
 from discli.recipe.kinds import SamplerSpec, ScaleScheduleSpec
-from discli.recipe.spec import Flag, Positive, PositiveInt, Spec, by_name
+from discli.recipe.spec import FeatureName, Flag, Positive, PositiveInt, Spec, by_name
 
 SAMPLERS = read_choices("diffusion/samplers", SamplerSpec, default="ddpm")
 SCALE_SCHEDULES = read_choices("diffusion/scale_schedules", ScaleScheduleSpec, default="constant")
@@ -78,6 +78,4 @@ class EvalSpec(Spec):
     """Scoring defaults of a recipe."""
 
     n: Annotated[PositiveInt, Field(description="samples to score")] = 50_000
-    features: Annotated[
-        Literal["inception", "random"], Field(description="random needs no download, and is not FID")
-    ] = "inception"
+    features: FeatureName = "inception"

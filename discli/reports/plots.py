@@ -21,7 +21,7 @@ from discli.runtime.files import write_beside
 
 # Dark enough for a PNG on white; in a page it becomes the page's own text colour.
 _INK = "#333435"
-# In a page these become var(--plot-1, ...), which `discli.reports.page` sets for light and dark.
+# In a page these become var(--plot-1, ...), which templates/style.css sets for light and dark.
 _COLOURS = ("#1f77b4", "#d1610a", "#2a8f2a", "#b8327f", "#8459b5", "#8c564b")
 _STYLE: dict[str, Any] = {
     "axes.edgecolor": _INK, "axes.labelcolor": _INK, "text.color": _INK, "xtick.color": _INK, "ytick.color": _INK,
@@ -71,7 +71,7 @@ def curves(
     size: Size = WIDE,
     from_zero: bool = False,
 ) -> Figure:
-    """Lines that share their axes; a legend where there are several, above them in one line or below them in more."""
+    """Lines on one pair of axes. A legend of one line stands above them, a longer one below."""
     with mpl.rc_context(_STYLE):
         figure, axes = _axes(x_label, y_label, size)
         for line in lines:
@@ -112,7 +112,7 @@ def _legend_below(figure: Figure, names: Sequence[str]) -> None:
 
 
 def scatter(points: Sequence[Point], x_label: str, y_label: str) -> Figure:
-    """Marks over a logarithmic x; their names beside them, or in a legend, or nowhere where there are very many."""
+    """Marks over a logarithmic x. Names stand beside them, or in a legend; of more than 24 marks, nowhere."""
     with mpl.rc_context(_STYLE):
         figure, axes = _axes(x_label, y_label)
         middle = math.sqrt(min(point.x for point in points) * max(point.x for point in points))
@@ -138,7 +138,7 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str) -> Figure:
 
 
 def as_svg(figure: Figure, what: str) -> str:
-    """For a page: its text is text, and its ink the colour of the page's own."""
+    """HTML for a page, with all text escaped: its text is text, and its ink is the page's text colour."""
     buffer = io.StringIO()
     with mpl.rc_context(_STYLE):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -151,7 +151,7 @@ def as_svg(figure: Figure, what: str) -> str:
 
 
 def save_plot(figure: Figure, path: Path) -> None:
-    """A PNG that is whole or not there."""
+    """Write a PNG, which is whole or not there. Raises OSError where it cannot be written."""
     with mpl.rc_context(_STYLE):
         write_beside(path, lambda temporary: figure.savefig(temporary, format="png", dpi=144, facecolor="white"))
 

@@ -2,21 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image
 
-from discli.reports.page import columns, embed, facts, page
+from discli.reports.page import image_uri, render
 from discli.reports.run_curves import Lines, Series, run_curves
 from discli.reports.score_table import fact_rows, score_rows
+from discli.runs.eval_result import EvalResult
 
 _SHOTS = 8
 _NEWEST_SIDE, _EARLIER_SIDE = 1024, 448  # px: twice what a screen of usual density shows
-_JPEG, _QUALITY = 256, 80  # any px a tile above `embed`'s limit for PNG
+_JPEG, _QUALITY = 256, 80  # any side above `image_uri`'s limit for PNG
 _MOST_EVENTS = 50
-_UNREADABLE_AS_SCORE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class RunFacts:
     speed: Lines
     scores: Mapping[str, Series]
     previews: Sequence[Path]  # <step>.png
-    score_results: Sequence[tuple[str, dict[str, Any]]]  # (file, result of eval-fid)
+    score_results: Sequence[tuple[str, EvalResult]]  # (file, result of eval-fid)
     recipe: Sequence[Sequence[tuple[str, bool]]]  # a table each: (line, whether somebody chose it)
     environment: Sequence[tuple[str, str]]
     events: Lines
@@ -42,23 +41,17 @@ class RunFacts:
 
 def run_page(run: RunFacts) -> str:
     """The page as text: one file that needs no other."""
-    parts = [
-        f'<h1>{escape(run.name)} <span class="state {run.tone}">{escape(run.state)}</span></h1>',
-        f'<div class="tiles">{"".join(map(_tile, run.headline))}</div>',
-        *(f'<p class="warning">{escape(problem)}</p>' for problem in run.problems),
-        *_curves(run),
-        *_shots(run.previews),
-    ]
-    for file, result in run.score_results:
-        parts += _score(file, result)
-    if run.recipe:
-        parts += ["<h2>Recipe</h2>", _recipe(run.recipe)]
-    parts += ["<h2>Environment</h2>", facts(run.environment)]
-    if run.sessions:
-        parts += ["<h2>Sessions</h2>", columns(("started (UTC)", "from step", "device", "processes"), run.sessions)]
-    parts += ["<h2>Events</h2>", _events(run.events)]
-    parts.append(f"<footer>{escape(run.footer)}</footer>")
-    return page(f"{run.name}: training run", parts)
+    return render(
+        "run.html",
+        run=run,
+        curves=run_curves(run.metrics, run.speed, run.scores),
+        shots=_shots(run.previews),
+        scores=[(file, result, score_rows(result), fact_rows(result)) for file, result in run.score_results],
+        events=[
+            (f"{event['step']:,}", str(event.get("event", "?")), _details(event))
+            for event in run.events[-_MOST_EVENTS:]
+        ],
+    )
 
 
 def choose_previews(previews: Sequence[Path], most: int = _SHOTS) -> list[Path]:
@@ -71,37 +64,14 @@ def choose_previews(previews: Sequence[Path], most: int = _SHOTS) -> list[Path]:
     return sorted(nearest, key=lambda path: int(path.stem))
 
 
-def _tile(fact: tuple[str, str]) -> str:
-    name, value = fact
-    return f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>"
-
-
-def _curves(run: RunFacts) -> list[str]:
-    drawn = run_curves(run.metrics, run.speed, run.scores)
-    if not drawn:
-        return ["<h2>Curves</h2>", "<p>Nothing is logged yet.</p>"]
-    figures = "".join(f"<figure><figcaption>{escape(name)}</figcaption>{svg}</figure>" for name, svg in drawn)
-    return ["<h2>Curves</h2>", f'<div class="plots">{figures}</div>']
-
-
-def _shots(previews: Sequence[Path]) -> list[str]:
-    """Samples of the same noise and classes over time, the newest large."""
-    shots: list[str] = []
+def _shots(previews: Sequence[Path]) -> list[tuple[str, int]]:
+    """(URI, step) of samples of the same noise and classes over time; the newest is the largest."""
+    shots: list[tuple[str, int]] = []
     for path in reversed(choose_previews(previews)):
-        side = _EARLIER_SIDE if shots else _NEWEST_SIDE
-        image = _image(path, side)
+        image = _image(path, _EARLIER_SIDE if shots else _NEWEST_SIDE)
         if image is not None:
-            caption = f"step {int(path.stem):,}"
-            shown = embed(image, f"samples, {caption}", _JPEG, _QUALITY)
-            shots.append(f"<figure>{shown}<figcaption>{caption}</figcaption></figure>")
-    if not shots:
-        return []
-    newest, *earlier = shots
-    return [
-        "<h2>Samples over time</h2>",
-        f'<div class="samples"><div class="shots newest">{newest}</div>'
-        f'<div class="shots">{"".join(reversed(earlier))}</div></div>',
-    ]
+            shots.append((image_uri(image, _JPEG, _QUALITY), int(path.stem)))
+    return shots[::-1]
 
 
 def _image(path: Path, side: int) -> Image.Image | None:
@@ -113,37 +83,6 @@ def _image(path: Path, side: int) -> Image.Image | None:
         return None
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image
-
-
-def _score(file: str, result: dict[str, Any]) -> list[str]:
-    try:
-        scores, about = ([(name, str(text)) for name, text in rows(result)] for rows in (score_rows, fact_rows))
-        warnings = [str(warning) for warning in result["warnings"]]
-    except _UNREADABLE_AS_SCORE:
-        return [f'<p class="warning">{escape(file)} was written by another discli and is not understood here.</p>']
-    return [
-        f"<h2>Scored: {escape(file)}</h2>",
-        facts(scores, "scores"),
-        *(f'<p class="warning">{escape(warning)}</p>' for warning in warnings),
-        facts(about),
-    ]
-
-
-def _recipe(tables: Sequence[Sequence[tuple[str, bool]]]) -> str:
-    texts = []
-    for lines in tables:
-        marked = [f"<b>{escape(line)}</b>" if chosen else f"{escape(line)}\n" for line, chosen in lines]
-        texts.append(f"<pre>{''.join(marked)}</pre>")
-    return f'<p>Marked: chosen, where discli has another default or none.</p><div class="recipe">{"".join(texts)}</div>'
-
-
-def _events(events: Lines) -> str:
-    if not events:
-        return "<p>None: no step was skipped, and nothing was rolled back.</p>"
-    rows = [(f"{event['step']:,}", str(event.get("event", "?")), _details(event)) for event in events[-_MOST_EVENTS:]]
-    left_out = len(events) - len(rows)
-    before = f"<p>The last {len(rows)} of {len(events):,}; events.jsonl has all.</p>" if left_out else ""
-    return before + columns(("step", "event", "details"), rows)
 
 
 def _details(event: Mapping[str, Any]) -> str:

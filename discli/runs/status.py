@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from discli.recipe import Recipe, parse_recipe
+from discli.runs.eval_result import EvalResult, read_eval_result
 from discli.runs.logs import parse_log
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import read_json
@@ -39,7 +40,7 @@ class Score:
     step: int | None
     n: int | None
     file: Path
-    result: dict[str, Any] | None = None
+    result: EvalResult | None = None
 
 
 @dataclass(frozen=True)
@@ -290,10 +291,8 @@ def _read_score(path: Path) -> Score | None:
     try:
         if path.name == "run.json" or path.stat().st_size > _LARGEST_SCORE_FILE:
             return None
-        result = read_json(path)
-        scores, samples = result["scores"], result["samples"]
-        name, value = next((name, value) for name, value in scores.items() if _is_number(value))
-        step, n = samples.get("step"), operator.index(samples["n"])
-        return Score(name, value, step if isinstance(step, int) else None, n, path, result)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        result = read_eval_result(path)
+    except (OSError, DiscliError):
         return None
+    name, value = next(iter(result.scores.items()), ("", 0.0))
+    return Score(name, value, result.samples.step, result.samples.n, path, result) if name else None

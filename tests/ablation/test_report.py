@@ -9,6 +9,7 @@ from PIL import Image
 from discli.ablation.findings import in_words
 from discli.ablation.report import study_csv, summarise, write_report
 from discli.ablation.results import StudyReport
+from tests.browser import look
 
 
 def result(point, seed, score, gflops=1.0):
@@ -133,6 +134,17 @@ def test_every_form_holds_the_figures(tmp_path):
     rows = list(csv.DictReader(io.StringIO(study_csv(made))))
     assert [float(row["score"]) for row in rows] == [r["score"] for r in made.results]
     assert summarise(made)["points"][0]["score"]["mean"] == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_browser_shows_the_page_on_a_phone_and_asks_for_nothing(tmp_path, dark):
+    results = [*CLEAR, result("<script>alert(1)</script>" * 4, 0, 3.0, gflops=8.0)]
+    write_report(report(*results, failures={"bad/seed-0": "/a/long/path" * 20}), tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert "<script" not in text
+    seen = look(text, tmp_path, 390, dark)
+    assert seen.console == []
+    assert seen.content <= seen.width <= 390
 
 
 def test_nothing_finished_is_a_report_too(tmp_path):

@@ -41,14 +41,11 @@ from tests.cli.commands import discli
         (["sample", "-n", "0"], "'-n'", "See discli sample --help."),
         (["encode", "x", "--merge", "out.h5"], "SOURCE means nothing beside --merge", "Leave"),
         (["encode", "--merge", "out.h5", "--crop", "adm"], "--crop means nothing beside --merge", "Leave"),
-        (["eval-fid", "s", "--make-ref", "a.h5", "--out", "r.npz"], "SAMPLES means nothing beside --make-ref", "Leave"),
-        (["eval-fid", "--make-ref", "a.h5", "--out", "r", "-n", "5"], "-n means nothing beside --make-ref", "Leave"),
-        (["eval-fid", "--compare", "a", "b", "--device", "cpu"], "--device means nothing beside --compare", "Leave"),
-        (["eval-fid", "--compare", "a", "b", "--no-cache"], "--cache means nothing beside --compare", "Leave"),
-        (["eval-fid", "--compare", "a", "b", "--make-ref", "c"], "--make-ref means nothing beside", "Leave"),
-        (["eval-fid", "samples", "--out", "r.npz"], "--out goes with --make-ref", "Leave"),
         (["export", "mine"], "--to", "discli export"),
         (["import"], "CKPT.pt", "discli import"),
+        (["eval-fid", "s", "--metrics", "fid,kdi"], "kdi", "kid"),
+        (["make-ref", "s", "--out", "r.npz", "--features", "inceptoin"], "inceptoin", "inception"),
+        (["compare", "a.json"], "B.json", "--help"),
     ],
 )
 def test_a_mistake_is_two_lines_and_status_2(arguments, what, how, tmp_path):
