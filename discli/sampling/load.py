@@ -182,12 +182,12 @@ def _weights_file(path: Path, step: int | None) -> Path:
             )
         return path
     if (path / "state.json").is_file():
-        return _verified(path)
+        return _undamaged(path)
     if step is not None:
         checkpoint = path / "checkpoints" / f"{step:08d}"
         if not checkpoint.is_dir():
             raise DiscliError(f"{path} has no checkpoint of step {step}.", f"Look in {path / 'checkpoints'}.")
-        return _verified(checkpoint)
+        return _undamaged(checkpoint)
     newest = newest_checkpoint(path)
     if newest is None:
         missing = "" if path.exists() else ", which does not exist"
@@ -198,11 +198,11 @@ def _weights_file(path: Path, step: int | None) -> Path:
     return newest / "ema.safetensors"
 
 
-def _verified(checkpoint: Path) -> Path:
-    """The averaged weights of an explicitly named checkpoint; its other files are not checked."""
+def _undamaged(checkpoint: Path) -> Path:
+    """The averaged weights of a checkpoint that was asked for by its name; what else it held may be gone."""
     damage = verify_checkpoint(checkpoint, ["ema.safetensors"])
     if damage is not None:
-        raise DiscliError(f"{checkpoint} is corrupt ({damage}).", "Give its run: the newest whole checkpoint is taken.")
+        raise DiscliError(f"{checkpoint} is damaged ({damage}).", "Give its run: the newest whole checkpoint is taken.")
     return checkpoint / "ema.safetensors"
 
 

@@ -1,6 +1,6 @@
 """``from discli import sample``: images of a trained model, to hand or into a folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack, cast, overload
 
@@ -42,12 +42,12 @@ def sample(
     out: str | Path | None = None,
     cfg_scale: float | None = None,
     steps: int | None = None,
-    sampler: str | None = None,
+    sampler: str | Mapping[str, Any] | None = None,
     eta: float | None = None,
     classes: str | Sequence[str | int] = "random",
     seed: int = 0,
     cfg_interval: tuple[float, float] | None = None,
-    cfg_schedule: str | None = None,
+    cfg_schedule: str | Mapping[str, Any] | None = None,
     guided_channels: Literal["all", "first-three"] | None = None,
     autoguidance: str | Path | None = None,
     clip_denoised: bool | None = None,
@@ -75,12 +75,12 @@ def sample(
             the same manifest is completed.
         cfg_scale: guidance; 1 is none.
         steps: sampling steps.
-        sampler: ddpm, ddim, dpm-solver++, sde-dpm-solver++, unipc, euler, heun or euler-maruyama.
+        sampler: "ddpm", "ddim", "dpm-solver++", ..., or with settings of its own, {"name": "ddim", "eta": 0.5}.
         eta: DDIM's noise: 0 none, 1 as much as DDPM.
         classes: "random", "balanced", or names and numbers, taken in turn.
         seed: from 0 to 2^64 - 1.
         cfg_interval: (low, high), the noise levels between which there is guidance.
-        cfg_schedule: of the scale over the steps, from 1 up.
+        cfg_schedule: the scale over the steps, from 1 up: "constant", "linear" or "cosine".
         guided_channels: "first-three" guides as the DiS authors' code does.
         autoguidance: guide away from this weaker run or checkpoint instead of the unconditional model.
         clip_denoised: clamp the predicted x0 to [-1, 1]; for pixels.

@@ -1,7 +1,7 @@
 """What a user may ask of ``discli sample``, in words and flags, to the settings and class numbers it means."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -15,11 +15,11 @@ class SampleSettings(TypedDict, total=False):
 
     cfg_scale: float | None  # guidance; 1 is none
     steps: int | None
-    sampler: str | None  # ddpm, ddim, dpm-solver++, ...
+    sampler: str | Mapping[str, Any] | None  # ddpm, ddim, ..., or with its own settings, as in a recipe
     eta: float | None  # DDIM's noise: 0 none, 1 as much as DDPM
     guided_channels: Literal["all", "first-three"] | None
     cfg_interval: tuple[float, float] | None  # guide only between these noise levels
-    cfg_schedule: str | None  # the scale over the steps
+    cfg_schedule: str | Mapping[str, Any] | None  # the scale over the steps: constant, linear, cosine
     autoguidance: str | Path | None  # guide away from this weaker run or checkpoint
     clip_denoised: bool | None
     precision: Literal["auto", "fp32", "bf16"] | None

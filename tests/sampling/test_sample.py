@@ -347,6 +347,7 @@ def test_balanced_classes_take_turns_and_the_sheet_has_a_row_for_each(run, tmp_p
         {"sampler": "unipc"},
         {"sampler": "heun"},
         {"sampler": "ddim", "eta": 1.0},
+        {"sampler": {"name": "ddim", "eta": 0.5}},
         {"guided_channels": "all", "cfg_interval": (0.3, 3.0)},
         {"cfg_schedule": "cosine"},
         {"precision": "bf16"},
