@@ -9,6 +9,7 @@ from torch._subclasses import FakeTensorMode
 
 from discli.runtime.errors import DiscliError
 from discli.scan import DirectionParams, assume_backend, bidirectional_scan, choose_backend
+from discli.scan.triton import backend
 from tests.scan.cases import random_inputs
 
 CPU = torch.device("cpu")
@@ -73,3 +74,10 @@ def test_commands_start_without_the_compiler():
     code = "import sys, discli.training.train, discli.sampling.sample, discli.evaluation.evaluate;"
     code += " sys.exit('torch._dynamo' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("version", "old"), [("3.2.0", True), ("3.3.0+git123", False), ("3.10.0", False)])
+def test_triton_needs_to_be_new_enough(version, old, monkeypatch):
+    triton = pytest.importorskip("triton")
+    monkeypatch.setattr(triton, "__version__", version)
+    assert ("too old" in (backend.unavailable(torch.device("cpu")) or "")) is old
