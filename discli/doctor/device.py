@@ -19,10 +19,12 @@ _PATIENCE = 20  # seconds; a GPU that fell off the bus makes nvidia-smi hang
 _RIGHT = 1e-5  # relative, for sums of 256 products of float32 against float64: 256 * 2**-24 at the very most
 
 
-def build(context: CheckContext) -> Iterator[Finding]:
+def torch_device(context: CheckContext) -> Iterator[Finding]:
+    """PyTorch's build, and the device that train, sample and eval-fid pick."""
     cuda, hip = torch.version.cuda, torch.version.hip
-    found = f"built for CUDA {cuda}" if cuda else f"built for ROCm {hip}" if hip else "built for CPUs only"
-    yield ok("torch build", found, cuda=cuda, hip=hip, cudnn=torch.backends.cudnn.version())
+    built = f"built for CUDA {cuda}" if cuda else f"built for ROCm {hip}" if hip else "built for CPUs only"
+    device = str(pick_device(None))
+    yield ok("device", f"{device} without --device; torch is {built}", device=device, cuda=cuda, hip=hip)
 
 
 def driver(context: CheckContext) -> Iterator[Finding]:
@@ -39,9 +41,7 @@ def driver(context: CheckContext) -> Iterator[Finding]:
     rows = [line.split(", ", 1) for line in done.stdout.splitlines() if ", " in line] if done.returncode == 0 else []
     if not rows:
         said = " ".join((done.stderr or done.stdout).split())
-        yield warning(
-            name, f"nvidia-smi finds no GPU: {said}", "Reinstall the driver if this machine has one.", gpus=[]
-        )
+        yield warning(name, f"nvidia-smi finds no GPU: {said}", "If there is one, reinstall its driver.", gpus=[])
         return
     version, names = rows[0][0], [row[1] for row in rows]
     found = f"{version}, with {len(names)} of {', '.join(sorted(set(names)))}"
@@ -64,13 +64,7 @@ def gpus(context: CheckContext) -> Iterator[Finding]:
         yield from guarded(f"cuda:{index}", partial(_gpu, index))
 
 
-def default(context: CheckContext) -> Iterator[Finding]:
-    """As train, sample and eval-fid pick it."""
-    device = str(pick_device(None))
-    yield ok("default", f"{device}, where train, sample and eval-fid run without --device", device=device)
-
-
-CHECKS: dict[str, Check] = {"torch build": build, "NVIDIA driver": driver, "GPUs": gpus, "default": default}
+CHECKS: dict[str, Check] = {"device": torch_device, "NVIDIA driver": driver, "GPUs": gpus}
 
 
 def _gpu(index: int) -> Iterator[Finding]:

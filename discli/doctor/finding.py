@@ -14,8 +14,6 @@ from discli.runtime.errors import DiscliError, explain_import_error
 # "ok" and "warning" leave the default path in order: pixels, training, sampling, scoring.
 Verdict = Literal["ok", "warning", "error"]
 
-_LONGEST = 300  # characters of an exception's text
-
 
 class Finding(BaseModel):
     """``name`` and what was ``found``, for people; ``details`` for programs. ``fix``: one line, what to do."""
@@ -94,6 +92,5 @@ def guarded(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Findi
 
 
 def one_line(raised: BaseException) -> str:
-    """The exception's type and text, cut where it becomes a page."""
-    text = " ".join(f"{type(raised).__name__}: {raised}".split()).removesuffix(":")
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+    """The exception's type and text; a page of it is cut."""
+    return " ".join(f"{type(raised).__name__}: {raised}".split())[:300]

@@ -62,10 +62,13 @@ def disks(context: CheckContext) -> Iterator[Finding]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     yield _disk("current folder", Path.cwd(), needed=True)
-    yield _disk("temporary files", Path(tempfile.gettempdir()))
-    yield _disk("discli's cache", cache_folder())
-    yield _disk("torch hub", Path(torch.hub.get_dir()))
-    yield _disk("Hugging Face", Path(HF_HUB_CACHE))
+    for name, folder in (
+        ("temporary files", tempfile.gettempdir()),
+        ("discli's cache", str(cache_folder())),
+        ("torch hub", torch.hub.get_dir()),
+        ("Hugging Face", HF_HUB_CACHE),
+    ):
+        yield _disk(name, Path(folder))
 
 
 def shared_memory(context: CheckContext) -> Iterator[Finding]:

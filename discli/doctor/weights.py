@@ -6,14 +6,12 @@ from collections.abc import Iterator
 
 from discli.data.autoencoders.hub import DEFAULT_VAE, WEIGHTS, cached
 from discli.doctor.finding import Check, CheckContext, Finding, announce, error, ok, warning
-from discli.evaluation.features.dinov2 import find_dinov2_weights
 from discli.evaluation.features.inception import (
     SHA256_PREFIX,
     URL,
     inception_weights_path,
     read_inception_weights,
 )
-from discli.runtime.errors import DiscliError
 
 TITLE = "Network and weights"
 
@@ -52,13 +50,6 @@ def inception(context: CheckContext) -> Iterator[Finding]:
         yield error(name, found, f"Delete it; eval-fid downloads {URL}", path=str(path), sha256=sha256)
 
 
-def dinov2(context: CheckContext) -> Iterator[Finding]:
-    try:
-        yield ok("DINOv2", str(find_dinov2_weights()))
-    except DiscliError as missing:
-        yield ok("DINOv2", f"{missing.message} Only --features dinov2 needs them.")
-
-
 def autoencoder(context: CheckContext) -> Iterator[Finding]:
     """For images of more than 64 px, which are encoded to latents."""
     from safetensors import SafetensorError, safe_open
@@ -78,7 +69,7 @@ def autoencoder(context: CheckContext) -> Iterator[Finding]:
         yield warning(name, f"{DEFAULT_VAE} in {folder} is corrupt: {raised}", download, folder=str(folder))
 
 
-CHECKS: dict[str, Check] = {"network": network, "Inception": inception, "DINOv2": dinov2, "autoencoder": autoencoder}
+CHECKS: dict[str, Check] = {"network": network, "Inception": inception, "autoencoder": autoencoder}
 
 
 def _unreachable(url: str) -> str:

@@ -7,7 +7,7 @@ from huggingface_hub import constants
 from discli.data.autoencoders.hub import DEFAULT_VAE
 from discli.doctor import weights
 from discli.doctor.finding import CheckContext, guarded
-from discli.evaluation.features import dinov2, inception
+from discli.evaluation.features import inception
 from tests.data.autoencoders.autoencoders import save_kl
 
 
@@ -16,7 +16,6 @@ def checkpoints(tmp_path, monkeypatch):
     """torch.hub's folder of weights, empty."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv(inception.VARIABLE, raising=False)
-    monkeypatch.delenv(dinov2.VARIABLE, raising=False)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
@@ -70,12 +69,6 @@ def test_a_variable_that_names_nothing_is_a_problem(checkpoints, monkeypatch):
     monkeypatch.setenv(inception.VARIABLE, str(checkpoints / "gone.pth"))
     assert _one("Inception").verdict == "error"
     assert "gone.pth: no such file" in _one("Inception").found
-
-
-def test_dinov2_is_optional(checkpoints):
-    assert (_one("DINOv2").verdict, _one("DINOv2").fix) == ("ok", "")
-    (checkpoints / dinov2.FILE_NAME).write_bytes(b"weights")
-    assert _one("DINOv2").found.endswith(dinov2.FILE_NAME)
 
 
 def test_the_default_autoencoder_absent_whole_and_cut_short(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from torch._subclasses import FakeTensorMode
 
 from discli.runtime.errors import DiscliError
 from discli.scan import DirectionParams, assume_backend, bidirectional_scan, choose_backend
+from discli.scan.triton import backend
 from tests import readme
 from tests.scan.cases import random_inputs
 
@@ -81,3 +82,10 @@ def test_the_example_of_the_readme_runs():
     names: dict[str, object] = {}
     exec(example, names)
     assert names["y"].shape == names["x"].shape == (2, 16, 32)
+
+
+@pytest.mark.parametrize(("version", "old"), [("3.2.0", True), ("3.3.0+git123", False), ("3.10.0", False)])
+def test_triton_needs_to_be_new_enough(version, old, monkeypatch):
+    triton = pytest.importorskip("triton")
+    monkeypatch.setattr(triton, "__version__", version)
+    assert ("too old" in (backend.unavailable(torch.device("cpu")) or "")) is old

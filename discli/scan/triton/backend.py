@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from packaging.version import Version
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,7 +24,7 @@ from discli.scan.reference import DirectionParams
 # no kernel: shapes are asked for where Triton is not installed.
 CHUNK = 32
 
-_OLDEST_TRITON = (3, 3)  # the first with tuples in kernels
+_OLDEST_TRITON = Version("3.3")  # the first with tuples in kernels
 _FUSED: dict[str, Any] = {"enable_fp_fusion": True}  # a b + c in one instruction: Triton 3.10 no longer does so unasked
 PYTHON_HEADERS = "install python{}.{}-dev, or what your system calls Python's headers".format(*sys.version_info)
 _COMPILERS = ("gcc", "clang")  # what Triton itself looks for
@@ -35,7 +36,7 @@ def unavailable(device: torch.device) -> str | None:
         import triton
     except ImportError:
         return "Triton is not installed; PyTorch's CUDA builds for Linux bring it (pip install triton)."
-    if _version(triton.__version__) < _OLDEST_TRITON:
+    if Version(triton.__version__) < _OLDEST_TRITON:
         return f"Triton {triton.__version__} is too old; upgrade PyTorch to 2.7 or newer, which brings Triton 3.3."
     if _interpreted():
         return None
@@ -293,10 +294,6 @@ def _triton_dtype(dtype: torch.dtype) -> Any:
     import triton.language as tl
 
     return {torch.float32: tl.float32, torch.float64: tl.float64}[dtype]
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".")[:2])
 
 
 def _interpreted() -> bool:
