@@ -73,13 +73,12 @@ def evaluate(
     Raises DiscliError for what is missing or does not fit, before any work where it can be known.
     """
     started = time.monotonic()
-    samples = Path(samples)
+    samples, wanted = Path(samples), choose_metrics(metrics, find_network(features))
     with process_group() as group:
         where = pick_device(device)
         samples = samples if samples.exists() else find_run(samples)
         images = open_images(samples, where, with_labels=per_class)
         indices = choose(images, n)
-        wanted = choose_metrics(metrics, find_network(features))
         reference = open_reference(Path(ref or trained_on(samples, images.manifest)), where, with_labels=per_class)
         check_resolution(reference, images.size)
         extractor = load_extractor(features, weights, convention, where)

@@ -43,7 +43,7 @@ from tests.cli.commands import discli
         (["encode", "--merge", "out.h5", "--crop", "adm"], "--crop means nothing beside --merge", "Leave"),
         (["eval-fid", "s", "--metrics", "fid,kdi"], "kdi", "kid"),
         (["make-ref", "s", "--out", "r.npz", "--features", "inceptoin"], "inceptoin", "inception"),
-        (["compare", "a.json"], "B.json", "--help"),
+        (["compare", "a.json"], "B.json", "discli compare"),
         (
             ["export", "--from-authors", "a.pt", "--to", "diffusers"],
             "--to means nothing beside --from-authors",
