@@ -92,7 +92,7 @@ def evaluate(
         kept = _reference_rows(scores, reference, len(indices), extractor)
         scanner.scan(images, indices, _present(*scores, classes, passing), "samples")
         if card is not None and passing is not None:
-            card.samples = group.once(passing.rows).to(torch.uint8)
+            card.samples = group.once(lambda: passing.rows().to(torch.uint8))
 
         theirs = reference.images
         other_classes = _moments_of_classes(theirs, range(theirs.n), extractor) if theirs and per_class else None
