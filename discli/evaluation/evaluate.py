@@ -73,13 +73,12 @@ def evaluate(
     Raises DiscliError for what is missing or does not fit, before any work where it can be known.
     """
     started = time.monotonic()
-    samples = Path(samples)
+    samples, wanted = Path(samples), choose_metrics(metrics, find_network(features))
     with process_group() as group:
         where = pick_device(device)
         samples = samples if samples.exists() else find_run(samples)
         images = open_images(samples, where, with_labels=per_class)
         indices = choose(images, n)
-        wanted = choose_metrics(metrics, find_network(features))
         reference = open_reference(Path(ref or trained_on(samples, images.manifest)), where, with_labels=per_class)
         check_resolution(reference, images.size)
         extractor = load_extractor(features, weights, convention, where)
@@ -93,7 +92,7 @@ def evaluate(
         kept = _reference_rows(scores, reference, len(indices), extractor)
         scanner.scan(images, indices, _present(*scores, classes, passing), "samples")
         if card is not None and passing is not None:
-            card.samples = group.once(passing.rows).to(torch.uint8)
+            card.samples = group.once(lambda: passing.rows().to(torch.uint8))
 
         theirs = reference.images
         other_classes = _moments_of_classes(theirs, range(theirs.n), extractor) if theirs and per_class else None

@@ -204,7 +204,7 @@ def test_two_processes_under_torchrun_share_the_work_and_give_the_numbers_of_one
     alone, together = found
     assert together["scores"] == pytest.approx(alone["scores"], rel=1e-6, abs=1e-6)
     assert together["effect_of_n"] == pytest.approx(alone["effect_of_n"], rel=1e-6)
-    classes, shared = ({row.pop("class"): row for row in result.per_class} for result in found)
+    classes, shared = ({row.pop("class"): row for row in result["per_class"]} for result in found)
     assert shared == {name: pytest.approx(row, rel=1e-6) for name, row in classes.items()}
     assert (tmp_path / "1.html").stat().st_size == pytest.approx((tmp_path / "2.html").stat().st_size, rel=0.01)
 
