@@ -12,7 +12,7 @@ from discli.evaluation.evaluate import load_extractor
 from discli.evaluation.images import StoredImages
 from discli.evaluation.reference import check_resolution, check_statistics, open_reference
 from discli.recipe import DataContract, Study, check_fits
-from discli.runs.run import differences
+from discli.recipe.differences import differences
 from discli.runtime.errors import DiscliError
 from discli.sampling.load import load_model
 from discli.sampling.plan import check_weak

@@ -26,9 +26,9 @@ from discli.data.store import open_store
 from discli.evaluation.evaluate import eval_fid
 from discli.model import DiS
 from discli.recipe import Recipe, Study, Trial, parse_recipe
+from discli.recipe.differences import differences
 from discli.recipe.model import ModelSpec
 from discli.runs.logs import read_log
-from discli.runs.run import differences
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import write_text
 from discli.runtime.processes import is_locked, try_lock

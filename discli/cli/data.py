@@ -1,4 +1,4 @@
-"""Flags and help: images to a data file, and what a file is."""
+"""Flags and help: images to a data file."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from discli.cli.app import Device, Json, Set, app, refuse_ignored
-from discli.cli.complete import recipe_names
+from discli.cli.app import Device, app, refuse_ignored
 from discli.runtime.errors import DiscliError
 
 
@@ -85,59 +84,6 @@ def encode(
         device=device,
     )
     typer.echo(written)
-
-
-@app.command(epilog="Example: discli info dis-l-2 --gpu A100 --gpus 8 --utilisation 0.3")
-def info(
-    what: Annotated[
-        str,
-        typer.Argument(
-            help="A recipe or a shipped recipe's name, a run, a checkpoint, or a file of encode.",
-            autocompletion=recipe_names,
-        ),
-    ],
-    data: Annotated[Path | None, typer.Option(help="A recipe's data file of encode, for the epochs.")] = None,
-    overrides: Set = None,
-    gpu: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Plan for this GPU: A100, H100, RTX 4090, ... Default: this one.")
-    ] = None,
-    tflops: Annotated[
-        float | None, typer.Option(min=0.001, help="Peak of one device, where --gpu is not known.")
-    ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
-    utilisation: Annotated[
-        float | None, typer.Option(help="Share of the peak to assume; a run's speed.jsonl has what yours reaches.")
-    ] = None,
-    as_json: Json = False,
-    sheet: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="A data file's contact sheet. Default: beside the file.")
-    ] = None,
-    n: Annotated[int, typer.Option("-n", "--n", min=0, help="Samples on the contact sheet; 0: no sheet.")] = 12,
-    vae: Annotated[str | None, typer.Option(help="Where the data file's autoencoder lies now.")] = None,
-    device: Device = None,
-) -> None:
-    """What a recipe takes, how far a run is, or what a data file records.
-
-    Recipes and runs: parameters, FLOPs, memory, disk and time: here, by a trial step, or with --gpu or
-    --tflops elsewhere. Data files: decoded samples beside the images they were made from.
-    """
-    from discli.cli.info import info as run
-    from discli.cli.info import look_at
-
-    look_at(what, overrides, data)  # mistakes first: torch, which the rest takes, is slow to import
-    from discli.cost.hardware import Hardware
-
-    run(
-        what,
-        overrides=overrides,
-        data=data,
-        machine=Hardware.of(gpu, tflops, gpus, utilisation, device),
-        as_json=as_json,
-        sheet=sheet,
-        count=n,
-        vae=vae,
-        device=device,
-    )
 
 
 def _parse_shard(text: str | None) -> tuple[int, int] | None:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import platform
 import re
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ from discli.data.decoding import usable_cores
 from discli.doctor.finding import Checks, Finding, Setting
 from discli.evaluation.reference import cache_folder
 from discli.runtime.console import format_bytes
+from discli.runtime.devices import processor_name
 
 TITLE = "Machine"
 
@@ -30,7 +30,9 @@ def processor(setting: Setting) -> Iterator[Finding]:
     quota = _cpu_quota()
     limit = f", {quota:g} of them by the container's quota" if quota is not None and quota < cores else ""
     vectors = torch.backends.cpu.get_cpu_capability()
-    found = f"{_model()}, {vectors}; {cores} of {os.cpu_count()} cores usable{limit}; torch uses {threads} threads"
+    found = (
+        f"{processor_name()}, {vectors}; {cores} of {os.cpu_count()} cores usable{limit}; torch uses {threads} threads"
+    )
     load = os.getloadavg()[0]  # of the last minute: our own, and that of others
     found += f"; load {load:.1f}"
     details = {"cores": cores, "quota": quota, "threads": threads, "vectors": vectors, "load": load}
@@ -110,15 +112,6 @@ def _disk(name: str, folder: Path, needed: bool = False) -> Finding:
     if free < (_COMFORT if needed else _CHECKPOINT):
         return Finding(name, "note", found, "Free some before long runs.", details)
     return Finding(name, "ok", found, details=details)
-
-
-def _model() -> str:
-    """The processor's name, where Linux tells it."""
-    try:
-        named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        named = None
-    return named[1].strip() if named else platform.machine()
 
 
 def _available_memory() -> int | None:

@@ -54,7 +54,7 @@ from discli.evaluation.reference import (
 from discli.reports.provenance import samples_facts, score_warnings
 from discli.reports.score_card import NearestImages, write_score_card
 from discli.reports.score_table import print_scores
-from discli.runs.status import find_run
+from discli.runs.layout import find_run
 from discli.runtime.console import format_bytes, progress, stderr
 from discli.runtime.errors import DiscliError, did_you_mean
 

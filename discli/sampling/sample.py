@@ -18,6 +18,7 @@ from torch import Tensor
 from discli import __version__
 from discli.data.contact_sheet import Images, by_class, draw_sheet, save_image, strip
 from discli.diffusion import count_evaluations
+from discli.runs.layout import run_of
 from discli.runtime.console import format_seconds, progress, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import read_json, write_text
@@ -178,11 +179,6 @@ def manifest_of(plan: Draw, n: int, form: str) -> dict[str, Any]:
         "recipe": recipe.model_dump(mode="json"),
         "contract": trained.contract.model_dump(mode="json"),
     }
-
-
-def run_of(checkpoint: Path) -> Path:
-    """The run's folder; of weights that lie in none (an exported file, a copied checkpoint) themselves."""
-    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
 
 
 def _places(out: Path, or_beside: bool) -> Iterator[Path]:

@@ -29,6 +29,7 @@ from discli.model.mixer import choose_scan
 from discli.recipe import Recipe, config_warnings
 from discli.recipe.train import share_of_batch
 from discli.runs.checkpoint import newest_checkpoint
+from discli.runs.layout import RunFolder
 from discli.runs.logs import Logs
 from discli.runs.run import ENDED, Run, what_to_train
 from discli.runs.sessions import record_session
@@ -38,7 +39,7 @@ from discli.runtime.errors import DiscliError
 from discli.runtime.rng import RngStream, normal, uniform
 from discli.runtime.signals import EXIT_INTERRUPTED
 from discli.training.batches import Batch, BatchPlan, Feed
-from discli.training.callbacks import Watch
+from discli.training.callbacks import PreviewAndScore
 from discli.training.clock import Clock
 from discli.training.ema import build_ema
 from discli.training.engine import Engine
@@ -57,9 +58,9 @@ def train(
     device: str | None = None,
     dry_run: bool = False,
 ) -> Path:
-    """Train, or go on with, the run that ``recipe`` (or the file, or shipped recipe, of that name) describes.
+    """Train, or resume, the run that ``recipe`` (or the file, or shipped recipe, of that name) describes.
 
-    ``recipe`` may also be a run's folder, or its name below ``runs/``: that run goes on as it was started.
+    ``recipe`` may also be a run's folder, or its name below ``runs/``: that run is resumed as it was started.
     Returns the run's folder: ``out``, by default ``runs/<recipe name>``. ``data`` is a file of
     ``discli encode`` and wins over the recipe's ``data.file``; without either, a file in the current folder that
     fits is taken. ``device`` is a GPU's name or "cpu", by default a GPU where there is one. ``dry_run`` checks
@@ -105,6 +106,7 @@ class Trainer:
         self, recipe: Recipe, store: Store, engine: Engine, folder: Path, run: Run | None, interrupts: Interrupts
     ) -> None:
         self.recipe, self.store, self.engine, self.folder, self.run = recipe, store, engine, folder, run
+        self.files = RunFolder(folder)
         self.interrupts = interrupts
         spec = recipe.train
         self.share = share_of_batch(spec, engine.world_size)
@@ -127,7 +129,7 @@ class Trainer:
         self.state.resume()
         self.metadata = run.checkpoint_metadata if run else None
         self.checkpointed = self.state.step
-        self.watch = Watch(recipe, store.contract, folder, engine, interrupts)
+        self.previews = PreviewAndScore(recipe, store.contract, folder, engine, interrupts)
 
         peak = peak_flops(engine.device, engine.precision, spec.tf32, spec.peak_tflops)
         # Forward once, backward twice as much.
@@ -276,7 +278,10 @@ class Trainer:
         self._happened("skipped", grad_norm=str(grad_norm), indices=plan.indices(batch.step).tolist())
         if self.run:
             what = f"loss or gradient not finite (gradient norm {grad_norm})"
-            stderr.print(f"step {self.state.step + 1}: {what}; skipped. Its samples: events.jsonl", style="yellow")
+            stderr.print(
+                f"step {self.state.step + 1}: {what}; skipped. Its samples: {self.files.log('events').name}",
+                style="yellow",
+            )
 
     def _roll_back(self) -> None:
         """Back to the last checkpoint with other data. Again before the next checkpoint means that training is broken.
@@ -292,7 +297,7 @@ class Trainer:
             self._happened(ENDED)
             raise DiscliError(
                 f"{limit} steps in a row were not finite at step {state.step + 1}, {why}.",
-                f"See {self.folder / 'events.jsonl'}; the run may go on with --set train.lr= or train.grad_clip= "
+                f"See {self.files.log('events')}; the run may be resumed with --set train.lr= or train.grad_clip= "
                 f"below {spec.lr:g} and {spec.grad_clip:g}, or train.precision=fp32.",
                 status=1,
             )
@@ -315,7 +320,7 @@ class Trainer:
 
     def say_what_it_takes(self, data_file: Path) -> None:
         recipe, spec = self.recipe, self.recipe.train
-        at = f"going on at step {self.state.step:,} of" if self.state.step else "training"
+        at = f"resuming at step {self.state.step:,} of" if self.state.step else "training"
         at = at if self.state.step < spec.steps else "finished:"
         length = describe_length(spec.steps, spec.batch_size, len(self.store))
         stderr.print(
@@ -353,10 +358,10 @@ class Trainer:
         stack.callback(self.logs.close)
         if run.changed:
             changes = ", ".join(f"{key} = {new!r} instead of {old!r}" for key, (old, new) in run.changed.items())
-            stderr.print(f"Going on with {changes}: the run had ended in steps that were not finite.", style="yellow")
+            stderr.print(f"Resuming with {changes}: the run had ended in steps that were not finite.", style="yellow")
             now = {"step": self.state.step, "event": "settings changed", "rollbacks": self.state.rollbacks}
             self.logs.events.write(now | {"settings": run.changed})
-        self.watch.open(data_file, self.logs.scores)
+        self.previews.open(data_file, self.logs.scores)
         self.engine.start_tracker(recipe.name, run.id, self.state.step, {"recipe": recipe.model_dump_json()})
 
     def _say_how_long(self, data_file: Path) -> None:
@@ -396,7 +401,7 @@ class Trainer:
 
     def _look(self, only_missing: bool = False) -> None:
         """Previews and scores, given up where the run is asked to stop meanwhile: then it stops here."""
-        looked = self.watch.look(self.ema.averages["ema"], self.state.step, only_missing)
+        looked = self.previews.on_step(self.ema.averages["ema"], self.state.step, only_missing)
         if looked and self.engine.any(self.interrupts.received is not None)[0]:
             if self.checkpointed != self.state.step:
                 self._checkpoint()

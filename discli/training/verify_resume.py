@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from discli.recipe import load_recipe
+from discli.runs.layout import RunFolder
 from discli.runs.logs import read_log
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
@@ -81,7 +82,7 @@ def _kill_midway(command: list[str], run: Path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         while process.poll() is None:
-            lines = read_log(run / "metrics.jsonl")
+            lines = read_log(RunFolder(run).log("metrics"))
             if lines and lines[-1]["step"] >= 6:
                 process.send_signal(signal.SIGKILL)
                 break
@@ -101,9 +102,13 @@ def _complaint(errors: str) -> tuple[str, str]:
 
 
 def _compare(a: Path, b: Path) -> dict[str, bool]:
-    final = Path("checkpoints") / f"{_STEPS:08d}"
-    names = [final / path.name for path in sorted((a / final).glob("*.safetensors"))]
-    return {path.name: _bytes(a / path) == _bytes(b / path) for path in [*names, Path("metrics.jsonl")]}
+    one, other = RunFolder(a), RunFolder(b)
+    weights = sorted(one.checkpoint(_STEPS).glob("*.safetensors"))
+    pairs = [
+        *((path, other.checkpoint(_STEPS) / path.name) for path in weights),
+        (one.log("metrics"), other.log("metrics")),
+    ]
+    return {path.name: _bytes(path) == _bytes(twin) for path, twin in pairs}
 
 
 def _bytes(path: Path) -> bytes | None:
