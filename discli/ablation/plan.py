@@ -150,7 +150,7 @@ def say_disk(plan: Sequence[Planned], out: Path) -> None:
 
 def find_rate(plan: Sequence[Planned]) -> tuple[float | None, str]:
     """FLOP/s to expect, and where the figure is from: finished trials, else a trial of the cheapest trial."""
-    rates = [1e12 * p.result["training_tflops"] / p.result["seconds"] for p in plan if p.result is not None]
+    rates = [1e12 * p.result.training_tflops / p.result.seconds for p in plan if p.result is not None]
     if rates:
         return statistics.median(rates), "at the speed of the finished trials' training"
     cheapest = min(plan, key=lambda planned: planned.costs["forward_gflops"])

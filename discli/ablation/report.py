@@ -51,7 +51,7 @@ def summarise(report: StudyReport) -> dict[str, Any]:
         "points": [
             {
                 "point": point.name,
-                "settings": point.first["settings"],
+                "settings": point.first.settings,
                 "seeds": sorted(point.by_seed("score")),
                 "score": vars(point.estimate("score")),
                 "loss": vars(point.estimate("loss")),
@@ -76,7 +76,7 @@ def study_page(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], mat
         title, _, explained = caption.partition(": ")
         parts += [f"<h2>{escape(title)}</h2>", as_svg(figure, caption), f"<p>{escape(explained)}</p>"]
     if matrix is not None:
-        side = report.results[0]["recipe"]["data"]["resolution"]
+        side = report.results[0].resolution
         parts += [f"<h2>{_MATRIX}</h2>", f"<p>{escape(_matrix_caption(report))}</p>"]
         parts.append(embed(matrix, "image matrix", side))
     if report.results:
@@ -108,13 +108,13 @@ def study_csv(report: StudyReport) -> str:
         "trial", "point", "seed", "score", "score_name", "loss", "parameters", "forward_gflops", "steps", "images",
         "training_tflops", "seconds", "images_per_second", "peak_memory",
     ]  # fmt: skip
-    settings = list(dict.fromkeys(key for result in report.results for key in result["settings"]))
+    settings = list(dict.fromkeys(key for result in report.results for key in result.settings))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*keys, *settings])
     for result in report.results:
         writer.writerow(
-            [*(result[key] for key in keys), *(_plain(result["settings"].get(key, "")) for key in settings)]
+            [*(result[key] for key in keys), *(_plain(result.settings.get(key, "")) for key in settings)]
         )
     return text.getvalue()
 
@@ -134,9 +134,9 @@ def _rows(report: StudyReport) -> Iterator[tuple[str, ...]]:
             str(point.estimate("score")),
             str(point.estimate("loss")),
             str(len(point.results)),
-            f"{first['parameters']:,}",
-            format_number(first["forward_gflops"], 3),
-            f"{first['steps']:,}",
+            f"{first.parameters:,}",
+            format_number(first.forward_gflops, 3),
+            f"{first.steps:,}",
             format_seconds(point.estimate("seconds").mean),
             format_number(point.estimate("images_per_second").mean, 3),
             format_bytes(max(point.by_seed("peak_memory").values())),
@@ -148,7 +148,7 @@ def _state(report: StudyReport) -> str:
     seeds = f"{len(report.seeds)} seed{'s' if len(report.seeds) > 1 else ''}"
     if not report.results:
         return f"{done}; {report.budget}, {seeds}."
-    n = report.results[0]["eval"]["samples"]["n"]
+    n = report.results[0].eval.samples.n
     return (
         f"{done}; {report.budget}, {seeds}. Score: {report.score_name}, of {n:,} samples, lower is better;"
         f" ± is half a {LEVEL:.0%} interval of the mean over seeds."
@@ -157,7 +157,7 @@ def _state(report: StudyReport) -> str:
 
 def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
     first = report.results[0]
-    scored = first["eval"]
+    scored = first.eval
     samples, reference = scored["samples"], scored["reference"]
     yield "base recipe", report.base
     sampling = f"{samples['sampler']['name']}, {samples['steps']} steps, NFE {samples['nfe']}"
@@ -167,7 +167,7 @@ def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
     yield "loss", "mean over the last tenth of training"
     yield "time", "training alone, without scores, of one trial"
     yield "memory", "the most that a trial's process held while it trained, scores along the way included"
-    environments = {tuple(result["environment"].items()) for result in report.results}
+    environments = {tuple(result.environment.items()) for result in report.results}
     for environment in sorted(environments):
         yield "environment", ", ".join(f"{key} {value}" for key, value in environment)
 
@@ -177,12 +177,12 @@ def _plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
     found = {}
     lines = [line for point in report.points if (line := _curve(point)) is not None]
     if lines:
-        n = next(result["curve"][0]["n"] for result in report.results if result["curve"])
-        final = report.results[0]["eval"]["samples"]["n"]
+        n = next(result.curve[0]["n"] for result in report.results if result.curve)
+        final = report.results[0].eval.samples.n
         fewer = "" if n == final else f", the final score of {final:,}"
         caption = f"Score by step: mean over seeds and their range; of {n:,} samples{fewer}"
         found["score-by-step.png"] = (curves(lines, "step", report.axis_label, log_y=True), caption)
-    costs = [point.first["forward_gflops"] for point in report.points]
+    costs = [point.first.forward_gflops for point in report.points]
     if len({*costs}) > 1:
         estimates = [point.estimate("score") for point in report.points]
         marks = [
@@ -198,7 +198,7 @@ def _plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
 
 def _curve(point: PointResults) -> Line | None:
     """The mean over seeds at the steps that all of them have."""
-    by_step = [{line["step"]: line["score"] for line in result["curve"]} for result in point.results]
+    by_step = [{line.step: line.score for line in result.curve} for result in point.results]
     steps = sorted(set.intersection(*(set(scores) for scores in by_step)))
     if not steps:
         return None
@@ -211,7 +211,7 @@ def _matrix(report: StudyReport) -> Image.Image | None:
     """A row a point: its first seed's images; of very many points the first ones."""
     rows = []
     for point in report.points[: _most_rows(report)]:
-        path = report.images.get(point.first["trial"])
+        path = report.images.get(point.first.trial)
         strip = _unstrip(path) if path is not None and path.exists() else None
         if strip is not None:
             rows.append((point.name, strip))
@@ -219,7 +219,7 @@ def _matrix(report: StudyReport) -> Image.Image | None:
 
 
 def _most_rows(report: StudyReport) -> int:
-    side = report.results[0]["recipe"]["data"]["resolution"] if report.results else 1
+    side = report.results[0].resolution if report.results else 1
     return max(1, _LARGEST_MATRIX // max(side, _LEAST_ROW))
 
 

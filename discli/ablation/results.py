@@ -29,12 +29,12 @@ class StudyReport:
         """In the study's order."""
         found: dict[str, list[Result]] = {}
         for result in self.results:
-            found.setdefault(result["point"], []).append(result)
+            found.setdefault(result.point, []).append(result)
         return [PointResults(name, results) for name, results in found.items()]
 
     @property
     def score_name(self) -> str:
-        return str(self.results[0]["score_name"])
+        return str(self.results[0].score_name)
 
     @property
     def axis_label(self) -> str:
@@ -54,7 +54,7 @@ class PointResults:
         return self.results[0]
 
     def by_seed(self, key: str) -> dict[int, float]:
-        return {result["seed"]: result[key] for result in self.results}
+        return {result.seed: result[key] for result in self.results}
 
     def estimate(self, key: str) -> Estimate:
         return estimate(list(self.by_seed(key).values()))

@@ -105,7 +105,7 @@ def _run_alone(study: Study, planned: Planned, data: Path | None, as_json: bool)
     result = run_trial(study, planned.trial, planned.folder, data)
     if as_json:
         typer.echo(json.dumps(result, indent=1))
-    stderr.print(f"{planned.trial.name}: {result['score_name']} {format_number(result['score'])}")
+    stderr.print(f"{planned.trial.name}: {result.score_name} {format_number(result.score)}")
 
 
 def _report(study: Study, plan: Sequence[Planned], out: Path) -> tuple[list[Planned], StudyReport]:

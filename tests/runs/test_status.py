@@ -32,8 +32,6 @@ def test_a_finished_run(run):
     assert found.bytes == sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
     written = [p for p in run.rglob("*") if p.is_file() and p.name != ".lock"]
     assert found.changed.timestamp() == pytest.approx(max(path.stat().st_mtime for path in written))
-        max(p.stat().st_mtime for p in run.rglob("*") if p.is_file() and p.name != ".lock")
-    )
     assert [line["step"] for line in found.logs["sessions"]] == [0]
 
 
