@@ -60,7 +60,7 @@ def _check_data(planned: Planned, contract: DataContract, file: Path) -> None:
         check_fits(planned.recipe, contract, str(file))
         return
     now = contract.model_dump(mode="json")
-    for key, old, new in differences(planned.result.get("contract", now), now):
+    for key, old, new in differences(planned.result.contract or now, now):
         raise DiscliError(
             f"{planned.trial.name} was trained on data with {key} = {old!r}, {file} has {new!r}.",
             "Give the same --data file as before, or another --out.",

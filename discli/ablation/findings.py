@@ -86,7 +86,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def _caveats(points: Sequence[PointResults]) -> Iterator[str]:
     for key, what in (("forward_gflops", "one forward pass"), ("training_tflops", "training")):
-        costs = [point.first[key] for point in points]
+        costs = [getattr(point.first, key) for point in points]
         ratio = max(costs) / min(costs)
         if f"{ratio:.3g}" != "1":
             yield f"Cost differs: {what} of the most expensive point takes {ratio:.3g} times the FLOPs of the cheapest."

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from discli.ablation.findings import in_words
-from discli.ablation.results import PointResults, StudyReport
+from discli.ablation.results import PointResults, PointSummary, StudyReport, StudySummary
 from discli.ablation.seeds import LEVEL, correlation
 from discli.data.contact_sheet import rows_sheet, save_image
 from discli.reports.page import columns, embed, facts, page
@@ -42,26 +42,29 @@ def write_report(report: StudyReport, out: Path) -> None:
         save_image(matrix, out / "images.png")
 
 
-def summarise(report: StudyReport) -> dict[str, Any]:
+def summarise(report: StudyReport) -> StudySummary:
     """The report for programs."""
-    return {
-        "study": report.name,
-        "budget": report.budget,
-        "score_name": report.score_name if report.results else None,
-        "points": [
-            {
-                "point": point.name,
-                "settings": point.first.settings,
-                "seeds": sorted(point.by_seed("score")),
-                "score": vars(point.estimate("score")),
-                "loss": vars(point.estimate("loss")),
-                **{key: point.first[key] for key in ("parameters", "forward_gflops", "steps", "training_tflops")},
-            }
+    return StudySummary(
+        study=report.name,
+        budget=report.budget,
+        score_name=report.score_name if report.results else None,
+        points=[
+            PointSummary(
+                point=point.name,
+                settings=point.first.settings,
+                seeds=sorted(point.by_seed("score")),
+                score=point.estimate("score"),
+                loss=point.estimate("loss"),
+                parameters=point.first.parameters,
+                forward_gflops=point.first.forward_gflops,
+                steps=point.first.steps,
+                training_tflops=point.first.training_tflops,
+            )
             for point in report.points
         ],
-        "in_words": list(in_words(report)),
-        "failures": dict(report.failures),
-    }
+        in_words=list(in_words(report)),
+        failures=dict(report.failures),
+    )
 
 
 def study_page(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], matrix: Image.Image | None) -> str:
@@ -114,7 +117,7 @@ def study_csv(report: StudyReport) -> str:
     writer.writerow([*keys, *settings])
     for result in report.results:
         writer.writerow(
-            [*(result[key] for key in keys), *(_plain(result.settings.get(key, "")) for key in settings)]
+            [*(getattr(result, key) for key in keys), *(_plain(result.settings.get(key, "")) for key in settings)]
         )
     return text.getvalue()
 
@@ -158,12 +161,12 @@ def _state(report: StudyReport) -> str:
 def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
     first = report.results[0]
     scored = first.eval
-    samples, reference = scored["samples"], scored["reference"]
+    samples, reference = scored.samples, scored.reference
     yield "base recipe", report.base
-    sampling = f"{samples['sampler']['name']}, {samples['steps']} steps, NFE {samples['nfe']}"
-    yield "sampling", f"{sampling}, guidance {samples['cfg_scale']}, seed {samples['seed']} in all trials"
-    yield "reference", f"{reference['path']} (n = {reference['n']:,}, sha256 {reference['sha256']})"
-    yield "features", f"{scored['features']}: {scored['network']} (weights sha256 {scored['weights_sha256']})"
+    sampling = f"{samples.sampler.name}, {samples.steps} steps, NFE {samples.nfe}"
+    yield "sampling", f"{sampling}, guidance {samples.cfg_scale}, seed {samples.seed} in all trials"
+    yield "reference", f"{reference.path} (n = {reference.n:,}, sha256 {reference.sha256})"
+    yield "features", f"{scored.features}: {scored.network} (weights sha256 {scored.weights_sha256})"
     yield "loss", "mean over the last tenth of training"
     yield "time", "training alone, without scores, of one trial"
     yield "memory", "the most that a trial's process held while it trained, scores along the way included"
@@ -177,7 +180,7 @@ def _plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
     found = {}
     lines = [line for point in report.points if (line := _curve(point)) is not None]
     if lines:
-        n = next(result.curve[0]["n"] for result in report.results if result.curve)
+        n = next(result.curve[0].n for result in report.results if result.curve)
         final = report.results[0].eval.samples.n
         fewer = "" if n == final else f", the final score of {final:,}"
         caption = f"Score by step: mean over seeds and their range; of {n:,} samples{fewer}"

@@ -71,7 +71,7 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> Tr
         found = read_result(study, trial, recipe, folder)
         if found is not None:
             return found
-        run = folder / "run"
+        run = run_in(folder).path
         train(recipe, data=file, out=run)
         # Named, for checkpoints know the data only where it was when they were written.
         reference = recipe.train.score.reference or file
@@ -120,6 +120,11 @@ def read_result(study: Study, trial: Trial, recipe: Recipe, folder: Path) -> Tri
             f"Change it back, or remove {RESULT} in every trial: they are scored again from their runs.",
         )
     return result
+
+
+def run_in(folder: Path) -> RunFolder:
+    """The run of the trial in ``folder``."""
+    return RunFolder(folder / "run")
 
 
 def failure_of(folder: Path) -> str | None:
@@ -199,6 +204,8 @@ def _held(folder: Path, trial: Trial) -> Iterator[None]:
     with (folder / _LOCK).open("w") as lock:
         if not try_lock(lock):
             raise DiscliError(
-                f"{trial.name} is being run by another process.", "Wait for it, or run another trial.", status=EXIT_INTERRUPTED
+                f"{trial.name} is being run by another process.",
+                "Wait for it, or run another trial.",
+                status=EXIT_INTERRUPTED,
             )
         yield

@@ -86,6 +86,16 @@ class TrialResult(Costs, TrainingFacts, _Part):
     eval: Evaluation
     environment: dict[str, str]
 
+    @property
+    def resolution(self) -> int:
+        """Side of its images in pixels."""
+        return int(self.recipe["data"]["resolution"])
+
+    @property
+    def objective(self) -> str:
+        """By its name: losses of two objectives cannot be compared."""
+        return str(self.recipe["diffusion"]["objective"]["name"])
+
 
 def read_trial_result(path: Path) -> TrialResult:
     """Raises DiscliError where the file is corrupt."""

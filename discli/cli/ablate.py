@@ -27,19 +27,40 @@ def ablate(
 ) -> None:
     """Run a study: every combination of its settings and seeds, then a report of what differs.
 
-    Killed, the same command goes on; a trial that fails is reported and the others go on. Under
+    Run the same command again to resume. A trial that fails is reported and the others continue. Under
     torchrun or srun the processes share the trials. Without --data, the newest file of encode in this
     folder that fits all trials is taken.
     """
     from discli.data.find import data_for_study
     from discli.recipe import load_study
 
+    if dry_run:
+        from discli.ablation.plan import plan_study
+
+        planned = plan_study(study, out=out, trial=trial)
+        if as_json:
+            typer.echo(planned.model_dump_json(indent=1))
+        else:
+            from discli.cli.plan_table import print_plan
+
+            print_plan(planned, out or Path("runs"))
+        return
     loaded, trials = load_study(study)
-    # Before torch is imported; the finished trials of a study that has begun need no data.
-    if not (dry_run or (out or Path("runs") / f"ablate-{loaded.name}").exists()):
+    folder = out or Path("runs") / f"ablate-{loaded.name}"
+    if not folder.exists():  # before torch is imported; a study that has finished trials need not have their data
         data = data_for_study([each.recipe(steps=1) for each in trials], data)
+    from discli.ablation.report import summarise
+    from discli.ablation.study import StudyIncompleteError, ablate_trial
     from discli.ablation.study import ablate as run
 
-    folder = run(study, data=data, out=out, jobs=jobs, trial=trial, dry_run=dry_run, as_json=as_json)
-    if not (as_json or dry_run):
-        typer.echo(folder)
+    if trial is not None:
+        result = ablate_trial(study, trial, data=data, out=out)
+        typer.echo(result.model_dump_json(indent=1) if as_json else folder)
+        return
+    try:
+        report = run(study, data=data, out=out, jobs=jobs)
+    except StudyIncompleteError as incomplete:
+        if as_json:
+            typer.echo(summarise(incomplete.report).model_dump_json(indent=1))
+        raise
+    typer.echo(summarise(report).model_dump_json(indent=1) if as_json else folder)

@@ -1,6 +1,6 @@
 """``discli report``: a run's folder -> one HTML page that needs no other file.
 
-Reads only, so that it can be asked for while the run goes on.
+Reads only, so that it can be asked for while the run is trained.
 """
 
 from datetime import UTC, datetime

@@ -37,13 +37,17 @@ class Task(NamedTuple):
 
 
 def what_to_train(
-    recipe: Recipe | str | Path, data: Path | None = None, out: Path | None = None, overrides: Sequence[str] = ()
+    recipe: Recipe | str | Path,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
 ) -> Task:
     """From the arguments of `discli.training.train.train`: a recipe, or a run to resume as it was started.
 
     A path to a run is that run; a name is a recipe's where there is one, and else that of a run below ``runs/``.
     Raises DiscliError for what is neither, and where a run's data file has moved.
     """
+    data, out = (Path(path) if path is not None else None for path in (data, out))
     if isinstance(recipe, Recipe):
         return Task(recipe, out or Path("runs") / recipe.name, data or recipe.data.file, "")
     run = Path(recipe) if is_run(Path(recipe)) else None

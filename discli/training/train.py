@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -37,13 +37,12 @@ from discli.runtime.console import progress, stderr
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
 from discli.runtime.rng import RngStream, normal, uniform
-from discli.runtime.signals import EXIT_INTERRUPTED
 from discli.training.batches import Batch, BatchPlan, Feed
 from discli.training.callbacks import PreviewAndScore
 from discli.training.clock import Clock
 from discli.training.ema import build_ema
 from discli.training.engine import Engine
-from discli.training.interrupts import Interrupts
+from discli.training.interrupts import Interrupts, TrainingStoppedError
 from discli.training.optimizer import build_optimizer, lr_at
 from discli.training.state import TrainingState
 from discli.training.timed_step import A_DAY, describe_length, describe_time, try_step
@@ -52,8 +51,8 @@ from discli.training.timed_step import A_DAY, describe_length, describe_time, tr
 def train(
     recipe: Recipe | str | Path,
     *,
-    data: Path | None = None,
-    out: Path | None = None,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
     overrides: Sequence[str] = (),
     device: str | None = None,
     dry_run: bool = False,
@@ -65,7 +64,8 @@ def train(
     ``discli encode`` and wins over the recipe's ``data.file``; without either, a file in the current folder that
     fits is taken. ``device`` is a GPU's name or "cpu", by default a GPU where there is one. ``dry_run`` checks
     all, says what the run takes and writes nothing. Raises DiscliError before the first step where recipe and
-    data do not fit; exits with status 75 after a checkpoint when asked to stop.
+    data do not fit, and `discli.training.interrupts.TrainingStoppedError` (status 75) after a checkpoint when
+    asked to stop by SIGTERM, SIGUSR1 or Ctrl-C.
     """
     recipe, folder, named, command = what_to_train(recipe, data, out, overrides)
     file = data_for(recipe, named, folder)
@@ -165,7 +165,7 @@ class Trainer:
                     rehearse = False
                 norm = self._forward_backward(batch)
 
-                # One agreement a step: every rank skips, stops or goes on together.
+                # One agreement a step: every rank skips, stops or continues together.
                 asked = self.interrupts.received is not None
                 grad_norm, broken, asked_to_stop = engine.agree(norm, state.window.is_finite(), asked)
                 if not broken:
@@ -407,14 +407,10 @@ class Trainer:
                 self._checkpoint()
             self._stop()
 
-    def _stop(self) -> None:
+    def _stop(self) -> NoReturn:
         received = self.interrupts.received
-        name = received.name if received else "a signal on another rank"
-        if self.engine.is_main:
-            done = f"checkpoint of step {self.state.step:,} written" if self.state.step else "no step was done yet"
-            stderr.print(f"{name}: {done}. Run the same command to go on.")
         self.engine.close()
-        raise SystemExit(EXIT_INTERRUPTED)
+        raise TrainingStoppedError(received.name if received else "a signal on another rank", self.state.step)
 
     def _feed(self) -> Feed:
         engine, spec = self.engine, self.recipe.train

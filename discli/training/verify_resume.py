@@ -24,12 +24,12 @@ _BATCH = 8
 
 
 def verify_resume(
-    recipe_name: str, *, data: Path | None = None, overrides: Sequence[str] = (), device: str | None = None
+    recipe_name: str | Path, *, data: str | Path | None = None, overrides: Sequence[str] = (), device: str | None = None
 ) -> dict[str, bool]:
-    """File name -> same bits in both runs. Prints a line each; raises DiscliError when any differs."""
+    """File name -> whether it has the same bits in both runs. Raises DiscliError when one of them fails."""
     recipe = load_recipe(recipe_name, list(overrides))
     batch = min(_BATCH, recipe.train.batch_size)
-    command = [sys.executable, "-m", "discli", "train", recipe_name]
+    command = [sys.executable, "-m", "discli", "train", str(recipe_name)]
     command += ["--data", str(data)] if data else []
     command += ["--device", device] if device else []
     for setting in [
@@ -54,19 +54,9 @@ def verify_resume(
         _kill_midway([*command, "--out", str(killed)], killed)
         stderr.print("and started again ...")
         _run([*command, "--out", str(killed)])
-        same = _compare(undisturbed, killed)
+        return _compare(undisturbed, killed)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-    for name, equal in same.items():
-        print(f"{name}: {'bit-identical' if equal else 'DIFFERENT'}")
-    if not all(same.values()):
-        raise DiscliError(
-            "Resuming is not exact for this recipe on this machine.",
-            'Look for nondeterministic kernels: try model.scan="reference", train.compile=false.',
-            status=1,
-        )
-    return same
 
 
 def _run(command: list[str]) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from discli.ablation.findings import in_words
 from discli.ablation.report import study_csv, summarise, write_report
 from discli.ablation.results import StudyReport
+from discli.ablation.trial_result import TrialResult
 
 
 def result(point, seed, score, gflops=1.0):
@@ -30,7 +31,8 @@ def result(point, seed, score, gflops=1.0):
 
 def report(*results, failures=None, images=None):
     seeds = sorted({r["seed"] for r in results})
-    return StudyReport("s", "base", "10 steps each", seeds, len(results), results, failures or {}, images or {})
+    read = [TrialResult.model_validate(result) for result in results]
+    return StudyReport("s", "base", "10 steps each", seeds, len(read), read, failures or {}, images or {})
 
 
 SCORES = {"concat": [5.0, 6.0, 7.0], "add": [6.0, 7.1, 8.0], "none": [4.0, 9.0, 6.5]}
@@ -131,12 +133,12 @@ def test_every_form_holds_the_figures(tmp_path):
     assert 'src="data:image/png' in page
     assert "://" not in page.replace("http://www.w3.org", "")
     rows = list(csv.DictReader(io.StringIO(study_csv(made))))
-    assert [float(row["score"]) for row in rows] == [r["score"] for r in made.results]
-    assert summarise(made)["points"][0]["score"]["mean"] == pytest.approx(6.0)
+    assert [float(row["score"]) for row in rows] == [r.score for r in made.results]
+    assert summarise(made).points[0].score.mean == pytest.approx(6.0)
 
 
 def test_nothing_finished_is_a_report_too(tmp_path):
     empty = StudyReport("s", "base", "10 steps each", [0], 2, [], {"a/seed-0": "why"})
     write_report(empty, tmp_path)
     assert "0 of 2 trials" in (tmp_path / "report.md").read_text()
-    assert summarise(empty)["points"] == []
+    assert summarise(empty).points == []
