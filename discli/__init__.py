@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from discli.data.encode import encode
-    from discli.evaluation.evaluate import eval_fid as evaluate
+    from discli.evaluation.evaluate import evaluate
     from discli.sampling.load import load
     from discli.sampling.sample import sample
     from discli.training.train import train
@@ -26,7 +26,7 @@ _WHERE = {
     "train": "discli.training.train:train",
     "load": "discli.sampling.load:load",
     "sample": "discli.sampling.sample:sample",
-    "evaluate": "discli.evaluation.evaluate:eval_fid",
+    "evaluate": "discli.evaluation.evaluate:evaluate",
 }
 
 

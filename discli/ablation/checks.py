@@ -8,8 +8,7 @@ import torch
 from discli.ablation.plan import Planned
 from discli.data.autoencoders import load_codec
 from discli.data.store import open_store
-from discli.evaluation.evaluate import load_extractor
-from discli.evaluation.images import StoredImages
+from discli.evaluation.extractor import load_extractor
 from discli.evaluation.reference import check_resolution, check_statistics, open_reference
 from discli.recipe import DataContract, Study, check_fits
 from discli.recipe.differences import differences
@@ -50,7 +49,7 @@ def check_before(study: Study, plan: Sequence[Planned], data: Path | None) -> No
         if reference is not None:
             opened = open_reference(reference, _CPU)
             check_statistics(opened, extractor)
-            check_resolution(opened, StoredImages(file, _CPU))
+            check_resolution(opened, (contracts[file].resolution,) * 2)
         if weak is not None:
             check_weak(load_model(Path(weak), _CPU), planned.recipe)
 

@@ -163,7 +163,8 @@ def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
     scored = first.eval
     samples, reference = scored.samples, scored.reference
     yield "base recipe", report.base
-    sampling = f"{samples.sampler.name}, {samples.steps} steps, NFE {samples.nfe}"
+    sampler = samples.sampler.name if samples.sampler else "an unknown sampler"
+    sampling = f"{sampler}, {samples.steps} steps, NFE {samples.nfe}"
     yield "sampling", f"{sampling}, guidance {samples.cfg_scale}, seed {samples.seed} in all trials"
     yield "reference", f"{reference.path} (n = {reference.n:,}, sha256 {reference.sha256})"
     yield "features", f"{scored.features}: {scored.network} (weights sha256 {scored.weights_sha256})"

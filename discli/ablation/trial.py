@@ -7,9 +7,8 @@ started it, ``log.txt`` is what it said and ``failed.txt`` why it failed when it
 
 import math
 import platform
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -17,11 +16,11 @@ import torch
 from PIL import Image
 
 from discli import __version__
-from discli.ablation.trial_result import Costs, CurvePoint, Evaluation, TrainingFacts, TrialResult, read_trial_result
+from discli.ablation.trial_result import Costs, CurvePoint, TrainingFacts, TrialResult, read_trial_result
 from discli.cost.flops import forward_flops
 from discli.data.contact_sheet import save_image
 from discli.data.store import open_store
-from discli.evaluation.evaluate import eval_fid
+from discli.evaluation.evaluate import evaluate
 from discli.model import DiS
 from discli.recipe import Recipe, Study, Trial, parse_recipe
 from discli.recipe.differences import differences
@@ -75,10 +74,9 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> Tr
         train(recipe, data=file, out=run)
         # Named, for checkpoints know the data only where it was when they were written.
         reference = recipe.train.score.reference or file
-        with redirect_stdout(sys.stderr):  # the score's table is on the way, not the result
-            scored = eval_fid(run, reference, features=study.score.features, n=study.score.n, bootstrap=0)
+        scored = evaluate(run, reference, features=study.score.features, n=study.score.n, bootstrap=0)
         _draw(run, recipe, study.score.images, folder / IMAGES)
-        score_name = next(iter(scored["scores"]))
+        score_name = next(iter(scored.scores))
         result = TrialResult(
             trial=trial.name,
             point=trial.point.name,
@@ -86,11 +84,11 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> Tr
             settings=trial.point.settings,
             recipe=recipe.model_dump(mode="json"),
             contract=open_store(file).contract.model_dump(mode="json"),
-            score=scored["distance"],
+            score=scored.scores[score_name],
             score_name=score_name,
             curve=curve(run, score_name),
-            eval=Evaluation.model_validate(scored),
-            environment=_environment(torch.device(scored["device"])),
+            eval=scored,
+            environment=_environment(torch.device(scored.device)),
             **dict(costs(recipe)),
             **dict(_training_facts(run, recipe)),
         )

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from discli.recipe.spec import Count, Positive, PositiveInt, Real
+from discli.runs.eval_result import EvalResult
 from discli.runtime.files import read_model
 
 
@@ -13,34 +14,6 @@ class _Part(BaseModel):
     """Keys that are not known here are kept: another discli may have written them."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
-
-
-class Named(_Part):
-    name: str
-
-
-class Samples(_Part):
-    n: PositiveInt
-    sampler: Named
-    steps: PositiveInt
-    nfe: PositiveInt
-    cfg_scale: Real
-    seed: Count
-
-
-class Reference(_Part):
-    path: str
-    n: PositiveInt
-    sha256: str
-
-
-class Evaluation(_Part):
-    features: str
-    network: str
-    weights_sha256: str
-    samples: Samples
-    reference: Reference
-    warnings: list[str] = []
 
 
 class CurvePoint(_Part):
@@ -83,7 +56,7 @@ class TrialResult(Costs, TrainingFacts, _Part):
     score: Real
     score_name: str
     curve: tuple[CurvePoint, ...]
-    eval: Evaluation
+    eval: EvalResult
     environment: dict[str, str]
 
     @property

@@ -11,8 +11,8 @@ from discli.runtime.errors import DiscliError, did_you_mean
 
 # The order of the help: the order in which one comes to need them.
 ORDER = (
-    "quickstart", "doctor", "recipe", "encode", "info", "train", "runs", "report", "sample", "eval-fid", "ablate",
-    "ema", "export",
+    "quickstart", "doctor", "recipe", "encode", "info", "train", "runs", "report", "sample", "eval-fid",
+    "make-ref", "compare", "ablate", "ema", "export",
 )  # fmt: skip
 # Interrupted, these leave finished work that the same command goes on from; the others begin anew.
 GO_ON = ("quickstart", "encode", "train", "sample", "ablate")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from discli.recipe.shipped import first_comment, shipped_files
 from discli.runs.layout import RunFolder
+from discli.runtime.plugins import plugins
 
 
 def recipe_names(incomplete: str) -> list[tuple[str, str]]:
@@ -33,6 +34,14 @@ _SAMPLERS = {
 def sampler_names(incomplete: str) -> list[tuple[str, str]]:
     """(name, what it is for) of the samplers."""
     return [(name, what) for name, what in _SAMPLERS.items() if name.startswith(incomplete)]
+
+
+def metric_names(incomplete: str) -> list[tuple[str, str]]:
+    """(all so far with one more, what it is) of the metrics, after the last comma; and what means all of them."""
+    before, comma, last = incomplete.rpartition(",")
+    named = {name: plugin.summary for name, plugin in plugins("evaluation/metrics", "fid").items()}
+    named |= {} if comma else {"all": "every metric that the features allow"}
+    return [(f"{before}{comma}{name}", what) for name, what in named.items() if name.startswith(last)]
 
 
 def class_names(incomplete: str) -> list[str]:

@@ -8,7 +8,21 @@ from typing import NoReturn
 import typer
 
 # Imported for their commands, which register themselves.
-from discli.cli import ablate, data, ema, house, info, recipe, report, runs, sampling, scoring, train  # noqa: F401
+from discli.cli import (  # noqa: F401
+    ablate,
+    compare,
+    data,
+    ema,
+    eval_fid,
+    house,
+    info,
+    make_ref,
+    recipe,
+    report,
+    runs,
+    sampling,
+    train,
+)
 from discli.cli.app import app
 from discli.cli.mistakes import explain_usage, is_usage_error
 from discli.runtime.errors import DiscliError

@@ -10,8 +10,9 @@ from pathlib import Path
 from PIL import Image
 
 from discli.data.encode import encode
-from discli.evaluation.evaluate import eval_fid
+from discli.evaluation.evaluate import evaluate
 from discli.recipe import load_recipe
+from discli.reports.score_table import print_scores
 from discli.runtime.console import stderr
 from discli.sampling.sample import sample
 from discli.training.train import train
@@ -46,7 +47,7 @@ def quickstart(out: Path | None = None) -> None:
     sample(run, recipe.eval.n, classes="balanced", out=samples)
 
     _say("5. Score", f"discli eval-fid {samples} --features random")
-    eval_fid(samples, features="random")
+    print_scores(evaluate(samples, features="random"))
 
     sheet = samples.with_name(samples.name + ".png")
     print(f"\nThe digits that were asked for, a row each: {sheet}")

@@ -11,7 +11,7 @@ from discli.data.autoencoders.codec import DEFAULT_VAE
 from discli.data.autoencoders.hub import WEIGHTS, cached, hub_answers
 from discli.doctor.finding import Checks, Finding, Setting
 from discli.evaluation.features.dinov2 import find_dinov2_weights, read_dinov2_weights
-from discli.evaluation.features.inception_weights import (
+from discli.evaluation.features.inception import (
     SHA256_PREFIX,
     URL,
     inception_unavailable,

@@ -24,13 +24,12 @@ from discli.data.autoencoders import Codec, load_codec, to_model_space
 from discli.data.images import ImageError, decode
 from discli.data.sources import open_source
 from discli.data.store import open_store
-from discli.evaluation.metrics import NpzImages
+from discli.evaluation.npz import NpzImages
 from discli.evaluation.sampled import SampledImages, is_run
 from discli.runs.manifest import read_manifest
 from discli.runtime.errors import DiscliError
 
 _DECODED_AHEAD = 256  # images; 50 MB at 256 px
-_HASH_BLOCK = 1 << 22
 _ROWS_HASHED = 256  # of a data file
 
 
@@ -262,11 +261,8 @@ def choose(images: ImageSet, n: int | None) -> Sequence[int]:
 
 
 def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _by(size: Sequence[int]) -> str:

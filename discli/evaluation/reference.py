@@ -11,52 +11,45 @@ from typing import Any
 import torch
 
 from discli import __version__
+from discli.evaluation.extractor import Extractor
 from discli.evaluation.images import ImageSet, open_images
-from discli.evaluation.metrics import (
-    NEIGHBOURS,
-    Extractor,
-    Meter,
-    Moments,
-    ReferenceStatistics,
-    holds_images,
-    measure,
-    read_statistics,
-    write_statistics,
-)
-from discli.evaluation.processes import Processes
+from discli.evaluation.metric import Accumulator, Metric, measure
+from discli.evaluation.moments import Moments
+from discli.evaluation.npz import ReferenceStatistics, holds_images, read_statistics, write_statistics
 from discli.evaluation.sampled import is_run
 from discli.runtime.console import progress, stderr
 from discli.runtime.errors import DiscliError
+from discli.runtime.process_group import ProcessGroup
 
 CACHE_VARIABLE = "DISCLI_CACHE"
 
 
 @dataclass(frozen=True)
 class Scanner:
-    """Images through the feature network into meters, with a progress bar; several processes share the work."""
+    """Images through the feature network into accumulators, with a progress bar; several processes share the work."""
 
     extractor: Extractor
     batch_size: int
-    team: Processes
+    group: ProcessGroup
 
-    def scan(self, images: ImageSet, indices: Sequence[int], meters: Sequence[Meter], what: str) -> None:
-        """The first process's meters have then seen all ``indices``. Refuses fewer than two images."""
+    def scan(self, images: ImageSet, indices: Sequence[int], accumulators: Sequence[Accumulator], what: str) -> None:
+        """The first process's accumulators have then seen all ``indices``. Refuses fewer than two images."""
         if len(indices) < 2:
             raise DiscliError(
                 f"{images.path} gives {len(indices)} image to score.",
                 "A distance needs two, a useful one thousands.",
             )
-        share = self.team.share(len(indices))
+        share = self.group.share(len(indices))
         mine = indices[share.start : share.stop]
         with progress(what, len(indices), "images") as ticker:
             measure(
                 images.batches(mine, self.batch_size),
                 self.extractor,
-                meters,
-                lambda count: ticker.advance(min(count * self.team.count, len(indices) - ticker.done)),
+                accumulators,
+                lambda count: ticker.advance(min(count * self.group.count, len(indices) - ticker.done)),
                 first=share.start,
             )
-        self.team.merge(meters)
+        self.group.merge(accumulators)
 
 
 @dataclass(frozen=True)
@@ -101,9 +94,9 @@ def about_statistics(images: ImageSet, extractor: Extractor) -> dict[str, Any]:
 
 
 def gather_statistics(
-    images: ImageSet, scanner: Scanner, more: Sequence[Meter] = (), use_cache: bool = True
+    images: ImageSet, scanner: Scanner, more: Sequence[Accumulator] = (), use_cache: bool = True
 ) -> tuple[ReferenceStatistics, bool]:
-    """Statistics of all images, and whether they came from the cache; ``more`` meters see every image.
+    """Statistics of all images, and whether they came from the cache; ``more`` accumulators see every image.
 
     Of several processes the first one has them whole.
 
@@ -111,17 +104,17 @@ def gather_statistics(
     the content of the images, never by their path. 67 MB each for Inception.
     """
     dims = scanner.extractor.dims
-    about = scanner.team.once(lambda: about_statistics(images, scanner.extractor))
+    about = scanner.group.once(lambda: about_statistics(images, scanner.extractor))
     cached = cache_folder() / f"{_key(about)}.npz"
     if use_cache and not more:
-        found = scanner.team.once(lambda: _from_cache(cached))
+        found = scanner.group.once(lambda: _from_cache(cached))
         if found is not None:
             stderr.print(f"Reference statistics of {images.path} from {cached}")
             return found, True
     moments = [Moments(dims[name], name) for name in ("features", "spatial") if name in dims]
     scanner.scan(images, range(images.n), [*moments, *more], "reference")
-    statistics = scanner.team.once(lambda: ReferenceStatistics({m.feature: m.gaussian() for m in moments}, about))
-    if use_cache and scanner.team.is_main:
+    statistics = scanner.group.once(lambda: ReferenceStatistics({m.feature: m.gaussian() for m in moments}, about))
+    if use_cache and scanner.group.is_main:
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)
             write_statistics(cached, statistics)
@@ -149,11 +142,11 @@ def check_statistics(reference: Reference, extractor: Extractor) -> None:
         if key in about and about[key] != value:
             raise DiscliError(
                 f"{path} was made with {key} {about[key]}, the samples are scored with {value}.",
-                "Use the same --features, --weights and --convention, or make the reference again with --make-ref.",
+                "Use the same --features, --weights and --convention, or make it again with discli make-ref.",
             )
     if "features" not in reference.published.gaussians:
         raise DiscliError(
-            f"{path} has no mu and sigma of pooled features.", "Make the reference again with --make-ref."
+            f"{path} has no mu and sigma of pooled features.", "Make the reference again with discli make-ref."
         )
     for feature, gaussian in reference.published.gaussians.items():
         if extractor.dims.get(feature, 0) != gaussian.dim:
@@ -164,15 +157,33 @@ def check_statistics(reference: Reference, extractor: Extractor) -> None:
             )
 
 
-def check_resolution(reference: Reference, samples: ImageSet) -> None:
-    """Refuse a reference of other pixels than the samples: Inception would hide it behind its resize."""
+def reference_statistics(
+    reference: Reference, scanner: Scanner, more: Sequence[Accumulator] = (), use_cache: bool = True
+) -> tuple[ReferenceStatistics, bool | None]:
+    """Published statistics, cached ones, or those of a pass over the reference's images, which ``more`` see too.
+
+    And whether they came from the cache; None of published ones. Raises DiscliError where published ones are another
+    network's.
+    """
+    check_statistics(reference, scanner.extractor)
+    images = reference.images
+    if reference.published is None:
+        assert images is not None
+        return gather_statistics(images, scanner, more, use_cache)
+    if images is not None and more:
+        scanner.scan(images, range(images.n), more, "reference")
+    return reference.published, None
+
+
+def check_resolution(reference: Reference, size: tuple[int, int]) -> None:
+    """Refuse a reference of other pixels than the samples' ``size`` (height, width): the resize would hide it."""
     known = None
     if reference.published is not None:
         known = reference.published.about.get("resolution")
     if known is None and reference.images is not None:
         known = reference.images.size
-    if known is not None and tuple(known) != samples.size:
-        (height, width), side = samples.size, samples.size[0]
+    if known is not None and tuple(known) != size:
+        (height, width), side = size, size[0]
         source = "IMAGES" if reference.path.suffix in (".h5", ".npz") else reference.path
         raise DiscliError(
             f"The reference {reference.path} has {known[0]}x{known[1]} px, the samples {height}x{width}.",
@@ -180,22 +191,26 @@ def check_resolution(reference: Reference, samples: ImageSet) -> None:
         )
 
 
-def check_possible(wanted: Sequence[str], n: int, images: ImageSet, reference: Reference, per_class: bool) -> None:
+def check_possible(
+    metrics: Sequence[type[Metric]], n: int, images: ImageSet, reference: Reference, per_class: bool
+) -> None:
     """Refuse, before any work, what these two sets cannot give."""
     published, theirs = reference.published, reference.images
-    if {"kid", "prc"} & set(wanted):
-        if theirs is None:
+    for metric in metrics:
+        if metric.needs == "images" and theirs is None:
             raise DiscliError(
-                f"KID, precision and recall need images, and {reference.path} holds statistics alone.",
+                f"--metrics {metric.name} needs images, and {reference.path} holds statistics alone.",
                 "Give the images as --ref, or ask for --metrics fid.",
             )
-        if min(n, theirs.n) <= NEIGHBOURS:
-            raise DiscliError(f"Precision and recall need more than {NEIGHBOURS} images on both sides.", "Sample more.")
-    if published is not None and "sfid" in wanted and "spatial" not in published.gaussians:
-        raise DiscliError(
-            f"{reference.path} has no spatial statistics (mu_s, sigma_s), which sFID needs.",
-            "Make the reference with discli eval-fid --make-ref, or use ADM's.",
-        )
+        if 1 < min(n, theirs.n if theirs is not None else n) < metric.smallest_n:
+            raise DiscliError(
+                f"--metrics {metric.name} needs {metric.smallest_n} images on both sides.", "Sample more."
+            )
+        if metric.needs == "statistics" and published is not None and metric.feature not in published.gaussians:
+            raise DiscliError(
+                f"{reference.path} has no statistics of {metric.feature}, which --metrics {metric.name} needs.",
+                "Make the reference with discli make-ref, or use ADM's.",
+            )
     if per_class:
         for side in (images, theirs):
             if side is None or side.labels is None:
@@ -239,11 +254,11 @@ def make_folder_of(path: Path, flag: str) -> None:
 
 
 def make_reference_file(images: ImageSet, scanner: Scanner, out: Path) -> None:
-    """``discli eval-fid --make-ref``: statistics that ``--ref`` reads, with what they were made of."""
+    """``discli make-ref``: statistics that ``--ref`` reads, with what they were made of."""
     if out.suffix != ".npz":
         raise DiscliError(f"--out {out}: reference statistics are a .npz.", f"Give --out {out.with_suffix('.npz')}")
     statistics, _ = gather_statistics(images, scanner)
-    if not scanner.team.is_main:
+    if not scanner.group.is_main:
         return
     about = statistics.about | {"discli_version": __version__, "source": str(images.path)}
     write_statistics(out, ReferenceStatistics(statistics.gaussians, about))

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from discli.recipe.spec import Flag, Fraction, Positive, PositiveInt, Spec, by_name
+from discli.recipe.spec import FeatureName, Flag, Fraction, Positive, PositiveInt, Spec, by_name
 
 
 class _SamplerSpec(Spec):
@@ -171,6 +171,4 @@ class EvalSpec(Spec):
     """Scoring defaults of a recipe."""
 
     n: Annotated[PositiveInt, Field(description="samples to score")] = 50_000
-    features: Annotated[
-        Literal["inception", "random"], Field(description="random needs no download, and is not FID")
-    ] = "inception"
+    features: FeatureName = "inception"

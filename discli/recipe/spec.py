@@ -1,10 +1,12 @@
 """What every option in a recipe has in common."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
+
+from discli.runtime.plugins import plugins
 
 
 class Spec(BaseModel):
@@ -61,3 +63,11 @@ PositiveInt = Annotated[int, Strict(), Field(gt=0, le=_LARGEST)]
 Real = Annotated[float, Strict()]
 Positive = Annotated[float, Strict(), Field(gt=0)]
 Fraction = Annotated[float, Strict(), Field(ge=0.0, le=1.0)]
+
+if TYPE_CHECKING:
+    FeatureName = str
+else:
+    FeatureName = Annotated[
+        Literal[tuple(plugins("evaluation/features", "inception"))],
+        Field(description="random needs no download, and is not FID"),
+    ]

@@ -11,14 +11,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from discli.recipe.load import explain, find_recipe, find_shipped, is_file, merge, parse_recipe, read_tree
 from discli.recipe.recipe import Recipe
 from discli.recipe.shipped import shipped_files
-from discli.recipe.spec import Count, Positive, PositiveInt, Spec
+from discli.recipe.spec import Count, FeatureName, Positive, PositiveInt, Spec
 from discli.runtime.errors import DiscliError
 from discli.runtime.numbers import format_number
 
@@ -74,9 +74,7 @@ class Budget(Spec):
 class StudyScore(Spec):
     """How every trial is scored: with the recipe's sampler and guidance, of the same noise and classes."""
 
-    features: Annotated[
-        Literal["inception", "random"], Field(description="random needs no download, and is not FID")
-    ] = "inception"
+    features: FeatureName = "inception"
     n: Annotated[PositiveInt, Field(ge=2, description="samples of the final score")] = 10_000
     curve_points: Annotated[Count, Field(description="scores along the way; 0: only the final one")] = 5
     curve_n: Annotated[

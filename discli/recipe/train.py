@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from discli.recipe.spec import Count, Flag, Fraction, Positive, PositiveInt, Real, Spec, by_name
+from discli.recipe.spec import Count, FeatureName, Flag, Fraction, Positive, PositiveInt, Real, Spec, by_name
 from discli.runtime.errors import DiscliError
 
 Decay = Annotated[float, Strict(), Field(ge=0, lt=1)]
@@ -78,13 +78,11 @@ class ScoreSpec(Spec):
 
     every: Annotated[Count, Field(description="steps; 0: never")] = 0
     n: Annotated[PositiveInt, Field(ge=2, description="samples to score")] = 10_000
-    features: Annotated[
-        Literal["inception", "random"], Field(description="random needs no download, and is not FID")
-    ] = "inception"
+    features: FeatureName = "inception"
     sampling_steps: Annotated[PositiveInt | None, Field(description="default: the recipe's sample.steps")] = None
-    reference: Annotated[
-        Path | None, Field(description="STATS.npz of discli eval-fid --make-ref; default: the training data")
-    ] = None
+    reference: Annotated[Path | None, Field(description="STATS.npz of discli make-ref; default: the training data")] = (
+        None
+    )
 
 
 class TrainSpec(Spec):

@@ -11,13 +11,13 @@ from PIL import Image
 from discli.reports.page import columns, embed, facts, page
 from discli.reports.run_curves import Series, run_curves
 from discli.reports.score_table import fact_rows, score_rows
+from discli.runs.eval_result import EvalResult
 from discli.runs.logs import Lines
 
 _SHOTS = 8
 _NEWEST_SIDE, _EARLIER_SIDE = 1024, 448  # px: twice what a screen of usual density shows
 _JPEG, _QUALITY = 256, 80  # any px a tile above `embed`'s limit for PNG
 _MOST_EVENTS = 50
-_UNREADABLE_AS_SCORE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RunFacts:
     speed: Lines
     scores: Mapping[str, Series]
     previews: Sequence[Path]  # <step>.png
-    score_results: Sequence[tuple[str, dict[str, Any]]]  # (file, result of eval-fid)
+    score_results: Sequence[tuple[str, EvalResult]]  # (file, result of eval-fid)
     recipe: Sequence[Sequence[tuple[str, bool]]]  # a table each: (line, whether somebody chose it)
     environment: Sequence[tuple[str, str]]
     events: Lines
@@ -116,17 +116,12 @@ def _image(path: Path, side: int) -> Image.Image | None:
     return image
 
 
-def _score(file: str, result: dict[str, Any]) -> list[str]:
-    try:
-        scores, about = ([(name, str(text)) for name, text in rows(result)] for rows in (score_rows, fact_rows))
-        warnings = [str(warning) for warning in result["warnings"]]
-    except _UNREADABLE_AS_SCORE:
-        return [f'<p class="warning">{escape(file)} was written by another discli and is not understood here.</p>']
+def _score(file: str, result: EvalResult) -> list[str]:
     return [
         f"<h2>Scored: {escape(file)}</h2>",
-        facts(scores, "scores"),
-        *(f'<p class="warning">{escape(warning)}</p>' for warning in warnings),
-        facts(about),
+        facts(score_rows(result), "scores"),
+        *(f'<p class="warning">{escape(warning)}</p>' for warning in result.warnings),
+        facts(fact_rows(result)),
     ]
 
 

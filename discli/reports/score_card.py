@@ -1,16 +1,16 @@
 """A score, its circumstances, and the images behind it, in one HTML file that needs no other."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from discli.data.contact_sheet import contact_sheet
 from discli.reports.page import embed, facts, page, tile
 from discli.reports.score_table import class_rows, fact_rows, score_rows
+from discli.runs.eval_result import ClassScore, EvalResult
 from discli.runtime.files import write_text
 
 
@@ -23,28 +23,28 @@ class NearestImages:
     distances: Tensor
 
 
-def write_score_card(path: Path, result: dict[str, Any], samples: Tensor, nearest: NearestImages | None) -> None:
+def write_score_card(path: Path, result: EvalResult, samples: Tensor, nearest: NearestImages | None) -> None:
     """``result`` as eval-fid returns it, ``samples`` (N, 3, H, W) uint8. Written beside its name, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, score_card(result, samples, nearest))
 
 
-def score_card(result: dict[str, Any], samples: Tensor, nearest: NearestImages | None) -> str:
+def score_card(result: EvalResult, samples: Tensor, nearest: NearestImages | None) -> str:
     """The page as text."""
-    name = Path(result["samples"]["path"]).name
+    name = Path(result.samples.path).name
     parts = [
         f"<h1>Score card: {escape(name)}</h1>",
         facts(score_rows(result), "scores"),
-        *(f'<p class="warning">{escape(warning)}</p>' for warning in result["warnings"]),
+        *(f'<p class="warning">{escape(warning)}</p>' for warning in result.warnings),
         "<h2>What was compared, and how</h2>",
         facts(fact_rows(result)),
-        f"<h2>{len(samples):,} of {result['samples']['n']:,} samples</h2>",
+        f"<h2>{len(samples):,} of {result.samples.n:,} samples</h2>",
         embed(contact_sheet(samples), "samples", samples.shape[-1]),
     ]
     if nearest is not None:
         parts += ["<h2>Nearest reference images</h2>", _neighbours(nearest)]
-    if result["per_class"]:
-        parts += ["<h2>Each class on its own</h2>", _classes(result["per_class"])]
+    if result.per_class:
+        parts += ["<h2>Each class on its own</h2>", _classes(result.per_class)]
     return page(f"{name}: score card", parts)
 
 
@@ -66,9 +66,9 @@ def _cells(nearest: NearestImages) -> Iterator[str]:
             yield f"<figure>{image}<figcaption>{distance:.3g}</figcaption></figure>"
 
 
-def _classes(classes: list[dict[str, Any]]) -> str:
-    largest = max(row["distance"] for row in classes) or 1.0
-    distances = {row["class"]: row["distance"] for row in classes}
+def _classes(classes: Sequence[ClassScore]) -> str:
+    largest = max(row.distance for row in classes) or 1.0
+    distances = {row.name: row.distance for row in classes}
     rows = "".join(
         f"<tr><th>{escape(name)}</th><td>{escape(value)}"
         f'<div class="bar" style="width: {100 * distances[name] / largest:.1f}%"></div></td></tr>'

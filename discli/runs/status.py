@@ -4,7 +4,6 @@ Nothing here raises because of what a folder holds: what cannot be read becomes 
 """
 
 import errno
-import operator
 import os
 import statistics
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from discli.recipe import Recipe
 from discli.runs.description import RunDescription
+from discli.runs.eval_result import EvalResult, read_eval_result
 from discli.runs.layout import LOGS, STATE, RunFolder
 from discli.runs.logs import Lines, finite_numbers, is_finite, last_number, parse_log
 from discli.runs.verify import verify_checkpoint
@@ -40,7 +40,7 @@ class Score(BaseModel):
     step: int | None
     n: int | None
     file: Path
-    result: dict[str, Any] | None = Field(default=None, exclude=True, repr=False)
+    result: EvalResult | None = Field(default=None, exclude=True, repr=False)
 
 
 class RunStatus(BaseModel):
@@ -245,11 +245,11 @@ def _read_score(path: Path) -> Score | None:
     try:
         if path.stat().st_size > _LARGEST_SCORE_FILE:
             return None
-        result = read_json(path)
-        scores, samples = result["scores"], result["samples"]
-        name, value = next((name, value) for name, value in scores.items() if is_finite(value))
-        step, n = samples.get("step"), operator.index(samples["n"])
-        step = step if isinstance(step, int) else None
-        return Score(name=name, value=value, step=step, n=n, file=path, result=result)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        result = read_eval_result(path)
+    except (OSError, DiscliError):
         return None
+    at, n = result.samples.step, result.samples.n
+    scores = (
+        Score(name=name, value=value, step=at, n=n, file=path, result=result) for name, value in result.scores.items()
+    )
+    return next(scores, None)

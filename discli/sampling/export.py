@@ -18,7 +18,7 @@ from discli import __version__
 from discli.data.autoencoders.hub import hub_answers
 from discli.data.autoencoders.vae import VaeCodec
 from discli.data.contact_sheet import save_image
-from discli.runs.score_file import read_score
+from discli.runs.eval_result import read_eval_result
 from discli.runtime.console import format_bytes, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import write_beside, write_text
@@ -59,7 +59,7 @@ def export_diffusers(trained: LoadedModel, out: Path | None = None, scores: Sequ
     folder = out or Path(f"{trained.recipe.name}-diffusers")
     if folder.exists():
         raise DiscliError(f"{folder} is there already.", "Give another --out.")
-    known = [read_score(path) for path in scores]
+    known = [read_eval_result(path) for path in scores]
     codec = trained.load_codec()
     temporary = folder.with_name(f".{folder.name}.writing")
     shutil.rmtree(temporary, ignore_errors=True)

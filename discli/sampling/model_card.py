@@ -1,14 +1,14 @@
 """README.md of a published model, as the hub shows it: what it is, how to use it, how it was made and scored."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from discli import __version__
 from discli.recipe import DataContract, Recipe
+from discli.runs.eval_result import EvalResult
 from discli.runtime.numbers import format_number
 
 
-def model_card(recipe: Recipe, contract: DataContract, step: int, scores: Sequence[Mapping[str, Any]]) -> str:
+def model_card(recipe: Recipe, contract: DataContract, step: int, scores: Sequence[EvalResult]) -> str:
     """Markdown with the hub's front matter. ``scores`` are results of ``discli eval-fid``; none: it says so."""
     classes = "class-conditional" if recipe.model.num_classes else "unconditional"
     call = 'pipe(16, classes="balanced", cfg_scale=2.0)' if recipe.model.num_classes else "pipe(16)"
@@ -75,17 +75,15 @@ def _training(recipe: Recipe, contract: DataContract, step: int) -> list[tuple[s
     ]
 
 
-def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
+def _scores(scores: Sequence[EvalResult]) -> str:
     if not scores:
         return "Not scored yet."
     rows = []
     for score in scores:
-        samples, reference = score["samples"], score["reference"]
-        how = ", ".join(f"{key} {samples[key]}" for key in ("n", "nfe", "cfg_scale", "seed") if key in samples)
-        against = f"{reference.get('n', '?')} images"
-        rows += [
-            (name, f"{format_number(value)} ({how}; against {against})") for name, value in score["scores"].items()
-        ]
+        told = {key: getattr(score.samples, key) for key in ("n", "nfe", "cfg_scale", "seed")}
+        how = ", ".join(f"{key} {value}" for key, value in told.items() if value is not None)
+        against = f"{score.reference.n or '?'} images"
+        rows += [(name, f"{format_number(value)} ({how}; against {against})") for name, value in score.scores.items()]
     return _table(rows)
 
 

@@ -9,23 +9,15 @@ import torch
 from torch import Tensor
 
 from discli.data.autoencoders import Codec, load_codec
-from discli.evaluation.metrics import (
-    Extractor,
-    Inception,
-    Moments,
-    RandomFeatures,
-    find_convention,
-    frechet_distance,
-    measure,
-    score_name,
-)
-from discli.evaluation.processes import Processes
-from discli.evaluation.reference import Scanner, check_statistics, gather_statistics, open_reference
+from discli.evaluation.extractor import load_extractor
+from discli.evaluation.metric import MetricSetup, ReferenceStats, choose_metrics, measure, named_scores
+from discli.evaluation.reference import Scanner, check_resolution, open_reference, reference_statistics
 from discli.recipe import DataContract, Recipe
 from discli.runs.layout import RunFolder
 from discli.runs.logs import Log
 from discli.runtime.console import format_seconds, stderr
 from discli.runtime.errors import DiscliError
+from discli.runtime.process_group import ProcessGroup
 from discli.training.engine import Engine, whole
 from discli.training.interrupts import Interrupts
 from discli.training.preview import draw_preview, draw_samples
@@ -108,42 +100,28 @@ class TrainingScore:
         self._recipe, self._device = recipe, device
         self._spec = recipe.train.score
         self._codec = codec
-        self._extractor = self._load_extractor()
+        self._extractor = load_extractor(self._spec.features, None, None, device)
         reference = open_reference(self._spec.reference or data_file, device)
-        if reference.published is not None:
-            check_statistics(reference, self._extractor)
-            statistics = reference.published
-        else:
-            assert reference.images is not None
-            alone = Scanner(self._extractor, _BATCH, Processes())
-            statistics, _ = gather_statistics(reference.images, alone)
-        side = statistics.about.get("resolution", [contract.resolution])[0]
-        if side != contract.resolution:
-            raise DiscliError(
-                f"train.score.reference {reference.path} is of {side} px, the data of {contract.resolution}.",
-                f"Make one of the same images: discli eval-fid --make-ref {data_file} --out ref.npz",
-            )
-        self._reference = statistics.gaussians["features"]
+        check_resolution(reference, (contract.resolution,) * 2)
+        statistics, _ = reference_statistics(reference, Scanner(self._extractor, _BATCH, ProcessGroup()))
+        self._reference = ReferenceStats(statistics.gaussians, {})
 
     def __call__(self, weights: dict[str, Tensor]) -> dict[str, Any]:
         """The score by its honest name, and what it is the score of."""
         started = time.monotonic()
         spec, recipe = self._spec, self._recipe
         steps = spec.sampling_steps or recipe.sample.steps
-        moments = Moments(self._extractor.dims["features"])
-        measure(draw_samples(weights, recipe, self._codec, self._device, spec.n, steps), self._extractor, [moments])
-        name = score_name("fid", self._extractor.name)
-        distance = frechet_distance(moments.gaussian(), self._reference)
-        stderr.print(f"{name} of {spec.n:,} samples: {distance:.4g} ({format_seconds(time.monotonic() - started)})")
+        [fid] = [
+            metric(MetricSetup(spec.n, self._extractor)) for metric in choose_metrics(["fid"], type(self._extractor))
+        ]
+        measure(draw_samples(weights, recipe, self._codec, self._device, spec.n, steps), self._extractor, [fid])
+        found = named_scores(fid, self._extractor, self._reference)
+        shown = ", ".join(f"{name} of {spec.n:,} samples: {value:.4g}" for name, value in found.items())
+        stderr.print(f"{shown} ({format_seconds(time.monotonic() - started)})")
         return {
-            name: distance,
+            **found,
             "n": spec.n,
             "sampling_steps": steps,
             "cfg_scale": recipe.sample.cfg_scale,
             "weights_sha256": self._extractor.weights_sha256,
         }
-
-    def _load_extractor(self) -> Extractor:
-        if self._spec.features == "random":
-            return RandomFeatures(self._device)
-        return Inception(None, find_convention("torch-fidelity"), self._device)

@@ -24,6 +24,7 @@ def result(point, seed, score, gflops=1.0):
             "samples": {"n": 16, "sampler": {"name": "ddim"}, "steps": 5, "nfe": 5, "cfg_scale": 1.0, "seed": 0},
             "reference": {"path": "d.h5", "n": 100, "sha256": "abc"},
             "features": "inception", "network": "net", "weights_sha256": "def",
+            "scores": {"FID": score}, "distance": score, "effect_of_n": None, "convention": None,
         },
         "environment": {"torch": "2", "device": "cpu"},
     }  # fmt: skip

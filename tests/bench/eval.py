@@ -27,9 +27,9 @@ from discli.data.images import crop, decode
 from discli.data.sources import open_source
 from discli.evaluation.features.inception import bare_inception
 
-OURS = "import sys, json, pathlib; from discli.evaluation.evaluate import eval_fid;"
+OURS = "import sys, json, pathlib; from discli.evaluation.evaluate import evaluate;"
 OURS += " a, b, w = map(pathlib.Path, sys.argv[1:]);"
-OURS += " eval_fid(a, b, weights=w, bootstrap=0, cache=False, device='cpu', as_json=True)"
+OURS += " print(evaluate(a, b, weights=w, bootstrap=0, cache=False, device='cpu').model_dump_json())"
 
 
 def main() -> None:

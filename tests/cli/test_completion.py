@@ -27,6 +27,8 @@ def _run(command: list[str], environment: dict[str, str]) -> str:
 def test_commands():
     assert set(_offers("discli ")) == {path[0] for path in COMMANDS if len(path) == 1}
     assert _offers("discli eval") == ["eval-fid"]
+    assert _offers("discli eval-fid s --metrics fid,k") == ["fid,kid"]
+    assert _offers("discli eval-fid s --features d") == ["dinov2"]
     assert set(_offers("discli recipe ")) == {"list", "show", "new", "schema"}
 
 

@@ -7,7 +7,7 @@ from huggingface_hub import constants
 from discli.data.autoencoders.codec import DEFAULT_VAE
 from discli.doctor import weights
 from discli.doctor.finding import Setting, guarded
-from discli.evaluation.features import dinov2, inception_weights
+from discli.evaluation.features import dinov2, inception
 from tests.data.autoencoders.autoencoders import save_kl
 
 
@@ -15,7 +15,7 @@ from tests.data.autoencoders.autoencoders import save_kl
 def checkpoints(tmp_path, monkeypatch):
     """torch.hub's folder of weights, empty."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.delenv(inception_weights.VARIABLE, raising=False)
+    monkeypatch.delenv(inception.VARIABLE, raising=False)
     monkeypatch.delenv(dinov2.VARIABLE, raising=False)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     folder = tmp_path / "hub" / "checkpoints"
@@ -47,7 +47,7 @@ def test_a_host_that_refuses_is_told(checkpoints, monkeypatch):
 
 
 def test_inception_of_other_content_is_a_problem(checkpoints):
-    file = checkpoints / inception_weights.FILE_NAME
+    file = checkpoints / inception.FILE_NAME
     file.write_bytes(b"an error page")
     assert (_one("Inception").verdict, "cannot be read as weights" in _one("Inception").found) == ("problem", True)
     torch.save({"fc.weight": torch.zeros(2)}, file)
@@ -56,19 +56,19 @@ def test_inception_of_other_content_is_a_problem(checkpoints):
     finding = _one("Inception")
     assert finding.verdict == "problem"
     assert "sha256 starts with" in finding.found
-    assert inception_weights.SHA256_PREFIX in finding.found
+    assert inception.SHA256_PREFIX in finding.found
     assert finding.details["sha256"][:8] in finding.found
 
 
 def test_the_published_file_is_ok(checkpoints, monkeypatch):
-    file = checkpoints / inception_weights.FILE_NAME
+    file = checkpoints / inception.FILE_NAME
     torch.save({"Mixed_7c.branch_pool.conv.weight": torch.zeros(2)}, file)
     monkeypatch.setattr(weights, "SHA256_PREFIX", _one("Inception").details["sha256"][:8])
     assert _one("Inception").verdict == "ok"
 
 
 def test_a_variable_that_names_nothing_is_a_problem(checkpoints, monkeypatch):
-    monkeypatch.setenv(inception_weights.VARIABLE, str(checkpoints / "gone.pth"))
+    monkeypatch.setenv(inception.VARIABLE, str(checkpoints / "gone.pth"))
     assert _one("Inception").verdict == "problem"
     assert "gone.pth: no such file" in _one("Inception").found
 

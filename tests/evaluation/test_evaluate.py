@@ -17,10 +17,13 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
+from discli.cli.eval_fid import eval_fid
 from discli.data.encode import encode
-from discli.evaluation.evaluate import eval_fid, make_ref
-from discli.evaluation.features.inception import bare_inception
-from discli.evaluation.metrics import RANDOM_FD, Inception, RandomFeatures
+from discli.evaluation.evaluate import evaluate, make_ref
+from discli.evaluation.features.inception import Inception, bare_inception
+from discli.evaluation.features.random import RANDOM_FD, RandomFeatures
+from discli.reports.score_table import print_scores
+from discli.runs.eval_result import read_eval_result
 from discli.runtime.errors import DiscliError
 from tests.evaluation.cases import drawn_images
 
@@ -129,7 +132,7 @@ def test_scores_equal_torch_fidelitys_own_pipeline_on_the_same_folders(folders):
         save_cpu_ram=True,
         verbose=False,
     )
-    scores = eval_fid(samples, ref, features="random", metrics=["all"])["scores"]
+    scores = evaluate(samples, ref, features="random", metrics=["all"]).scores
     assert scores[RANDOM_FD] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-5)
     assert scores["KID (random features)"] == pytest.approx(theirs["kernel_inception_distance_mean"], abs=1e-5)
     assert scores["precision (random features)"] == pytest.approx(theirs["precision"])
@@ -153,22 +156,22 @@ def test_inception_scores_equal_those_of_torch_fidelitys_network_and_functions(i
     with torch.inference_mode():
         (pool, logits), (pool_ref, _) = (network(p) for p in images)
 
-    result = eval_fid(*small, weights=inception, metrics=["fid", "is", "kid", "prc"])
-    scores = result["scores"]
+    result = evaluate(*small, weights=inception, metrics=["fid", "is", "kid", "prc"])
+    scores = result.scores
     assert scores["FID"] == pytest.approx(distance_of_few(pool, pool_ref), rel=1e-4)
     assert scores["IS"] == pytest.approx(isc_features_to_metric(logits)["inception_score_mean"], rel=1e-6)
     kid = kid_features_to_metric(pool, pool_ref, kid_subset_size=16, verbose=False)
     assert scores["KID"] == pytest.approx(kid["kernel_inception_distance_mean"], abs=1e-5)
-    assert result["convention"]["name"] == "torch-fidelity"
-    assert result["convention"]["inception_score"] == "mean over 10 shuffled splits"
-    assert any("16 samples in 2,048 feature dimensions: the covariance is singular" in w for w in result["warnings"])
+    assert result.convention.name == "torch-fidelity"
+    assert result.convention.inception_score == "mean over 10 shuffled splits"
+    assert any("16 samples in 2,048 feature dimensions: the covariance is singular" in w for w in result.warnings)
 
     ref = make_ref(small[1], tmp_path / "ref.npz", weights=inception)
     rows = [Inception(inception)(p)["spatial"] for p in images]
-    again = eval_fid(small[0], ref, weights=inception, metrics=["sfid"], convention="adm")["scores"]
+    again = evaluate(small[0], ref, weights=inception, metrics=["sfid"], convention="adm").scores
     assert again == pytest.approx({"sFID": distance_of_few(*rows)}, rel=1e-4)
     with pytest.raises(DiscliError, match="made with resize tf1-bilinear, the samples are scored with pil-bicubic"):
-        eval_fid(small[0], ref, weights=inception, convention="clean-fid")
+        evaluate(small[0], ref, weights=inception, convention="clean-fid")
 
 
 def test_two_processes_under_torchrun_share_the_work_and_give_the_numbers_of_one(data_file, tmp_path):
@@ -186,73 +189,80 @@ def test_two_processes_under_torchrun_share_the_work_and_give_the_numbers_of_one
     alone, together = found
     assert together["scores"] == pytest.approx(alone["scores"], rel=1e-6, abs=1e-6)
     assert together["effect_of_n"] == pytest.approx(alone["effect_of_n"], rel=1e-6)
-    classes, shared = ({row.pop("class"): row for row in result["per_class"]} for result in found)
+    classes, shared = ({row.pop("class"): row for row in result.per_class} for result in found)
     assert shared == {name: pytest.approx(row, rel=1e-6) for name, row in classes.items()}
     assert (tmp_path / "1.html").stat().st_size == pytest.approx((tmp_path / "2.html").stat().st_size, rel=0.01)
 
 
 def test_random_features_are_printed_and_keyed_as_not_comparable(folders, capsys):
-    result = eval_fid(*folders, features="random")
-    assert list(result["scores"]) == ["FD (random features), not comparable with FID"]
+    result = evaluate(*folders, features="random")
+    assert capsys.readouterr().out == ""
+    print_scores(result)
+    assert list(result.scores) == ["FD (random features), not comparable with FID"]
     shown = capsys.readouterr().out
     assert "FD (random features), not comparable with FID" in shown
     assert "FID " not in shown.replace("with FID ", "")
 
 
-def test_json_alone_goes_to_stdout_and_is_what_is_returned(folders, capsys):
-    result = eval_fid(*folders, features="random", as_json=True)
-    captured = capsys.readouterr()
-    assert json.loads(captured.out) == result
-    assert result["samples"]["n"] == 200
-    assert result["reference"]["n"] == 240
-    assert result["effect_of_n"]["low"] < result["distance"] < result["effect_of_n"]["high"]
+def test_json_alone_goes_to_stdout_and_reads_back_as_what_the_function_returns(folders, tmp_path, capsys):
+    eval_fid(*folders, features="random", as_json=True)
+    (tmp_path / "score.json").write_text(capsys.readouterr().out)
+    result = evaluate(*map(str, folders), features="random")
+    found = read_eval_result(tmp_path / "score.json")
+    assert found.format == 1
+    same = {"seconds": 0.0, "reference": result.reference}
+    assert found.model_copy(update=same) == result.model_copy(update=same)
+    assert result.samples.n == 200
+    assert result.reference.n == 240
+    assert result.fid_infinity.low < result.distance < result.fid_infinity.high
 
 
 def test_batch_size_changes_nothing_but_rounding(folders):
-    one = eval_fid(*folders, features="random", batch_size=7, cache=False, bootstrap=0)["distance"]
-    other = eval_fid(*folders, features="random", batch_size=200, cache=False, bootstrap=0)["distance"]
+    one = evaluate(*folders, features="random", batch_size=7, cache=False, bootstrap=0).distance
+    other = evaluate(*folders, features="random", batch_size=200, cache=False, bootstrap=0).distance
     assert one == pytest.approx(other, rel=1e-5)
 
 
 def test_without_ref_the_run_s_data_is_the_reference_and_the_manifest_is_told(data_file, tmp_path, capsys):
     samples = save_samples(tmp_path / "samples", drawn_images(60, 12, 0), data_file)
-    result = eval_fid(samples, features="random")
-    assert result["reference"]["path"] == str(data_file)
-    assert result["samples"]["n"] == 60  # not 61: the sheet is no sample
+    result = evaluate(samples, features="random")
+    print_scores(result)
+    assert result.reference.path == str(data_file)
+    assert result.samples.n == 60  # not 61: the sheet is no sample
     shown = " ".join(capsys.readouterr().out.split())
     for fact in ("ddim", "25 steps", "NFE 50", "guidance 1.5", "decay 0.999", "fp32", "seed 0"):
         assert fact in shown
     folder = save_folder(tmp_path / "folder", drawn_images(240, 12, 1))
-    assert eval_fid(samples, folder, features="random")["distance"] == pytest.approx(result["distance"], rel=0.05)
+    assert evaluate(samples, folder, features="random").distance == pytest.approx(result.distance, rel=0.05)
 
 
 def test_classes_are_scored_on_their_own(data_file, tmp_path):
     images = drawn_images(60, 12, 0)
     images[1::2] = 255 - images[1::2] // 4
     samples = save_samples(tmp_path / "samples", images, data_file)
-    rows = eval_fid(samples, features="random", per_class=True)["per_class"]
-    assert [(row["class"], row["n"], row["n_reference"]) for row in rows] == [("class0", 30, 120), ("class1", 30, 120)]
-    assert rows[1]["distance"] > 2 * rows[0]["distance"]
+    rows = evaluate(samples, features="random", per_class=True).per_class
+    assert [(row.name, row.n, row.n_reference) for row in rows] == [("class0", 30, 120), ("class1", 30, 120)]
+    assert rows[1].distance > 2 * rows[0].distance
 
 
 def test_a_missing_sample_or_data_file_is_named(data_file, tmp_path):
     samples = save_samples(tmp_path / "samples", drawn_images(5, 12, 0), data_file)
     (samples / "000003.png").unlink()
     with pytest.raises(DiscliError, match=r"lacks 1 of its 5 samples: 000003\.png"):
-        eval_fid(samples, features="random")
+        evaluate(samples, features="random")
     samples = save_samples(tmp_path / "other", drawn_images(5, 12, 0), tmp_path / "gone.h5")
     with pytest.raises(DiscliError, match=r"trained on .*gone\.h5, which is not there"):
-        eval_fid(samples, features="random")
+        evaluate(samples, features="random")
     with pytest.raises(DiscliError, match="does not say what it was trained on"):
-        eval_fid(save_folder(tmp_path / "plain", drawn_images(5, 12, 0)), features="random")
+        evaluate(save_folder(tmp_path / "plain", drawn_images(5, 12, 0)), features="random")
 
 
 def test_adm_batches_are_samples_and_references(folders, tmp_path):
     samples, ref = folders
     np.savez(tmp_path / "samples.npz", drawn_images(200, 12, 0).permute(0, 2, 3, 1).numpy())
     np.savez(tmp_path / "ref.npz", arr_0=drawn_images(240, 12, 1).permute(0, 2, 3, 1).numpy())
-    from_folders = eval_fid(samples, ref, features="random", metrics=["all"])["scores"]
-    from_npz = eval_fid(tmp_path / "samples.npz", tmp_path / "ref.npz", features="random", metrics=["all"])["scores"]
+    from_folders = evaluate(samples, ref, features="random", metrics=["all"]).scores
+    from_npz = evaluate(tmp_path / "samples.npz", tmp_path / "ref.npz", features="random", metrics=["all"]).scores
     assert from_npz == pytest.approx(from_folders, rel=1e-6, abs=1e-6)
 
 
@@ -263,28 +273,28 @@ def test_published_statistics_give_the_distance_and_their_images_the_neighbours(
     with np.load(made) as arrays:
         few = drawn_images(10, 12, 1).permute(0, 2, 3, 1).numpy()
         np.savez(both, mu=arrays["mu"], sigma=arrays["sigma"], arr_0=few)
-    plain = eval_fid(samples, ref, features="random")
-    result = eval_fid(samples, both, features="random", card=tmp_path / "card.html")
-    assert result["distance"] == pytest.approx(plain["distance"], rel=1e-9)
+    plain = evaluate(samples, ref, features="random")
+    assert evaluate(samples, both, features="random").distance == pytest.approx(plain.distance, rel=1e-9)
+    eval_fid(samples, both, features="random", card=tmp_path / "card.html")
     assert "Nearest reference images" in (tmp_path / "card.html").read_text()
     with pytest.raises(DiscliError, match="holds statistics alone"):
-        eval_fid(samples, made, features="random", metrics=["kid"])
+        evaluate(samples, made, features="random", metrics=["kid"])
 
 
 def test_the_cache_follows_the_content_not_the_path(folders, tmp_path):
     samples, ref = folders
     moved = tmp_path / "moved"
     shutil.copytree(ref, moved)
-    first = eval_fid(samples, ref, features="random")
-    again = eval_fid(samples, moved, features="random")
-    assert (first["reference"]["cached"], again["reference"]["cached"]) == (False, True)
-    assert again["distance"] == pytest.approx(first["distance"], rel=1e-9)
+    first = evaluate(samples, ref, features="random")
+    again = evaluate(samples, moved, features="random")
+    assert (first.reference.cached, again.reference.cached) == (False, True)
+    assert again.distance == pytest.approx(first.distance, rel=1e-9)
 
     Image.new("RGB", (12, 12), "red").save(moved / "000000.png")
-    changed = eval_fid(samples, moved, features="random")
-    assert not changed["reference"]["cached"]
-    assert changed["distance"] != first["distance"]
-    assert changed["reference"]["sha256"] != first["reference"]["sha256"]
+    changed = evaluate(samples, moved, features="random")
+    assert not changed.reference.cached
+    assert changed.distance != first.distance
+    assert changed.reference.sha256 != first.reference.sha256
 
 
 def test_latents_are_scored_against_their_reconstructions_and_named_so(tmp_path):
@@ -296,22 +306,23 @@ def test_latents_are_scored_against_their_reconstructions_and_named_so(tmp_path)
     vae.save_pretrained(tmp_path / "vae")
     images = save_folder(tmp_path / "images", drawn_images(12, 16, 0))
     latents = encode(images, 16, codec="vae", vae=str(tmp_path / "vae"), out=tmp_path / "latents.h5", workers=0)
-    result = eval_fid(images, latents, features="random")
-    assert result["reference"]["kind"].startswith("reconstructions by")
-    assert result["distance"] > 1  # an untrained autoencoder reconstructs nothing
+    result = evaluate(images, latents, features="random")
+    assert result.reference.kind.startswith("reconstructions by")
+    assert result.distance > 1  # an untrained autoencoder reconstructs nothing
 
 
 def test_the_score_card_shows_samples_neighbours_and_every_condition(data_file, tmp_path):
     images = drawn_images(50, 12, 0)
     images[0] = drawn_images(240, 12, 1)[1]  # a memorised image
     samples = save_samples(tmp_path / "<b>samples", images, data_file)
-    result = eval_fid(samples, features="random", card=tmp_path / "cards" / "card.html", per_class=True)
+    eval_fid(samples, features="random", card=tmp_path / "cards" / "card.html", per_class=True)
+    result = evaluate(samples, features="random")
     page = (tmp_path / "cards" / "card.html").read_text(encoding="utf-8")
     assert page.count('src="data:image/png;base64,') == 1 + 8 * (
         1 + 5
     )  # the sheet; eight samples, five neighbours each
     assert "<b>" not in page
-    for fact in (RANDOM_FD, result["reference"]["sha256"], result["weights_sha256"], "Each class on its own"):
+    for fact in (RANDOM_FD, result.reference.sha256, result.weights_sha256, "Each class on its own"):
         assert fact in page
     assert page.count("<figcaption>0</figcaption>") == 1
     assert "2 classes have no more than 160 images" in page
@@ -320,9 +331,9 @@ def test_the_score_card_shows_samples_neighbours_and_every_condition(data_file, 
 
 @pytest.mark.parametrize("n", [50, 200])
 def test_n_scores_that_many_and_the_same_ones_each_time(folders, n):
-    results = [eval_fid(*folders, features="random", n=n) for _ in range(2)]
-    assert results[0]["samples"]["n"] == n
-    assert results[0]["distance"] == results[1]["distance"]
+    results = [evaluate(*folders, features="random", n=n) for _ in range(2)]
+    assert results[0].samples.n == n
+    assert results[0].distance == results[1].distance
 
 
 def test_bad_input_is_refused_in_one_line(folders, data_file, tmp_path):
@@ -330,7 +341,7 @@ def test_bad_input_is_refused_in_one_line(folders, data_file, tmp_path):
 
     def message(path: Path, *args, **kwargs) -> str:
         with pytest.raises(DiscliError) as raised:
-            eval_fid(path, *args, **{"features": "random"} | kwargs)
+            evaluate(path, *args, **{"features": "random"} | kwargs)
         assert "\n" not in raised.value.message
         assert raised.value.hint
         return raised.value.message
@@ -351,7 +362,7 @@ def test_bad_input_is_refused_in_one_line(folders, data_file, tmp_path):
     assert "8x8 px, the samples 12x12" in message(samples, save_folder(tmp_path / "small", drawn_images(5, 8, 0)))
     assert "holds 200 images" in message(samples, ref, n=201)
     assert "no such metric" in message(samples, ref, metrics=["fdd"])
-    assert "needs Inception" in message(samples, ref, metrics=["is"])
+    assert "needs logits" in message(samples, ref, metrics=["is"])
     assert "no such features" in message(samples, ref, features="clip")
     assert "no class labels" in message(samples, data_file, per_class=True)
     made = make_ref(ref, tmp_path / "made.npz", features="random")
@@ -365,7 +376,8 @@ def test_bad_input_is_refused_in_one_line(folders, data_file, tmp_path):
     assert "discli encode did not write it" in message(samples, tmp_path / "foreign.h5")
     assert "--device nowhere" in message(samples, ref, device="nowhere")
     (tmp_path / "file").touch()
-    assert "--card" in message(samples, ref, card=tmp_path / "file" / "card.html")
+    with pytest.raises(DiscliError, match="--card"):
+        eval_fid(samples, ref, features="random", card=tmp_path / "file" / "card.html")
     with pytest.raises(DiscliError, match=r"statistics are a \.npz"):
         make_ref(ref, tmp_path / "made.txt", features="random")
 
@@ -375,4 +387,4 @@ def test_grayscale_palette_and_transparent_images_are_scored_as_rgb(folders, tmp
     Image.open(odd / "000000.png").convert("L").save(odd / "000000.png")
     Image.open(odd / "000001.png").convert("P").save(odd / "000001.png")
     Image.open(odd / "000002.png").convert("RGBA").save(odd / "000002.png")
-    assert eval_fid(odd, folders[1], features="random")["samples"]["n"] == 40
+    assert evaluate(odd, folders[1], features="random").samples.n == 40

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from discli.evaluation.evaluate import eval_fid
+from discli.evaluation.evaluate import evaluate
+from discli.evaluation.frechet import frechet_distance
 from discli.evaluation.images import open_images
-from discli.evaluation.metrics import Gaussian, ReferenceStatistics, frechet_distance, read_statistics, write_statistics
-from discli.evaluation.metrics.npz import NpzImages
+from discli.evaluation.moments import Gaussian
+from discli.evaluation.npz import NpzImages, ReferenceStatistics, read_statistics, write_statistics
 from discli.evaluation.reference import open_reference
 from discli.sampling.output import open_output
 from tests.evaluation.cases import drawn_images
@@ -60,7 +61,7 @@ def test_any_manifest(samples, data):
 @pytest.mark.parametrize("change", [{"n": 10**12}, {"n": 7}, {"n": 0}, {"sampler": "ddim"}, {"step": "x"}, {"ema": {}}])
 def test_a_manifest_that_cannot_be_right_is_refused_before_any_work(tmp_path, change):
     folder = save_samples(tmp_path / "samples", IMAGES, None, **({"classes": None} | change))
-    assert answer(lambda: eval_fid(folder, folder, features="random", cache=False) or True) is None
+    assert answer(lambda: evaluate(folder, folder, features="random", cache=False) or True) is None
 
 
 @examples(40)

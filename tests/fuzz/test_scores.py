@@ -13,7 +13,7 @@ from discli.ablation.results import StudyReport
 from discli.ablation.trial import read_result
 from discli.recipe import load_study, parse_recipe
 from discli.reports.compare_scores import compare_files
-from discli.runs.score_file import read_score
+from discli.runs.eval_result import read_eval_result
 from discli.sampling.model_card import model_card
 from tests.data.files import contract
 from tests.fuzz.damage import answer, damaged_json, examples
@@ -35,7 +35,7 @@ def test_any_scores(tmp_path, data):
     before = other.read_bytes()
     for pair in ((good, other), (other, good), (other, other)):
         answer(lambda pair=pair: compare_files(*pair).lines())
-    score = answer(lambda: read_score(other))
+    score = answer(lambda: read_eval_result(other))
     if score is not None:
         assert model_card(CARD, contract(), 1, [score])
     assert other.read_bytes() == before

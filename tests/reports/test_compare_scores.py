@@ -6,6 +6,7 @@ import json
 import pytest
 
 from discli.reports.compare_scores import compare_files, compare_scores
+from discli.runs.eval_result import EvalResult
 from discli.runtime.errors import DiscliError
 from tests.cli.commands import discli
 
@@ -46,8 +47,12 @@ def changed(**changes):
     return result
 
 
+def explained(a, b):
+    return compare_scores(EvalResult.model_validate(a), EvalResult.model_validate(b)).lines()
+
+
 def words(other):
-    return "\n".join(compare_scores(SCORED, other).lines())
+    return "\n".join(explained(SCORED, other))
 
 
 def test_equal_results_have_nothing_to_explain():
@@ -65,7 +70,7 @@ def test_equal_results_have_nothing_to_explain():
     ],
 )
 def test_what_forbids_comparing_is_said_first(changes, expected):
-    lines = compare_scores(SCORED, changed(**changes)).lines()
+    lines = explained(SCORED, changed(**changes))
     assert lines[2] == "They cannot be compared:"
     assert expected in lines[3]
 
@@ -111,9 +116,7 @@ def test_files_that_are_no_results_are_refused(tmp_path):
 def test_as_json_the_same_sentences(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(SCORED))
     (tmp_path / "b.json").write_text(json.dumps(changed(features="dinov2")))
-    shown = [
-        discli("eval-fid", "--compare", "a.json", "b.json", *flags, cwd=tmp_path).stdout for flags in ([], ["--json"])
-    ]
+    shown = [discli("compare", "a.json", "b.json", *flags, cwd=tmp_path).stdout for flags in ([], ["--json"])]
     found = json.loads(shown[1])
     assert found["forbids"]
     assert [line for lines in found.values() for line in lines if line not in shown[0]] == []

@@ -96,7 +96,7 @@ def test_json_names_the_page_and_what_is_in_it(run, tmp_path, capsys):
     assert record["environment"]["torch"] == torch.__version__
 
 
-@pytest.mark.parametrize("breakage", ["torn", "run.json", "nothing yet", "score", "image"])
+@pytest.mark.parametrize("breakage", ["torn", "run.json", "nothing yet", "image"])
 def test_a_run_that_is_not_whole_has_a_page_too(run, tmp_path, breakage):
     broken = Path(shutil.copytree(run, tmp_path / "run"))
     expected = "<h2>Curves</h2>"
@@ -113,9 +113,6 @@ def test_a_run_that_is_not_whole_has_a_page_too(run, tmp_path, breakage):
         shutil.rmtree(broken / "checkpoints")
         shutil.rmtree(broken / "previews")
         expected = "Nothing is logged yet."
-    elif breakage == "score":
-        (broken / "score.json").write_text(json.dumps({"scores": {"FID": 3.0}, "samples": {"n": 5, "step": 30}}))
-        expected = "score.json was written by another discli"
     else:
         (broken / "previews" / "00000030.png").write_bytes(b"\x89PNG")
         expected = "<figcaption>step 26</figcaption>"

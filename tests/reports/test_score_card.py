@@ -3,6 +3,7 @@
 import torch
 
 from discli.reports.score_card import NearestImages, score_card
+from discli.runs.eval_result import EvalResult
 from tests.reports.test_compare_scores import changed
 
 
@@ -11,7 +12,7 @@ def page(side):
     nearest = NearestImages(images[:2], images[2:8].view(2, 3, 3, side, side), torch.arange(6.0).view(2, 3))
     result = changed(samples__checkpoint="runs/a/1", samples__step=1000) | {"warnings": ["few"], "per_class": None}
     result["reference"] |= {"kind": "data file", "resolution": [side, side]}
-    return score_card(result, images, nearest)
+    return score_card(EvalResult.model_validate(result), images, nearest)
 
 
 def test_a_page_needs_nothing_else_and_fits_a_phone():

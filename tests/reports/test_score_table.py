@@ -5,12 +5,14 @@ import io
 from rich.console import Console
 
 from discli.reports.score_table import print_scores
+from discli.runs.eval_result import EvalResult
 from tests.reports.test_compare_scores import changed
 
 
 def shown(result, width=80):
     out = io.StringIO()
-    print_scores(result | {"warnings": ["few samples"], "per_class": None}, Console(file=out, width=width))
+    told = EvalResult.model_validate(result | {"warnings": ["few samples"], "per_class": None})
+    print_scores(told, Console(file=out, width=width))
     return out.getvalue()
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from discli.cli.info import info
-from discli.evaluation.evaluate import eval_fid
+from discli.evaluation.evaluate import evaluate
 from discli.reports.run import report_run
 from discli.runs.description import read_run
 from discli.runs.layout import find_run
@@ -77,8 +77,8 @@ def test_every_command_that_takes_a_run_takes_its_name(listed, capsys):
     with pytest.raises(DiscliError, match="no snapshots"):  # and not that it is no run
         posthoc_ema(Path("deep/mine"), 0.1)
     (listed.parents[1] / "alone").symlink_to(listed.resolve())
-    result = eval_fid(Path("alone"), features="random", n=8, bootstrap=0)
-    assert result["samples"]["n"] == 8
+    result = evaluate(Path("alone"), features="random", n=8, bootstrap=0)
+    assert result.samples.n == 8
 
 
 def test_train_takes_a_recipe_before_a_run_of_its_name(listed):

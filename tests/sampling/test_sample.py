@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import discli
 from discli.cli import main
-from discli.evaluation.metrics import NpzImages
+from discli.evaluation.npz import NpzImages
 from discli.model import DiS
 from discli.recipe import parse_recipe
 from discli.runtime.errors import DiscliError

@@ -2,8 +2,8 @@
 
 import pytest
 
-from discli.evaluation.evaluate import eval_fid
-from discli.evaluation.metrics import score_name
+from discli.evaluation.evaluate import evaluate
+from discli.evaluation.features.random import RANDOM_FD
 from discli.runs.logs import read_log
 from discli.sampling.sample import sample
 from discli.training.train import train
@@ -16,7 +16,6 @@ SETTINGS = [
     "train.ema.decay=0.5",
     "sample.cfg_scale=1.5",
 ]
-NAME = score_name("fid", "random")
 
 
 @pytest.fixture
@@ -31,11 +30,11 @@ def test_a_score_is_that_of_the_samples_of_the_same_seed(recipe, digits_file, tm
     run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=SETTINGS)
     lines = read_log(run / "scores.jsonl")
     assert [line["step"] for line in lines] == [4, 8, 12]
-    assert len({line[NAME] for line in lines}) == 3
+    assert len({line[RANDOM_FD] for line in lines}) == 3
 
     samples = sample(run, 16, seed=0, out=tmp_path / "samples")
-    by_hand = eval_fid(samples, features="random", bootstrap=0)["scores"][NAME]
-    assert lines[-1][NAME] == pytest.approx(by_hand, rel=1e-6)
+    by_hand = evaluate(samples, features="random", bootstrap=0).scores[RANDOM_FD]
+    assert lines[-1][RANDOM_FD] == pytest.approx(by_hand, rel=1e-6)
 
 
 def test_scores_and_previews_change_nothing_and_a_run_killed_before_them_makes_up_for_it(

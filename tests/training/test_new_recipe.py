@@ -221,7 +221,8 @@ def test_the_quickstart_leads_on_and_its_run_is_found(tmp_path, monkeypatch, cap
     monkeypatch.setattr("discli.cli.quickstart.encode", lambda *_, **given: made.update(data=given["out"]))
     monkeypatch.setattr("discli.cli.quickstart.train", lambda *_, **given: made.update(run=given["out"]))
     monkeypatch.setattr("discli.cli.quickstart.sample", lambda *_, **given: made.update(samples=given["out"]))
-    monkeypatch.setattr("discli.cli.quickstart.eval_fid", lambda *_, **__: None)
+    monkeypatch.setattr("discli.cli.quickstart.evaluate", lambda *_, **__: None)
+    monkeypatch.setattr("discli.cli.quickstart.print_scores", lambda _: None)
     quickstart()
     assert made == {
         "data": Path("quickstart/digits.h5"), "run": Path("runs/quickstart"), "samples": Path("quickstart/samples")

@@ -1,1 +1,1 @@
-"""Networks that turn images into features, and how their weights are found."""
+"""Feature networks, one file each, found by this folder. See ../README.md to add one."""

@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from discli.evaluation.features.convention import CONVENTIONS, Convention
-from discli.evaluation.features.resize import resize
-from discli.evaluation.features.small_batches import in_small_batches
-from discli.evaluation.features.weights_file import hub_cache, named_weights, read_state_dict
+from discli.evaluation.convention import CONVENTIONS, Convention, resize
+from discli.evaluation.extractor import Extractor, hub_cache, named_weights, read_state_dict
+from discli.evaluation.parallel import in_small_batches
 from discli.runtime.errors import DiscliError
 
 FILE_NAME = "dinov2_vitl14_pretrain.pth"
@@ -31,26 +30,28 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _OFFSET = 0.1
 
 
-class DinoV2:
-    """(B, 3, H, W) uint8 to ``features`` (B, D): the normalised class token at 224 px.
+class DinoV2(Extractor):
+    """DINOv2's vision transformer, the normalised class token at 224 px.
+
+    (B, 3, H, W) uint8 to ``features`` (B, D).
 
     Published figures (FD-DINOv2, arXiv:2306.04675) use ViT-L/14, D = 1024, and an antialiased bicubic
     resize, which is clean-fid's; torch-fidelity gives the network its TensorFlow resize. The file decides
     which size it is. float32 throughout.
     """
 
+    name = "dinov2"
+    convention: Convention
+
     def __init__(
-        self,
-        weights: Path | None = None,
-        convention: Convention = CONVENTIONS["clean-fid"],
-        device: torch.device | str = "cpu",
+        self, weights: Path | None = None, convention: Convention | None = None, device: torch.device | str = "cpu"
     ) -> None:
         path = find_dinov2_weights(weights)
         state, self.weights_sha256 = read_dinov2_weights(path)
         dim = state["cls_token"].shape[-1]
         self.name = f"dinov2-vit-{_SIZES.get(dim, dim)}-{_PATCH}"
         self.network = f"DINOv2, normalised class token at {SIDE} px, {dim:,} features"
-        self.convention = convention
+        self.convention = convention or CONVENTIONS["clean-fid"]
         self.dims: Mapping[str, int] = MappingProxyType({"features": dim})
         self._device = torch.device(device)
         self._weights = {name: value.float().to(self._device) for name, value in state.items()}

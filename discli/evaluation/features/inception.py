@@ -1,6 +1,8 @@
 """FID's Inception: torch-fidelity's network, in one pass over pooled features, spatial features and logits."""
 
 import io
+import os
+import urllib.error
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -10,13 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from discli.evaluation.features import fused_conv
-from discli.evaluation.features.convention import CONVENTIONS, Convention
-from discli.evaluation.features.inception_weights import find_inception_weights, read_inception_weights
-from discli.evaluation.features.resize import resize
-from discli.evaluation.features.small_batches import in_small_batches
-from discli.evaluation.features.torch_fidelity import import_torch_fidelity
+from discli.evaluation import fused_conv
+from discli.evaluation.convention import CONVENTIONS, Convention, resize
+from discli.evaluation.extractor import Extractor, hub_cache, named_weights, read_state_dict
+from discli.evaluation.parallel import in_small_batches
+from discli.evaluation.torch_fidelity import import_torch_fidelity
+from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
+
+FILE_NAME = "weights-inception-2015-12-05-6726825d.pth"
+URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE_NAME}"
+VARIABLE = "DISCLI_INCEPTION_WEIGHTS"
+SHA256_PREFIX = "6726825d"  # the publisher writes it into the name, as torch.hub does
 
 SIDE = 299
 _SPATIAL_CHANNELS = 7
@@ -27,8 +34,10 @@ _TO_SPATIAL = (*_STEM, "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b
 _TO_POOL = ("Mixed_6e", "Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool")
 
 
-class Inception:
-    """(B, 3, H, W) uint8 to three features, as the convention asks:
+class Inception(Extractor):
+    """FID's Inception of 2015-12-05.
+
+    (B, 3, H, W) uint8 to three features, as the convention asks:
 
     - ``features`` (B, 2048): the last pooling, for FID, KID, precision and recall;
     - ``spatial`` (B, 2023): the first 7 channels of mixed_6/conv, 17 x 17, channels fastest as in ADM's
@@ -36,18 +45,17 @@ class Inception:
     - ``logits`` (B, 1008): without the bias, for IS, as the original code and all its ports have it.
 
     Batch norms are folded into the convolutions, memory is channels-last, and on a CPU a convolution
-    and its ReLU are one call (`discli.evaluation.features.fused_conv`): twice as fast, and the same to rounding.
+    and its ReLU are one call (`discli.evaluation.fused_conv`): twice as fast, and the same to rounding.
     """
 
     name = "inception"
     network = "TensorFlow's Inception of 2015-12-05 in torch-fidelity's port, 2,048 features"
+    provides = ("features", "spatial", "logits")
+    convention: Convention
     dims: Mapping[str, int] = MappingProxyType({"features": 2048, "spatial": 17 * 17 * 7, "logits": 1008})
 
     def __init__(
-        self,
-        weights: Path | None = None,
-        convention: Convention = CONVENTIONS["torch-fidelity"],
-        device: torch.device | str = "cpu",
+        self, weights: Path | None = None, convention: Convention | None = None, device: torch.device | str = "cpu"
     ) -> None:
         path = find_inception_weights(weights)
         state, self.weights_sha256 = read_inception_weights(path)
@@ -58,7 +66,7 @@ class Inception:
             raise DiscliError(
                 f"{path} does not fit FID's Inception: {' '.join(str(error).split())[:200]}", "Download it again."
             ) from error
-        self.convention = convention
+        self.convention = convention or CONVENTIONS["torch-fidelity"]
         self._device = torch.device(device)
         _fold_batch_norms(network)
         if self._device.type == "cpu" and fused_conv.works():
@@ -71,6 +79,9 @@ class Inception:
     def __call__(self, images_BCHW: Tensor) -> dict[str, Tensor]:
         assert images_BCHW.dtype == torch.uint8
         return in_small_batches(self._features, images_BCHW, self._device)
+
+    def score_name(self, score: str) -> str:
+        return score
 
     def _features(self, images_BCHW: Tensor) -> dict[str, Tensor]:
         x = resize(images_BCHW.to(self._device).float(), SIDE, self.convention.resize)
@@ -118,3 +129,48 @@ def _fuse_activations(network: nn.Module) -> None:
         for name, block in list(parent.named_children()):
             if isinstance(getattr(block, "bn", None), nn.Identity):
                 setattr(parent, name, fused_conv.FusedConv(block.get_submodule("conv")))  # type: ignore[arg-type]
+
+
+def find_inception_weights(given: Path | None = None) -> Path:
+    """The file: ``given`` (``--weights``), $DISCLI_INCEPTION_WEIGHTS, torch.hub's cache, or a download into it.
+
+    The cache is torch-fidelity's own, so one download serves both. With HF_HUB_OFFLINE=1 nothing is
+    downloaded. Raises DiscliError, naming both ways out, where the weights cannot be had.
+    """
+    path = inception_weights_path(given)
+    if not path.is_file():
+        _download(path)
+    return path
+
+
+def inception_weights_path(given: Path | None = None) -> Path:
+    """Where that file is, or will be once it is downloaded. DiscliError where one is named that is not there."""
+    return named_weights(given, VARIABLE, FILE_NAME, URL) or hub_cache(FILE_NAME)
+
+
+def read_inception_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The state dict, and the sha256 of the file."""
+    what = "FID's Inception (torchvision's Inception is another network)"
+    return read_state_dict(path, "Mixed_7c.branch_pool.conv.weight", what, URL)
+
+
+def _download(target: Path) -> None:
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        raise inception_unavailable(target, "HF_HUB_OFFLINE=1 forbids downloading")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(URL, str(target), SHA256_PREFIX, progress=stderr.is_terminal)
+    except (urllib.error.URLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise inception_unavailable(target, f"the download failed: {' '.join(str(reason).split())}") from error
+    except RuntimeError as error:
+        raise inception_unavailable(target, "the download does not have the published hash") from error
+
+
+def inception_unavailable(target: Path, why: str) -> DiscliError:
+    """What is to be said, with every way out, where the weights cannot be had."""
+    return DiscliError(
+        f"Inception's weights, {FILE_NAME}, are not here and cannot be had ({why}).",
+        f"Download {URL} elsewhere and put it at {target}, or name it with --weights PATH or {VARIABLE};"
+        " or score with --features random, which needs no download.",
+    )

@@ -1,23 +1,29 @@
-"""The Inception Score (arXiv:1606.03498), accumulated over the stream."""
+"""The Inception Score (arXiv:1606.03498)."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from discli.evaluation.features.convention import Splits
+from discli.evaluation.metric import Metric, MetricSetup, ReferenceStats
 
 
-class InceptionScore:
-    """exp of the mean KL divergence between each image's class distribution and its split's average.
+class InceptionScore(Metric):
+    """Inception Score, of the samples alone.
 
-    ``splits`` is part of the convention: torch-fidelity shuffles (seed 2020) and takes ten parts, ADM
-    takes each 5,000 samples in order. Memory: splits * classes, since the mean of
-    KL(p | q) = mean(sum p log p) - sum q log q needs no more than two sums per split.
+    exp of the mean KL divergence between each image's class distribution and its split's average. The splits are
+    part of the convention: torch-fidelity shuffles (seed 2020) and takes ten parts, ADM takes each 5,000 samples in
+    order. Memory: splits * classes, since the mean of KL(p | q) = mean(sum p log p) - sum q log q needs no more than
+    two sums per split.
     """
 
+    name = "is"
     feature = "logits"
+    needs = "nothing"
 
-    def __init__(self, n: int, classes: int, splits: Splits = "ten-shuffled") -> None:
+    def __init__(self, setup: MetricSetup) -> None:
+        convention = setup.extractor.convention
+        n, splits = setup.n, convention.splits if convention is not None else "ten-shuffled"
+        classes = setup.extractor.dims[self.feature]
         if splits == "ten-shuffled":
             count = min(10, n)
             place = np.empty(n, dtype=np.int64)
@@ -44,6 +50,11 @@ class InceptionScore:
         self._n += other._n
         self._p += other._p
         self._p_log_p += other._p_log_p
+
+    def compute(self, reference: ReferenceStats) -> dict[str, float]:
+        scores = self.scores()
+        spread = {"IS std": float(scores.std(correction=0))} if len(scores) > 1 else {}
+        return {"IS": float(scores.mean())} | spread
 
     def scores(self) -> Tensor:
         """One score per split, float64."""

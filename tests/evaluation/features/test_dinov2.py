@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from discli.evaluation.convention import resize
 from discli.evaluation.features.dinov2 import FILE_NAME, VARIABLE, DinoV2, find_dinov2_weights
-from discli.evaluation.features.resize import resize
 from discli.runtime.errors import DiscliError
 from tests.evaluation.cases import drawn_images
 

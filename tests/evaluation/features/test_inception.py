@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from discli.evaluation.features import inception_weights
-from discli.evaluation.features.inception import bare_inception
-from discli.evaluation.features.inception_weights import (
+from discli.evaluation.convention import CONVENTIONS, find_convention
+from discli.evaluation.features import inception
+from discli.evaluation.features.inception import (
     FILE_NAME,
     VARIABLE,
+    Inception,
+    bare_inception,
     find_inception_weights,
     read_inception_weights,
 )
-from discli.evaluation.metrics import CONVENTIONS, Inception, find_convention
 from discli.runtime.errors import DiscliError
 from tests.evaluation.cases import drawn_images
 
@@ -79,7 +80,7 @@ def test_missing_weights_name_the_file_its_place_and_both_ways_out(tmp_path, mon
 
 def test_a_download_that_is_not_the_published_file_leaves_nothing_behind(tmp_path, monkeypatch):
     (tmp_path / "served").write_bytes(b"something else")
-    monkeypatch.setattr(inception_weights, "URL", (tmp_path / "served").as_uri())
+    monkeypatch.setattr(inception, "URL", (tmp_path / "served").as_uri())
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.delenv("HF_HUB_OFFLINE")

@@ -1,10 +1,14 @@
 """The streamed Inception Score against torch-fidelity's and the definition."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch_fidelity.metric_isc import isc_features_to_metric
 
+from discli.evaluation.convention import Convention
+from discli.evaluation.metric import MetricSetup
 from discli.evaluation.metrics.inception_score import InceptionScore
 
 
@@ -13,7 +17,8 @@ def logits_of(n, classes, seed=0):
 
 
 def streamed(logits, splits, batch=17):
-    meter = InceptionScore(len(logits), logits.shape[1], splits)
+    network = SimpleNamespace(dims={"logits": logits.shape[1]}, convention=Convention("x", "tf1-bilinear", splits))
+    meter = InceptionScore(MetricSetup(len(logits), network))
     for first in range(0, len(logits), batch):
         meter.update(logits[first : first + batch], first)
     return meter.scores()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from discli.evaluation.metrics.moments import Moments
-from discli.evaluation.metrics.npz import (
+from discli.evaluation.moments import Moments
+from discli.evaluation.npz import (
     NpzImages,
     ReferenceStatistics,
     holds_images,

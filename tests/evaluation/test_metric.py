@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from discli.evaluation.metrics import FeatureBuffer, RandomFeatures, measure
+from discli.evaluation.features.random import RandomFeatures
+from discli.evaluation.metric import FeatureBuffer, measure
 from discli.runtime.errors import DiscliError
 from tests.evaluation.cases import drawn_images
 

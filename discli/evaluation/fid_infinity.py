@@ -1,15 +1,15 @@
 """How much of a Frechet distance is the number of samples: extrapolation to infinity, and its spread."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from discli.evaluation.features.cores import on_every_core
-from discli.evaluation.metrics.frechet import FrechetTo, square_root_factor
-from discli.evaluation.metrics.moments import Gaussian, Moments
+from discli.evaluation.frechet import FrechetTo, square_root_factor
+from discli.evaluation.moments import Gaussian, Moments
+from discli.evaluation.parallel import on_every_core
+from discli.runs.eval_result import FidInfinity
 
 BLOCKS = 20
 SMALLEST_N = 2 * BLOCKS
@@ -68,26 +68,14 @@ class BlockMoments:
         return self.merged(range(BLOCKS))
 
 
-@dataclass(frozen=True)
-class EffectOfN:
-    """A Frechet distance at n samples, extrapolated, and the interval that resampling gives at n."""
-
-    distance: float
-    infinity: float
-    low: float
-    high: float
-    level: float
-    replicates: int
-
-
-def effect_of_n(
+def fid_infinity(
     samples: BlockMoments,
     reference: Gaussian,
     replicates: int = 50,
     level: float = 0.95,
     seed: int = 0,
     each: Callable[[], None] = lambda: None,
-) -> EffectOfN:
+) -> FidInfinity:
     """FID-infinity (arXiv:1911.07023, section 3) and a bootstrap interval of the distance at n.
 
     The distance is biased upwards by about c/n: it is taken at 16 sizes from n/4 to n, each a random
@@ -120,4 +108,12 @@ def effect_of_n(
     resampled = np.array([d for _, d in found[SIZES:]])
     spread = np.quantile(resampled - resampled.mean(), [(1 - level) / 2, (1 + level) / 2])
     low, high = max(0.0, distance + float(spread[0])), distance + float(spread[1])
-    return EffectOfN(distance, float(infinity), low, high, level, replicates)
+    return FidInfinity(
+        n=by_size[-1][0],
+        distance=distance,
+        infinity=float(infinity),
+        low=low,
+        high=high,
+        level=level,
+        replicates=replicates,
+    )

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from discli.evaluation.metrics.moments import Gaussian
+from discli.evaluation.moments import Gaussian
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import parse_json, write_beside
 
@@ -64,7 +64,7 @@ def read_statistics(path: Path) -> ReferenceStatistics | None:
         if not gaussians and "arr_0" not in names:
             raise DiscliError(
                 f"{path} holds neither statistics (mu, sigma) nor images (arr_0), but {', '.join(sorted(names))}.",
-                "Make reference statistics with discli eval-fid --make-ref SOURCE --out ref.npz",
+                "Make reference statistics with discli make-ref SOURCE --out ref.npz",
             )
     return ReferenceStatistics(gaussians, about) if gaussians else None
 

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
-from discli.evaluation.metrics import Moments, RandomFeatures, frechet_distance, measure
+from discli.evaluation.features.random import RandomFeatures
+from discli.evaluation.frechet import frechet_distance
+from discli.evaluation.metric import measure
+from discli.evaluation.moments import Moments
 from tests.evaluation.cases import blurred, cifar, drawn_images, with_noise
 
 DIM = RandomFeatures.dims["features"]

@@ -2,7 +2,7 @@
 
 import torch
 
-from discli.evaluation.metrics.nearest import Nearest
+from discli.evaluation.card_images import Nearest
 from tests.evaluation.cases import gaussian_rows
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from discli.evaluation.features import fused_conv
+from discli.evaluation import fused_conv
 
 
 @pytest.mark.skipif(not fused_conv.works(), reason="this PyTorch lacks the operations")

@@ -7,6 +7,7 @@ not FID, and cannot be compared with one.
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -14,8 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from discli.evaluation.features.small_batches import in_small_batches
+from discli.evaluation.convention import Convention
+from discli.evaluation.extractor import Extractor
+from discli.evaluation.parallel import in_small_batches
 
+RANDOM_FD = "FD (random features), not comparable with FID"
 SEED = 20240802
 _STAGES = 4
 _CHANNELS = 16
@@ -24,8 +28,10 @@ _LAYOUT_FILTERS = 32
 _LAYOUT_DIM = 32
 
 
-class RandomFeatures:
-    """(B, 3, H, W) uint8 to (B, 160) float32, for images of any size from 2 px on.
+class RandomFeatures(Extractor):
+    """Fixed random filters: no download, and not FID.
+
+    (B, 3, H, W) uint8 to ``features`` (B, 160) float32, for images of any size from 2 px on.
 
     - Four stages of 3x3 filters (16 each) and absolute values, halving the image in between: mean and
       standard deviation of each channel over the image, 128 features of colour and texture at four
@@ -39,26 +45,31 @@ class RandomFeatures:
 
     name = "random"
     network = "fixed random filters in four stages, 160 features"
-    convention = None
     dims: Mapping[str, int] = MappingProxyType({"features": 2 * _STAGES * _CHANNELS + _LAYOUT_DIM})
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, weights: Path | None = None, convention: Convention | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        """Has its own weights and no convention: both arguments are left alone."""
         words = np.random.Philox(key=SEED)
         stages = [_filters(words, _CHANNELS, 3 if i == 0 else _CHANNELS, 3) for i in range(_STAGES)]
         stages[0][::2] -= stages[0][::2].mean(dim=(2, 3), keepdim=True)
-        weights = [*stages, _filters(words, _LAYOUT_FILTERS, 3, 3)]
-        weights.append(_filters(words, _LAYOUT_DIM, _LAYOUT_FILTERS, _LAYOUT_SIDE) * 0.5**0.5)
+        drawn = [*stages, _filters(words, _LAYOUT_FILTERS, 3, 3)]
+        drawn.append(_filters(words, _LAYOUT_DIM, _LAYOUT_FILTERS, _LAYOUT_SIDE) * 0.5**0.5)
         self._biases = [_uniform(words, (_CHANNELS,)) * 0.3 for _ in range(_STAGES)]
-        content = b"".join(w.numpy().tobytes() for w in [*weights, *self._biases])
+        content = b"".join(w.numpy().tobytes() for w in [*drawn, *self._biases])
         self.weights_sha256 = hashlib.sha256(content).hexdigest()
 
-        *self._stages, self._layout, self._projection = (w.to(device) for w in weights)
+        *self._stages, self._layout, self._projection = (w.to(device) for w in drawn)
         self._biases = [b.to(device) for b in self._biases]
         self._device = torch.device(device)
 
     def __call__(self, images_BCHW: Tensor) -> dict[str, Tensor]:
         assert images_BCHW.dtype == torch.uint8
         return in_small_batches(self._features, images_BCHW, self._device)
+
+    def score_name(self, score: str) -> str:
+        return RANDOM_FD if score == "FID" else f"{score} (random features)"
 
     def _features(self, images_BCHW: Tensor) -> dict[str, Tensor]:
         x = images_BCHW.to(self._device).float() / 127.5 - 1

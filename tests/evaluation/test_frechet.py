@@ -6,8 +6,8 @@ import scipy.linalg
 import torch
 from torch_fidelity.metric_fid import fid_statistics_to_metric
 
-from discli.evaluation.metrics.frechet import FrechetTo, frechet_distance, square_root_factor
-from discli.evaluation.metrics.moments import Gaussian, Moments
+from discli.evaluation.frechet import FrechetTo, frechet_distance, square_root_factor
+from discli.evaluation.moments import Gaussian, Moments
 from tests.evaluation.cases import gaussian_rows
 
 

@@ -5,9 +5,9 @@ from threading import get_ident
 import numpy as np
 import torch
 
-from discli.evaluation.metrics.effect_of_n import BLOCKS, SIZES, BlockMoments, effect_of_n
-from discli.evaluation.metrics.frechet import frechet_distance
-from discli.evaluation.metrics.moments import Moments
+from discli.evaluation.fid_infinity import BLOCKS, SIZES, BlockMoments, fid_infinity
+from discli.evaluation.frechet import frechet_distance
+from discli.evaluation.moments import Moments
 
 
 def measured(rows, seed=0):
@@ -47,7 +47,7 @@ def test_which_block_a_sample_joins_does_not_follow_its_index():
 
 def test_progress_is_told_in_the_callers_thread():
     callers = []
-    effect_of_n(
+    fid_infinity(
         measured(standard(60, 2, 0)), exactly_standard(2), replicates=3, each=lambda: callers.append(get_ident())
     )
     assert callers == [get_ident()] * (SIZES + 3)
@@ -56,7 +56,7 @@ def test_progress_is_told_in_the_callers_thread():
 def test_extrapolation_comes_closer_to_the_truth_than_the_distance_at_n():
     # Samples and reference are the same distribution: the true distance is zero, what is found is bias.
     reference = exactly_standard(20)
-    effects = [effect_of_n(measured(standard(600, 20, seed)), reference, replicates=2) for seed in range(8)]
+    effects = [fid_infinity(measured(standard(600, 20, seed)), reference, replicates=2) for seed in range(8)]
     bias = np.mean([effect.distance for effect in effects])
     left = np.mean([effect.infinity for effect in effects])
     assert bias > 0.1
@@ -67,7 +67,7 @@ def test_the_interval_is_as_wide_as_distances_scatter_from_sample_to_sample():
     reference = exactly_standard(8)
     blocks = [measured(standard(400, 8, 100 + seed) * 1.3) for seed in range(30)]
     distances = [frechet_distance(b.gaussian(), reference) for b in blocks]
-    effect = effect_of_n(blocks[0], reference, replicates=200)
+    effect = fid_infinity(blocks[0], reference, replicates=200)
     assert effect.low < effect.distance < effect.high
     # 1.96 standard deviations on either side, estimated from 20 blocks.
     assert 0.5 < (effect.high - effect.low) / (2 * 1.96 * np.std(distances)) < 2
@@ -76,10 +76,10 @@ def test_the_interval_is_as_wide_as_distances_scatter_from_sample_to_sample():
 def test_fewer_samples_than_dimensions_give_the_same_numbers_as_the_full_eigenproblem():
     reference = exactly_standard(60)
     blocks = measured(standard(BLOCKS * 2, 60, 3))
-    effect = effect_of_n(blocks, reference, replicates=3)
+    effect = fid_infinity(blocks, reference, replicates=3)
     assert abs(effect.distance - frechet_distance(blocks.gaussian(), reference)) < 1e-6
 
 
 def test_the_same_samples_give_the_same_interval():
     blocks, reference = measured(standard(100, 5, 4)), exactly_standard(5)
-    assert effect_of_n(blocks, reference) == effect_of_n(blocks, reference)
+    assert fid_infinity(blocks, reference) == fid_infinity(blocks, reference)

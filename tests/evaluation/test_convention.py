@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-from discli.evaluation.features.resize import resize
+from discli.evaluation.convention import resize
 from tests.evaluation.cases import drawn_images
 
 

@@ -1,4 +1,4 @@
-"""Pieces on cores of their own."""
+"""Pieces on cores of their own, and the precision they run in."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from discli.evaluation.features.cores import on_every_core
+from discli.evaluation.parallel import in_small_batches, on_every_core
 
 
 @pytest.fixture
@@ -50,3 +50,23 @@ def test_two_cores_have_a_piece_each_and_nobody_elses_threads_change():
     later.start()
     later.join()
     assert (torch.get_num_threads(), found) == (2, [2])
+
+
+def test_pieces_come_back_in_order_and_tf32_is_off_only_meanwhile():
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    seen = []
+
+    def features(images):
+        seen.append((len(images), matmul.allow_tf32, cudnn.allow_tf32))
+        return {"features": images.float() + 1}
+
+    try:
+        matmul.allow_tf32 = cudnn.allow_tf32 = True
+        found = in_small_batches(features, torch.arange(10), torch.device("cpu"))
+        assert (matmul.allow_tf32, cudnn.allow_tf32) == (True, True)
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+    assert torch.equal(found["features"], torch.arange(10).float() + 1)
+    assert sorted(size for size, *_ in seen) == [2, 8]
+    assert {tf32 for _, *tf32s in seen for tf32 in tf32s} == {False}

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from discli.evaluation.metrics.moments import Gaussian
+from discli.evaluation.moments import Gaussian
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:

@@ -1,0 +1,151 @@
+"""`EvalResult`: scores of one set of images and all that they depend on, as ``discli eval-fid --json`` writes it."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from discli.recipe.spec import Count, PositiveInt
+from discli.runtime.errors import DiscliError
+from discli.runtime.files import read_json
+
+
+class _Part(BaseModel):
+    """Keys that are not known here are kept: another discli may have written them."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, serialize_by_alias=True)
+
+
+class _Sparse(_Part):
+    """Of its fields those that have a default are written only where something is known."""
+
+    @model_serializer(mode="wrap")
+    def _known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        optional = {name for name, field in type(self).model_fields.items() if not field.is_required()}
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if value is not None or key not in optional}
+
+
+class Named(_Part):
+    """A sampler or an average of weights: its name, and its settings as further keys."""
+
+    name: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.model_extra or {}
+
+
+class Samples(_Sparse):
+    """What was scored; from ``sampler`` on, what the manifest of ``discli sample`` says of the samples' making."""
+
+    path: str
+    kind: str
+    n: PositiveInt
+    resolution: tuple[PositiveInt, PositiveInt]  # height, width
+    run: str | None = None
+    checkpoint: str | None = None
+    step: Count | None = None
+    sampler: Named | None = None
+    steps: PositiveInt | None = None
+    nfe: PositiveInt | None = None
+    cfg_scale: float | None = None
+    guided_channels: str | int | None = None
+    clip_denoised: bool | None = None
+    ema: Named | None = None
+    precision: str | None = None
+    seed: int | None = None
+
+
+class ReferenceFacts(_Sparse):
+    """What the samples were compared with. ``n`` is None where a file of statistics does not say."""
+
+    path: str
+    kind: str = "unknown"
+    n_for_kid_and_prc: PositiveInt | None = None
+    cached: bool | None = None
+    sha256: str | None
+    n: PositiveInt | None
+    resolution: tuple[PositiveInt, PositiveInt] | None = None
+
+
+class FidInfinity(_Part):
+    """A Frechet distance at ``n`` samples, extrapolated (arXiv:1911.07023), and its bootstrap interval at ``n``."""
+
+    n: PositiveInt
+    distance: float | None = None
+    infinity: float
+    low: float
+    high: float
+    level: float
+    replicates: PositiveInt | None = None
+
+
+class ClassScore(_Part):
+    """The Frechet distance of one class."""
+
+    name: str = Field(alias="class")
+    n: PositiveInt
+    n_reference: PositiveInt
+    distance: float
+
+
+class ConventionFacts(_Sparse):
+    """What a named pipeline of resizing and splitting does, in words."""
+
+    name: str
+    resize: str | None = None
+    quantisation: str | None = None
+    inception_score: str | None = None
+
+
+class EvalResult(_Part):
+    """``scores`` by the names that they may be called by; ``distance`` is the one that an interval belongs to."""
+
+    format: Literal[1] = 1
+    discli_version: str = "unknown"
+    features: str
+    distance: float | None
+    scores: dict[str, float]
+    fid_infinity: FidInfinity | None = Field(alias="effect_of_n")
+    per_class: tuple[ClassScore, ...] | None = None
+    convention: ConventionFacts | None
+    network: str = "unknown"
+    weights_sha256: str
+    samples: Samples
+    reference: ReferenceFacts
+    warnings: tuple[str, ...] = ()
+    torch_version: str = "unknown"
+    device: str = "unknown"
+    processes: PositiveInt = 1
+    seconds: float = 0.0
+
+    @model_validator(mode="after")
+    def _distance_is_a_score(self) -> Self:
+        if self.distance is not None and self.distance not in self.scores.values():
+            raise ValueError("distance is none of scores")
+        return self
+
+
+def read_eval_result(path: str | Path) -> EvalResult:
+    """Raises DiscliError for anything else than the JSON of an `EvalResult`."""
+    fix = "Make it: discli eval-fid ... --json > a.json"
+    try:
+        content = read_json(Path(path))
+    except OSError as error:
+        raise DiscliError(f"{path}: {error.strerror}.", fix) from None
+    except ValueError as error:
+        raise DiscliError(f"{path} cannot be read as JSON ({error}).", fix) from None
+    try:
+        return EvalResult.model_validate(content)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise DiscliError(f"{path} is no result of eval-fid{f' ({where})' if where else ''}.", fix) from None
