@@ -21,7 +21,10 @@ def result(point, seed, score, gflops=1.0):
         "score": score, "score_name": "FID",
         "curve": [{"step": 5, "score": 2 * score, "n": 8}, {"step": 10, "score": score, "n": 8}],
         "eval": {
-            "samples": {"n": 16, "sampler": {"name": "ddim"}, "steps": 5, "nfe": 5, "cfg_scale": 1.0, "seed": 0},
+            "samples": {
+                "path": "run", "kind": "samples", "resolution": [4, 4], "n": 16, "sampler": {"name": "ddim"},
+                "steps": 5, "nfe": 5, "cfg_scale": 1.0, "seed": 0,
+            },
             "reference": {"path": "d.h5", "n": 100, "sha256": "abc"},
             "features": "inception", "network": "net", "weights_sha256": "def",
             "scores": {"FID": score}, "distance": score, "effect_of_n": None, "convention": None,
