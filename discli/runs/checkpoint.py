@@ -23,10 +23,10 @@ from torch import Tensor
 
 from discli.recipe import DataContract, Recipe, parse_recipe
 from discli.runs.layout import STATE, RunFolder
-from discli.runs.verify import FORMAT, sha256_of, sha256_of_state, verify_checkpoint
+from discli.runs.verify import FORMAT, sha256_of_state, verify_checkpoint
 from discli.runtime.console import format_bytes, stderr
 from discli.runtime.errors import DiscliError
-from discli.runtime.files import parse_json, read_json, sync, write_beside
+from discli.runtime.files import parse_json, read_json, sha256_of, sync, write_beside
 from discli.runtime.signals import hold_ctrl_c
 
 _TEMPORARY = ".writing-"

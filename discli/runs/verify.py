@@ -8,7 +8,7 @@ from typing import Any
 
 from discli.runs.layout import STATE
 from discli.runtime.errors import DiscliError
-from discli.runtime.files import read_json
+from discli.runtime.files import read_json, sha256_of
 
 FORMAT = 1
 
@@ -50,12 +50,6 @@ def verify_checkpoint(folder: Path, files: Container[str] | None = None, hashes:
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{STATE} is unreadable"
     return None
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's content, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_of_state(state: Mapping[str, Any]) -> str:

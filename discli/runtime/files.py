@@ -1,5 +1,6 @@
 """Writing files so that a name always stands for something whole, the old content or the new; and reading JSON."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -58,6 +59,12 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -6,7 +6,6 @@ batch) instead of drawn in turn; which samples a step sees is a function of the 
 averages, optimizer and the open log window are written together, atomically.
 """
 
-import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from discli.cost.disk import describe_needs
 from discli.cost.flops import forward_flops
 from discli.cost.peak import peak_flops
 from discli.data.autoencoders import to_model_space
@@ -26,10 +24,10 @@ from discli.diffusion import DiffusionLoss
 from discli.evaluation.reference import open_reference
 from discli.model import DiS
 from discli.model.mixer import choose_scan
-from discli.recipe import Recipe, config_warnings
+from discli.recipe import Recipe
 from discli.recipe.train import share_of_batch
 from discli.runs.checkpoint import newest_checkpoint
-from discli.runs.layout import RunFolder
+from discli.runs.layout import EMA, RunFolder
 from discli.runs.logs import Logs
 from discli.runs.run import ENDED, Run, what_to_train
 from discli.runs.sessions import record_session
@@ -37,6 +35,7 @@ from discli.runtime.console import progress, stderr
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
 from discli.runtime.rng import RngStream, normal, uniform
+from discli.training.announce import say_what_it_takes
 from discli.training.batches import Batch, BatchPlan, Feed
 from discli.training.callbacks import PreviewAndScore
 from discli.training.clock import Clock
@@ -45,7 +44,6 @@ from discli.training.engine import Engine
 from discli.training.interrupts import Interrupts, TrainingStoppedError
 from discli.training.optimizer import build_optimizer, lr_at
 from discli.training.state import TrainingState
-from discli.training.timed_step import A_DAY, describe_length, describe_time, try_step
 
 
 def train(
@@ -319,21 +317,17 @@ class Trainer:
     # What is written down
 
     def say_what_it_takes(self, data_file: Path) -> None:
-        recipe, spec = self.recipe, self.recipe.train
-        at = f"resuming at step {self.state.step:,} of" if self.state.step else "training"
-        at = at if self.state.step < spec.steps else "finished:"
-        length = describe_length(spec.steps, spec.batch_size, len(self.store))
-        stderr.print(
-            f"{recipe.name}: {self.num_parameters:,} parameters, {at} {length}; "
-            f"{self.engine.world_size} x {self.engine.device.type}, "
-            f"{self.engine.precision}; scan: {self.scan.name} ({self.scan.reason})"
+        say_what_it_takes(
+            self.recipe,
+            self.engine,
+            folder=self.folder,
+            data_file=data_file,
+            samples=len(self.store),
+            step=self.state.step,
+            parameters=self.num_parameters,
+            averages=len(self.ema.averages),
+            scan=f"{self.scan.name} ({self.scan.reason})",
         )
-        if self.state.step < spec.steps:
-            self._say_how_long(data_file)
-            for doubt in config_warnings(recipe):
-                stderr.print(doubt, style="yellow")
-        shards = self.engine.world_size if self.engine.sharded else 1
-        stderr.print(describe_needs(spec, self.num_parameters, len(self.ema.averages), shards, self.folder))
 
     def dry_run(self, data_file: Path) -> None:
         """What could still go wrong before the first step; nothing has been written until here."""
@@ -364,20 +358,6 @@ class Trainer:
         self.previews.open(data_file, self.logs.scores)
         self.engine.start_tracker(recipe.name, run.id, self.state.step, {"recipe": recipe.model_dump_json()})
 
-    def _say_how_long(self, data_file: Path) -> None:
-        """By a trial of some seconds; and where nobody would wait so long, what would take an hour."""
-        recipe, left, processes = self.recipe, self.recipe.train.steps - self.state.step, self.engine.world_size
-        trial = try_step(recipe, self.engine.device, processes)
-        stderr.print(f"Time: {describe_time(trial, recipe, left, processes)}.")
-        if trial.whole(recipe, left, processes) > A_DAY:
-            name = f"{recipe.name}-1h"
-            file = shlex.quote(str(data_file))
-            stderr.print(
-                f"More than a day. What would take an hour here: discli recipe new {name} --data {file} --minutes 60 "
-                f"&& discli train {name}.toml",
-                style="yellow",
-            )
-
     def _log(self, seconds_waited: float) -> None:
         """One line of metrics.jsonl, the same whenever and however often it is computed; timing goes elsewhere."""
         total = self.engine.sum(self.state.window.sums.clone())
@@ -401,7 +381,7 @@ class Trainer:
 
     def _look(self, only_missing: bool = False) -> None:
         """Previews and scores, given up where the run is asked to stop meanwhile: then it stops here."""
-        looked = self.previews.on_step(self.ema.averages["ema"], self.state.step, only_missing)
+        looked = self.previews.on_step(self.ema.averages[EMA], self.state.step, only_missing)
         if looked and self.engine.any(self.interrupts.received is not None)[0]:
             if self.checkpointed != self.state.step:
                 self._checkpoint()

@@ -357,7 +357,7 @@ def test_a_run_goes_on_by_its_folder_from_anywhere_with_the_same_bits(
 
 
 def test_what_it_will_take_is_said_before_the_first_step(recipe, digits_file, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("discli.training.train.A_DAY", 0.0)
+    monkeypatch.setattr("discli.training.announce.A_DAY", 0.0)
     train(recipe, data=digits_file, out=tmp_path / "run", overrides=["train.steps=2"])
     said = capsys.readouterr().err
     assert re.search(r"2 steps of 8: 16 images, 0\.08 epochs of 200;", said)
