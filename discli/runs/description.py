@@ -8,9 +8,9 @@ from pydantic import BaseModel, ValidationError
 
 from discli import __version__
 from discli.recipe import DataContract, Recipe, parse_recipe
-from discli.runs.layout import RunFolder
+from discli.runs.layout import RunFolder, is_run
 from discli.runtime.errors import DiscliError
-from discli.runtime.files import read_json, write_text
+from discli.runtime.files import read_model, write_text
 
 
 class SettingsChange(BaseModel):
@@ -68,8 +68,8 @@ class RunDescription(BaseModel):
 
 
 def read_run(folder: Path) -> RunDescription:
-    """run.json of a run. Raises DiscliError where ``folder`` is not one."""
-    try:
-        return RunDescription.model_validate(read_json(RunFolder(folder).description))
-    except (OSError, ValueError):
-        raise DiscliError(f"{folder} is not a run of discli train.", "Give a folder under runs/.") from None
+    """run.json of a run. Raises DiscliError where ``folder`` is not one, or the file is corrupt."""
+    if not is_run(folder):
+        raise DiscliError(f"{folder} is not a run of discli train.", "Give a run's folder; discli runs lists them.")
+    how = "Restore it from a copy, or start over with another --out."
+    return read_model(RunFolder(folder).description, RunDescription, how)

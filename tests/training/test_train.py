@@ -209,7 +209,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_passed_over(undisturbed, recip
     with (run / "checkpoints" / "00000008" / "optimizer.safetensors").open("r+b") as file:
         file.truncate(1000)
     train(recipe, data=digits_file, out=run)
-    assert "optimizer.safetensors has 1000 bytes" in capsys.readouterr().err.replace("\n", " ")
+    assert "optimizer.safetensors has 1,000 bytes" in capsys.readouterr().err.replace("\n", " ")
     assert content(run) == content(undisturbed)
 
 
