@@ -11,7 +11,7 @@ from discli.data.store import open_store
 from discli.evaluation.extractor import load_extractor
 from discli.evaluation.reference import check_resolution, check_statistics, open_reference
 from discli.recipe import DataContract, Study, check_fits
-from discli.runs.run import differences
+from discli.recipe.differences import differences
 from discli.runtime.errors import DiscliError
 from discli.sampling.load import load_model
 from discli.sampling.plan import check_weak
@@ -59,7 +59,7 @@ def _check_data(planned: Planned, contract: DataContract, file: Path) -> None:
         check_fits(planned.recipe, contract, str(file))
         return
     now = contract.model_dump(mode="json")
-    for key, old, new in differences(planned.result.get("contract", now), now):
+    for key, old, new in differences(planned.result.contract or now, now):
         raise DiscliError(
             f"{planned.trial.name} was trained on data with {key} = {old!r}, {file} has {new!r}.",
             "Give the same --data file as before, or another --out.",

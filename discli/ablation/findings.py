@@ -86,17 +86,17 @@ def _listed(names: Iterable[str]) -> str:
 
 def _caveats(points: Sequence[PointResults]) -> Iterator[str]:
     for key, what in (("forward_gflops", "one forward pass"), ("training_tflops", "training")):
-        costs = [point.first[key] for point in points]
+        costs = [getattr(point.first, key) for point in points]
         ratio = max(costs) / min(costs)
         if f"{ratio:.3g}" != "1":
             yield f"Cost differs: {what} of the most expensive point takes {ratio:.3g} times the FLOPs of the cheapest."
-    objectives = {point.first["recipe"]["diffusion"]["objective"]["name"] for point in points}
+    objectives = {point.first.objective for point in points}
     if len(objectives) > 1:
         yield "Their losses measure different things (diffusion.objective) and cannot be compared."
     # Every score's own; those of the points are mostly the same.
     yield from dict.fromkeys(
-        warning for point in points for result in point.results for warning in result["eval"].get("warnings", [])
+        warning for point in points for result in point.results for warning in result.eval.warnings
     )
-    references = {result["eval"]["reference"]["sha256"] for point in points for result in point.results}
+    references = {result.eval.reference.sha256 for point in points for result in point.results}
     if len(references) > 1:
         yield f"They were scored against {len(references)} different references, and so cannot be compared as they are."

@@ -1,30 +1,27 @@
 """What a study will take, before it is run: every trial with its size, work, disk and time."""
 
-import json
 import shutil
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
-import typer
-from rich.console import Console
-from rich.table import Table
+from pydantic import BaseModel
 
 from discli.ablation.trial import costs, failure_of, plan_recipe, read_result
+from discli.ablation.trial_result import Costs, TrialResult
 from discli.cost.disk import averages_kept, disk_needed
 from discli.diffusion import count_evaluations
 from discli.model import DiS
-from discli.recipe import Recipe, Study, Trial
+from discli.recipe import Recipe, Study, Trial, load_study
 from discli.recipe.diffusion import DiffusionSpec
 from discli.recipe.sample import SampleSpec
-from discli.runtime.console import format_bytes, format_seconds, stderr
+from discli.runtime.console import format_bytes, stderr
 from discli.runtime.errors import DiscliError
-from discli.runtime.numbers import format_number
 
 # A trial step that takes more work than this would itself be a wait.
 _MOST_TRIAL_FLOPS = 5e10
@@ -38,19 +35,19 @@ class Planned:
     trial: Trial
     recipe: Recipe
     folder: Path
-    costs: Mapping[str, Any]
-    result: dict[str, Any] | None  # when it is finished
+    costs: Costs
+    result: TrialResult | None  # when it is finished
     samples: int  # that are scored, along the way and at the end
     failure: str | None = None  # of the last try
 
     @property
     def training_flops(self) -> float:
-        return 1e12 * float(self.costs["training_tflops"])
+        return 1e12 * self.costs.training_tflops
 
     @cached_property
     def sampling_flops(self) -> float:
         calls = _evaluations(self.recipe.diffusion, self.recipe.sample, self.recipe.in_channels)
-        return 1e9 * float(self.costs["forward_gflops"]) * calls * self.samples
+        return 1e9 * self.costs.forward_gflops * calls * self.samples
 
     @property
     def flops(self) -> float:
@@ -61,7 +58,7 @@ class Planned:
     def disk(self) -> int:
         """Bytes, of checkpoints mostly."""
         spec = self.recipe.train
-        return disk_needed(spec, self.costs["parameters"], averages_kept(spec.ema))[1]
+        return disk_needed(spec, self.costs.parameters, averages_kept(spec.ema))[1]
 
 
 def make_plan(study: Study, trials: Sequence[Trial], out: Path) -> list[Planned]:
@@ -76,15 +73,15 @@ def make_plan(study: Study, trials: Sequence[Trial], out: Path) -> list[Planned]
     return plan
 
 
-def look_again(study: Study, plan: Sequence[Planned]) -> list[Planned]:
+def refresh(study: Study, plan: Sequence[Planned]) -> list[Planned]:
     """The plan with the results and failures that lie in the folders now, other processes' included.
 
     A finished trial is not read a second time. A result that does not belong here is its trial's failure.
     """
-    return [_look_again(study, planned) for planned in plan]
+    return [_refresh(study, planned) for planned in plan]
 
 
-def _look_again(study: Study, planned: Planned) -> Planned:
+def _refresh(study: Study, planned: Planned) -> Planned:
     if planned.result is not None:
         return planned
     try:
@@ -94,51 +91,87 @@ def _look_again(study: Study, planned: Planned) -> Planned:
     return replace(planned, result=result, failure=None if result is not None else failure_of(planned.folder))
 
 
-def print_plan(study: Study, plan: Sequence[Planned], out: Path, as_json: bool) -> None:
-    """A row a trial on stdout, or JSON; and what is left in all, beside what is free in ``out``."""
+class TrialPlan(BaseModel):
+    """What one trial takes."""
+
+    trial: str
+    parameters: int
+    forward_gflops: float
+    steps: int
+    training_tflops: float
+    disk: int  # bytes
+    seconds: float | None  # from noise to score; None: finished, or not known
+    finished: bool
+
+
+class StudyPlan(BaseModel):
+    """What ``discli ablate --dry-run --json`` prints: every trial, at the speed ``flops_per_second`` of ``rate``."""
+
+    format: Literal[1] = 1
+    study: str
+    budget: str
+    samples: int  # of the score at the end
+    flops_per_second: float | None
+    rate: str  # where that figure is from
+    disk: int  # bytes, of the trials to run
+    trials: list[TrialPlan]
+
+
+def plan_study(study: str | Path, *, out: str | Path | None = None, trial: str | None = None) -> StudyPlan:
+    """What there is to do, without doing it; arguments as of `discli.ablation.study.ablate`. Writes nothing.
+
+    Raises DiscliError for what `make_plan` and `discli.recipe.load_study` raise it for.
+    """
+    loaded, trials = load_study(study)
+    chosen = trials if trial is None else [find_trial(trials, trial)]
+    return describe_plan(loaded, make_plan(loaded, chosen, study_folder(loaded, out)))
+
+
+def describe_plan(study: Study, plan: Sequence[Planned]) -> StudyPlan:
     rate, source = find_rate(plan)
-    rows = [
-        {
-            "trial": p.trial.name,
-            **{k: v for k, v in p.costs.items() if k != "images"},
-            "disk": p.disk,
-            "seconds": p.flops / rate if rate and p.result is None else None,
-            "finished": p.result is not None,
-        }
-        for p in plan
-    ]
-    if as_json:
-        typer.echo(
-            json.dumps({"study": study.name, "flops_per_second": rate, "rate": source, "trials": rows}, indent=1)
-        )
-        return
-    table = Table(box=None, pad_edge=False)
-    table.add_column("trial", overflow="fold")
-    for heading in ("parameters", "GFLOPs", "steps", "disk", "time"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        time_left = format_seconds(row["seconds"]) if row["seconds"] else "?"
-        table.add_row(
-            row["trial"],
-            f"{row['parameters']:,}",
-            format_number(row["forward_gflops"], 3),
-            f"{row['steps']:,}",
-            format_bytes(row["disk"]),
-            "finished" if row["finished"] else time_left,
-        )
-    Console(highlight=False).print(table)
-    left = [row for row in rows if not row["finished"]]
-    total = f", about {format_seconds(sum(row['seconds'] for row in left))} one after another" if rate else ""
-    each = f"{study.budget.describe()}, then {study.score.n:,} samples scored"
-    stderr.print(f"{len(left)} of {len(rows)} trials to run ({each}){total}.")
-    say_disk(plan, out)
-    on_top = "each trial's start and the score's own network come on top"
-    stderr.print(f"Times are {source}; {on_top}." if rate else f"No times: {source}.")
+    return StudyPlan(
+        study=study.name,
+        budget=study.budget.describe(),
+        samples=study.score.n,
+        flops_per_second=rate,
+        rate=source,
+        disk=disk_to_fill(plan),
+        trials=[
+            TrialPlan(
+                trial=p.trial.name,
+                **p.costs.model_dump(exclude={"images"}),
+                disk=p.disk,
+                seconds=p.flops / rate if rate and p.result is None else None,
+                finished=p.result is not None,
+            )
+            for p in plan
+        ],
+    )
 
 
-def say_disk(plan: Sequence[Planned], out: Path) -> None:
-    """One line on the disk that the trials to run will fill, yellow where there is not as much."""
-    need = sum(planned.disk for planned in plan if planned.result is None)
+def study_folder(study: Study, out: str | Path | None) -> Path:
+    """``out``, by default ``runs/ablate-<name>``."""
+    return Path("runs") / f"ablate-{study.name}" if out is None else Path(out)
+
+
+def find_trial(trials: Sequence[Trial], wanted: str) -> Trial:
+    """By its number, from 0, as a Slurm array counts, or by its name."""
+    for number, trial in enumerate(trials):
+        if wanted in (str(number), trial.name):
+            return trial
+    raise DiscliError(
+        f"--trial {wanted}: no such trial.",
+        f"Give a number from 0 to {len(trials) - 1}, or a name such as {trials[0].name}; --dry-run lists them.",
+    )
+
+
+def disk_to_fill(plan: Sequence[Planned]) -> int:
+    """Bytes, of the trials to run."""
+    return sum(planned.disk for planned in plan if planned.result is None)
+
+
+def say_disk(need: int, out: Path) -> None:
+    """One line on the bytes that the trials to run will fill, yellow where there are not as many."""
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
     line = f"Disk: {format_bytes(need)} for the trials to run, {format_bytes(free)} free in {existing}/"
@@ -150,11 +183,11 @@ def say_disk(plan: Sequence[Planned], out: Path) -> None:
 
 def find_rate(plan: Sequence[Planned]) -> tuple[float | None, str]:
     """FLOP/s to expect, and where the figure is from: finished trials, else a trial of the cheapest trial."""
-    rates = [1e12 * p.result["training_tflops"] / p.result["seconds"] for p in plan if p.result is not None]
+    rates = [1e12 * p.result.training_tflops / p.result.seconds for p in plan if p.result is not None]
     if rates:
         return statistics.median(rates), "at the speed of the finished trials' training"
-    cheapest = min(plan, key=lambda planned: planned.costs["forward_gflops"])
-    flops = 3e9 * cheapest.costs["forward_gflops"]
+    cheapest = min(plan, key=lambda planned: planned.costs.forward_gflops)
+    flops = 3e9 * cheapest.costs.forward_gflops
     batch = _TRIAL_BATCH if torch.cuda.is_available() else min(_TRIAL_BATCH, int(_MOST_TRIAL_FLOPS / flops))
     if not batch:
         return None, "even a trial step of the cheapest trial would take long here"

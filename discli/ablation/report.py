@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from discli.ablation.findings import in_words
-from discli.ablation.results import PointResults, StudyReport
+from discli.ablation.results import PointResults, PointSummary, StudyReport, StudySummary
 from discli.ablation.seeds import LEVEL, correlation
 from discli.data.contact_sheet import rows_sheet, save_image
 from discli.reports.page import image_uri, render
@@ -44,33 +44,36 @@ def write_report(report: StudyReport, out: Path) -> None:
         save_image(matrix, out / "images.png")
 
 
-def summarise(report: StudyReport) -> dict[str, Any]:
+def summarise(report: StudyReport) -> StudySummary:
     """The report for programs."""
-    return {
-        "study": report.name,
-        "budget": report.budget,
-        "score_name": report.score_name if report.results else None,
-        "points": [
-            {
-                "point": point.name,
-                "settings": point.first["settings"],
-                "seeds": sorted(point.by_seed("score")),
-                "score": vars(point.estimate("score")),
-                "loss": vars(point.estimate("loss")),
-                **{key: point.first[key] for key in ("parameters", "forward_gflops", "steps", "training_tflops")},
-            }
+    return StudySummary(
+        study=report.name,
+        budget=report.budget,
+        score_name=report.score_name if report.results else None,
+        points=[
+            PointSummary(
+                point=point.name,
+                settings=point.first.settings,
+                seeds=sorted(point.by_seed("score")),
+                score=point.estimate("score"),
+                loss=point.estimate("loss"),
+                parameters=point.first.parameters,
+                forward_gflops=point.first.forward_gflops,
+                steps=point.first.steps,
+                training_tflops=point.first.training_tflops,
+            )
             for point in report.points
         ],
-        "in_words": list(in_words(report)),
-        "failures": dict(report.failures),
-    }
+        in_words=list(in_words(report)),
+        failures=dict(report.failures),
+    )
 
 
 def study_page(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], matrix: Image.Image | None) -> str:
     """The page as text; ``plots`` by their file's name, with captions."""
     shown = None
     if matrix is not None:
-        side = report.results[0]["recipe"]["data"]["resolution"]
+        side = report.results[0].resolution
         shown = {"title": _MATRIX, "caption": _matrix_caption(report), "uri": image_uri(matrix, side)}
     captions = [(figure, caption, caption.partition(": ")) for figure, caption in plots.values()]
     return render(
@@ -110,13 +113,13 @@ def study_csv(report: StudyReport) -> str:
         "trial", "point", "seed", "score", "score_name", "loss", "parameters", "forward_gflops", "steps", "images",
         "training_tflops", "seconds", "images_per_second", "peak_memory",
     ]  # fmt: skip
-    settings = list(dict.fromkeys(key for result in report.results for key in result["settings"]))
+    settings = list(dict.fromkeys(key for result in report.results for key in result.settings))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*keys, *settings])
     for result in report.results:
         writer.writerow(
-            [*(result[key] for key in keys), *(_plain(result["settings"].get(key, "")) for key in settings)]
+            [*(getattr(result, key) for key in keys), *(_plain(result.settings.get(key, "")) for key in settings)]
         )
     return text.getvalue()
 
@@ -136,9 +139,9 @@ def _rows(report: StudyReport) -> Iterator[tuple[str, ...]]:
             str(point.estimate("score")),
             str(point.estimate("loss")),
             str(len(point.results)),
-            f"{first['parameters']:,}",
-            format_number(first["forward_gflops"], 3),
-            f"{first['steps']:,}",
+            f"{first.parameters:,}",
+            format_number(first.forward_gflops, 3),
+            f"{first.steps:,}",
             format_seconds(point.estimate("seconds").mean),
             format_number(point.estimate("images_per_second").mean, 3),
             format_bytes(max(point.by_seed("peak_memory").values())),
@@ -150,7 +153,7 @@ def _state(report: StudyReport) -> str:
     seeds = f"{len(report.seeds)} seed{'s' if len(report.seeds) > 1 else ''}"
     if not report.results:
         return f"{done}; {report.budget}, {seeds}."
-    n = report.results[0]["eval"]["samples"]["n"]
+    n = report.results[0].eval.samples.n
     return (
         f"{done}; {report.budget}, {seeds}. Score: {report.score_name}, of {n:,} samples, lower is better;"
         f" ± is half a {LEVEL:.0%} interval of the mean over seeds."
@@ -159,17 +162,18 @@ def _state(report: StudyReport) -> str:
 
 def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
     first = report.results[0]
-    scored = first["eval"]
-    samples, reference = scored["samples"], scored["reference"]
+    scored = first.eval
+    samples, reference = scored.samples, scored.reference
     yield "base recipe", report.base
-    sampling = f"{samples['sampler']['name']}, {samples['steps']} steps, NFE {samples['nfe']}"
-    yield "sampling", f"{sampling}, guidance {samples['cfg_scale']}, seed {samples['seed']} in all trials"
-    yield "reference", f"{reference['path']} (n = {reference['n']:,}, sha256 {reference['sha256']})"
-    yield "features", f"{scored['features']}: {scored['network']} (weights sha256 {scored['weights_sha256']})"
+    sampler = samples.sampler.name if samples.sampler else "an unknown sampler"
+    sampling = f"{sampler}, {samples.steps} steps, NFE {samples.nfe}"
+    yield "sampling", f"{sampling}, guidance {samples.cfg_scale}, seed {samples.seed} in all trials"
+    yield "reference", f"{reference.path} (n = {reference.n:,}, sha256 {reference.sha256})"
+    yield "features", f"{scored.features}: {scored.network} (weights sha256 {scored.weights_sha256})"
     yield "loss", "mean over the last tenth of training"
     yield "time", "training time of one trial, without scores"
     yield "memory", "the most that a trial's process held while it trained, scores along the way included"
-    environments = {tuple(result["environment"].items()) for result in report.results}
+    environments = {tuple(result.environment.items()) for result in report.results}
     for environment in sorted(environments):
         yield "environment", ", ".join(f"{key} {value}" for key, value in environment)
 
@@ -179,12 +183,12 @@ def _plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
     found = {}
     lines = [line for point in report.points if (line := _curve(point)) is not None]
     if lines:
-        n = next(result["curve"][0]["n"] for result in report.results if result["curve"])
-        final = report.results[0]["eval"]["samples"]["n"]
+        n = next(result.curve[0].n for result in report.results if result.curve)
+        final = report.results[0].eval.samples.n
         fewer = "" if n == final else f", the final score of {final:,}"
         caption = f"Score by step: mean over seeds and their range; of {n:,} samples{fewer}"
         found["score-by-step.png"] = (curves(lines, "step", report.axis_label, log_y=True), caption)
-    costs = [point.first["forward_gflops"] for point in report.points]
+    costs = [point.first.forward_gflops for point in report.points]
     if len({*costs}) > 1:
         estimates = [point.estimate("score") for point in report.points]
         marks = [
@@ -200,7 +204,7 @@ def _plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
 
 def _curve(point: PointResults) -> Line | None:
     """The mean over seeds at the steps that all of them have."""
-    by_step = [{line["step"]: line["score"] for line in result["curve"]} for result in point.results]
+    by_step = [{line.step: line.score for line in result.curve} for result in point.results]
     steps = sorted(set.intersection(*(set(scores) for scores in by_step)))
     if not steps:
         return None
@@ -213,7 +217,7 @@ def _matrix(report: StudyReport) -> Image.Image | None:
     """One row per point, with its first seed's images; of very many points the first ones."""
     rows = []
     for point in report.points[: _most_rows(report)]:
-        path = report.images.get(point.first["trial"])
+        path = report.images.get(point.first.trial)
         strip = _unstrip(path) if path is not None and path.exists() else None
         if strip is not None:
             rows.append((point.name, strip))
@@ -221,7 +225,7 @@ def _matrix(report: StudyReport) -> Image.Image | None:
 
 
 def _most_rows(report: StudyReport) -> int:
-    side = report.results[0]["recipe"]["data"]["resolution"] if report.results else 1
+    side = report.results[0].resolution if report.results else 1
     return max(1, _LARGEST_MATRIX // max(side, _LEAST_ROW))
 
 

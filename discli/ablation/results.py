@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel
 
 from discli.ablation.seeds import Estimate, estimate
-
-Result = dict[str, Any]
+from discli.ablation.trial_result import TrialResult
 
 
 @dataclass(frozen=True)
@@ -20,21 +21,21 @@ class StudyReport:
     budget: str
     seeds: Sequence[int]
     trials: int
-    results: Sequence[Result]
+    results: Sequence[TrialResult]
     failures: Mapping[str, str] = field(default_factory=dict)  # trial -> why
     images: Mapping[str, Path] = field(default_factory=dict)  # trial -> strip of square images
 
     @cached_property
     def points(self) -> list["PointResults"]:
         """In the study's order."""
-        found: dict[str, list[Result]] = {}
+        found: dict[str, list[TrialResult]] = {}
         for result in self.results:
-            found.setdefault(result["point"], []).append(result)
+            found.setdefault(result.point, []).append(result)
         return [PointResults(name, results) for name, results in found.items()]
 
     @property
     def score_name(self) -> str:
-        return str(self.results[0]["score_name"])
+        return str(self.results[0].score_name)
 
     @property
     def axis_label(self) -> str:
@@ -47,14 +48,40 @@ class PointResults:
     """One combination of settings, over its seeds."""
 
     name: str
-    results: Sequence[Result]
+    results: Sequence[TrialResult]
 
     @property
-    def first(self) -> Result:
+    def first(self) -> TrialResult:
         return self.results[0]
 
     def by_seed(self, key: str) -> dict[int, float]:
-        return {result["seed"]: result[key] for result in self.results}
+        return {result.seed: getattr(result, key) for result in self.results}
 
     def estimate(self, key: str) -> Estimate:
         return estimate(list(self.by_seed(key).values()))
+
+
+class PointSummary(BaseModel):
+    """One combination of settings: its score and loss over the seeds, and what it costs."""
+
+    point: str
+    settings: dict[str, Any]  # dotted key -> value
+    seeds: list[int]
+    score: Estimate
+    loss: Estimate
+    parameters: int
+    forward_gflops: float
+    steps: int
+    training_tflops: float
+
+
+class StudySummary(BaseModel):
+    """A study's report for programs: what ``discli ablate --json`` prints."""
+
+    format: Literal[1] = 1
+    study: str
+    budget: str
+    score_name: str | None
+    points: list[PointSummary]
+    in_words: list[str]
+    failures: dict[str, str]  # trial -> why

@@ -5,29 +5,29 @@ it), ``images.png`` the same noise and classes as in every other trial; where `d
 started it, ``log.txt`` is what it said and ``failed.txt`` why it failed when it was last tried.
 """
 
-import json
 import math
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 
 from discli import __version__
-from discli.ablation.trial_result import read_trial_result
+from discli.ablation.trial_result import Costs, CurvePoint, TrainingFacts, TrialResult, read_trial_result
 from discli.cost.flops import forward_flops
 from discli.data.contact_sheet import save_image
 from discli.data.store import open_store
 from discli.evaluation.evaluate import evaluate
 from discli.model import DiS
 from discli.recipe import Recipe, Study, Trial, parse_recipe
+from discli.recipe.differences import differences
 from discli.recipe.model import ModelSpec
+from discli.runs.layout import RunFolder
 from discli.runs.logs import read_log
-from discli.runs.run import differences
+from discli.runtime.devices import device_name
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import write_text
 from discli.runtime.processes import is_locked, try_lock
@@ -56,10 +56,10 @@ def plan_recipe(study: Study, trial: Trial) -> Recipe:
     return parse_recipe(tree, trial.name)
 
 
-def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> dict[str, Any]:
+def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> TrialResult:
     """Brings one trial to its result, from wherever it was left; one that is finished is left alone.
 
-    Raises DiscliError, with status 75, when another process is at it, and SystemExit(75) when asked to stop.
+    Raises DiscliError, with status 75 when another process is at it or when asked to stop.
     """
     recipe = plan_recipe(study, trial)
     file = data or recipe.data.file
@@ -70,39 +70,40 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> di
         found = read_result(study, trial, recipe, folder)
         if found is not None:
             return found
-        run = folder / "run"
+        run = run_in(folder).path
         train(recipe, data=file, out=run)
         # Named, for checkpoints know the data only where it was when they were written.
         reference = recipe.train.score.reference or file
         scored = evaluate(run, reference, features=study.score.features, n=study.score.n, bootstrap=0)
         _draw(run, recipe, study.score.images, folder / IMAGES)
-        result = {
-            "trial": trial.name,
-            "point": trial.point.name,
-            "seed": trial.seed,
-            "settings": trial.point.settings,
-            "recipe": recipe.model_dump(mode="json"),
-            "contract": open_store(file).contract.model_dump(mode="json"),
-            **costs(recipe),
-            **_training_facts(run, recipe),
-            "score": scored.distance,
-            "score_name": next(iter(scored.scores)),
-            "curve": curve(run, next(iter(scored.scores))),
-            "eval": scored.model_dump(mode="json"),
-            "environment": _environment(scored.device),
-        }
-        write_text(folder / RESULT, json.dumps(result, indent=1))
+        score_name = next(iter(scored.scores))
+        result = TrialResult(
+            trial=trial.name,
+            point=trial.point.name,
+            seed=trial.seed,
+            settings=trial.point.settings,
+            recipe=recipe.model_dump(mode="json"),
+            contract=open_store(file).contract.model_dump(mode="json"),
+            score=scored.scores[score_name],
+            score_name=score_name,
+            curve=curve(run, score_name),
+            eval=scored,
+            environment=_environment(torch.device(scored.device)),
+            **dict(costs(recipe)),
+            **dict(_training_facts(run, recipe)),
+        )
+        write_text(folder / RESULT, result.model_dump_json(indent=1))
     return result
 
 
-def read_result(study: Study, trial: Trial, recipe: Recipe, folder: Path) -> dict[str, Any] | None:
+def read_result(study: Study, trial: Trial, recipe: Recipe, folder: Path) -> TrialResult | None:
     """The result in a trial's folder, if it has one. Raises DiscliError where it is of another recipe or number n."""
     path = folder / RESULT
     if not path.exists():
         return None
     result = read_trial_result(path)
-    before = parse_recipe(result["recipe"], str(path)).model_dump(mode="json")
-    n = result["eval"]["samples"]["n"]
+    before = parse_recipe(result.recipe, str(path)).model_dump(mode="json")
+    n = result.eval.samples.n
     changed = differences(before, recipe.model_dump(mode="json"))
     # When to score follows from the steps, which are the better explanation.
     for key, old, new in sorted(changed, key=lambda change: change[0] == "train.score.every"):
@@ -119,6 +120,11 @@ def read_result(study: Study, trial: Trial, recipe: Recipe, folder: Path) -> dic
     return result
 
 
+def run_in(folder: Path) -> RunFolder:
+    """The run of the trial in ``folder``."""
+    return RunFolder(folder / "run")
+
+
 def failure_of(folder: Path) -> str | None:
     """Why the trial in ``folder`` failed when it was last tried; None while a process is at it."""
     path = folder / FAILURE
@@ -132,17 +138,17 @@ def is_held(folder: Path) -> bool:
     return is_locked(folder / _LOCK)
 
 
-def costs(recipe: Recipe) -> dict[str, Any]:
+def costs(recipe: Recipe) -> Costs:
     """What is known of a trial before it is run."""
     flops = sum(forward_flops(recipe).values())
     images = recipe.train.steps * recipe.train.batch_size
-    return {
-        "parameters": _parameters(recipe.model, recipe.input_size, recipe.in_channels, recipe.out_channels),
-        "forward_gflops": flops / 1e9,
-        "steps": recipe.train.steps,
-        "images": images,
-        "training_tflops": 3 * flops * images / 1e12,
-    }
+    return Costs(
+        parameters=_parameters(recipe.model, recipe.input_size, recipe.in_channels, recipe.out_channels),
+        forward_gflops=flops / 1e9,
+        steps=recipe.train.steps,
+        images=images,
+        training_tflops=3 * flops * images / 1e12,
+    )
 
 
 @cache  # seeds share a network, and one of a billion takes long to lay out
@@ -151,28 +157,27 @@ def _parameters(model: ModelSpec, input_size: int, in_channels: int, out_channel
         return sum(p.numel() for p in DiS(model, input_size, in_channels, out_channels).parameters())
 
 
-def curve(run: Path, score_name: str) -> list[dict[str, Any]]:
-    """(step, score, n) of the scores along the way."""
-    lines = read_log(run / "scores.jsonl")
-    return [{"step": line["step"], "score": line[score_name], "n": line["n"]} for line in lines if score_name in line]
+def curve(run: Path, score_name: str) -> tuple[CurvePoint, ...]:
+    """The scores along the way."""
+    lines = [line for line in read_log(RunFolder(run).log("scores")) if score_name in line]
+    return tuple(CurvePoint(step=line["step"], score=line[score_name], n=line["n"]) for line in lines)
 
 
-def _training_facts(run: Path, recipe: Recipe) -> dict[str, Any]:
-    """Loss over the last tenth of the run, seconds of training without scores and previews, peak memory."""
-    losses = read_log(run / "metrics.jsonl")
+def _training_facts(run: Path, recipe: Recipe) -> TrainingFacts:
+    losses = read_log(RunFolder(run).log("metrics"))
     tail = [line["loss"] for line in losses if line["step"] > 0.9 * recipe.train.steps] or [losses[-1]["loss"]]
-    laps = read_log(run / "speed.jsonl")
+    laps = read_log(RunFolder(run).log("speed"))
     starts = [0, *(lap["step"] for lap in laps)]
     seconds = sum(
         (lap["step"] - start) * recipe.train.batch_size / lap["images_per_second"]
         for start, lap in zip(starts, laps, strict=False)
     )
-    return {
-        "loss": sum(tail) / len(tail),
-        "seconds": seconds,
-        "images_per_second": recipe.train.steps * recipe.train.batch_size / seconds,
-        "peak_memory": max(lap["peak_memory"] for lap in laps),
-    }
+    return TrainingFacts(
+        loss=sum(tail) / len(tail),
+        seconds=seconds,
+        images_per_second=recipe.train.steps * recipe.train.batch_size / seconds,
+        peak_memory=max(lap["peak_memory"] for lap in laps),
+    )
 
 
 def _draw(run: Path, recipe: Recipe, count: int, path: Path) -> None:
@@ -182,13 +187,12 @@ def _draw(run: Path, recipe: Recipe, count: int, path: Path) -> None:
     save_image(Image.fromarray(strip.numpy()), path)
 
 
-def _environment(device: str) -> dict[str, str]:
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or platform.machine()
+def _environment(device: torch.device) -> dict[str, str]:
     return {
         "discli": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "device": name,
+        "device": device_name(device),
         "threads": str(torch.get_num_threads()),
     }
 
@@ -198,6 +202,8 @@ def _held(folder: Path, trial: Trial) -> Iterator[None]:
     with (folder / _LOCK).open("w") as lock:
         if not try_lock(lock):
             raise DiscliError(
-                f"{trial.name} is being run by another process.", "Leave it to that one.", status=EXIT_INTERRUPTED
+                f"{trial.name} is being run by another process.",
+                "Wait for it, or run another trial.",
+                status=EXIT_INTERRUPTED,
             )
         yield

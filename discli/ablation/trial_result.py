@@ -1,84 +1,75 @@
-"""``result.json`` of a study's trial, as far as plans and reports rely on it."""
+"""``result.json`` of a study's trial, written and read through one class."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from discli.recipe.spec import Count, Positive, PositiveInt, Real
-from discli.runtime.errors import DiscliError
-from discli.runtime.files import read_json
+from discli.runs.eval_result import EvalResult
+from discli.runtime.files import read_model
 
 
 class _Part(BaseModel):
+    """Keys that are not known here are kept: another discli may have written them."""
+
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
 
-class _Named(_Part):
-    name: str
+class CurvePoint(_Part):
+    """A score along the way, of ``n`` samples."""
 
-
-class _Scored(_Part):
     step: Count
     score: Real
     n: PositiveInt
 
 
-class _Samples(_Part):
-    n: PositiveInt
-    sampler: _Named
+class Costs(BaseModel):
+    """What is known of a trial before it is run."""
+
+    parameters: PositiveInt
+    forward_gflops: Positive  # of one image through the network
     steps: PositiveInt
-    nfe: PositiveInt
-    cfg_scale: Real
-    seed: Count
+    images: PositiveInt  # that are trained on
+    training_tflops: Positive  # of all of them, forward and backward
 
 
-class _Reference(_Part):
-    path: str
-    n: PositiveInt
-    sha256: str
+class TrainingFacts(BaseModel):
+    """What was measured while a trial was trained."""
+
+    loss: Real  # the mean over the last tenth
+    seconds: Positive  # without scores and previews
+    images_per_second: Positive
+    peak_memory: Count  # bytes
 
 
-class _Eval(_Part):
-    features: str
-    network: str
-    weights_sha256: str
-    samples: _Samples
-    reference: _Reference
+class TrialResult(Costs, TrainingFacts, _Part):
+    """One trained and scored trial. Lower scores are better."""
 
-
-class _Result(_Part):
+    format: Literal[1] = 1
     trial: str
     point: str
     seed: Count
-    settings: dict[str, Any]
-    recipe: dict[str, Any]
+    settings: dict[str, Any]  # dotted key -> value
+    recipe: dict[str, Any]  # as it was written, of whichever version
     contract: dict[str, Any] = {}
-    parameters: PositiveInt
-    forward_gflops: Positive
-    steps: PositiveInt
-    images: PositiveInt
-    training_tflops: Positive
-    loss: Real
-    seconds: Positive
-    images_per_second: Positive
-    peak_memory: Count
     score: Real
     score_name: str
-    curve: tuple[_Scored, ...]
-    eval: _Eval
+    curve: tuple[CurvePoint, ...]
+    eval: EvalResult
     environment: dict[str, str]
 
+    @property
+    def resolution(self) -> int:
+        """Side of its images in pixels."""
+        return int(self.recipe["data"]["resolution"])
 
-def read_trial_result(path: Path) -> dict[str, Any]:
-    """All of the file. Raises DiscliError where it is damaged."""
-    try:
-        result: dict[str, Any] = read_json(path)
-        _Result.model_validate(result)
-    except (OSError, ValueError) as error:
-        why = ""
-        if isinstance(error, ValidationError):
-            first = error.errors(include_url=False)[0]
-            why = f" ({': '.join(['.'.join(str(part) for part in first['loc']), first['msg']])})"
-        raise DiscliError(f"{path} is damaged{why}.", "Remove it: the trial is scored again from its run.") from None
-    return result
+    @property
+    def objective(self) -> str:
+        """By its name: losses of two objectives cannot be compared."""
+        return str(self.recipe["diffusion"]["objective"]["name"])
+
+
+def read_trial_result(path: Path) -> TrialResult:
+    """Raises DiscliError where the file is corrupt."""
+    return read_model(path, TrialResult, "Remove it: the trial is scored again from its run.")

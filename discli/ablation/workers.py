@@ -15,7 +15,7 @@ from typing import Any, Self, TextIO
 import torch
 
 from discli.ablation.plan import Planned
-from discli.ablation.trial import FAILURE, LOG, RESULT, is_held
+from discli.ablation.trial import FAILURE, LOG, RESULT, is_held, run_in
 from discli.runs.logs import parse_log
 from discli.runtime.console import format_seconds, progress, stderr
 from discli.runtime.files import write_text
@@ -41,9 +41,9 @@ class _Worker:
 def run_trials(todo: Sequence[Planned], command: Sequence[str], jobs: int) -> Generator[str, None, None]:
     """Runs ``discli ablate <command> --trial NAME`` for each, ``jobs`` at once; a line for every one that ends.
 
-    A trial that fails leaves why in its folder, and the others go on. One that another process is at is
-    left to it, and looked at again when that has ended. Whatever ends this early (Ctrl-C, SIGTERM,
-    SIGUSR1, an error), the trials are asked to stop and write a checkpoint first.
+    A trial that fails leaves why in its folder, and the others continue. One that another process is at is
+    left to it, and looked at again when that has ended. Whatever ends this early (Ctrl-C, SIGTERM and
+    SIGUSR1, which raise AskedToStop, an error), the trials are asked to stop and write a checkpoint first.
     """
     if not todo:
         return
@@ -84,7 +84,9 @@ def run_trials(todo: Sequence[Planned], command: Sequence[str], jobs: int) -> Ge
         for number, handler in before.items():
             signal.signal(number, handler)
         if running:
-            stderr.print(f"Asking {len(running)} trials to write a checkpoint and stop. The same command goes on.")
+            stderr.print(
+                f"Asking {len(running)} trials to write a checkpoint and stop. Run the same command to resume."
+            )
         for worker in running:
             worker.process.terminate()
         for worker in running:
@@ -128,9 +130,12 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+class AskedToStop(BaseException):
+    """By SIGTERM or SIGUSR1, whose name it carries. As KeyboardInterrupt, it is not an error to be handled."""
+
+
 def _stop(number: int, frame: object) -> None:
-    """As ``discli train`` ends when it is asked to: a requeue script tests for the status."""
-    raise SystemExit(EXIT_INTERRUPTED)
+    raise AskedToStop(_signal_name(number))
 
 
 class _Bar:
@@ -163,7 +168,7 @@ class _Bar:
         self._count(planned, step, f"{planned.trial.name}: {state}")
 
     def ended(self, planned: Planned) -> None:
-        """A trial that will not go on here, finished or not."""
+        """A trial that will not run on here, finished or not."""
         self._count(planned, planned.recipe.train.steps, "")
 
     def _count(self, planned: Planned, step: int, note: str) -> None:
@@ -178,7 +183,7 @@ class _Bar:
 
 def _step_of(planned: Planned) -> int:
     """The last step in its log, of which only the end is read."""
-    path = planned.folder / "run" / "metrics.jsonl"
+    path = run_in(planned.folder).log("metrics")
     if not path.exists():
         return 0
     with path.open("rb") as file:
@@ -201,7 +206,7 @@ def _ended(worker: _Worker) -> str:
     if status == 0:
         return f"{name}: done ({took})"
     if status == EXIT_INTERRUPTED:
-        return f"{name}: asked to stop after {took}; it goes on with the same command"
+        return f"{name}: asked to stop after {took}; run the same command to resume"
     how = f"status {status}"
     if status < 0:
         how = f"killed by {_signal_name(-status)}" + (" (out of memory?)" if -status == signal.SIGKILL else "")

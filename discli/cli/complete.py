@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from discli.recipe.choices import declared
+from discli.runs.layout import RunFolder
 from discli.runtime.plugins import plugins
 from discli.runtime.shipped import first_comment, shipped_files
 
@@ -47,9 +48,10 @@ def class_names(incomplete: str) -> list[str]:
     try:
         # Typer gives no words before an option that lacks its value.
         words = (os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")).split()
-        named = [path for path in (Path(word) / "run.json" for word in words) if path.is_file()]
-        runs = named[:1] or Path("runs").glob("*/run.json")
-        newest = max(runs, key=lambda path: path.stat().st_mtime, default=Path("run.json"))
+        named = [file for file in (RunFolder(Path(word)).description for word in words) if file.is_file()]
+        below = (RunFolder(run).description for run in Path("runs").glob("*"))
+        runs = named[:1] or [file for file in below if file.is_file()]
+        newest = max(runs, key=lambda file: file.stat().st_mtime, default=RunFolder(Path()).description)
         found = json.loads(newest.read_text(encoding="utf-8"))
         # A name with commas in it is found by its first part too.
         names += [str(name).split(",")[0] for name in found["contract"]["class_names"]]

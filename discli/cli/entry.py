@@ -9,18 +9,22 @@ import typer
 
 # Imported for their commands, which register themselves.
 from discli.cli import (  # noqa: F401
+    ablate,
     compare,
-    data,
     doctor,
+    ema,
     encode,
     eval_fid,
     export,
     import_,
+    info,
     make_ref,
     quickstart,
     recipe,
+    report,
+    runs,
     sample,
-    training,
+    train,
 )
 from discli.cli.app import app
 from discli.cli.usage_errors import explain_usage, is_usage_error

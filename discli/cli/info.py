@@ -1,125 +1,61 @@
-"""``discli info``: what a data file, a recipe, a run or a checkpoint is, and what it takes, as a table or as JSON."""
+"""``discli info``."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from discli.data.find import describe_encode, look_for_data
-from discli.data.store import Store
-from discli.recipe import Recipe, check_fits, find_recipe, load_recipe
-from discli.runs.status import find_run
-from discli.runtime.errors import DiscliError
-
-if TYPE_CHECKING:  # what takes torch is imported once there is something to tell
-    from discli.cost.hardware import Hardware
-    from discli.runtime.facts import Facts
+from discli.cli.app import Device, Json, Set, app
+from discli.cli.complete import recipe_names
 
 
+@app.command(epilog="Example: discli info dis-l-2 --gpu A100 --gpus 8 --utilisation 0.3")
 def info(
-    what: str,
-    *,
-    overrides: list[str] | None = None,
-    data: Path | None = None,
-    machine: "Hardware | None" = None,
-    as_json: bool = False,
-    sheet: Path | None = None,
-    count: int = 12,
-    vae: str | None = None,
-    device: str | None = None,
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe or a shipped recipe's name, a run, a checkpoint, or a file of encode.",
+            autocompletion=recipe_names,
+        ),
+    ],
+    data: Annotated[Path | None, typer.Option(help="A recipe's data file of encode, for the epochs.")] = None,
+    overrides: Set = None,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Plan for this GPU: A100, H100, RTX 4090, ... Default: this one.")
+    ] = None,
+    tflops: Annotated[
+        float | None, typer.Option(min=0.001, help="Peak of one device, where --gpu is not known.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
+    utilisation: Annotated[
+        float | None, typer.Option(help="Share of the peak to assume; a run's speed.jsonl has what yours reaches.")
+    ] = None,
+    as_json: Json = False,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="A data file's contact sheet. Default: beside the file.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", "--n", min=0, help="Samples on the contact sheet; 0: no sheet.")] = 12,
+    vae: Annotated[str | None, typer.Option(help="Where the data file's autoencoder lies now.")] = None,
+    device: Device = None,
 ) -> None:
-    """Looks at what it was given, hands it to the function for that kind, and prints what that finds.
+    """What a recipe takes, how far a run is, or what a data file records.
 
-    ``machine`` is the one to plan for, by default this one's ``device``. ``sheet``, ``count`` and
-    ``vae`` are of data files, ``overrides`` and ``data`` of recipes. Raises DiscliError for what is none of
-    these things, or not whole.
+    Recipes and runs: parameters, FLOPs, memory, disk and time: here, by a trial step, or with --gpu or
+    --tflops elsewhere. Data files: decoded samples beside the images they were made from.
     """
-    path, recipe = look_at(what, overrides, data)
+    from discli.cli.look_at import describe_path, describe_recipe, look_at
+
+    path, recipe = look_at(what, overrides, data)  # mistakes first: torch, which the rest takes, is slow to import
     from discli.cost.hardware import Hardware
     from discli.runtime.facts import fact_table
 
-    machine = machine or Hardware.of(device=device)
-    facts = _of_recipe(what, recipe, data, machine) if recipe else _look(path, machine, sheet, count, vae, device)
+    machine = Hardware.of(gpu, tflops, gpus, utilisation, device)
+    facts = (
+        describe_recipe(what, recipe, data, machine) if recipe else describe_path(path, machine, sheet, n, vae, device)
+    )
     if as_json:
         typer.echo(json.dumps(facts.record, indent=1))
     else:
         Console(highlight=False).print(fact_table(facts.rows))
-
-
-def look_at(what: str, overrides: list[str] | None, data: Path | None) -> tuple[Path, Recipe | None]:
-    """Where ``what`` lies, and the recipe that it names, with ``overrides``; None where it is of another kind.
-
-    Without torch, so that whoever mistyped a name hears of it at once. Raises DiscliError.
-    """
-    path = Path(what)
-    if not overrides:  # a run's facts are its recipe's too, so where a name is both, the run's tell more
-        path = find_run(path)
-    if path.suffix == ".toml" or not (path.exists() or path.suffix):
-        recipe = load_recipe(what, overrides)
-        if data is not None:
-            check_fits(recipe, Store(data).contract, str(data))
-        return path, recipe
-    for flag, given in (("--set", overrides), ("--data", data)):
-        if given:
-            raise DiscliError(f"{flag} goes with a recipe, and {what} is none.", "Leave it out, or name a recipe.")
-    if not path.is_dir() and path.suffix != ".safetensors":
-        Store(path, parts=True)
-    return path, None
-
-
-def _of_recipe(what: str, recipe: Recipe, data: Path | None, machine: "Hardware") -> "Facts":
-    from discli.cost.describe import recipe_facts
-    from discli.runtime.facts import Facts
-    from discli.training.timed_step import time_here
-
-    origin = Facts([("recipe", f"{recipe.name} ({find_recipe(what)})")], {"kind": "recipe"})
-    return origin | _data_of(recipe, data) | recipe_facts(recipe, machine) | time_here(recipe, machine)
-
-
-def _data_of(recipe: Recipe, data: Path | None) -> "Facts":
-    """The data file that ``discli train`` would take, and why not where none fits; no row where none is in sight."""
-    from discli.runtime.facts import Facts
-    from discli.training.timed_step import describe_length
-
-    named = data or recipe.data.file
-    if named is not None:
-        try:
-            check_fits(recipe, Store(named).contract, str(named))
-            fitting, others = [named], {}
-        except DiscliError as error:
-            fitting, others = [], {named: error.message}
-    else:
-        fitting, others = look_for_data([recipe])
-    if not fitting:
-        reasons = "; ".join(others.values())
-        return Facts([("data", f"none fits: {reasons} {describe_encode(recipe)}")] if others else [], {"data": None})
-    n = len(Store(fitting[0]))
-    epochs = recipe.train.steps * recipe.train.batch_size / max(1, n)
-    length = describe_length(recipe.train.steps, recipe.train.batch_size, n)
-    record = {"data": {"file": str(fitting[0]), "images": n, "epochs": epochs}}
-    return Facts([("data", str(fitting[0])), ("length", length)], record)
-
-
-def _look(
-    path: Path,
-    machine: "Hardware",
-    sheet: Path | None,
-    count: int,
-    vae: str | None,
-    device: str | None,
-) -> "Facts":
-    from discli.data.describe import data_facts
-    from discli.reports.describe_run import checkpoint_facts, run_facts
-    from discli.runs.status import is_run
-
-    if path.is_dir() and is_run(path):
-        return run_facts(path, machine)
-    if path.suffix == ".safetensors" or (path / "state.json").is_file():
-        return checkpoint_facts(path, machine)
-    if path.is_dir():
-        raise DiscliError(
-            f"{path} is neither a run nor a checkpoint.", "Give a recipe, a folder under runs/, or a file of encode."
-        )
-    return data_facts(path, sheet, count, vae, device)

@@ -7,9 +7,9 @@ from discli.data.store import Store, open_store
 from discli.data.writer import PARTIAL
 from discli.recipe import Recipe, check_fits
 from discli.recipe.data import default_codec
+from discli.runs.description import read_run
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
-from discli.runtime.files import read_json
 from discli.runtime.processes import rank_and_world
 
 _NAMED = 4  # files in a message
@@ -88,8 +88,8 @@ def describe_encode(recipe: Recipe) -> str:
 def _trained_on(run: Path) -> Path | None:
     """What ``run`` began with, if it has begun and that is still there."""
     try:
-        file = Path(read_json(run / "run.json")["data_file"])
-    except (OSError, ValueError, KeyError, TypeError):  # what is wrong with a run is for whoever opens it to say
+        file = Path(read_run(run).data_file)
+    except DiscliError:  # what is wrong with a run is for whoever opens it to say
         return None
     return file if file.is_file() else None
 

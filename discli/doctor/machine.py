@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import platform
 import re
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ from discli.data.decoding import usable_cores
 from discli.doctor.finding import Check, CheckContext, Finding, error, ok, warning
 from discli.evaluation.reference import cache_folder
 from discli.runtime.console import format_bytes
+from discli.runtime.devices import processor_name
 
 TITLE = "Machine"
 
@@ -28,10 +28,9 @@ _SHARED = 1 << 26  # what containers are given unless one asks for more
 def processor(context: CheckContext) -> Iterator[Finding]:
     cores, threads, quota, load = usable_cores(), torch.get_num_threads(), _cpu_quota(), os.getloadavg()[0]
     limit = f", {quota:g} of them by the container's quota" if quota is not None and quota < cores else ""
-    model = _search("/proc/cpuinfo", r"^model name\s*:\s*(.+)$") or platform.machine()
     vectors = torch.backends.cpu.get_cpu_capability()
     found = (
-        f"{model}, {vectors}; {cores} of {os.cpu_count()} cores usable{limit}; torch uses {threads} threads;"
+        f"{processor_name()}, {vectors}; {cores} of {os.cpu_count()} cores usable{limit}; torch uses {threads} threads;"
         f" load {load:.1f}"
     )
     room = max(1, round(min(cores, quota) if quota is not None else cores))

@@ -39,7 +39,7 @@ from discli.evaluation.reference import (
     trained_on,
 )
 from discli.runs.eval_result import ClassScore, EvalResult, ReferenceFacts, Samples
-from discli.runs.status import find_run
+from discli.runs.layout import find_run
 from discli.runtime.console import format_bytes, stderr
 from discli.runtime.devices import pick_device
 from discli.runtime.process_group import process_group

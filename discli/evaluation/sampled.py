@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from discli.runs import layout
 from discli.sampling.generate import generate
 from discli.sampling.plan import plan_sampling
 
@@ -50,4 +51,4 @@ class SampledImages:
 
 def is_run(path: Path) -> bool:
     """A run's folder, or one of its checkpoints."""
-    return (path / "checkpoints").is_dir() or (path / "state.json").is_file()
+    return layout.is_run(path) or layout.is_checkpoint(path)

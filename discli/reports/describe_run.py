@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from discli.cost.describe import recipe_facts
 from discli.cost.hardware import Hardware
 from discli.runs.checkpoint import read_description
-from discli.runs.status import RunStatus, last_number, run_status
+from discli.runs.layout import RunFolder, ema_file
+from discli.runs.status import RunStatus, run_status
 from discli.runtime.console import format_bytes, format_seconds
 from discli.runtime.facts import Facts
 from discli.runtime.numbers import format_number
@@ -22,7 +22,7 @@ def run_facts(folder: Path, machine: Hardware) -> Facts:
 
 def checkpoint_facts(path: Path, machine: Hardware) -> Facts:
     """A checkpoint's folder, or one safetensors file with a recipe in it, such as ``discli export`` writes."""
-    file = path if path.is_file() else path / "ema.safetensors"
+    file = path if path.is_file() else ema_file(path)
     recipe, contract, step, metadata = read_description(file)
     files = _sizes([path] if path.is_file() else path.iterdir())
     listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in files.items())
@@ -46,38 +46,30 @@ def _progress(run: RunStatus) -> Facts:
         at = "" if run.score.step is None else f" at step {run.score.step:,}"
         n = "" if run.score.n is None else f", n = {run.score.n:,}"
         rows.append(("score", f"{run.score.name} {format_number(run.score.value)}{at}{n}"))
-    data_file = run.description.get("data_file")
-    if isinstance(data_file, str) and data_file:
-        rows.append(("data", data_file if Path(data_file).exists() else f"{data_file} (not there now)"))
-    score = run.score and {"name": run.score.name, "value": run.score.value, "step": run.score.step, "n": run.score.n}
-    record: dict[str, Any] = {"kind": "run", "folder": str(run.folder), "name": run.name, "state": run.state}
-    record |= {"step": run.step, "steps": run.steps, "checkpoint": run.checkpoint, "problems": run.problems}
-    record |= {"loss": run.loss, "score": score, "data_file": data_file}
-    return Facts(rows, record)
+    if run.data_file:
+        there = Path(run.data_file).exists()
+        rows.append(("data", run.data_file if there else f"{run.data_file} (not there now)"))
+    return Facts(rows, {"kind": "run"} | run.model_dump(mode="json"))
 
 
 def _speed(run: RunStatus) -> Facts:
     """As measured, and what is left at that speed."""
-    rate = run.images_per_second
-    mfu, wait = (last_number(run.logs["speed"], name) for name in ("mfu", "data_wait"))
-    left = (run.steps - run.step) * run.recipe.train.batch_size / rate if rate and run.steps and run.recipe else None
-    record = {"measured": {"images_per_second": rate, "mfu": mfu, "data_wait": wait, "seconds_left": left}}
-    if rate is None:
-        return Facts([], record)
-    parts = [f"{format_number(rate)} images/s (median of the last log lines)"]
-    if mfu is not None:
-        parts.append(f"{mfu:.1%} model FLOP utilisation")
-    if wait is not None:
-        parts.append(f"{wait:.1%} of the time waiting for data")
-    if left:
-        parts.append(f"about {format_seconds(left)} left")
-    return Facts([("measured speed", ", ".join(parts))], record)
+    if run.images_per_second is None:
+        return Facts([], {})
+    parts = [f"{format_number(run.images_per_second)} images/s (median of the last log lines)"]
+    if run.mfu is not None:
+        parts.append(f"{run.mfu:.1%} model FLOP utilisation")
+    if run.data_wait is not None:
+        parts.append(f"{run.data_wait:.1%} of the time waiting for data")
+    if run.seconds_left:
+        parts.append(f"about {format_seconds(run.seconds_left)} left")
+    return Facts([("measured speed", ", ".join(parts))], {})
 
 
 def _disk(folder: Path) -> Facts:
     """Everything in the run's folder, and the checkpoints one by one."""
     whole = _sizes(path for path in folder.iterdir() if not path.name.startswith("."))
-    checkpoints = _sizes(path for path in (folder / "checkpoints").glob("*") if path.name.isdecimal())
+    checkpoints = _sizes(RunFolder(folder).find_checkpoints())
     listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in whole.items() if size)
     rows = [("size on disk", f"{format_bytes(sum(whole.values()))}: {listed}")]
     if checkpoints:

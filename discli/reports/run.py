@@ -1,24 +1,23 @@
 """``discli report``: a run's folder -> one HTML page that needs no other file.
 
-Reads only, so that it can be asked for while the run goes on.
+Reads only, so that it can be asked for while the run is trained.
 """
 
-import json
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
-
-import typer
+from typing import Literal
 
 from discli import __version__
 from discli.recipe import Recipe
 from discli.recipe.defaults import settings
-from discli.reports.run_curves import Series, series
+from discli.reports.run_curves import Series
 from discli.reports.run_page import RunFacts, choose_previews, run_page
-from discli.runs.listing import as_record, describe_state, of_steps
-from discli.runs.status import Lines, RunStatus, find_run, is_run, last_number, run_status
-from discli.runtime.console import format_bytes, format_seconds, stderr
+from discli.runs.layout import RunFolder, find_run, is_run
+from discli.runs.listing import describe_state, of_steps
+from discli.runs.logs import Lines, finite_numbers, last_number
+from discli.runs.status import RunStatus, run_status
+from discli.runtime.console import format_bytes, format_seconds
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import write_text
 from discli.runtime.numbers import format_number
@@ -34,15 +33,29 @@ _RECORDED = {
 }
 
 
-def report_run(run: Path, *, out: Path | None = None, as_json: bool = False) -> Path:
-    """Writes ``out`` (default RUN/report.html) and prints its path, or with ``as_json`` what it is made from.
+class RunReport(RunStatus):
+    """The status of a run, and what its page is made from beside it."""
 
-    Raises DiscliError where ``run`` is no run, or the page cannot be written.
+    page: Path
+    page_bytes: int
+    previews: list[Path]
+    score_curves: dict[str, Series]
+    score_files: list[Path]
+    chosen: list[str]  # settings of the recipe that are not discli's defaults
+    environment: dict[str, str]
+    sessions: Lines
+    events: Lines
+
+
+def report_run(run: str | Path, out: str | Path | None = None) -> RunReport:
+    """Write a page about a run to ``out``, by default into its folder. The run may be training meanwhile.
+
+    Raises DiscliError where ``run`` is not a run, or the page cannot be written.
     """
     run = find_run(run)
     if not is_run(run):
         raise DiscliError(f"{run} is not a run of discli train.", "Give a run's folder; discli runs lists them.")
-    out = out or run / "report.html"
+    out = Path(out) if out is not None else RunFolder(run).report
     found = run_status(run)
     page = run_page(_facts(found))
     try:
@@ -52,12 +65,18 @@ def report_run(run: Path, *, out: Path | None = None, as_json: bool = False) -> 
         raise DiscliError(
             f"{out} cannot be written: {error.strerror}.", "Choose a place with --out FILE.html."
         ) from None
-    if as_json:
-        typer.echo(json.dumps(_record(found, out), indent=1))
-    else:
-        stderr.print(f"{found.name}, {describe_state(found)}: {format_bytes(out.stat().st_size)}")
-        typer.echo(out)
-    return out
+    return RunReport(
+        **dict(found),
+        page=out,
+        page_bytes=out.stat().st_size,
+        previews=choose_previews(RunFolder(run).find_previews()),
+        score_curves=_score_series(found),
+        score_files=[score.file for score in found.scores if score.result is not None],
+        chosen=[line.text for line in settings(found.recipe) if line.chosen and line.key] if found.recipe else [],
+        environment=dict(_environment(found)),
+        sessions=found.logs["sessions"],
+        events=found.logs["events"],
+    )
 
 
 def _facts(run: RunStatus) -> RunFacts:
@@ -71,7 +90,7 @@ def _facts(run: RunStatus) -> RunFacts:
         metrics=run.logs["metrics"],
         speed=run.logs["speed"],
         scores=_score_series(run),
-        previews=_previews(run),
+        previews=RunFolder(run.folder).find_previews(),
         score_results=[(score.file.name, score.result) for score in run.scores if score.result is not None],
         recipe=_recipe(run.recipe) if run.recipe else [],
         environment=_environment(run),
@@ -89,7 +108,7 @@ def _recipe(recipe: Recipe) -> list[list[tuple[str, bool]]]:
 def _tone(run: RunStatus) -> Literal["good", "busy", "bad"]:
     if run.state == "finished":
         return "good"
-    return "bad" if run.state == "damaged" else "busy"
+    return "bad" if run.state == "corrupt" else "busy"
 
 
 def _headline(run: RunStatus) -> list[tuple[str, str]]:
@@ -105,33 +124,29 @@ def _headline(run: RunStatus) -> list[tuple[str, str]]:
     if rate and run.recipe is not None:
         batch = run.recipe.train.batch_size
         found.append(("images seen", f"{run.step * batch:,}"))
-        if run.state == "training" and run.steps is not None:
-            found.append(("about left", format_seconds(max(run.steps - run.step, 0) * batch / rate)))
-    return [*found, ("on disk", format_bytes(run.size))]
+        if run.state == "training" and run.seconds_left is not None:
+            found.append(("about left", format_seconds(run.seconds_left)))
+    return [*found, ("on disk", format_bytes(run.bytes))]
 
 
 def _score_series(run: RunStatus) -> dict[str, Series]:
     names = dict.fromkeys(score.name for score in run.scores if score.result is None)
-    return {name: series(run.logs["scores"], name) for name in names}
-
-
-def _previews(run: RunStatus) -> list[Path]:
-    return sorted((p for p in (run.folder / "previews").glob("*.png") if p.stem.isdecimal()), key=lambda p: int(p.stem))
+    return {name: finite_numbers(run.logs["scores"], name) for name in names}
 
 
 def _environment(run: RunStatus) -> list[tuple[str, str]]:
     """Of the last session, and what run.json has said all along."""
-    found = [("discli", str(run.description.get("discli_version", "unknown")))]
+    found = [("discli", run.description.discli_version if run.description else "unknown")]
     sessions = run.logs["sessions"]
     if sessions:
         found += [(name, str(sessions[-1][key])) for key, name in _RECORDED.items() if key in sessions[-1]]
     else:
-        found.append(("machine", "not recorded: the discli that trained this run did not write sessions.jsonl"))
+        found.append(("machine", "not recorded"))
     memory = last_number(run.logs["speed"], "peak_memory")
     if memory is not None:
         found.append(("peak memory", format_bytes(memory)))
-    if "data_file" in run.description:
-        found.append(("data", str(run.description["data_file"])))
+    if run.data_file:
+        found.append(("data", run.data_file))
     return found
 
 
@@ -146,17 +161,3 @@ def _sessions(lines: Lines) -> list[list[str]]:
         ]
         for line in lines
     ]
-
-
-def _record(run: RunStatus, out: Path) -> dict[str, Any]:
-    return as_record(run) | {
-        "page": str(out),
-        "page_bytes": out.stat().st_size,
-        "previews": [str(path) for path in choose_previews(_previews(run))],
-        "scores": {name: [list(point) for point in points] for name, points in _score_series(run).items()},
-        "score_files": [str(score.file) for score in run.scores if score.result is not None],
-        "chosen": [line.text for line in settings(run.recipe) if line.chosen and line.key] if run.recipe else [],
-        "environment": dict(_environment(run)),
-        "sessions": run.logs["sessions"],
-        "events": run.logs["events"],
-    }

@@ -1,43 +1,31 @@
 """The curves of a training run, each as small as a phone needs it."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from discli.reports.plots import SMALL, Line, as_svg, curves
+from discli.runs.logs import Lines, finite_numbers
 
-Lines = Sequence[Mapping[str, Any]]
 Series = list[tuple[int, float]]  # (step, value)
 
 _MOST_POINTS = 300  # more than that would be closer than pixels, and make the page large
-_LARGEST = 1e100  # of a number that can be drawn
 _WORTH_A_LOG_AXIS = 8.0  # largest to smallest value
 _QUARTERS = ("least noise", "second", "third", "most noise")
 
 
 def run_curves(metrics: Lines, speed: Lines, scores: Mapping[str, Series]) -> list[tuple[str, str]]:
     """(caption, SVG) of everything that has a curve. ``scores``: by name."""
-    quarters = {name: series(metrics, f"loss_q{i}") for i, name in enumerate(_QUARTERS, start=1)}
+    quarters = {name: finite_numbers(metrics, f"loss_q{i}") for i, name in enumerate(_QUARTERS, start=1)}
     wanted = [
-        ("Loss", {"loss": series(metrics, "loss")}),
+        ("Loss", {"loss": finite_numbers(metrics, "loss")}),
         ("Loss by quarter of the timesteps", quarters),
-        ("Gradient norm, before clipping", {"norm": series(metrics, "grad_norm")}),
-        ("Learning rate", {"learning rate": series(metrics, "lr")}),
-        ("Images a second", {"images/s": series(speed, "images_per_second")}),
-        ("Waiting for data, % of the time", {"data wait": series(speed, "data_wait", 100.0)}),
+        ("Gradient norm, before clipping", {"norm": finite_numbers(metrics, "grad_norm")}),
+        ("Learning rate", {"learning rate": finite_numbers(metrics, "lr")}),
+        ("Images a second", {"images/s": finite_numbers(speed, "images_per_second")}),
+        ("Waiting for data, % of the time", {"data wait": finite_numbers(speed, "data_wait", 100.0)}),
         *((name, {name: values}) for name, values in scores.items()),
     ]
     return [(_caption(name, lines), _draw(name, lines)) for name, lines in wanted if any(lines.values())]
-
-
-def series(lines: Lines, key: str, scale: float = 1.0) -> Series:
-    """(step, value) of the lines in which ``key`` is a finite number."""
-    found = []
-    for line in lines:
-        value = line.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST:
-            found.append((line["step"], scale * value))
-    return found
 
 
 def thinned(values: Series, most: int = _MOST_POINTS) -> Series:

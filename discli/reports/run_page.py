@@ -8,9 +8,10 @@ from typing import Any, Literal
 from PIL import Image
 
 from discli.reports.page import image_uri, render
-from discli.reports.run_curves import Lines, Series, run_curves
+from discli.reports.run_curves import Series, run_curves
 from discli.reports.score_table import fact_rows, score_rows
 from discli.runs.eval_result import EvalResult
+from discli.runs.logs import Lines
 
 _SHOTS = 8
 _NEWEST_SIDE, _EARLIER_SIDE = 1024, 448  # px: twice what a screen of usual density shows

@@ -8,10 +8,9 @@ Nothing is pickled. A checkpoint is written under a temporary name, fsynced and 
 """
 
 import errno
-import hashlib
 import json
 import shutil
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,12 +22,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from discli.recipe import DataContract, Recipe, parse_recipe
+from discli.runs.layout import STATE, RunFolder
+from discli.runs.verify import FORMAT, sha256_of_state, verify_checkpoint
 from discli.runtime.console import format_bytes, stderr
 from discli.runtime.errors import DiscliError
-from discli.runtime.files import parse_json, read_json, sync, write_beside
+from discli.runtime.files import parse_json, read_json, sha256_of, sync, write_beside
 from discli.runtime.signals import hold_ctrl_c
 
-FORMAT = 1
 _TEMPORARY = ".writing-"
 
 
@@ -44,10 +44,10 @@ def write_checkpoint(
     ``metadata`` goes into every safetensors header. Raises DiscliError when the disk is full; the
     older checkpoints stay.
     """
-    parent = run / "checkpoints"
+    parent = RunFolder(run).checkpoints
     parent.mkdir(parents=True, exist_ok=True)
-    final = parent / f"{step:08d}"
-    temporary = parent / f"{_TEMPORARY}{step:08d}"
+    final = RunFolder(run).checkpoint(step)
+    temporary = parent / f"{_TEMPORARY}{final.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     needed = sum(t.numel() * t.element_size() for tensors in files.values() for t in tensors.values())
     with _room_for(final, needed):
@@ -57,14 +57,14 @@ def write_checkpoint(
             for name, tensors in files.items():
                 path = temporary / f"{name}.safetensors"
                 save_file({k: t.contiguous() for k, t in tensors.items()}, path, metadata=dict(metadata))
-                listing[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+                listing[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
                 sync(path)
             content = {"format": FORMAT, "step": step, "files": listing, **state}
-            content["sha256"] = _sha256_of_state(content)
-            (temporary / "state.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-            sync(temporary / "state.json")
+            content["sha256"] = sha256_of_state(content)
+            (temporary / STATE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+            sync(temporary / STATE)
             sync(temporary)
-            if final.exists():  # a damaged one, or the same step after a roll-back
+            if final.exists():  # a corrupt one, or the same step after a roll-back
                 shutil.rmtree(final)
             temporary.rename(final)
             sync(parent)
@@ -81,82 +81,28 @@ def write_snapshot(
     metadata: Mapping[str, str],
 ) -> None:
     """``runs/NAME/snapshots/<step>-<std>.safetensors``, float16: averages that others are rebuilt from."""
-    folder = run / "snapshots"
-    folder.mkdir(exist_ok=True)
+    RunFolder(run).snapshots.mkdir(exist_ok=True)
     for std, weights in zip(stds, averages.values(), strict=True):
-        path = folder / f"{step:08d}-{std:g}.safetensors"
+        path = RunFolder(run).snapshot(step, std)
         half = {name: tensor.half().contiguous() for name, tensor in weights.items()}
         needed = sum(tensor.nbytes for tensor in half.values())
         with _room_for(path, needed):
             write_beside(path, partial(save_file, half, metadata=dict(metadata)))
 
 
-def read_snapshots(run: Path) -> dict[tuple[int, float], Path]:
-    """(step, std) -> file, in order of steps."""
-    found = {}
-    for path in sorted((run / "snapshots").glob("*.safetensors")):
-        step, _, std = path.stem.partition("-")
-        try:
-            found[int(step), float(std)] = path
-        except ValueError:  # somebody else's file
-            continue
-    return found
-
-
 def newest_checkpoint(run: Path) -> Path | None:
-    """The newest undamaged checkpoint of a run, or None. Damaged ones are named on stderr and passed over."""
-    for folder in sorted(_folders(run), key=lambda folder: int(folder.name), reverse=True):
-        damage = verify_checkpoint(folder)
-        if damage is None:
+    """The newest whole checkpoint of a run, or None. Corrupt ones are named on stderr and passed over."""
+    for folder in reversed(RunFolder(run).find_checkpoints()):
+        fault = verify_checkpoint(folder)
+        if fault is None:
             return folder
-        stderr.print(f"{folder} is damaged ({damage}); trying the one before it.", style="yellow")
-    return None
-
-
-def any_checkpoint(run: Path) -> bool:
-    """Whether there is one, be it damaged."""
-    return bool(_folders(run))
-
-
-def verify_checkpoint(folder: Path, files: Container[str] | None = None) -> str | None:
-    """What is wrong with a checkpoint, in a few words; None when sizes and hashes are as written.
-
-    ``files``: look at these alone, and at state.json. Raises DiscliError for what cannot be read just now (an
-    I/O error, no permission, too many open files): that is no damage, and training must not go on from before it.
-    """
-    try:
-        state = read_json(folder / "state.json")
-        if state["format"] != FORMAT:
-            return f"format {state['format']}, this discli reads {FORMAT}"
-        if "sha256" in state and state["sha256"] != _sha256_of_state(state):
-            return "state.json does not match its hash"
-        if folder.name.isdecimal() and state["step"] != int(folder.name):
-            return f"state.json is of step {state['step']}"
-        for name, expected in state["files"].items():
-            if files is not None and name not in files:
-                continue
-            path = folder / name
-            if not path.is_file():
-                return f"{name} is missing"
-            if path.stat().st_size != expected["bytes"]:
-                return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
-            if _sha256(path) != expected["sha256"]:
-                return f"{name} does not match its hash"
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return "state.json is missing"
-    except OSError as error:
-        raise DiscliError(
-            f"{error.filename or folder} cannot be read: {error.strerror}.",
-            "It may well be whole: see to the disk or to its permissions, and run the same command again.",
-            status=1,
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return "state.json is unreadable"
+        stderr.print(f"{folder} is corrupt ({fault}); trying the one before it.", style="yellow")
     return None
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    state: dict[str, Any] = read_json(folder / "state.json")
+    """state.json of a whole checkpoint: ``step`` and what else was given to `write_checkpoint`."""
+    state: dict[str, Any] = read_json(folder / STATE)
     return state
 
 
@@ -178,21 +124,16 @@ def read_metadata(path: Path) -> dict[str, str]:
 def prune(run: Path, newest: int, keep_last: int, keep_every: int | None) -> None:
     """Delete all but the last ``keep_last`` checkpoints and those at multiples of ``keep_every``.
 
-    What claims to be later than ``newest``, the one just written, is a damaged one that was passed
+    What claims to be later than ``newest``, the one just written, is a corrupt one that was passed
     over: it must not push out a good one.
     """
-    for leftover in (run / "checkpoints").glob(f"{_TEMPORARY}*"):
+    for leftover in RunFolder(run).checkpoints.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    folders = {int(folder.name): folder for folder in _folders(run)}
+    folders = {int(folder.name): folder for folder in RunFolder(run).find_checkpoints()}
     done = sorted(step for step in folders if step <= newest)
     kept = {*done[-keep_last:], *(step for step in done if keep_every and step % keep_every == 0)}
     for step in folders.keys() - kept:
         shutil.rmtree(folders[step], ignore_errors=True)
-
-
-def _folders(run: Path) -> list[Path]:
-    parent = run / "checkpoints"
-    return [p for p in parent.iterdir() if p.is_dir() and p.name.isdecimal()] if parent.is_dir() else []
 
 
 @contextmanager
@@ -215,16 +156,6 @@ def _no_room(path: Path, needed: int, free: int) -> DiscliError:
         "Older checkpoints are untouched. Free some space and run the same command again.",
         status=1,
     )
-
-
-def _sha256_of_state(state: Mapping[str, Any]) -> str:
-    others = {key: value for key, value in state.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_description(file: Path) -> tuple[Recipe, DataContract, int, dict[str, str]]:

@@ -1,11 +1,17 @@
-"""What a run writes down as it goes: JSON-lines files that a resumed run cuts back and goes on with."""
+"""What a run writes down as it goes: JSON-lines files that a resumed run cuts back and continues."""
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from discli.runs.layout import RunFolder
 from discli.runtime.files import parse_json, write_text
+
+Lines = list[dict[str, Any]]  # each has a step
+
+_LARGEST_NUMBER = 1e100  # sums and shares of it are numbers still, and it can be drawn
 
 
 class Logs:
@@ -18,7 +24,7 @@ class Logs:
 
     def __init__(self, folder: Path, step: int, rollbacks: int) -> None:
         self.metrics, self.speed, self.events, self.scores = self._logs = [
-            Log(folder / f"{name}.jsonl", step, rollbacks) for name in ("metrics", "speed", "events", "scores")
+            Log(RunFolder(folder).log(name), step, rollbacks) for name in ("metrics", "speed", "events", "scores")
         ]
 
     def roll_back(self, step: int) -> None:
@@ -54,7 +60,7 @@ class Log:
         write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = self._path.open("a", encoding="utf-8")
 
-    def lines(self) -> list[dict[str, Any]]:
+    def lines(self) -> Lines:
         return read_log(self._path)
 
     def write(self, line: dict[str, Any]) -> None:
@@ -72,12 +78,12 @@ class Log:
             self._file.close()
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
+def read_log(path: Path) -> Lines:
     """All complete lines of a log; a line torn by a kill is left out."""
     return parse_log(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else []
 
 
-def parse_log(text: str) -> list[dict[str, Any]]:
+def parse_log(text: str) -> Lines:
     """The lines that are whole; every one has a step."""
     lines = []
     for part in text.splitlines():
@@ -92,3 +98,18 @@ def parse_log(text: str) -> list[dict[str, Any]]:
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
+
+
+def finite_numbers(lines: Sequence[Mapping[str, Any]], key: str, scale: float = 1.0) -> list[tuple[int, float]]:
+    """(step, scale * value) of the lines in which ``key`` is a finite number."""
+    return [(line["step"], scale * line[key]) for line in lines if is_finite(line.get(key))]
+
+
+def last_number(lines: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    """The last finite number of ``key``."""
+    found = finite_numbers(lines, key)
+    return found[-1][1] if found else None
+
+
+def is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST_NUMBER

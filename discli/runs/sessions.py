@@ -1,7 +1,6 @@
-"""When and on what a run was trained, session by session: ``runs/NAME/sessions.jsonl``."""
+"""When and on what a run was trained, session by session."""
 
 import json
-import os
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,14 +9,14 @@ from typing import Any
 import torch
 
 from discli import __version__
+from discli.runs.layout import RunFolder
 from discli.runs.logs import read_log
+from discli.runtime.devices import device_name
 from discli.runtime.files import write_text
-
-FILE = "sessions.jsonl"
 
 
 def record_session(folder: Path, step: int, device: torch.device, **about: Any) -> None:
-    """Add one line: that training went on from ``step``, now, on this machine; ``about`` is what the caller knows.
+    """Add one line: that training resumed at ``step``, now, on this machine; ``about`` is what the caller knows.
 
     Unlike the other logs it is never cut back: what was done again was done.
     """
@@ -30,18 +29,6 @@ def record_session(folder: Path, step: int, device: torch.device, **about: Any) 
         "device": device_name(device),
         "cpu_threads": torch.get_num_threads(),
     }
-    lines = [*read_log(folder / FILE), now | about]
-    write_text(folder / FILE, "".join(json.dumps(line) + "\n" for line in lines))
-
-
-def device_name(device: torch.device) -> str:
-    """A GPU's or a processor's own name for itself."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        cpuinfo = ""
-    names = [line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{names[0] if names else platform.machine()}, {cores} cores"
+    log = RunFolder(folder).log("sessions")
+    lines = [*read_log(log), now | about]
+    write_text(log, "".join(json.dumps(line) + "\n" for line in lines))

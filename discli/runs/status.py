@@ -3,193 +3,160 @@
 Nothing here raises because of what a folder holds: what cannot be read becomes one of ``problems``.
 """
 
-import operator
+import errno
 import os
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from discli.recipe import Recipe, parse_recipe
+from pydantic import BaseModel, ConfigDict, Field
+
+from discli.recipe import Recipe
+from discli.runs.description import RunDescription
 from discli.runs.eval_result import EvalResult, read_eval_result
-from discli.runs.logs import parse_log
+from discli.runs.layout import LOGS, STATE, RunFolder
+from discli.runs.logs import Lines, finite_numbers, is_finite, last_number, parse_log
+from discli.runs.verify import verify_checkpoint
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import read_json
-from discli.runtime.processes import is_locked
 
-State = Literal["training", "finished", "stopped", "no checkpoint", "weights only", "damaged"]
-Lines = list[dict[str, Any]]
+State = Literal["training", "finished", "stopped", "no checkpoint", "weights only", "corrupt"]
 
-_LOGS = ("metrics", "speed", "scores", "events", "sessions")
 # Beside these, all numbers of a line of scores.jsonl are scores.
 _NO_SCORES = {"step", "n", "sampling_steps", "cfg_scale", "seconds"}
-_FOLDERS_WITHOUT_SCORES = {"checkpoints", "previews", "tracker", "snapshots"}
-_LARGEST_SCORE_FILE = 10_000_000  # bytes; a manifest beside samples may be larger, and is none
+_LARGEST_SCORE_FILE = 10_000_000  # bytes; a manifest beside samples may be larger, and is not a score
 _LINES_FOR_SPEED = 10
-_LARGEST_NUMBER = 1e300  # sums and shares of it are numbers still
-_NOT_THE_RUN = {".lock", "report.html"}
 
 
-@dataclass(frozen=True)
-class Score:
-    """One score by its own name. ``result`` is all of a file of ``discli eval-fid --json``."""
+class Score(BaseModel):
+    """One score by its own name, of ``n`` samples. ``result`` is all of a file of ``discli eval-fid --json``."""
+
+    model_config = ConfigDict(frozen=True)
 
     name: str
     value: float
     step: int | None
     n: int | None
     file: Path
-    result: EvalResult | None = None
+    result: EvalResult | None = Field(default=None, exclude=True, repr=False)
 
 
-@dataclass(frozen=True)
-class RunStatus:
-    """``step`` is where a run stands, or would go on once it has stopped; ``checkpoint`` the newest whole one."""
+class RunStatus(BaseModel):
+    """How far a run is and how well it does: what ``runs``, ``info`` and ``report`` say with ``--json``.
 
+    ``step`` is where a run is, or would resume once it has stopped; ``checkpoint`` the newest whole one.
+    What is not serialised is there for pages and tables.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1] = 1
     folder: Path
     name: str
     state: State
     problems: list[str]
-    description: dict[str, Any]  # run.json
-    recipe: Recipe | None
     step: int
-    steps: int | None
+    steps: int | None  # that the recipe asks for
     checkpoint: int | None
-    size: int  # bytes on disk
-    changed: float  # seconds since 1970
-    logs: dict[str, Lines] = field(repr=False)
-    scores: list[Score] = field(repr=False)
+    loss: float | None  # the mean since the log line before the last
+    score: Score | None  # of the latest step; of two for one step, the later
+    images_per_second: float | None  # the median of the last log lines
+    mfu: float | None  # model FLOP utilisation, a share
+    data_wait: float | None  # share of the time spent waiting for data
+    seconds_left: float | None  # at that speed
+    data_file: str | None
+    bytes: int  # on disk, all that is in the folder
+    changed: datetime
 
-    @property
-    def loss(self) -> float | None:
-        return last_number(self.logs["metrics"], "loss")
-
-    @property
-    def images_per_second(self) -> float | None:
-        """The median of the last log lines: one line with a preview or a start in it says little."""
-        rates = [rate for _, rate in numbers(self.logs["speed"], "images_per_second")]
-        return statistics.median(rates[-_LINES_FOR_SPEED:]) if rates else None
-
-    @property
-    def score(self) -> Score | None:
-        """Of the latest step; of two for one step, the later."""
-        return max(self.scores, key=lambda score: -1 if score.step is None else score.step, default=None)
-
-
-def is_run(folder: Path) -> bool:
-    """Also what is left of one."""
-    try:
-        return (folder / "run.json").exists() or (
-            (folder / "metrics.jsonl").exists() and (folder / "checkpoints").is_dir()
-        )
-    except (OSError, ValueError):  # no name that a folder could have
-        return False
-
-
-def find_run(name: str | Path) -> Path:
-    """The run that is meant: a path, or a name below ``runs/`` as ``discli runs`` shows it.
-
-    What is neither comes back as it is, for the caller to say what is missing; so does a checkpoint or a file.
-    """
-    path = Path(name)
-    listed = Path("runs") / path
-    return listed if not _is_usable(path) and _is_usable(listed) else path
-
-
-def _is_usable(path: Path) -> bool:
-    """A run, a checkpoint of one, or a file."""
-    try:
-        return path.is_file() or (path / "checkpoints").is_dir() or (path / "state.json").is_file() or is_run(path)
-    except (OSError, ValueError):  # no name that a file could have
-        return False
+    description: RunDescription | None = Field(default=None, exclude=True, repr=False)
+    recipe: Recipe | None = Field(default=None, exclude=True, repr=False)
+    logs: dict[str, Lines] = Field(default_factory=dict, exclude=True, repr=False)
+    scores: list[Score] = Field(default_factory=list, exclude=True, repr=False)
 
 
 def run_status(folder: Path) -> RunStatus:
     """Look at a run without disturbing it. Checkpoints are judged by the sizes of their files, not by hashes."""
+    run = RunFolder(folder)
     problems: list[str] = []
-    description = _read_description(folder, problems)
-    broken = bool(problems)
+    description = _read_description(run, problems)
+    broken = description is None
     recipe = _read_recipe(description, problems)
-    logs = {name: _read_log(folder / f"{name}.jsonl", problems) for name in _LOGS}
-    steps, name = _raw(description, "train", "steps"), _raw(description, "name")
+    logs = {name: _read_log(run.log(name), problems) for name in LOGS}
+    steps, name = _setting(description, "train", "steps"), _setting(description, "name")
     steps = steps if type(steps) is int else None
-    checkpoint, resumable, damaged = _newest_checkpoint(folder, problems)
+    checkpoint, resumable, corrupt = _newest_checkpoint(run, problems)
     logged = logs["metrics"][-1]["step"] if logs["metrics"] else 0
     state: State
-    if is_locked(folder / ".lock"):
+    if run.is_running():
         state = "training"
-    elif broken or (checkpoint is None and damaged):
-        state = "damaged"
+    elif broken or (checkpoint is None and corrupt):
+        state = "corrupt"
     elif checkpoint is None:
         state = "no checkpoint"
     elif not resumable:
         state = "weights only"
     else:
         state = "finished" if steps is not None and checkpoint >= steps else "stopped"
-    size, changed = _size_and_change(folder)
+    step = max(logged, checkpoint or 0) if state == "training" or checkpoint is None else checkpoint
+    scores = [*_logged_scores(run, logs["scores"]), *_score_files(run)]
+    # One line with a preview or a start in it says little.
+    rates = [rate for _, rate in finite_numbers(logs["speed"], "images_per_second")][-_LINES_FOR_SPEED:]
+    rate = statistics.median(rates) if rates else None
+    left = max(steps - step, 0) * recipe.train.batch_size / rate if rate and steps and recipe else None
+    size, changed = _size_and_change(run)
     return RunStatus(
         folder=folder,
         name=name if isinstance(name, str) else folder.name,
         state=state,
         problems=problems,
-        description=description,
-        recipe=recipe,
-        step=max(logged, checkpoint or 0) if state == "training" or checkpoint is None else checkpoint,
+        step=step,
         steps=steps,
         checkpoint=checkpoint,
-        size=size,
-        changed=changed,
+        loss=last_number(logs["metrics"], "loss"),
+        score=max(scores, key=lambda score: -1 if score.step is None else score.step, default=None),
+        images_per_second=rate,
+        mfu=last_number(logs["speed"], "mfu"),
+        data_wait=last_number(logs["speed"], "data_wait"),
+        seconds_left=left,
+        data_file=description.data_file if description else None,
+        bytes=size,
+        changed=datetime.fromtimestamp(changed, UTC),
+        description=description,
+        recipe=recipe,
         logs=logs,
-        scores=[*_logged_scores(folder, logs["scores"]), *_score_files(folder)],
+        scores=scores,
     )
 
 
-def numbers(lines: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
-    """(step, value) of the lines in which ``key`` is a finite number."""
-    return [(line["step"], float(line[key])) for line in lines if _is_number(line.get(key))]
-
-
-def last_number(lines: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    found = numbers(lines, key)
-    return found[-1][1] if found else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST_NUMBER
-
-
-def _read_description(folder: Path, problems: list[str]) -> dict[str, Any]:
-    path = folder / "run.json"
+def _read_description(run: RunFolder, problems: list[str]) -> RunDescription | None:
+    name = run.description.name
     try:
-        description = read_json(path)
-        if not isinstance(description.get("recipe"), dict):
-            raise ValueError
+        return RunDescription.model_validate(read_json(run.description))
     except FileNotFoundError:
-        problems.append("run.json is missing")
+        problems.append(f"{name} is missing")
     except OSError as error:
-        problems.append(f"run.json cannot be read ({error.strerror})")
-    except (ValueError, AttributeError):
-        problems.append("run.json is broken")
-    else:
-        return dict(description)
-    return {}
+        problems.append(f"{name} cannot be read ({error.strerror})")
+    except ValueError:
+        problems.append(f"{name} is corrupt")
+    return None
 
 
-def _read_recipe(description: Mapping[str, Any], problems: list[str]) -> Recipe | None:
-    if not description:
+def _read_recipe(description: RunDescription | None, problems: list[str]) -> Recipe | None:
+    if description is None:
         return None
     try:
-        return parse_recipe(description["recipe"], "run.json")
+        return description.read_recipe("run.json")
     except DiscliError as error:
-        version = description.get("discli_version", "of another version")
+        version = description.discli_version
         problems.append(f"recipe of discli {version} is not understood here ({error.message.rstrip('.')})")
         return None
 
 
-def _raw(description: Mapping[str, Any], *keys: str) -> Any:
+def _setting(description: RunDescription | None, *keys: str) -> Any:
     """A setting of a recipe that need not be understood."""
-    value = description.get("recipe")
+    value: Any = description.recipe if description else None
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value
@@ -211,70 +178,56 @@ def _read_log(path: Path, problems: list[str]) -> Lines:
     return lines
 
 
-def _newest_checkpoint(folder: Path, problems: list[str]) -> tuple[int | None, bool, bool]:
-    """The newest that looks whole; whether training can go on from it; whether any is damaged."""
-    damaged = False
+def _newest_checkpoint(run: RunFolder, problems: list[str]) -> tuple[int | None, bool, bool]:
+    """The newest that looks whole; whether training can resume from it; whether any is corrupt."""
+    corrupt = False
     try:
-        found = sorted(
-            (p for p in (folder / "checkpoints").iterdir() if p.name.isdecimal()), key=lambda p: -int(p.name)
-        )
-    except FileNotFoundError:
-        found = []
+        found = run.find_checkpoints()
+        if run.checkpoints.is_file():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     except OSError as error:
         problems.append(f"checkpoints cannot be read ({error.strerror})")
         return None, False, True
-    for checkpoint in found:
-        state, damage = _read_checkpoint(checkpoint)
-        if damage is None:
-            return int(checkpoint.name), "window" in state, damaged
-        damaged = True
-        problems.append(f"checkpoint {int(checkpoint.name):,} is damaged ({damage})")
-    return None, False, damaged
-
-
-def _read_checkpoint(folder: Path) -> tuple[dict[str, Any], str | None]:
-    """state.json, and what is wrong as far as names and sizes tell."""
-    try:
-        state = read_json(folder / "state.json")
-        expected = {name: operator.index(about["bytes"]) for name, about in state["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}, "state.json is missing or unreadable"
-    for name, size in expected.items():
+    for checkpoint in reversed(found):
         try:
-            found = (folder / name).stat().st_size
-        except (OSError, ValueError):
-            return state, f"{name} is missing"
-        if found != size:
-            return state, f"{name} has {found:,} bytes instead of {size:,}"
-    return state, None
+            fault = verify_checkpoint(checkpoint, hashes=False)
+            if fault is None:
+                return int(checkpoint.name), "window" in read_json(checkpoint / STATE), corrupt
+        except (DiscliError, OSError) as error:
+            fault = str(error.message if isinstance(error, DiscliError) else error).rstrip(".")
+        corrupt = True
+        problems.append(f"checkpoint {int(checkpoint.name):,} is corrupt ({fault})")
+    return None, False, corrupt
 
 
-def _size_and_change(folder: Path) -> tuple[int, float]:
+def _size_and_change(run: RunFolder) -> tuple[int, float]:
+    not_the_run = {run.lock.name, run.report.name}
     size, changed = 0, 0.0
-    for parent, _, names in os.walk(folder):
+    for parent, _, names in os.walk(run.path):
         for name in names:
             try:
                 status = (Path(parent) / name).lstat()
             except OSError:  # a checkpoint that was deleted meanwhile
                 continue
             size += status.st_size
-            if name not in _NOT_THE_RUN:
+            if name not in not_the_run:
                 changed = max(changed, status.st_mtime)
-    return size, changed or folder.stat().st_mtime
+    return size, changed or run.path.stat().st_mtime
 
 
-def _logged_scores(folder: Path, lines: Lines) -> Iterator[Score]:
+def _logged_scores(run: RunFolder, lines: Lines) -> Iterator[Score]:
     for line in lines:
         for name, value in line.items():
-            if name not in _NO_SCORES and _is_number(value):
+            if name not in _NO_SCORES and is_finite(value):
                 n = line.get("n")
-                yield Score(name, value, line["step"], n if isinstance(n, int) else None, folder / "scores.jsonl")
+                n = n if isinstance(n, int) else None
+                yield Score(name=name, value=value, step=line["step"], n=n, file=run.log("scores"))
 
 
-def _score_files(folder: Path) -> Iterator[Score]:
+def _score_files(run: RunFolder) -> Iterator[Score]:
     """What ``discli eval-fid --json`` printed into files in the run's folder or a folder in it, the oldest first."""
     found = []
-    for place in (folder, *_subfolders(folder)):
+    for place in (run.path, *_subfolders(run)):
         for path in place.glob("*.json"):
             score = _read_score(path)
             if score is not None:
@@ -282,17 +235,21 @@ def _score_files(folder: Path) -> Iterator[Score]:
     yield from sorted(found, key=lambda score: score.file.stat().st_mtime)
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and p.name not in _FOLDERS_WITHOUT_SCORES)
+def _subfolders(run: RunFolder) -> list[Path]:
+    without_scores = {run.checkpoints, run.previews, run.tracker, run.snapshots}
+    return sorted(path for path in run.path.iterdir() if path.is_dir() and path not in without_scores)
 
 
 def _read_score(path: Path) -> Score | None:
     """None for any other JSON, and for what cannot be read."""
     try:
-        if path.name == "run.json" or path.stat().st_size > _LARGEST_SCORE_FILE:
+        if path.stat().st_size > _LARGEST_SCORE_FILE:
             return None
         result = read_eval_result(path)
     except (OSError, DiscliError):
         return None
-    name, value = next(iter(result.scores.items()), ("", 0.0))
-    return Score(name, value, result.samples.step, result.samples.n, path, result) if name else None
+    at, n = result.samples.step, result.samples.n
+    scores = (
+        Score(name=name, value=value, step=at, n=n, file=path, result=result) for name, value in result.scores.items()
+    )
+    return next(scores, None)

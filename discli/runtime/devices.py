@@ -1,5 +1,8 @@
 """Which device this process works on. Imports torch."""
 
+import os
+import platform
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -42,3 +45,20 @@ def auto_precision(device: torch.device) -> Literal["bf16", "fp32"]:
 def precision_for(device_type: str, *, native_bf16: bool) -> Literal["bf16", "fp32"]:
     """bf16 on GPUs that compute in it. NVIDIA's before Ampere emulate it, slower than float32."""
     return "bf16" if device_type == "cuda" and native_bf16 else "fp32"
+
+
+def device_name(device: torch.device) -> str:
+    """A GPU's or a processor's own name for itself, of a processor with the number of cores that are usable."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{processor_name()}, {len(os.sched_getaffinity(0))} cores"
+
+
+def processor_name() -> str:
+    """As Linux tells it; elsewhere the architecture."""
+    try:
+        cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        cpuinfo = ""
+    names = [line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.machine()

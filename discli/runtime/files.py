@@ -1,10 +1,17 @@
 """Writing files so that a name always stands for something whole, the old content or the new; and reading JSON."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from discli.runtime.errors import DiscliError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def write_beside(path: Path, fill: Callable[[Path], object]) -> None:
@@ -32,12 +39,32 @@ def read_json(path: Path) -> Any:
     return parse_json(path.read_text(encoding="utf-8"))
 
 
+def read_model(path: Path, model: type[Model], how: str) -> Model:
+    """A JSON file as ``model``. Raises DiscliError, with ``how`` to fix it, for what cannot be read or is not one."""
+    try:
+        return model.model_validate(read_json(path))
+    except OSError as error:
+        raise DiscliError(f"{path} cannot be read: {error.strerror}.", how) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "its content"
+        raise DiscliError(f"{path} is corrupt: {where}: {first['msg']}.", how) from None
+    except ValueError as error:
+        raise DiscliError(f"{path} is corrupt: it is not JSON ({error}).", how) from None
+
+
 def parse_json(text: str | bytes) -> Any:
     """Raises ValueError alone, also for what is no text or nested too deeply for Python to follow."""
     try:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

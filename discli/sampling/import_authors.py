@@ -1,11 +1,9 @@
 """``discli import``: checkpoints of the DiS authors' code in, a run that discli can sample from out."""
 
 import argparse
-import json
 import re
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +15,10 @@ from discli.model import load_network
 from discli.model.authors import AuthorsModel, convert, read_shapes
 from discli.recipe import DataContract, Recipe, parse_recipe
 from discli.runs.checkpoint import write_checkpoint
+from discli.runs.description import RunDescription
+from discli.runs.layout import EMA
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
-from discli.runtime.files import write_text
 from discli.runtime.signals import hold_ctrl_c
 
 # Both are what the authors' code samples with; a checkpoint does not say.
@@ -52,16 +51,10 @@ def import_checkpoint(checkpoint: str | Path, out: str | Path | None = None) -> 
     out = Path(out or Path("runs") / checkpoint.stem)
     if out.exists() and any(out.iterdir()):
         raise DiscliError(f"{out} is not empty.", "Give another --out.")
-    description: dict[str, Any] = {
-        "discli_version": __version__,
-        "recipe": recipe.model_dump(mode="json"),
-        "contract": contract.model_dump(mode="json"),
-        "data_file": "",
-    }
-    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in description.items()}
+    description = RunDescription.of(recipe, contract, data_file=None)
     out.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(out, 0, {"ema": weights}, {"from_authors": checkpoint.name}, metadata)
-    write_text(out / "run.json", json.dumps(description, indent=1))
+    write_checkpoint(out, 0, {EMA: weights}, {"from_authors": checkpoint.name}, description.metadata)
+    description.write(out)
     count = sum(tensor.numel() for tensor in weights.values())
     stderr.print(f"{count:,} parameters, {shape.depth} blocks of width {shape.embed_dim}: discli sample {out}")
     return out

@@ -15,8 +15,9 @@ from discli.model import DiS, load_network
 from discli.model.mixers import choose_scan
 from discli.recipe import DataContract, Recipe
 from discli.recipe.sample import SampleSpec
-from discli.runs.checkpoint import newest_checkpoint, read_description, verify_checkpoint
-from discli.runs.status import find_run
+from discli.runs.checkpoint import newest_checkpoint, read_description
+from discli.runs.layout import RunFolder, ema_file, find_run, is_checkpoint
+from discli.runs.verify import verify_checkpoint
 from discli.runtime.console import stderr
 from discli.runtime.devices import auto_precision, pick_device
 from discli.runtime.errors import DiscliError
@@ -91,10 +92,10 @@ def load_model(path: Path, device: torch.device, step: int | None = None) -> Loa
 
 def newest_run(runs: Path) -> Path:
     """The run whose checkpoints changed last; says which."""
-    found = [p.parent for p in runs.glob("*/checkpoints") if p.is_dir() and any(p.iterdir())]
+    found = [run for run in map(RunFolder, sorted(runs.glob("*"))) if run.find_checkpoints()]
     if not found:
         raise DiscliError(f"No trained run under {runs}/.", "Train one (discli train RECIPE), or name a run's folder.")
-    newest = max(found, key=lambda run: (run / "checkpoints").stat().st_mtime)
+    newest = max(found, key=lambda run: run.checkpoints.stat().st_mtime).path
     stderr.print(f"Newest run: {newest}")
     return newest
 
@@ -181,12 +182,12 @@ def _weights_file(path: Path, step: int | None) -> Path:
                 f"A checkpoint of the DiS authors' code: discli import {path}",
             )
         return path
-    if (path / "state.json").is_file():
+    if is_checkpoint(path):
         return _undamaged(path)
     if step is not None:
-        checkpoint = path / "checkpoints" / f"{step:08d}"
+        checkpoint = RunFolder(path).checkpoint(step)
         if not checkpoint.is_dir():
-            raise DiscliError(f"{path} has no checkpoint of step {step}.", f"Look in {path / 'checkpoints'}.")
+            raise DiscliError(f"{path} has no checkpoint of step {step}.", f"Look in {checkpoint.parent}.")
         return _undamaged(checkpoint)
     newest = newest_checkpoint(path)
     if newest is None:
@@ -195,15 +196,16 @@ def _weights_file(path: Path, step: int | None) -> Path:
         if (path / "model_index.json").is_file():
             hint = "diffusers loads such a folder. Here give the run that it was exported from."
         raise DiscliError(f"No checkpoint in {path}{missing}.", hint)
-    return newest / "ema.safetensors"
+    return ema_file(newest)
 
 
 def _undamaged(checkpoint: Path) -> Path:
     """The averaged weights of a checkpoint that was asked for by its name; what else it held may be gone."""
-    damage = verify_checkpoint(checkpoint, ["ema.safetensors"])
-    if damage is not None:
-        raise DiscliError(f"{checkpoint} is damaged ({damage}).", "Give its run: the newest whole checkpoint is taken.")
-    return checkpoint / "ema.safetensors"
+    file = ema_file(checkpoint)
+    fault = verify_checkpoint(checkpoint, [file.name])
+    if fault is not None:
+        raise DiscliError(f"{checkpoint} is corrupt ({fault}).", "Give its run: the newest whole checkpoint is taken.")
+    return file
 
 
 @hold_ctrl_c()

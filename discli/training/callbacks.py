@@ -1,4 +1,4 @@
-"""What people look at while a run goes on: previews and scores of the averaged weights."""
+"""Previews and scores during training, of the averaged weights."""
 
 import time
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from discli.evaluation.extractor import load_extractor
 from discli.evaluation.metric import MetricSetup, ReferenceStats, choose_metrics, measure, named_scores
 from discli.evaluation.reference import Scanner, check_resolution, open_reference, reference_statistics
 from discli.recipe import DataContract, Recipe
+from discli.runs.layout import RunFolder
 from discli.runs.logs import Log
 from discli.runtime.console import format_seconds, stderr
 from discli.runtime.errors import DiscliError
@@ -24,7 +25,7 @@ from discli.training.preview import draw_preview, draw_samples
 _BATCH = 64
 
 
-class Watch:
+class PreviewAndScore:
     """Makes images and scores at the steps for them, on the main process; the others only lend their shards."""
 
     def __init__(
@@ -42,7 +43,7 @@ class Watch:
             with self._interrupts.give_up_when_asked("The score's reference"):
                 self._score = TrainingScore(self._recipe, self._contract, data_file, self._load(), self._engine.device)
 
-    def look(self, averaged: Mapping[str, Tensor], step: int, only_missing: bool = False) -> bool:
+    def on_step(self, averaged: Mapping[str, Tensor], step: int, only_missing: bool = False) -> bool:
         """Called by all ranks after every step, and with ``only_missing`` before the first one.
 
         Whether anything was due, made or not: asked to stop, the run gives it up. A run stopped or killed
@@ -54,7 +55,7 @@ class Watch:
         score = step > 0 and _is_due(spec.score.every, step, spec.steps)
         if not (preview or score):
             return False
-        path = self._folder / "previews" / f"{step:08d}.png"
+        path = RunFolder(self._folder).preview(step)
         if only_missing:  # which the main process knows
             preview = preview and engine.is_main and not path.exists()
             score = score and engine.is_main and all(line["step"] != step for line in self._scores.lines())

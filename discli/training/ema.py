@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from discli.recipe import train as spec
+from discli.runs.layout import EMA
 
 Weights = dict[str, Tensor]
 
 
 class Ema(Protocol):
-    averages: dict[str, Weights]  # file stem -> weights; "ema" is the one to sample with
+    averages: dict[str, Weights]  # file stem -> weights; `EMA` is the one to sample with
 
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after ``step`` optimizer steps (1, 2, ...)."""
@@ -26,10 +27,10 @@ class ConstantEma:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.averages = {"ema": _copy(model)}
+        self.averages = {EMA: _copy(model)}
 
     def update(self, model: nn.Module, step: int) -> None:
-        _lerp(self.averages["ema"], model, 1 - self.decay)
+        _lerp(self.averages[EMA], model, 1 - self.decay)
 
 
 class PowerEma:
@@ -55,7 +56,7 @@ def build_ema(choice: spec.Ema, model: nn.Module) -> ConstantEma | PowerEma:
 
 def stem(index: int) -> str:
     """File name of the index-th average, without its ending."""
-    return "ema" if index == 0 else f"ema-{index}"
+    return EMA if index == 0 else f"{EMA}-{index}"
 
 
 def gamma_of(std: float) -> float:

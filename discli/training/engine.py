@@ -173,7 +173,7 @@ class Engine:
         self._accelerator.wait_for_everyone()
 
     def start_tracker(self, run_name: str, run_id: str, step: int, config: dict[str, Any]) -> None:
-        """On the main process; a resumed run goes on in the same place, from ``step``."""
+        """On the main process; a resumed run continues in the same place, from ``step``."""
         self._accelerator.init_trackers(
             # TensorBoard takes it as its folder's name, Weights & Biases as a project's.
             "tracker" if self._tracker == "tensorboard" else "discli",

@@ -7,9 +7,19 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from discli.runtime.console import stderr
-from discli.runtime.signals import acknowledge
+from discli.runtime.errors import DiscliError
+from discli.runtime.signals import EXIT_INTERRUPTED, acknowledge
 
 _ASKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class TrainingStoppedError(DiscliError):
+    """Training was asked to stop and has written a checkpoint of ``step``; every process raises it. Status 75."""
+
+    def __init__(self, signal_name: str, step: int) -> None:
+        done = f"checkpoint of step {step:,} written" if step else "no step was done yet"
+        super().__init__(f"{signal_name}: {done}.", "Run the same command to resume.", status=EXIT_INTERRUPTED)
+        self.step = step
 
 
 class _GivenUp(BaseException):
@@ -34,7 +44,7 @@ class Interrupts:
 
     @contextmanager
     def give_up_when_asked(self, what: str) -> Iterator[None]:
-        """Networks that run in here are left once the run is asked to stop; what comes after the block goes on.
+        """Networks that run in here are left once the run is asked to stop; what comes after the block is done.
 
         Looked at before every module's call. Raised by the signal itself it could strike where it does harm:
         see `discli.runtime.signals`.

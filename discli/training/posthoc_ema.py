@@ -4,28 +4,25 @@ The length of the average is the one setting of a diffusion model that can be ch
 (arXiv:2312.02696, section 3.2): no snapshot has it, but a weighted sum of snapshots comes close.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from discli.recipe import parse_recipe
 from discli.recipe.train import WIDEST_STD
-from discli.runs.checkpoint import read_snapshots, read_tensors, write_checkpoint
-from discli.runs.run import read_run
-from discli.runs.status import find_run
+from discli.runs.checkpoint import read_tensors, write_checkpoint
+from discli.runs.description import read_run
+from discli.runs.layout import EMA, RunFolder, find_run
 from discli.runtime.console import progress, stderr
 from discli.runtime.errors import DiscliError
-from discli.runtime.files import write_text
 from discli.training.ema import posthoc_average
 
 # Distance of the profile from the wanted one, relative to its norm, from which on it is another average.
 _WORTH_A_WARNING = 0.1
 
 
-def posthoc_ema(run: Path, std: float, step: int | None = None, out: Path | None = None) -> Path:
+def posthoc_ema(run: str | Path, std: float, step: int | None = None, out: str | Path | None = None) -> Path:
     """Write the average of relative width ``std`` at ``step`` as a run of its own, which ``discli sample`` takes.
 
     ``step`` is that of a snapshot, by default the last; ``out`` defaults to ``RUN/ema-<std>``. Raises
@@ -34,8 +31,8 @@ def posthoc_ema(run: Path, std: float, step: int | None = None, out: Path | None
     run = find_run(run)
     description = read_run(run)
     if not 0 < std < WIDEST_STD:
-        raise DiscliError(f"--std {std:g}: no power function is so wide.", "Give one between 0 and 0.288, such as 0.1.")
-    snapshots = read_snapshots(run)
+        raise DiscliError(f"--std {std:g} is out of range: it must be between 0 and 0.288.", "Such as 0.1.")
+    snapshots = RunFolder(run).find_snapshots()
     if not snapshots:
         raise DiscliError(
             f"{run} has no snapshots to rebuild an average from.",
@@ -49,20 +46,18 @@ def posthoc_ema(run: Path, std: float, step: int | None = None, out: Path | None
 
     used = {key: path for key, path in snapshots.items() if key[0] <= step}
     average = posthoc_average(list(used), step, std)
-    recipe = parse_recipe(description["recipe"], str(run / "run.json"))
+    recipe = description.read_recipe(str(RunFolder(run).description))
     ema = recipe.train.ema.model_copy(update={"stds": (std,)})
-    description["recipe"] = recipe.model_copy(
-        update={"train": recipe.train.model_copy(update={"ema": ema})}
-    ).model_dump(mode="json")
-    del description["id"], description["command"]
+    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"ema": ema})})
+    own = {"id": "", "command": "", "recipe": recipe.model_dump(mode="json")}
+    description = description.model_copy(update=own)
 
-    out = out or run / f"ema-{std:g}"
+    out = Path(out) if out is not None else run / f"ema-{std:g}"
     out.mkdir(parents=True, exist_ok=True)
     weights = _weighted_sum(dict(zip(used.values(), average.coefficients.tolist(), strict=True)))
-    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in description.items()}
     about = {"posthoc_std": std, "snapshots": len(used), "profile_error": average.error}
-    write_checkpoint(out, step, {"ema": weights}, about, metadata)
-    write_text(out / "run.json", json.dumps(description, indent=1))
+    write_checkpoint(out, step, {EMA: weights}, about, description.metadata)
+    description.write(out)
 
     line = f"std {std:g} at step {step:,} from {len(used)} snapshots; its profile is off by {average.error:.2%}"
     if average.error > _WORTH_A_WARNING:

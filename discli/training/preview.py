@@ -1,4 +1,4 @@
-"""Images of a run in progress: ``runs/NAME/previews/<step>.png``."""
+"""Images of a run in progress, at `discli.runs.layout.RunFolder.preview`."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""All that changes from step to step, how it is written down, and how it is taken up again."""
+"""All that changes from step to step, how it is written down, and how it is loaded again."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,6 @@ from torch.optim import Optimizer
 
 from discli.recipe.train import TrainSpec
 from discli.runs.checkpoint import (
-    any_checkpoint,
     newest_checkpoint,
     prune,
     read_state,
@@ -18,6 +17,7 @@ from discli.runs.checkpoint import (
     write_checkpoint,
     write_snapshot,
 )
+from discli.runs.layout import RunFolder
 from discli.runtime.errors import DiscliError
 from discli.training.ema import ConstantEma, PowerEma
 from discli.training.engine import Engine, fill, whole
@@ -44,22 +44,22 @@ class TrainingState:
         self.skipped_in_a_row = 0
 
     def resume(self) -> bool:
-        """Take up the newest undamaged checkpoint; False if there is none, damaged ones included.
+        """Load the newest whole checkpoint; False if there is none at all.
 
-        Raises DiscliError where all are damaged, or the newest is of another network.
+        Raises DiscliError where all are corrupt, or the newest is of another network.
         """
         checkpoint = newest_checkpoint(self.folder)
         if checkpoint is None:
-            if any_checkpoint(self.folder):
+            if RunFolder(self.folder).find_checkpoints():
                 raise DiscliError(
-                    f"No checkpoint of {self.folder} is whole.",
-                    f"Give another --out, or remove {self.folder / 'checkpoints'} to begin the run again.",
+                    f"All checkpoints of {self.folder} are corrupt.",
+                    f"Give another --out, or remove {RunFolder(self.folder).checkpoints} to start the run over.",
                 )
             return False
         state = read_state(checkpoint)
         if "window" not in state:
             raise DiscliError(
-                f"{checkpoint} holds averaged weights alone, which is enough to sample and not to train.",
+                f"{checkpoint} contains averaged weights only: it can be sampled from, but not resumed.",
                 "Give another --out.",
             )
         try:
@@ -67,7 +67,7 @@ class TrainingState:
         except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
             raise DiscliError(
                 f"{checkpoint} is whole, but not of this recipe's network ({error}).",
-                "Move it away to go on from the one before, or give another --out.",
+                "Move it away to resume from the one before, or give another --out.",
             ) from None
         return True
 

@@ -6,16 +6,14 @@ batch) instead of drawn in turn; which samples a step sees is a function of the 
 averages, optimizer and the open log window are written together, atomically.
 """
 
-import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from discli.cost.disk import describe_needs
 from discli.cost.flops import forward_flops
 from discli.cost.peak import peak_flops
 from discli.data.device import OnDevice
@@ -26,9 +24,9 @@ from discli.evaluation.reference import open_reference
 from discli.model import DiS
 from discli.model.mixers import choose_scan
 from discli.recipe import Recipe
-from discli.recipe.config_warnings import config_warnings
 from discli.recipe.train import share_of_batch
 from discli.runs.checkpoint import newest_checkpoint
+from discli.runs.layout import EMA, RunFolder
 from discli.runs.logs import Logs
 from discli.runs.run import ENDED, Run, what_to_train
 from discli.runs.sessions import record_session
@@ -36,16 +34,15 @@ from discli.runtime.console import progress, stderr
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
 from discli.runtime.rng import RngStream, normal, uniform
-from discli.runtime.signals import EXIT_INTERRUPTED
+from discli.training.announce import say_what_it_takes
 from discli.training.batches import Batch, BatchPlan, Feed
-from discli.training.callbacks import Watch
+from discli.training.callbacks import PreviewAndScore
 from discli.training.clock import Clock
 from discli.training.ema import build_ema
 from discli.training.engine import Engine
-from discli.training.interrupts import Interrupts
+from discli.training.interrupts import Interrupts, TrainingStoppedError
 from discli.training.optimizer import build_optimizer, lr_at
 from discli.training.state import TrainingState
-from discli.training.timed_step import A_DAY, describe_length, describe_time, try_step
 
 
 def train(
@@ -57,14 +54,15 @@ def train(
     device: str | None = None,
     dry_run: bool = False,
 ) -> Path:
-    """Train, or go on with, the run that ``recipe`` (or the file, or shipped recipe, of that name) describes.
+    """Train, or resume, the run that ``recipe`` (or the file, or shipped recipe, of that name) describes.
 
-    ``recipe`` may also be a run's folder, or its name below ``runs/``: that run goes on as it was started.
+    ``recipe`` may also be a run's folder, or its name below ``runs/``: that run is resumed as it was started.
     Returns the run's folder: ``out``, by default ``runs/<recipe name>``. ``data`` is a file of
     ``discli encode`` and wins over the recipe's ``data.file``; without either, a file in the current folder that
     fits is taken. ``device`` is a GPU's name or "cpu", by default a GPU where there is one. ``dry_run`` checks
     all, says what the run takes and writes nothing. Raises DiscliError before the first step where recipe and
-    data do not fit; exits with status 75 after a checkpoint when asked to stop.
+    data do not fit, and `discli.training.interrupts.TrainingStoppedError` (status 75) after a checkpoint when
+    asked to stop by SIGTERM, SIGUSR1 or Ctrl-C.
     """
     recipe, folder, named, command = what_to_train(recipe, data, out, overrides)
     file = data_for(recipe, named, folder)
@@ -105,6 +103,7 @@ class Trainer:
         self, recipe: Recipe, store: Store, engine: Engine, folder: Path, run: Run | None, interrupts: Interrupts
     ) -> None:
         self.recipe, self.store, self.engine, self.folder, self.run = recipe, store, engine, folder, run
+        self.files = RunFolder(folder)
         self.interrupts = interrupts
         spec = recipe.train
         self.share = share_of_batch(spec, engine.world_size)
@@ -127,7 +126,7 @@ class Trainer:
         self.state.resume()
         self.metadata = run.checkpoint_metadata if run else None
         self.checkpointed = self.state.step
-        self.watch = Watch(recipe, store.contract, folder, engine, interrupts)
+        self.previews = PreviewAndScore(recipe, store.contract, folder, engine, interrupts)
 
         peak = peak_flops(engine.device, engine.precision, spec.tf32, spec.peak_tflops)
         # Forward once, backward twice as much.
@@ -163,7 +162,7 @@ class Trainer:
                     rehearse = False
                 norm = self._forward_backward(batch)
 
-                # One agreement a step: every rank skips, stops or goes on together.
+                # One agreement a step: every rank skips, stops or continues together.
                 asked = self.interrupts.received is not None
                 grad_norm, broken, asked_to_stop = engine.agree(norm, state.window.is_finite(), asked)
                 if not broken:
@@ -276,7 +275,10 @@ class Trainer:
         self._happened("skipped", grad_norm=str(grad_norm), indices=plan.indices(batch.step).tolist())
         if self.run:
             what = f"loss or gradient not finite (gradient norm {grad_norm})"
-            stderr.print(f"step {self.state.step + 1}: {what}; skipped. Its samples: events.jsonl", style="yellow")
+            stderr.print(
+                f"step {self.state.step + 1}: {what}; skipped. Its samples: {self.files.log('events').name}",
+                style="yellow",
+            )
 
     def _roll_back(self) -> None:
         """Back to the last checkpoint with other data. Again before the next checkpoint means that training is broken.
@@ -292,7 +294,7 @@ class Trainer:
             self._happened(ENDED)
             raise DiscliError(
                 f"{limit} steps in a row were not finite at step {state.step + 1}, {why}.",
-                f"See {self.folder / 'events.jsonl'}; the run may go on with --set train.lr= or train.grad_clip= "
+                f"See {self.files.log('events')}; the run may be resumed with --set train.lr= or train.grad_clip= "
                 f"below {spec.lr:g} and {spec.grad_clip:g}, or train.precision=fp32.",
                 status=1,
             )
@@ -314,21 +316,17 @@ class Trainer:
     # What is written down
 
     def say_what_it_takes(self, data_file: Path) -> None:
-        recipe, spec = self.recipe, self.recipe.train
-        at = f"going on at step {self.state.step:,} of" if self.state.step else "training"
-        at = at if self.state.step < spec.steps else "finished:"
-        length = describe_length(spec.steps, spec.batch_size, len(self.store))
-        stderr.print(
-            f"{recipe.name}: {self.num_parameters:,} parameters, {at} {length}; "
-            f"{self.engine.world_size} x {self.engine.device.type}, "
-            f"{self.engine.precision}; scan: {self.scan.name} ({self.scan.reason})"
+        say_what_it_takes(
+            self.recipe,
+            self.engine,
+            folder=self.folder,
+            data_file=data_file,
+            samples=len(self.store),
+            step=self.state.step,
+            parameters=self.num_parameters,
+            averages=len(self.ema.averages),
+            scan=f"{self.scan.name} ({self.scan.reason})",
         )
-        if self.state.step < spec.steps:
-            self._say_how_long(data_file)
-            for doubt in config_warnings(recipe):
-                stderr.print(doubt, style="yellow")
-        shards = self.engine.world_size if self.engine.sharded else 1
-        stderr.print(describe_needs(spec, self.num_parameters, len(self.ema.averages), shards, self.folder))
 
     def dry_run(self, data_file: Path) -> None:
         """What could still go wrong before the first step; nothing has been written until here."""
@@ -353,25 +351,11 @@ class Trainer:
         stack.callback(self.logs.close)
         if run.changed:
             changes = ", ".join(f"{key} = {new!r} instead of {old!r}" for key, (old, new) in run.changed.items())
-            stderr.print(f"Going on with {changes}: the run had ended in steps that were not finite.", style="yellow")
+            stderr.print(f"Resuming with {changes}: the run had ended in steps that were not finite.", style="yellow")
             now = {"step": self.state.step, "event": "settings changed", "rollbacks": self.state.rollbacks}
             self.logs.events.write(now | {"settings": run.changed})
-        self.watch.open(data_file, self.logs.scores)
+        self.previews.open(data_file, self.logs.scores)
         self.engine.start_tracker(recipe.name, run.id, self.state.step, {"recipe": recipe.model_dump_json()})
-
-    def _say_how_long(self, data_file: Path) -> None:
-        """By a trial of some seconds; and where nobody would wait so long, what would take an hour."""
-        recipe, left, processes = self.recipe, self.recipe.train.steps - self.state.step, self.engine.world_size
-        trial = try_step(recipe, self.engine.device, processes)
-        stderr.print(f"Time: {describe_time(trial, recipe, left, processes)}.")
-        if trial.whole(recipe, left, processes) > A_DAY:
-            name = f"{recipe.name}-1h"
-            file = shlex.quote(str(data_file))
-            stderr.print(
-                f"More than a day. What would take an hour here: discli recipe new {name} --data {file} --minutes 60 "
-                f"&& discli train {name}.toml",
-                style="yellow",
-            )
 
     def _log(self, seconds_waited: float) -> None:
         """One line of metrics.jsonl, the same whenever and however often it is computed; timing goes elsewhere."""
@@ -396,20 +380,16 @@ class Trainer:
 
     def _look(self, only_missing: bool = False) -> None:
         """Previews and scores, given up where the run is asked to stop meanwhile: then it stops here."""
-        looked = self.watch.look(self.ema.averages["ema"], self.state.step, only_missing)
+        looked = self.previews.on_step(self.ema.averages[EMA], self.state.step, only_missing)
         if looked and self.engine.any(self.interrupts.received is not None)[0]:
             if self.checkpointed != self.state.step:
                 self._checkpoint()
             self._stop()
 
-    def _stop(self) -> None:
+    def _stop(self) -> NoReturn:
         received = self.interrupts.received
-        name = received.name if received else "a signal on another rank"
-        if self.engine.is_main:
-            done = f"checkpoint of step {self.state.step:,} written" if self.state.step else "no step was done yet"
-            stderr.print(f"{name}: {done}. Run the same command to go on.")
         self.engine.close()
-        raise SystemExit(EXIT_INTERRUPTED)
+        raise TrainingStoppedError(received.name if received else "a signal on another rank", self.state.step)
 
     def _feed(self) -> Feed:
         engine, spec = self.engine, self.recipe.train

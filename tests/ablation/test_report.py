@@ -9,6 +9,7 @@ from PIL import Image
 from discli.ablation.findings import in_words
 from discli.ablation.report import study_csv, summarise, write_report
 from discli.ablation.results import StudyReport
+from discli.ablation.trial_result import TrialResult
 from tests.browser import look
 
 
@@ -17,13 +18,17 @@ def result(point, seed, score, gflops=1.0):
         "trial": f"{point}/seed-{seed}", "point": point, "seed": seed, "settings": {"model.skip": point},
         "recipe": {"name": "r", "data": {"resolution": 4}, "diffusion": {"objective": {"name": "eps"}}},
         "parameters": 1000, "forward_gflops": gflops, "steps": 10, "images": 80, "training_tflops": 0.24,
-        "loss": 0.5 + seed / 10, "seconds": 2.0, "images_per_second": 40.0, "peak_memory": 5e8,
+        "loss": 0.5 + seed / 10, "seconds": 2.0, "images_per_second": 40.0, "peak_memory": 500_000_000,
         "score": score, "score_name": "FID",
         "curve": [{"step": 5, "score": 2 * score, "n": 8}, {"step": 10, "score": score, "n": 8}],
         "eval": {
-            "samples": {"n": 16, "sampler": {"name": "ddim"}, "steps": 5, "nfe": 5, "cfg_scale": 1.0, "seed": 0},
+            "samples": {
+                "path": "run", "kind": "samples", "resolution": [4, 4], "n": 16, "sampler": {"name": "ddim"},
+                "steps": 5, "nfe": 5, "cfg_scale": 1.0, "seed": 0,
+            },
             "reference": {"path": "d.h5", "n": 100, "sha256": "abc"},
             "features": "inception", "network": "net", "weights_sha256": "def",
+            "scores": {"FID": score}, "distance": score, "effect_of_n": None, "convention": None,
         },
         "environment": {"torch": "2", "device": "cpu"},
     }  # fmt: skip
@@ -31,7 +36,8 @@ def result(point, seed, score, gflops=1.0):
 
 def report(*results, failures=None, images=None):
     seeds = sorted({r["seed"] for r in results})
-    return StudyReport("s", "base", "10 steps each", seeds, len(results), results, failures or {}, images or {})
+    read = [TrialResult.model_validate(result) for result in results]
+    return StudyReport("s", "base", "10 steps each", seeds, len(read), read, failures or {}, images or {})
 
 
 SCORES = {"concat": [5.0, 6.0, 7.0], "add": [6.0, 7.1, 8.0], "none": [4.0, 9.0, 6.5]}
@@ -132,8 +138,8 @@ def test_every_form_holds_the_figures(tmp_path):
     assert 'src="data:image/png' in page
     assert "://" not in page.replace("http://www.w3.org", "")
     rows = list(csv.DictReader(io.StringIO(study_csv(made))))
-    assert [float(row["score"]) for row in rows] == [r["score"] for r in made.results]
-    assert summarise(made)["points"][0]["score"]["mean"] == pytest.approx(6.0)
+    assert [float(row["score"]) for row in rows] == [r.score for r in made.results]
+    assert summarise(made).points[0].score.mean == pytest.approx(6.0)
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -151,4 +157,4 @@ def test_nothing_finished_is_a_report_too(tmp_path):
     empty = StudyReport("s", "base", "10 steps each", [0], 2, [], {"a/seed-0": "why"})
     write_report(empty, tmp_path)
     assert "0 of 2 trials" in (tmp_path / "report.md").read_text()
-    assert summarise(empty)["points"] == []
+    assert summarise(empty).points == []

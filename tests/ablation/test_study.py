@@ -14,10 +14,11 @@ from dataclasses import replace
 import pytest
 
 from discli.ablation.checks import check_before
-from discli.ablation.plan import look_again, make_plan, print_plan
-from discli.ablation.study import ablate, find_trial
+from discli.ablation.plan import describe_plan, find_trial, make_plan, plan_study, refresh
+from discli.ablation.study import ablate, ablate_trial
 from discli.ablation.trial import failure_of, plan_recipe, run_trial
 from discli.ablation.workers import run_trials
+from discli.cli.ablate import ablate as command
 from discli.data.encode import encode
 from discli.recipe import load_study
 from discli.runs.logs import read_log
@@ -70,7 +71,8 @@ train.skip_limit = 1
 def test_a_study_reports_what_failed_and_runs_only_what_is_new(write, digits_file, tmp_path):
     one_seed = {"skips": '["none"]', "seeds": "[0]"}
     good, other = POINT.format(name="good", lr=1e-3), POINT.format(name="other", lr=2e-3)
-    out = ablate(write(more=good, **one_seed), data=digits_file)
+    ablate(write(more=good, **one_seed), data=digits_file)
+    out = tmp_path / "runs/ablate-skips"
     first = finished(out)
     assert first.keys() == {"good,skip=none/seed-0"}
     result = json.loads((out / "trials/good,skip=none/seed-0/result.json").read_text())
@@ -97,8 +99,8 @@ def test_a_trial_depends_on_its_seed_and_settings_alone(write, digits_file, tmp_
         run_trial(study, trial, tmp_path / name, digits_file)
         for name, trial in (("again", trials[0]), ("first", trials[0]), ("other seed", trials[1]))
     )
-    assert again["score"] == first["score"] != other_seed["score"]
-    assert again["loss"] == first["loss"] != other_seed["loss"]
+    assert again.score == first.score != other_seed.score
+    assert again.loss == first.loss != other_seed.loss
     strips = [(tmp_path / name / "images.png").read_bytes() for name in ("again", "first", "other seed")]
     assert strips[0] == strips[1] != strips[2]
 
@@ -124,7 +126,7 @@ def test_killed_with_its_trials_it_goes_on(write, digits_file, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     log = (run.parent / "log.txt").read_text()
-    assert f"going on at step {stopped_at}" in log
+    assert f"resuming at step {stopped_at}" in log
     steps = [line["step"] for line in read_log(run / "metrics.jsonl")]
     assert steps == sorted(set(steps))
 
@@ -168,7 +170,7 @@ def test_a_study_edited_while_it_runs_costs_only_its_trial(one_done):
     study, trials = load_changed(one_done, "steps = 2", "steps = 3")
     before = make_plan(study, trials, one_done / "nowhere")
     moved = [replace(p, folder=one_done / "out" / "trials" / p.trial.name) for p in before]
-    first, *others = look_again(study, moved)
+    first, *others = refresh(study, moved)
     assert "the study now says 3" in first.failure
     assert [(p.result, p.failure) for p in others] == [(None, None)] * 3
 
@@ -230,15 +232,16 @@ def test_a_trial_of_another_process_is_waited_for_and_never_failed(one_done, dig
 
 def test_a_trial_alone_is_one_process_and_may_be_looked_at_first(one_done, digits_file, tmp_path, monkeypatch, capsys):
     study, out = one_done / "study.toml", tmp_path / "out"
-    ablate(study, out=out, trial="1", dry_run=True)
+    assert len(plan_study(study, out=out, trial="1").trials) == 1
     assert not out.exists()
-    assert "1 of 1 trials to run" in capsys.readouterr().err
-    ablate(study, data=digits_file, out=one_done / "out", trial="0", as_json=True)
+    assert ablate_trial(study, "0", data=digits_file, out=one_done / "out").trial == "skip=concat/seed-0"
+    assert capsys.readouterr().out == ""
+    command(str(study), data=digits_file, out=one_done / "out", trial="0", as_json=True)
     assert json.loads(capsys.readouterr().out)["trial"] == "skip=concat/seed-0"
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(DiscliError, match="--trial with 2 processes"):
-        ablate(study, data=digits_file, out=out, trial="1")
+        ablate_trial(study, "1", data=digits_file, out=out)
 
 
 def test_a_missing_autoencoder_is_refused_before_the_first_trial(write, digits_file, tmp_path):
@@ -295,12 +298,12 @@ def test_equal_flops_give_cheap_trials_more_steps(write):
 
 def test_a_dry_run_prints_every_trial_and_writes_nothing(write, capsys):
     path = write()
-    out = ablate(path, dry_run=True, as_json=True)
-    assert not out.exists()
+    command(str(path), dry_run=True, as_json=True)
+    assert not (path.parent / "runs").exists()
     plan = json.loads(capsys.readouterr().out)
     assert [trial["trial"] for trial in plan["trials"]] == [c.name for c in load_study(path)[1]]
     assert all(trial["parameters"] > 1000 and trial["disk"] > 0 and trial["seconds"] > 0 for trial in plan["trials"])
-    ablate(path, dry_run=True)
+    command(str(path), dry_run=True)
     shown = capsys.readouterr()
     assert "skip=none/seed-1" in shown.out
     assert "4 of 4 trials to run" in shown.err
@@ -332,13 +335,12 @@ def test_ranks_run_disjoint_trials(write, digits_file, tmp_path):
     assert "2 of 2 trials finished" in (tmp_path / "runs/ablate-skips/report.md").read_text()
 
 
-def test_planning_alone_costs_no_network(write, capsys):
+def test_planning_alone_costs_no_network(write):
     """The paper's largest trials can be planned on a laptop: sizes come from the meta device."""
     study, trials = load_study("scaling")
     recipe = plan_recipe(study, trials[-1])
     assert recipe.train.score.every == recipe.train.steps // study.score.curve_points
     out = write().parent / "nowhere"
-    print_plan(study, make_plan(study, trials[-1:], out), out, as_json=True)
-    [trial] = json.loads(capsys.readouterr().out)["trials"]
-    assert trial["seconds"] is None
-    assert trial["parameters"] > 900e6
+    [trial] = describe_plan(study, make_plan(study, trials[-1:], out)).trials
+    assert trial.seconds is None
+    assert trial.parameters > 900e6

@@ -59,7 +59,7 @@ def test_an_autoencoder_that_is_gone_costs_the_sheet_alone(latents, tmp_path, ca
 
 def test_a_part_is_shown_as_one(folder, tmp_path, capsys):
     encode(folder, 16, out=tmp_path / "a.h5", shard=(1, 2), workers=0)
-    info(str(part_of(tmp_path / "a.h5", (1, 2))), count=0)
+    info(str(part_of(tmp_path / "a.h5", (1, 2))), n=0)
     assert "1 of 2, not merged yet" in capsys.readouterr().out
 
 

@@ -118,8 +118,7 @@ def test_a_gpu_is_planned_for_where_triton_is_not_installed():
 import json, sys
 sys.modules["triton"] = None
 from discli.cli.info import info
-from discli.cost.hardware import Hardware
-info("quickstart", machine=Hardware.of("A100"), as_json=True)
+info("quickstart", gpu="A100", as_json=True)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from discli.cli.info import info
+from discli.cli.runs import runs as list_runs
 from discli.cost import describe as info_recipe
 from discli.reports.run import report_run
 from discli.runs.checkpoint import verify_checkpoint, write_checkpoint
-from discli.runs.listing import list_runs
 from discli.runs.status import run_status
 from discli.sampling.load import load, newest_run
 from discli.training.train import train

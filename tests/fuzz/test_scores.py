@@ -67,7 +67,7 @@ def result_of(planned) -> dict:
     return {
         "trial": planned.trial.name, "point": planned.trial.point.name, "seed": planned.trial.seed,
         "settings": planned.trial.point.settings, "recipe": planned.recipe.model_dump(mode="json"), "contract": {},
-        **planned.costs, "loss": 1.0, "seconds": 2.0, "images_per_second": 3.0, "peak_memory": 10**9,
+        **planned.costs.model_dump(), "loss": 1.0, "seconds": 2.0, "images_per_second": 3.0, "peak_memory": 10**9,
         "score": 3.0, "score_name": "FID", "curve": [{"step": 3, "score": 4.0, "n": 8}], "eval": scored,
         "environment": {"torch": "2", "device": "cpu"},
     }  # fmt: skip
@@ -90,9 +90,9 @@ def test_any_result_of_a_trial(study, tmp_path, data):
         results += [found] if found is not None else []
     report = StudyReport(
         name="s", base="tiny", budget="3 steps", seeds=(0, 1), trials=4, results=results,
-        images={results[0]["trial"]: tmp_path / "0" / "result.json"},
+        images={results[0].trial: tmp_path / "0" / "result.json"},
     )  # fmt: skip
-    json.dumps(summarise(report))
+    assert summarise(report).model_dump_json()
     assert study_page(report, {}, None)
     assert study_markdown(report, {}, False)
     assert study_csv(report)

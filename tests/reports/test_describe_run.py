@@ -19,7 +19,7 @@ def test_a_run_says_how_far_it_is_and_what_it_takes(tiny_run, capsys):
     record = _json(tiny_run, capsys)
     assert (record["kind"], record["state"], record["step"], record["steps"]) == ("run", "finished", 30, 30)
     assert record["loss"] == read_log(tiny_run / "metrics.jsonl")[-1]["loss"]
-    assert record["measured"]["images_per_second"] > 0
+    assert record["images_per_second"] > 0
     checkpoint = tiny_run / "checkpoints" / "00000030"
     assert record["checkpoints"]["30"] == sum(path.stat().st_size for path in checkpoint.iterdir())
     assert record["parameters"]["total"] > 0
@@ -54,7 +54,7 @@ def test_a_broken_run_is_described_as_far_as_it_goes(tiny_run, tmp_path, capsys)
     shutil.copytree(tiny_run, run)
     (run / "run.json").write_text("{")
     record = _json(run, capsys)
-    assert record["state"] == "damaged"
+    assert record["state"] == "corrupt"
     assert record["problems"]
     assert "parameters" not in record
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from discli.cli.report import report
 from discli.data.contact_sheet import contact_sheet, save_image
 from discli.reports.run import report_run
 from discli.reports.run_page import choose_previews
@@ -43,7 +44,7 @@ def run(tiny_run, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def text(run) -> str:
-    return report_run(run).read_text()
+    return report_run(run).page.read_text()
 
 
 def test_the_page_says_what_there_is_to_say(run, text):
@@ -93,11 +94,11 @@ def test_the_browser_would_have_seen_a_bad_page(tmp_path):
 
 def test_json_names_the_page_and_what_is_in_it(run, tmp_path, capsys):
     out = tmp_path / "new" / "page.html"
-    assert report_run(run, out=out, as_json=True) == out
+    report(run, out=out, as_json=True)
     record = json.loads(capsys.readouterr().out)
     assert record["page"] == str(out)
     assert record["page_bytes"] == out.stat().st_size
-    assert record["scores"] == {"FID": [[10, 10.0], [20, 5.0], [30, 100 / 30]]}
+    assert record["score_curves"] == {"FID": [[10, 10.0], [20, 5.0], [30, 100 / 30]]}
     assert len(record["previews"]) == 8
     assert "lr = 0.003" in record["chosen"]
     assert record["environment"]["torch"] == torch.__version__
@@ -113,7 +114,7 @@ def test_a_run_that_is_not_whole_has_a_page_too(run, tmp_path, breakage):
         expected = "metrics.jsonl: 1 torn line left out"
     elif breakage == "run.json":
         (broken / "run.json").write_text("{")
-        expected = "run.json is broken"
+        expected = "run.json is corrupt"
     elif breakage == "nothing yet":
         for path in broken.glob("*.jsonl"):
             path.unlink()
@@ -123,7 +124,7 @@ def test_a_run_that_is_not_whole_has_a_page_too(run, tmp_path, breakage):
     else:
         (broken / "previews" / "00000030.png").write_bytes(b"\x89PNG")
         expected = "<figcaption>step 26</figcaption>"
-    assert expected in report_run(broken).read_text()
+    assert expected in report_run(broken).page.read_text()
 
 
 def test_what_is_no_run_and_what_cannot_be_written_is_one_line(run, tmp_path):

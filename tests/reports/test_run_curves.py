@@ -2,13 +2,14 @@
 
 import pytest
 
-from discli.reports.run_curves import run_curves, series, thinned
+from discli.reports.run_curves import run_curves, thinned
+from discli.runs.logs import finite_numbers
 
 
 def test_what_is_no_number_is_left_out():
     values = [1.0, None, "x", float("nan"), True, 2]
     lines = [{"step": step, "loss": value} for step, value in enumerate(values)]
-    assert series([*lines, {"step": 9}], "loss") == [(0, 1.0), (5, 2.0)]
+    assert finite_numbers([*lines, {"step": 9}], "loss") == [(0, 1.0), (5, 2.0)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 300, 301, 10_001])

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from discli.runs.listing import list_runs, runs_table
+from discli.cli.runs import runs as runs_command
+from discli.cli.runs_table import runs_table
+from discli.runs.listing import list_runs
 from discli.runtime.errors import DiscliError
 
 
@@ -32,12 +34,12 @@ def runs(tiny_run, tmp_path_factory) -> Path:
 def shown(runs: Path, width: int) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, highlight=False)
-    console.print(runs_table(list_runs(runs, as_json=True), runs, wide=width >= 120))
+    console.print(runs_table(list_runs(runs), runs, wide=width >= 120))
     return out.getvalue()
 
 
 def test_a_pipe_has_a_line_for_each_run_with_all_of_it(runs, capsys):
-    list_runs(runs)
+    runs_command(runs)
     heading, *lines = capsys.readouterr().out.splitlines()
     assert heading.split() == ["run", "state", "step", "loss", "score", "images/s", "size", "changed"]
     rows = {line.split()[0]: line for line in lines}
@@ -45,7 +47,7 @@ def test_a_pipe_has_a_line_for_each_run_with_all_of_it(runs, capsys):
     assert "finished" in rows["good"]
     assert "30 of 30" in rows["good"]
     assert "12.35 FID" in rows["good"]
-    assert "damaged; run.json is broken" in rows["broken"]
+    assert "corrupt; run.json is corrupt" in rows["broken"]
 
 
 @pytest.mark.parametrize("width", [80, 140])
@@ -59,27 +61,29 @@ def test_nothing_is_cut_off_in_a_terminal(runs, width):
 
 
 def test_json_has_what_the_table_has(runs, capsys):
-    list_runs(runs, as_json=True)
-    found = {Path(run["run"]).name: run for run in json.loads(capsys.readouterr().out)}
+    runs_command(runs, as_json=True)
+    found = {Path(run["folder"]).name: run for run in json.loads(capsys.readouterr().out)}
     assert found["good"]["score"]["name"] == "FID"
     assert found["good"]["score"]["value"] == 12.345
     assert found["good"]["state"] == "finished"
-    assert found["broken"]["state"] == "damaged"
+    assert found["broken"]["state"] == "corrupt"
     assert found["broken"]["steps"] is None
     assert found["skip=add"]["loss"] > 0
 
 
 def test_a_run_itself_may_be_asked_for(runs, capsys):
     assert [run.folder for run in list_runs(runs / "good")] == [runs / "good"]
+    runs_command(runs / "good")
     assert str(runs / "good") in capsys.readouterr().out
 
 
 def test_an_empty_folder_says_what_to_do(tmp_path, capsys):
     assert list_runs(tmp_path) == []
+    runs_command(tmp_path)
     captured = capsys.readouterr()
     assert "discli train RECIPE" in captured.err
     assert captured.out == ""
-    list_runs(tmp_path, as_json=True)
+    runs_command(tmp_path, as_json=True)
     assert json.loads(capsys.readouterr().out) == []
     with pytest.raises(DiscliError, match="no folder"):
         list_runs(tmp_path / "nowhere")

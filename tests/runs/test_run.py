@@ -13,8 +13,9 @@ import torch
 from discli.cli.info import info
 from discli.evaluation.evaluate import evaluate
 from discli.reports.run import report_run
-from discli.runs.run import Run, read_run, what_to_train
-from discli.runs.status import find_run
+from discli.runs.description import read_run
+from discli.runs.layout import find_run
+from discli.runs.run import Run, what_to_train
 from discli.runtime.errors import DiscliError
 from discli.sampling.load import load, load_model
 from discli.training.posthoc_ema import posthoc_ema
@@ -46,7 +47,7 @@ def test_a_look_at_the_lock_keeps_nobody_from_training(new_run):
     fcntl.flock(look, fcntl.LOCK_SH)
     threading.Timer(0.1, look.close).start()
     with run:
-        assert read_run(run.folder)["id"] == run.id
+        assert read_run(run.folder).id == run.id
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_a_name_that_runs_shows_is_a_run(listed):
 
 def test_every_command_that_takes_a_run_takes_its_name(listed, capsys):
     assert load("deep/mine", device="cpu").checkpoint == listed / "checkpoints" / "00000030"
-    assert report_run(Path("deep/mine")) == listed / "report.html"
+    assert report_run("deep/mine").page == listed / "report.html"
     capsys.readouterr()
     info("deep/mine", as_json=True)
     assert json.loads(capsys.readouterr().out)["folder"] == str(listed)
@@ -95,8 +96,8 @@ def test_a_run_is_trained_as_it_was_with_what_was_asked_for_besides(listed):
     task = what_to_train(listed, overrides=["train.steps=40"])
     before = read_run(listed)
     assert task.recipe.train.steps == 40
-    assert task.recipe.model_dump(mode="json")["model"] == before["recipe"]["model"]
-    assert str(task.file) == before["data_file"]
+    assert task.recipe.model_dump(mode="json")["model"] == before.recipe["model"]
+    assert str(task.file) == before.data_file
     assert what_to_train(listed, out=Path("elsewhere")).folder == Path("elsewhere")
 
 

@@ -6,7 +6,9 @@ import torch
 
 from discli import __version__
 from discli.runs.logs import read_log
-from discli.runs.sessions import FILE, record_session
+from discli.runs.sessions import record_session
+
+FILE = "sessions.jsonl"
 
 
 def test_every_start_adds_a_line_and_a_torn_one_is_mended(tmp_path):

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from discli.runs.status import run_status
+from discli.cli.info import info
+from discli.cli.report import report
+from discli.cli.runs import runs
+from discli.runs.status import RunStatus, run_status
+from discli.runs.verify import sha256_of_state
 from tests.reports.test_compare_scores import changed
 
 
@@ -25,8 +29,9 @@ def test_a_finished_run(run):
     assert found.loss == json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["loss"]
     assert found.images_per_second == json.loads((run / "speed.jsonl").read_text())["images_per_second"]
     assert found.score is None
-    assert found.size == sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
-    assert found.changed == max(p.stat().st_mtime for p in run.rglob("*") if p.is_file() and p.name != ".lock")
+    assert found.bytes == sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
+    written = [p for p in run.rglob("*") if p.is_file() and p.name != ".lock"]
+    assert found.changed.timestamp() == pytest.approx(max(path.stat().st_mtime for path in written))
     assert [line["step"] for line in found.logs["sessions"]] == [0]
 
 
@@ -65,15 +70,15 @@ def test_torn_and_strange_lines_are_counted_and_left_out(run):
     ("text", "problem"),
     [
         (None, "run.json is missing"),
-        ("{", "run.json is broken"),
-        ("[]", "run.json is broken"),
-        ("{}", "run.json is broken"),
+        ("{", "run.json is corrupt"),
+        ("[]", "run.json is corrupt"),
+        ("{}", "run.json is corrupt"),
     ],
 )
 def test_a_broken_description_is_damage(run, text, problem):
     (run / "run.json").unlink() if text is None else (run / "run.json").write_text(text)
     found = run_status(run)
-    assert (found.state, found.problems, found.step) == ("damaged", [problem], 30)
+    assert (found.state, found.problems, found.step) == ("corrupt", [problem], 30)
     assert found.loss is not None
 
 
@@ -86,31 +91,36 @@ def test_a_recipe_of_another_version_is_said_and_costs_only_the_recipe(run):
     assert "model.warp: unknown key" in found.problems[0]
 
 
+def _rewrite(checkpoint, **changes):
+    """state.json with ``changes``, None: without it, and the hash that belongs to it."""
+    state = json.loads((checkpoint / "state.json").read_text()) | changes
+    state = {key: value for key, value in state.items() if value is not None}
+    (checkpoint / "state.json").write_text(json.dumps(state | {"sha256": sha256_of_state(state)}))
+
+
 def test_checkpoints_that_are_not_whole(run):
     newest = run / "checkpoints" / "00000030"
     older = shutil.copytree(newest, run / "checkpoints" / "00000020")
+    _rewrite(older, step=20)
     with (newest / "ema.safetensors").open("ab") as file:
         file.write(b"x")
     found = run_status(run)
     assert (found.state, found.checkpoint, found.step) == ("stopped", 20, 20)
-    assert "checkpoint 30 is damaged (ema.safetensors has" in found.problems[0]
+    assert "checkpoint 30 is corrupt (ema.safetensors has" in found.problems[0]
     (older / "model.safetensors").unlink()
     (newest / "state.json").write_text("{")
     found = run_status(run)
-    assert (found.state, found.checkpoint) == ("damaged", None)
+    assert (found.state, found.checkpoint) == ("corrupt", None)
     assert found.problems == [
-        "checkpoint 30 is damaged (state.json is missing or unreadable)",
-        "checkpoint 20 is damaged (model.safetensors is missing)",
+        "checkpoint 30 is corrupt (state.json is unreadable)",
+        "checkpoint 20 is corrupt (model.safetensors is missing)",
     ]
     shutil.rmtree(run / "checkpoints")
     assert run_status(run).state == "no checkpoint"
 
 
-def test_averages_alone_are_no_run_to_go_on_with(run):
-    path = run / "checkpoints" / "00000030" / "state.json"
-    state = json.loads(path.read_text())
-    del state["window"]
-    path.write_text(json.dumps(state))
+def test_a_run_with_averages_alone_cannot_be_resumed(run):
+    _rewrite(run / "checkpoints" / "00000030", window=None)
     assert run_status(run).state == "weights only"
 
 
@@ -126,7 +136,7 @@ def test_what_cannot_be_read_is_a_problem_and_no_error(run):
         "speed.jsonl cannot be read",
         "checkpoints cannot be read",
     ]
-    assert (found.state, found.loss, found.images_per_second) == ("damaged", None, None)
+    assert (found.state, found.loss, found.images_per_second) == ("corrupt", None, None)
 
 
 def test_scores_keep_their_names_and_the_latest_step_wins(run):
@@ -150,7 +160,7 @@ def test_scores_keep_their_names_and_the_latest_step_wins(run):
     assert len(found.scores) == 2
 
 
-def test_a_survey_imports_no_torch():
+def test_run_status_imports_no_torch():
     code = "import sys; from discli.runs.status import run_status; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
@@ -165,3 +175,26 @@ def test_numbers_that_are_none_are_left_out(run):
     assert found.problems == ["metrics.jsonl: 2 torn lines left out"]
     assert found.loss == json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["loss"]
     assert found.scores == []
+
+
+def test_three_commands_say_the_same_of_a_run(run, capsys):
+    """What two of them have, they have alike; and all of `runs` is in the other two."""
+    found = []
+    for command in (
+        lambda: runs(run, as_json=True),
+        lambda: info(str(run), as_json=True),
+        lambda: report(run, None, True),
+    ):
+        command()
+        found.append(json.loads(capsys.readouterr().out))
+    (listed,), described, reported = found
+    for key, value in listed.items():
+        if key not in ("bytes", "changed"):  # the report's page is in the folder
+            assert (key, described[key]) == (key, reported[key]) == (key, value)
+
+
+def test_a_status_is_read_back_by_the_class_that_wrote_it(run):
+    found = run_status(run)
+    again = RunStatus.model_validate_json(found.model_dump_json())
+    assert (again.step, again.loss, again.changed) == (found.step, found.loss, found.changed)
+    assert again.description is None

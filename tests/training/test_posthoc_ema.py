@@ -55,9 +55,7 @@ def test_it_is_sampled_from_like_a_run_and_says_what_it_is(run, tmp_path):
     assert manifest["step"] == 40
 
 
-@pytest.mark.parametrize(
-    ("std", "step", "says"), [(0.3, None, "no power function is so wide"), (0.1, 21, "The nearest is of step 20")]
-)
+@pytest.mark.parametrize(("std", "step", "says"), [(0.3, None, "out of range"), (0.1, 21, "The nearest is of step 20")])
 def test_what_cannot_be_rebuilt_is_refused(run, std, step, says):
     with pytest.raises(DiscliError, match=says):
         posthoc_ema(run, std, step)

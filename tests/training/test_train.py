@@ -158,7 +158,7 @@ def test_a_run_of_several_processes_in_two_sessions_ends_with_the_same_bits(
             train = arguments(recipe, digits_file, tmp_path / name, *settings)
             (done,) = launch("torchrun", *train, processes=processes)
             assert done.returncode == 0, done.stderr
-    assert "going on at step 6" in done.stderr
+    assert "resuming at step 6" in done.stderr
     assert content(tmp_path / "two") == content(tmp_path / "one")
 
 
@@ -209,7 +209,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_passed_over(undisturbed, recip
     with (run / "checkpoints" / "00000008" / "optimizer.safetensors").open("r+b") as file:
         file.truncate(1000)
     train(recipe, data=digits_file, out=run)
-    assert "optimizer.safetensors has 1000 bytes" in capsys.readouterr().err.replace("\n", " ")
+    assert "optimizer.safetensors has 1,000 bytes" in capsys.readouterr().err.replace("\n", " ")
     assert content(run) == content(undisturbed)
 
 
@@ -285,7 +285,7 @@ def test_a_dry_run_says_what_it_takes_checks_all_and_writes_nothing(recipe, digi
     run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=["train.steps=4"])
     files = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     train(recipe, data=digits_file, out=run, dry_run=True)
-    assert "going on at step 4 of 12 steps" in capsys.readouterr().err
+    assert "resuming at step 4 of 12 steps" in capsys.readouterr().err
     with pytest.raises(DiscliError, match=r"train\.lr"):
         train(recipe, data=digits_file, out=run, overrides=["train.lr=0.5"], dry_run=True)
     missing = 'train.score={every=4,features="random",reference="none.npz"}'
@@ -357,7 +357,7 @@ def test_a_run_goes_on_by_its_folder_from_anywhere_with_the_same_bits(
 
 
 def test_what_it_will_take_is_said_before_the_first_step(recipe, digits_file, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("discli.training.train.A_DAY", 0.0)
+    monkeypatch.setattr("discli.training.announce.A_DAY", 0.0)
     train(recipe, data=digits_file, out=tmp_path / "run", overrides=["train.steps=2"])
     said = capsys.readouterr().err
     assert re.search(r"2 steps of 8: 16 images, 0\.08 epochs of 200;", said)

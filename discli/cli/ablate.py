@@ -1,0 +1,66 @@
+"""``discli ablate``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from discli.cli.app import Json, app
+from discli.cli.complete import study_names
+
+
+@app.command(epilog="Example: discli ablate patch-size-small --data cifar10.h5 --dry-run")
+def ablate(
+    study: Annotated[
+        str, typer.Argument(help="A study file, or the name of a shipped one.", autocompletion=study_names)
+    ],
+    data: Annotated[Path | None, typer.Option(help="A file of discli encode.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The study's folder. Default: runs/ablate-NAME.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print every trial with its size, work, disk and time.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Trials at once; on several GPUs, one each in turn.")] = 1,
+    trial: Annotated[
+        str | None, typer.Option(metavar="I|NAME", help="Run this trial alone, as in a Slurm array.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a study: every combination of its settings and seeds, then a report of what differs.
+
+    Run the same command again to resume. A trial that fails is reported and the others continue. Under
+    torchrun or srun the processes share the trials. Without --data, the newest file of encode in this
+    folder that fits all trials is taken.
+    """
+    from discli.data.find import data_for_study
+    from discli.recipe import load_study
+
+    if dry_run:
+        from discli.ablation.plan import plan_study
+
+        planned = plan_study(study, out=out, trial=trial)
+        if as_json:
+            typer.echo(planned.model_dump_json(indent=1))
+        else:
+            from discli.cli.plan_table import print_plan
+
+            print_plan(planned, out or Path("runs"))
+        return
+    loaded, trials = load_study(study)
+    folder = out or Path("runs") / f"ablate-{loaded.name}"
+    if not folder.exists():  # before torch is imported; a study that has finished trials need not have their data
+        data = data_for_study([each.recipe(steps=1) for each in trials], data)
+    from discli.ablation.report import summarise
+    from discli.ablation.study import StudyIncompleteError, ablate_trial
+    from discli.ablation.study import ablate as run
+
+    if trial is not None:
+        result = ablate_trial(study, trial, data=data, out=out)
+        typer.echo(result.model_dump_json(indent=1) if as_json else folder)
+        return
+    try:
+        report = run(study, data=data, out=out, jobs=jobs)
+    except StudyIncompleteError as incomplete:
+        if as_json:
+            typer.echo(summarise(incomplete.report).model_dump_json(indent=1))
+        raise
+    typer.echo(summarise(report).model_dump_json(indent=1) if as_json else folder)

@@ -1,0 +1,28 @@
+"""``discli report``."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from discli.cli.app import Json, app
+
+
+@app.command(epilog="Example: discli report runs/mine --out mine.html")
+def report(
+    run: Annotated[Path, typer.Argument(help="A run, finished or not: its folder, or its name in discli runs.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Default: RUN/report.html.")] = None,
+    as_json: Json = False,
+) -> None:
+    """One HTML page about a run: curves, samples over time, scores, recipe, environment, events."""
+    from discli.reports.run import report_run
+    from discli.runs.listing import describe_state
+    from discli.runtime.console import format_bytes, stderr
+
+    made = report_run(run, out)
+    if as_json:
+        typer.echo(json.dumps(made.model_dump(mode="json"), indent=1))
+    else:
+        stderr.print(f"{made.name}, {describe_state(made)}: {format_bytes(made.page_bytes)}")
+        typer.echo(made.page)

@@ -1,0 +1,68 @@
+"""``discli train``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from discli.cli.app import Device, Set, app
+from discli.cli.complete import recipe_names
+from discli.runtime.errors import DiscliError
+from discli.runtime.processes import rank_and_world
+
+
+@app.command(epilog="Example: discli train cifar10-dis-s-2 --data cifar.h5 --set train.batch_size=64")
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe file, the name of a shipped recipe, or a run to resume.", autocompletion=recipe_names
+        ),
+    ],
+    data: Annotated[Path | None, typer.Option(help="A file of discli encode.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/NAME.")] = None,
+    overrides: Set = None,
+    device: Device = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only check everything and say what the run takes; write nothing.")
+    ] = False,
+    verify_resume: Annotated[
+        bool, typer.Option("--verify-resume", help="Only test, in miniature, that resuming this recipe is exact.")
+    ] = False,
+) -> None:
+    """Train a model. Rerun the command to resume, or give the run's folder; the result is bit-identical.
+
+    Without --data and data.file, the newest file of encode in this folder that fits the recipe is taken.
+
+    Exit status 75: stopped by SIGTERM, SIGUSR1 or Ctrl-C after writing a checkpoint; run it again.
+    """
+    from discli.data.find import data_for
+    from discli.runs.run import what_to_train
+
+    # Before torch is imported, which takes longer than anyone should wait for a mistake.
+    task = what_to_train(recipe, data, out, overrides or [])
+    data = data_for(task.recipe, task.file, task.folder)
+    if verify_resume:
+        from discli.training.verify_resume import verify_resume as verify
+
+        same = verify(recipe, data=data, overrides=overrides or [], device=device)
+        for name, equal in same.items():
+            typer.echo(f"{name}: {'bit-identical' if equal else 'DIFFERENT'}")
+        if not all(same.values()):
+            raise DiscliError(
+                "Resuming is not exact for this recipe on this machine.",
+                'Look for nondeterministic kernels: try model.scan="reference", train.compile=false.',
+                status=1,
+            )
+        return
+    from discli.training.interrupts import TrainingStoppedError
+    from discli.training.train import train as run
+
+    try:
+        folder = run(recipe, data=data, out=out, overrides=overrides or [], device=device, dry_run=dry_run)
+    except TrainingStoppedError as stopped:
+        if rank_and_world()[0]:  # rank 0 says it for all
+            raise typer.Exit(stopped.status) from None
+        raise
+    if not dry_run:
+        typer.echo(folder)
