@@ -1,10 +1,21 @@
 """Recipes: pydantic models of everything that can be chosen. Never imports torch."""
 
-from discli.recipe.config_warnings import config_warnings
-from discli.recipe.contract import DataContract, check_fits
-from discli.recipe.load import find_recipe, load_recipe, parse_recipe, shipped_recipes
-from discli.recipe.recipe import Recipe
-from discli.recipe.sweep import Study, Trial, load_study, shipped_studies
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from discli.recipe.contract import DataContract, check_fits
+    from discli.recipe.load import find_recipe, load_recipe, parse_recipe, shipped_recipes
+    from discli.recipe.recipe import Recipe
+    from discli.recipe.sweep import Study, Trial, load_study, shipped_studies
+
+# Not imported before they are used: the command line lists names here, and has no time for pydantic.
+_WHERE = {
+    "contract": ["DataContract", "check_fits"],
+    "load": ["find_recipe", "load_recipe", "parse_recipe", "shipped_recipes"],
+    "recipe": ["Recipe"],
+    "sweep": ["Study", "Trial", "load_study", "shipped_studies"],
+}
 
 __all__ = [
     "DataContract",
@@ -12,7 +23,6 @@ __all__ = [
     "Study",
     "Trial",
     "check_fits",
-    "config_warnings",
     "find_recipe",
     "load_recipe",
     "load_study",
@@ -20,3 +30,10 @@ __all__ = [
     "shipped_recipes",
     "shipped_studies",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _WHERE.items():
+        if name in names:
+            return getattr(import_module(f"discli.recipe.{module}"), name)
+    raise AttributeError(f"module 'discli.recipe' has no attribute {name!r}")

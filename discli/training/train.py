@@ -25,7 +25,8 @@ from discli.diffusion import DiffusionLoss
 from discli.evaluation.reference import open_reference
 from discli.model import DiS
 from discli.model.mixer import choose_scan
-from discli.recipe import Recipe, config_warnings
+from discli.recipe import Recipe
+from discli.recipe.config_warnings import config_warnings
 from discli.recipe.train import share_of_batch
 from discli.runs.checkpoint import newest_checkpoint
 from discli.runs.logs import Logs

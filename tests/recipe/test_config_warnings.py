@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from discli.recipe import Recipe, config_warnings, load_recipe, parse_recipe, shipped_recipes
+from discli.recipe import Recipe, load_recipe, parse_recipe, shipped_recipes
+from discli.recipe.config_warnings import config_warnings
 from discli.recipe.load import with_overrides
 
 FITTING = {"steps": 100, "ema": {"name": "constant", "decay": 0.95}}
