@@ -13,7 +13,8 @@ from discli.cli.quickstart import quickstart
 from discli.cli.recipe import Preset
 from discli.cost.flops import forward_flops
 from discli.data.autoencoders.vae import VaeIdentity
-from discli.recipe import check_fits, config_warnings, load_recipe, parse_recipe
+from discli.recipe import check_fits, load_recipe, parse_recipe
+from discli.recipe.config_warnings import config_warnings
 from discli.recipe.model import ModelSpec
 from discli.recipe.presets import PRESETS
 from discli.runs.logs import read_log
