@@ -50,11 +50,11 @@ def eval_fid(
     device: Device = None,
 ) -> None:
     """Score samples: FID and its relatives, with everything that makes the number comparable."""
+    from discli.cli.scores_table import print_scores
     from discli.evaluation.card_images import CardImages
     from discli.evaluation.evaluate import evaluate
     from discli.evaluation.reference import make_folder_of
     from discli.reports.score_card import NearestImages, write_score_card
-    from discli.reports.score_table import print_scores
     from discli.runtime.console import stderr
 
     if card is not None:

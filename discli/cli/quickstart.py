@@ -24,10 +24,10 @@ def quickstart(
     ] = None,
 ) -> None:
     """Run every step once, in a few minutes on a CPU: encode digits, train, sample with guidance, score."""
+    from discli.cli.scores_table import print_scores
     from discli.data.encode import encode
     from discli.evaluation.evaluate import evaluate
     from discli.recipe import load_recipe
-    from discli.reports.score_table import print_scores
     from discli.sampling.sample import sample
     from discli.training.train import train
 

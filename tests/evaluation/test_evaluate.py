@@ -18,12 +18,12 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from discli.cli.eval_fid import eval_fid
+from discli.cli.scores_table import print_scores
 from discli.data.encode import encode
 from discli.evaluation.evaluate import evaluate, make_ref
 from discli.evaluation.features.inception import Inception, bare_inception
 from discli.evaluation.features.random import RANDOM_FD, RandomFeatures
 from discli.recipe import load_recipe
-from discli.reports.score_table import print_scores
 from discli.runs.eval_result import read_eval_result
 from discli.runtime.errors import DiscliError
 from tests.evaluation.cases import drawn_images

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from discli.reports.score_table import print_scores
+from discli.cli.scores_table import print_scores
 from discli.runs.eval_result import EvalResult
 from tests.reports.test_compare_scores import changed
 

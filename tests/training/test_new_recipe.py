@@ -223,7 +223,7 @@ def test_the_quickstart_leads_on_and_its_run_is_found(tmp_path, monkeypatch, cap
     monkeypatch.setattr("discli.training.train.train", lambda *_, **given: made.update(run=given["out"]))
     monkeypatch.setattr("discli.sampling.sample.sample", lambda *_, **given: made.update(samples=given["out"]))
     monkeypatch.setattr("discli.evaluation.evaluate.evaluate", lambda *_, **__: None)
-    monkeypatch.setattr("discli.reports.score_table.print_scores", lambda _: None)
+    monkeypatch.setattr("discli.cli.scores_table.print_scores", lambda _: None)
     quickstart()
     assert made == {
         "data": Path("quickstart/digits.h5"), "run": Path("runs/quickstart"), "samples": Path("quickstart/samples")
