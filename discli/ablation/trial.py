@@ -29,7 +29,7 @@ from discli.runs.layout import RunFolder
 from discli.runs.logs import read_log
 from discli.runtime.devices import device_name
 from discli.runtime.errors import DiscliError
-from discli.runtime.files import write_text
+from discli.runtime.files import to_json, write_text
 from discli.runtime.processes import is_locked, try_lock
 from discli.runtime.signals import EXIT_INTERRUPTED
 from discli.sampling.sample import sample
@@ -92,7 +92,7 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> Tr
             **dict(costs(recipe)),
             **dict(_training_facts(run, recipe)),
         )
-        write_text(folder / RESULT, result.model_dump_json(indent=1))
+        write_text(folder / RESULT, to_json(result))
     return result
 
 

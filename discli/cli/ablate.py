@@ -33,13 +33,14 @@ def ablate(
     """
     from discli.data.find import data_for_study
     from discli.recipe import load_study
+    from discli.runtime.files import to_json
 
     if dry_run:
         from discli.ablation.plan import plan_study
 
         planned = plan_study(study, out=out, trial=trial)
         if as_json:
-            typer.echo(planned.model_dump_json(indent=1))
+            typer.echo(to_json(planned))
         else:
             from discli.cli.plan_table import print_plan
 
@@ -55,12 +56,12 @@ def ablate(
 
     if trial is not None:
         result = ablate_trial(study, trial, data=data, out=out)
-        typer.echo(result.model_dump_json(indent=1) if as_json else folder)
+        typer.echo(to_json(result) if as_json else folder)
         return
     try:
         report = run(study, data=data, out=out, jobs=jobs)
     except StudyIncompleteError as incomplete:
         if as_json:
-            typer.echo(summarise(incomplete.report).model_dump_json(indent=1))
+            typer.echo(to_json(summarise(incomplete.report)))
         raise
-    typer.echo(summarise(report).model_dump_json(indent=1) if as_json else folder)
+    typer.echo(to_json(summarise(report)) if as_json else folder)

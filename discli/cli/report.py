@@ -1,6 +1,5 @@
 """``discli report``."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -19,10 +18,11 @@ def report(
     from discli.reports.run import report_run
     from discli.runs.listing import describe_state
     from discli.runtime.console import format_bytes, stderr
+    from discli.runtime.files import to_json
 
     made = report_run(run, out)
     if as_json:
-        typer.echo(json.dumps(made.model_dump(mode="json"), indent=1))
+        typer.echo(to_json(made))
     else:
         stderr.print(f"{made.name}, {describe_state(made)}: {format_bytes(made.page_bytes)}")
         typer.echo(made.page)

@@ -10,7 +10,7 @@ from discli import __version__
 from discli.recipe import DataContract, Recipe, parse_recipe
 from discli.runs.layout import RunFolder, is_run
 from discli.runtime.errors import DiscliError
-from discli.runtime.files import read_model, write_text
+from discli.runtime.files import read_model, to_json, write_text
 
 
 class SettingsChange(BaseModel):
@@ -64,7 +64,7 @@ class RunDescription(BaseModel):
             raise DiscliError(found, f"It was written by discli {self.discli_version}.") from None
 
     def write(self, folder: Path) -> None:
-        write_text(RunFolder(folder).description, self.model_dump_json(indent=1))
+        write_text(RunFolder(folder).description, to_json(self))
 
 
 def read_run(folder: Path) -> RunDescription:

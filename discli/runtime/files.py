@@ -53,6 +53,11 @@ def read_model(path: Path, model: type[Model], how: str) -> Model:
         raise DiscliError(f"{path} is corrupt: it is not JSON ({error}).", how) from None
 
 
+def to_json(model: BaseModel) -> str:
+    """Unlike pydantic's own, also of file names that are not text."""
+    return json.dumps(model.model_dump(mode="json"), indent=1)
+
+
 def parse_json(text: str | bytes) -> Any:
     """Raises ValueError alone, also for what is no text or nested too deeply for Python to follow."""
     try:

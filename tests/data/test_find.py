@@ -103,7 +103,8 @@ def test_without_any_the_command_is_named_that_makes_one(here, settings, command
 def test_a_run_goes_on_with_the_file_that_it_began_with(recipe, here, digits_file):
     first = copy(digits_file, here / "first.h5", age=100)
     (here / "runs/tiny").mkdir(parents=True)
-    (here / "runs/tiny/run.json").write_text(json.dumps({"data_file": str(first)}))
+    description = {"discli_version": "0.1.0", "recipe": {}, "contract": {}, "data_file": str(first)}
+    (here / "runs/tiny/run.json").write_text(json.dumps(description))
     copy(digits_file, here / "second.h5")
     assert data_for(recipe, None, Path("runs/tiny")) == first
     first.unlink()
