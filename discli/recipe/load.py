@@ -14,6 +14,8 @@ from discli.recipe.recipe import Recipe
 from discli.runtime.errors import DiscliError, did_you_mean
 from discli.runtime.shipped import shipped_files
 
+Tree = dict[str, Any]  # a TOML document: settings that nobody has checked yet
+
 _DEEPEST = 100  # tables and lists in one another; a recipe needs five
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
@@ -27,22 +29,20 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) ->
     return parse_recipe(*load_tree(name_or_path, overrides))
 
 
-def load_tree(name_or_path: str | Path, overrides: list[str] | None = None) -> tuple[dict[str, Any], str]:
+def load_tree(name_or_path: str | Path, overrides: list[str] | None = None) -> tuple[Tree, str]:
     """The settings that a recipe, what it extends and the overrides make together, and where they are from."""
     path = find_recipe(name_or_path)
     return with_overrides(read_tree(path), str(path), overrides)
 
 
-def with_overrides(
-    tree: dict[str, Any], where: str, overrides: Sequence[str] | None = None
-) -> tuple[dict[str, Any], str]:
+def with_overrides(tree: Tree, where: str, overrides: Sequence[str] | None = None) -> tuple[Tree, str]:
     """``section.key=value`` written into a tree of settings, and where they are from now."""
     for override in overrides or []:
         _apply(tree, override)
     return tree, f"{where} with --set" if overrides else where
 
 
-def parse_recipe(tree: dict[str, Any], where: str) -> Recipe:
+def parse_recipe(tree: Tree, where: str) -> Recipe:
     """Validate a plain tree of settings; ``where`` opens the error message."""
     try:
         return Recipe.model_validate(tree)
@@ -80,7 +80,7 @@ def shipped_recipes() -> dict[str, Path]:
     return shipped_files()
 
 
-def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> Tree:
     """The file's tree over the tree of the file it ``extends``, if any."""
     if path.resolve() in seen:
         raise DiscliError(f"{path}: extends itself, by way of {seen[-1].name}.", "Break the circle of extends.")
@@ -119,7 +119,7 @@ def _parent(path: Path, parent: str) -> Path:
     return found
 
 
-def _parse(text: str) -> dict[str, Any]:
+def _parse(text: str) -> Tree:
     """Raises ValueError for what is no TOML, or so deep that whoever walks through it would not come back."""
     try:
         tree = tomllib.loads(text)
@@ -134,7 +134,7 @@ def _parse(text: str) -> dict[str, Any]:
     raise ValueError("nested too deeply")
 
 
-def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def merge(below: Tree, above: Tree) -> Tree:
     """What ``above`` says, and what ``below`` says where it is silent."""
     merged = dict(below)
     for key, value in above.items():
@@ -145,7 +145,7 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def _apply(tree: Tree, override: str) -> None:
     """Write ``train.batch_size=64`` into the tree. Values are TOML; bare words are strings."""
     dotted, equals, text = override.partition("=")
     keys = [key.strip() for key in dotted.split(".")]

@@ -15,14 +15,12 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from discli.recipe.load import explain, find_recipe, find_shipped, is_file, merge, parse_recipe, read_tree
+from discli.recipe.load import Tree, explain, find_recipe, find_shipped, is_file, merge, parse_recipe, read_tree
 from discli.recipe.recipe import Recipe
 from discli.recipe.spec import Count, FeatureName, Positive, PositiveInt, Spec
 from discli.runtime.errors import DiscliError
 from discli.runtime.numbers import format_number
 from discli.runtime.shipped import shipped_files
-
-Tree = dict[str, Any]
 
 _MOST_TRIALS = 10_000
 _POINT_NAME = re.compile(r"[\w+-][\w.,=+-]*")  # of a folder, too

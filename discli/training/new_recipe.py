@@ -4,7 +4,7 @@ import shlex
 import tomllib
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -14,6 +14,7 @@ from discli.recipe import DataContract, check_fits, parse_recipe
 from discli.recipe.commented import commented_toml
 from discli.recipe.config_warnings import fitting_decay, fitting_warmup
 from discli.recipe.data import DataSpec, default_codec
+from discli.recipe.load import Tree
 from discli.runtime.console import stderr
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
@@ -85,7 +86,7 @@ def new_recipe(
         if given:
             raise DiscliError(f"{given[0]}: the file of --data decides that.", f"Leave out {given[0]}, or --data.")
         contract = open_store(data).contract
-        inputs: dict[str, Any] = {"file": str(data), **_inputs_of(contract)}
+        inputs: Tree = {"file": str(data), **_inputs_of(contract)}
         num_classes, about = contract.num_classes, _describe(contract)
         train = shlex.join(["discli", "train", str(out)])
     elif resolution is not None:
@@ -118,22 +119,22 @@ def new_recipe(
     return out
 
 
-def _length(tree: dict[str, Any], images: int | None) -> str:
+def _length(tree: Tree, images: int | None) -> str:
     return describe_length(tree["train"]["steps"], tree["train"]["batch_size"], images)
 
 
 def _timed_run(
     name: str,
     preset: str | None,
-    inputs: dict[str, Any],
+    inputs: Tree,
     num_classes: int,
     minutes: float,
     images: int | None,
     device: torch.device,
-) -> tuple[dict[str, Any], str]:
+) -> tuple[Tree, str]:
     """Settings of a run of so many minutes on ``device``, and what it takes; by trials, from small to large."""
     stderr.print(f"Timing a step on {device.type} ...")
-    best: tuple[dict[str, Any], str] | None = None
+    best: tuple[Tree, str] | None = None
     seconds = minutes * 60
     for size in [preset] if preset else _SIZES:
         short = partial(_short_run, name, size, inputs, num_classes)
@@ -169,9 +170,7 @@ def _rounded(number: float) -> int:
     return whole // unit * unit
 
 
-def _short_run(
-    name: str, preset: str, inputs: dict[str, Any], num_classes: int, steps: int, previews: int
-) -> dict[str, Any]:
+def _short_run(name: str, preset: str, inputs: Tree, num_classes: int, steps: int, previews: int) -> Tree:
     """What bases/cifar10-small.toml and the quickstart have found to draw something in minutes."""
     tree = _long_run(name, preset, inputs, num_classes)
     size = _SIZES.get(preset, _SIZES["dis-b"])
@@ -194,7 +193,7 @@ def _short_run(
     return tree
 
 
-def _long_run(name: str, preset: str, inputs: dict[str, Any], num_classes: int) -> dict[str, Any]:
+def _long_run(name: str, preset: str, inputs: Tree, num_classes: int) -> Tree:
     """What is worth choosing in a first run: the recipes' usual settings, and sampling that is quick to look at."""
     spec = DataSpec.model_validate(inputs)
     if spec.resolution % spec.codec.downsample:
@@ -204,7 +203,7 @@ def _long_run(name: str, preset: str, inputs: dict[str, Any], num_classes: int) 
         )
     side, small = spec.resolution // spec.codec.downsample, preset in ("dis-xxs", "dis-xs")
     # Patches of 4 draw as well in a short run as patches of 2, at a quarter of the work (ablation patch-size-small).
-    tree: dict[str, Any] = {
+    tree: Tree = {
         "name": name,
         "model": {
             "preset": preset,
@@ -238,7 +237,7 @@ def _patch_size(input_size: int, wanted: int = 2) -> int:
     return next((size for size in divisors if (input_size // size) ** 2 <= _MOST_PATCHES), 1)
 
 
-def _inputs_of(contract: DataContract) -> dict[str, Any]:
+def _inputs_of(contract: DataContract) -> Tree:
     codec = contract.recipe_codec()
     return {"resolution": contract.resolution, "codec": codec, "horizontal_flip": contract.can_flip}
 
