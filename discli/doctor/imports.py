@@ -22,6 +22,7 @@ REQUIRED = {
     "typer": "typer",
     "rich": "rich",
     "packaging": "packaging.requirements",
+    "jinja2": "jinja2",
     "pydantic": "pydantic",
     "diffusers": "diffusers.models.autoencoders.autoencoder_kl",
     "accelerate": "accelerate",

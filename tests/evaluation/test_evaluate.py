@@ -337,7 +337,7 @@ def test_the_score_card_shows_samples_neighbours_and_every_condition(data_file, 
         1 + 5
     )  # the sheet; eight samples, five neighbours each
     assert "<b>" not in page
-    for fact in (RANDOM_FD, result.reference.sha256, result.weights_sha256, "Each class on its own"):
+    for fact in (RANDOM_FD, result.reference.sha256, result.weights_sha256, "Distance by class"):
         assert fact in page
     assert page.count("<figcaption>0</figcaption>") == 1
     assert "2 classes have no more than 160 images" in page
