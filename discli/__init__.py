@@ -7,6 +7,7 @@ In a notebook:
     sample(model, 16, cfg_scale=2.0)
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["encode", "evaluate", "load", "sample", "train"]
+
+# GNU's OpenMP runtime, which PyTorch brings along, lets threads that wait spin for milliseconds: on cores that
+# another process needs, and in a container on more threads than cores, everyone then waits for the spinning.
+# It reads this once, when torch is imported; what a user has set about waiting stays.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # Not imported before they are used: torch takes seconds, and ``discli --help`` must not wait for it.
 _WHERE = {

@@ -17,6 +17,8 @@ from discli.evaluation.features.inception import bare_inception
 from tests.data.autoencoders.autoencoders import save_kl
 from tests.tiny_run import slurm_step
 
+pytestmark = pytest.mark.slow
+
 LINES = """
 discli encode imagenet/ --res 256
 discli train recipes/dis-l-2.toml

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from discli.cli.quickstart import unpack_digits
 from discli.data.store import open_store
 from discli.recipe import load_recipe
@@ -24,6 +26,7 @@ def _discli(*arguments: object) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_from_an_image_folder_to_a_score(tmp_path):
     images = tmp_path / "digits"
     unpack_digits(images)

@@ -13,6 +13,8 @@ from discli import __version__
 from discli.runtime.shipped import shipped_files
 from tests.readme import ROOT
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("hatchling")
 
 

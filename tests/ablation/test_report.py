@@ -100,6 +100,7 @@ def test_what_a_score_warned_of_is_said_once():
     assert " ".join(in_words(report(*results))).count("16 samples") == 1
 
 
+@pytest.mark.slow
 def test_hundreds_of_points_make_a_report_in_reason(tmp_path):
     strip = tmp_path / "strip.png"
     Image.new("RGB", (12, 4)).save(strip)
@@ -142,6 +143,7 @@ def test_every_form_holds_the_figures(tmp_path):
     assert summarise(made).points[0].score.mean == pytest.approx(6.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_browser_shows_the_page_on_a_phone_and_asks_for_nothing(tmp_path, dark):
     results = [*CLEAR, result("<script>alert(1)</script>" * 4, 0, 3.0, gflops=8.0)]

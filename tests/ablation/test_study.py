@@ -68,6 +68,7 @@ train.skip_limit = 1
 """
 
 
+@pytest.mark.slow
 def test_a_study_reports_what_failed_and_runs_only_what_is_new(write, digits_file, tmp_path):
     one_seed = {"skips": '["none"]', "seeds": "[0]"}
     good, other = POINT.format(name="good", lr=1e-3), POINT.format(name="other", lr=2e-3)
@@ -105,6 +106,7 @@ def test_a_trial_depends_on_its_seed_and_settings_alone(write, digits_file, tmp_
     assert strips[0] == strips[1] != strips[2]
 
 
+@pytest.mark.slow
 def test_killed_with_its_trials_it_goes_on(write, digits_file, tmp_path):
     path = write(skips='["concat"]', steps=150, seeds="[0]")
     command = [sys.executable, "-m", "discli", "ablate", str(path), "--data", str(digits_file)]
@@ -316,6 +318,7 @@ def test_trials_are_shared_by_processes_and_found_by_number_or_name(write, monke
         find_trial(trials, "4")
 
 
+@pytest.mark.slow
 def test_ranks_run_disjoint_trials(write, digits_file, tmp_path):
     """Two processes with torchrun's variables; each trains alone."""
     command = [sys.executable, "-m", "discli", "ablate", str(write(skips='["none"]')), "--data", str(digits_file)]

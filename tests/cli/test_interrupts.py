@@ -12,6 +12,8 @@ import pytest
 from discli.cli.quickstart import unpack_digits
 from tests.tiny_run import RECIPE
 
+pytestmark = pytest.mark.slow
+
 RESUME = "  Run the same command again to resume."
 
 

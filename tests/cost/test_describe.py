@@ -112,6 +112,7 @@ def test_a_gpu_without_bf16_is_planned_in_the_float32_that_training_would_take()
     assert record["run"]["peak_flops"] == 15.7e12
 
 
+@pytest.mark.slow
 def test_a_gpu_is_planned_for_where_triton_is_not_installed():
     """As on a Mac. In a process of its own: here it may be imported already."""
     program = """

@@ -201,6 +201,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_killed_with_sigkill_again_and_again_the_file_is_the_same(tmp_path, said):
     files = {f"{k:03d}.png": saved(pixels(k)) for k in range(150)} | {"077.png": b"bad"}
     source = write_zip(tmp_path / "a.zip", files)
@@ -271,6 +272,7 @@ def test_shards_merge_into_what_one_run_writes(tmp_path):
         merge(tmp_path / "parts.h5")
 
 
+@pytest.mark.slow
 def test_under_torchrun_ranks_are_shards_and_the_last_one_merges(folder, tmp_path, monkeypatch, said):
     out = tmp_path / "a.h5"
     command = [sys.executable, "-m", "discli", "encode", folder, "--res", "8", "--out", out, "--workers", "0"]

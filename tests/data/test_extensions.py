@@ -14,6 +14,8 @@ from tests import readme
 from tests.data.makers import pixels
 from tests.tiny_run import RECIPE, arguments
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = readme.fenced((readme.ROOT / "discli/data/README.md").read_text(), "python")
 
 

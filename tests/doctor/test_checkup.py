@@ -36,6 +36,7 @@ def _findings(record: dict) -> dict[str, dict]:
     return {finding["name"]: finding for section in record["sections"] for finding in section["findings"]}
 
 
+@pytest.mark.slow
 def test_this_machine_is_well(tmp_path):
     done = _doctor("", "--json", tmp_path=tmp_path)
     record = json.loads(done.stdout)
@@ -53,6 +54,7 @@ def test_this_machine_is_well(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_broken_pair_is_an_error_that_hides_nothing_else(tmp_path):
     fakes = write_module(tmp_path / "fakes", "torchvision", WRONG_INDEX)
     done = _doctor("installation", "--json", tmp_path=tmp_path, PYTHONPATH=str(fakes))

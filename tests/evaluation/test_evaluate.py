@@ -164,6 +164,7 @@ def distance_of_few(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(gap @ gap + traces - 2 * torch.linalg.svdvals(centred[0] @ centred[1].T).sum())
 
 
+@pytest.mark.slow
 def test_inception_scores_equal_those_of_torch_fidelitys_network_and_functions(inception, tmp_path):
     images = [drawn_images(16, 12, seed) for seed in (2, 3)]
     small = [save_folder(tmp_path / str(i), p) for i, p in enumerate(images)]
@@ -189,6 +190,7 @@ def test_inception_scores_equal_those_of_torch_fidelitys_network_and_functions(i
         evaluate(small[0], ref, weights=inception, convention="clean-fid")
 
 
+@pytest.mark.slow
 def test_two_processes_under_torchrun_share_the_work_and_give_the_numbers_of_one(data_file, tmp_path):
     samples = save_samples(tmp_path / "samples", drawn_images(60, 12, 0), data_file)
     flags = [str(samples), "--features", "random", "--metrics", "all", "--per-class", "--bootstrap", "5", "--json"]

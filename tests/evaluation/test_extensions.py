@@ -15,6 +15,8 @@ from discli.runtime.plugins import find_plugin, plugins
 from tests.evaluation.cases import drawn_images
 from tests.evaluation.test_evaluate import save_folder
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(__file__).parents[2] / "discli"
 
 

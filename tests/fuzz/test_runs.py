@@ -94,6 +94,7 @@ def spoil(draw: Callable, run: Path, name: str) -> None:
     path.write_bytes(draw(damaged_json(good) if path.suffix == ".json" else damaged(good)))
 
 
+@pytest.mark.slow
 @examples(14)
 @given(st.data(), st.sampled_from(["run.json", "score.json", *STATES, *TENSORS[::2], *LOGS, *LOGS]))
 def test_looking_at_a_damaged_run(copied, data, name):
@@ -112,6 +113,7 @@ LINES = st.lists(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @examples(8)
 @given(st.dictionaries(st.sampled_from(LOGS), LINES, min_size=1), st.lists(st.integers(1, 12), max_size=3))
 def test_looking_at_odd_logs(copied, logs, steps):

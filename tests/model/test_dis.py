@@ -182,6 +182,7 @@ def test_activation_checkpointing_changes_no_gradient(variant):
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant", [{}, {"conditioning": "adaln"}, {"conditioning": "final-only", "scan_order": "columns"}, *ACROSS]
 )

@@ -17,6 +17,8 @@ from discli.runtime.errors import DiscliError
 from tests import readme
 from tests.tiny_run import RECIPE, arguments
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = [
     code
     for room in ("model", "diffusion")

@@ -88,6 +88,7 @@ def one_of_two(digits_file, tmp_path):
     return start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rank", "number"), [(0, signal.SIGTERM), (1, signal.SIGTERM), (0, signal.SIGINT)])
 def test_waiting_for_others_is_said_and_can_be_ended(one_of_two, rank, number):
     process = one_of_two(rank)
@@ -125,10 +126,11 @@ def test_a_port_that_is_taken_is_two_lines(one_of_two, digits_file, tmp_path):
     assert "MASTER_PORT" in how
 
 
+@pytest.mark.slow
 def test_others_that_never_come_are_named(one_of_two, digits_file, tmp_path):
     program = f"""
 from datetime import timedelta
-from discli.training import rendezvous
+from discli.runtime import rendezvous
 from discli.cli import main
 import sys
 rendezvous.TIME_TO_COME = timedelta(seconds=3)

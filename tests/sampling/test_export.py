@@ -181,6 +181,7 @@ def test_nothing_is_overwritten_and_a_bad_score_leaves_nothing(tiny_run, folder,
     assert [path.name for path in tmp_path.iterdir()] == ["score.json"]
 
 
+@pytest.mark.slow
 def test_without_a_network_pushing_is_one_line_and_the_folder_stays(folder, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     code = (
@@ -196,6 +197,7 @@ def test_without_a_network_pushing_is_one_line_and_the_folder_stays(folder, monk
         push_to_hub(folder, "tiny")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("token", ["right", "wrong"])
 def test_the_hubs_own_client_uploads_the_folder_whole(tiny_run, tmp_path, token):
     folder = tmp_path / "tiny"

@@ -101,6 +101,7 @@ def _command(run: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "discli", "sample", str(run), "-n", "11", "--seed", "3", "--out", str(out), *more]
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_it_completes_what_is_missing(run, eleven, tmp_path):
     out = tmp_path / "s"
     process = subprocess.Popen(
@@ -118,6 +119,7 @@ def test_killed_and_run_again_it_completes_what_is_missing(run, eleven, tmp_path
         assert all((out / name).stat().st_mtime_ns == stamp for name, stamp in kept.items())
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_bytes_and_the_last_one_finishes(run, eleven, tmp_path):
     out = tmp_path / "s"
     launched = [
@@ -215,9 +217,17 @@ def test_writing_says_what_it_did_and_makes_nothing_twice(run, eleven, tmp_path)
 
 def test_a_notebook_sees_every_argument():
     named = inspect.signature(sample).parameters
-    assert {*SampleSettings.__annotations__, *SampleOptions.__annotations__, "run", "n", "out"} == named.keys()
+    assert {
+        *SampleSettings.__annotations__,
+        *SampleOptions.__annotations__,
+        "run",
+        "n",
+        "out",
+        "of_sampler",
+    } == named.keys()
 
 
+@pytest.mark.slow
 def test_in_a_notebook_three_lines_show_the_same_images(run, eleven):
     code = (
         "from discli import load, sample\n"

@@ -50,6 +50,7 @@ def test_a_run_writes_checkpoints_metrics_and_what_it_was(undisturbed):
     assert json.loads((undisturbed / "run.json").read_text())["recipe"]["name"] == "tiny"
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_same_bits(undisturbed, recipe, digits_file, tmp_path):
     """SIGKILL at random moments, a checkpoint's writing among them, until the run gets through."""
     run, chance = tmp_path / "run", random.Random(4)
@@ -75,6 +76,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(undisturbed, recipe, 
     assert content(run) == content(undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_asked_to_stop_it_writes_a_checkpoint_and_exits_75(number, undisturbed, recipe, digits_file, tmp_path):
     run = tmp_path / "run"
@@ -98,6 +100,7 @@ SHORT_PREVIEW = ["train.preview_count=4", "sample.steps=4"]
 LONG_SCORE = ['train.score={every=6,n=50000,features="random",sampling_steps=50}']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("look", "quicker", "step", "made"),
     [
@@ -138,6 +141,7 @@ def test_asked_to_stop_while_images_are_drawn_it_gives_them_up_at_once(
         assert f"{step:08d}.png" in [path.name for path in run.glob(made)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "parallel"), [("torchrun", "fsdp2"), ("accelerate", "ddp"), ("slurm", "ddp")])
 def test_two_processes_follow_the_loss_curve_of_one(how, parallel, undisturbed, recipe, digits_file, tmp_path):
     run = tmp_path / "run"
@@ -146,6 +150,7 @@ def test_two_processes_follow_the_loss_curve_of_one(how, parallel, undisturbed, 
     assert losses(run) == pytest.approx(losses(undisturbed), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # four processes' start-up, twice: on a busy machine that takes its time
 @pytest.mark.parametrize(("parallel", "processes"), [("fsdp2", 2), ("ddp", 3)])
 def test_a_run_of_several_processes_in_two_sessions_ends_with_the_same_bits(
@@ -162,6 +167,7 @@ def test_a_run_of_several_processes_in_two_sessions_ends_with_the_same_bits(
     assert content(tmp_path / "two") == content(tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_one_sample_that_is_not_a_number_is_skipped_by_all_and_named(tmp_path):
     promise = contract(codec=VAE, dtype="float32", resolution=8, flip_stored=False)
     rows = some_rows(32, promise)
@@ -383,6 +389,7 @@ def test_previews_are_always_of_the_same_noise_which_is_shown_first_where_asked_
     assert all((run / "previews" / n).read_bytes() == (again / "previews" / n).read_bytes() for n in names)
 
 
+@pytest.mark.slow
 def test_verify_resume_reports_on_the_users_own_recipe(recipe, digits_file):
     done = subprocess.run(
         [*command(recipe, digits_file, Path("unused"))[:-2], "--verify-resume"], capture_output=True, text=True

@@ -184,6 +184,7 @@ def test_folders_that_are_no_autoencoder_are_refused_in_a_line(make, message, tm
     assert "\n" not in refused.value.message
 
 
+@pytest.mark.slow
 def test_torch_and_torchvision_from_different_indexes_are_explained(folder, tmp_path):
     """What such an installation does on import, done by a torchvision of ours that shadows the real one."""
     package = tmp_path / "torchvision"

@@ -144,7 +144,7 @@ def test_a_process_that_has_scanned_can_fork_workers_that_scan():
     code = textwrap.dedent("""
         import torch
         from torch.utils.data import DataLoader
-        from discli.scan import cpu
+        from discli.scan.cpu import backend as cpu
         from tests.scan.cases import random_inputs
         torch.set_num_threads(2)
         inputs = random_inputs(2, 20, 16)
