@@ -37,7 +37,7 @@ def parse(words: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
         if unknown:
             raise LookupError(f"No such option: {', '.join(unknown)}")
         return path, {}
-    with COMMANDS[path].make_context(" ".join(path), words) as context:
+    with COMMANDS[path].make_context(" ".join(path), words, **ROOT.context_settings) as context:
         return path, context.params
 
 
