@@ -63,7 +63,7 @@ def test_h_is_help_everywhere(path, capsys):
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".join(path) or "discli")
 def test_help_ends_with_an_example_that_names_the_command_and_parses(path):
     command = COMMANDS[path]
-    with command.make_context("discli", [], resilient_parsing=True, **ROOT.context_settings) as ctx:
+    with command.make_context("discli", [], resilient_parsing=True, **COMMANDS[()].context_settings) as ctx:
         shown = " ".join(command.get_help(ctx).split())
     examples = command.epilog.removeprefix("Example: ")
     assert shown.endswith(f"Example: {examples}")
