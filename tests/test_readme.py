@@ -198,8 +198,8 @@ def test_python_is_python(page, code):
 def test_the_python_api_does_what_the_front_page_shows(tmp_path, monkeypatch):
     """As written but for sizes: digits of 8 px for images of 64, and a score that needs no download."""
     [code] = readme.fenced(FRONT, "python")
-    assert (code.count('"my-images"), 64'), code.count("n=5000")) == (1, 1)
-    code = code.replace('"my-images"), 64', '"my-images"), 8').replace("n=5000", 'n=20, features="random", bootstrap=0')
+    assert (code.count('"my-images", 64'), code.count("n=5000")) == (1, 1)
+    code = code.replace('"my-images", 64', '"my-images", 8').replace("n=5000", 'n=20, features="random", bootstrap=0')
     unpack_digits(tmp_path / "my-images")
     (tmp_path / "mine.toml").write_text(RECIPE.replace('"tiny"', '"mine"'))
     monkeypatch.chdir(tmp_path)
