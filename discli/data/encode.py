@@ -17,12 +17,13 @@ from discli.data.autoencoders import Codec, codec_class, open_codec
 from discli.data.decoding import Decoded, ImageTransform, Workers, decode_batches, usable_cores
 from discli.data.images import Crop, TooSmall
 from discli.data.merge import find_parts, merge_parts, part_of, share
-from discli.data.resume_log import State, first_difference, resume_log_of
+from discli.data.resume_log import State, resume_log_of
 from discli.data.sources import Source, open_source
 from discli.data.store import Store
 from discli.data.writer import Rows, StoreWriter, forget_resume_log, skipped_of
 from discli.recipe.contract import DataContract
 from discli.recipe.data import CODECS, LARGEST_RGB, default_codec
+from discli.recipe.differences import first_difference
 from discli.runtime.console import format_bytes, progress, restore_quiet, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.processes import is_locked, own_part, rank_and_world
@@ -131,8 +132,10 @@ def _open(name: str, resolution: int, vae: str | None, batch_size: int | None, d
     """
     if not codec_class(name).computes:
         return open_codec(name, vae), batch_size or min(1024, max(8, _WORKER_BYTES // (3 * resolution**2)))
+    from discli.runtime.devices import pick_device  # imports torch
+
     where = pick_device(device)
-    if where.startswith("cuda"):
+    if where.type == "cuda":
         batch_size = batch_size or max(1, _GPU_BATCH_PIXELS // resolution**2)
         codec = open_codec(name, vae, where, batch_size)
     else:  # one image keeps all cores busy, and then no batch size shows in the bytes
@@ -282,20 +285,12 @@ def _checked(shard: tuple[int, int] | None) -> tuple[int, int] | None:
     return shard
 
 
-def pick_device(device: str | None) -> str:
-    """``device``, or else this rank's GPU, or else the CPU. Imports torch where it has to look."""
-    if device is not None:
-        return device
-    import torch
-
-    from discli.runtime.devices import own_gpu
-
-    return own_gpu() if torch.cuda.is_available() else "cpu"
-
-
 def _default_workers(name: str, device: str | None) -> int:
-    if codec_class(name).computes and not pick_device(device).startswith("cuda"):
-        return 0  # the autoencoder needs the cores, and takes far longer than decoding
+    if codec_class(name).computes:
+        from discli.runtime.devices import pick_device  # imports torch
+
+        if pick_device(device).type != "cuda":
+            return 0  # the autoencoder needs the cores, and takes far longer than decoding
     cores = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(32, max(1, cores))
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from discli.data.resume_log import first_difference
 from discli.data.store import Store
 from discli.data.writer import StoreWriter
+from discli.recipe.differences import first_difference
 from discli.runtime.errors import DiscliError
 
 _COPIED_AT_ONCE = 1 << 26  # bytes

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from discli.data.channel_moments import ChannelMoments
+from discli.recipe.differences import first_difference
 from discli.runtime.errors import DiscliError
 
 _FORMAT = "discli-journal/1"
@@ -99,19 +100,6 @@ class ResumeLog:
 
 def resume_log_of(out: Path) -> Path:
     return out.with_name(out.name + ".journal")
-
-
-def first_difference(held: dict[str, Any], asked: dict[str, Any]) -> tuple[str, Any, Any] | None:
-    """(name, held, asked) of the first setting that differs, looking into nested tables."""
-    for key in sorted(held.keys() | asked.keys()):
-        one, other = held.get(key), asked.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            inner = first_difference(one, other)
-            if inner is not None:
-                return (f"{key}.{inner[0]}", *inner[1:])
-        elif one != other:
-            return key, one, other
-    return None
 
 
 def _check_same(begun_with: dict[str, Any], settings: dict[str, Any], out: Path) -> None:

@@ -14,7 +14,7 @@ from discli.evaluation.card_images import CardImages
 from discli.evaluation.extractor import Extractor, find_network, load_extractor
 from discli.evaluation.fid_infinity import SMALLEST_N
 from discli.evaluation.frechet import frechet_distance
-from discli.evaluation.images import ImageSet, choose, open_images, sha256_of
+from discli.evaluation.images import ImageSet, choose, open_images
 from discli.evaluation.metric import (
     Accumulator,
     FeatureBuffer,
@@ -42,6 +42,7 @@ from discli.runs.eval_result import ClassScore, EvalResult, ReferenceFacts, Samp
 from discli.runs.layout import find_run
 from discli.runtime.console import format_bytes, stderr
 from discli.runtime.devices import pick_device
+from discli.runtime.files import sha256_of
 from discli.runtime.process_group import process_group
 
 _REFERENCE_KEPT = 50_000  # images, for metrics that need them all at once

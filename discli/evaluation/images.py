@@ -28,6 +28,7 @@ from discli.evaluation.npz import NpzImages
 from discli.evaluation.sampled import SampledImages, is_run
 from discli.runs.manifest import Manifest, read_manifest
 from discli.runtime.errors import DiscliError
+from discli.runtime.files import sha256_of
 
 _DECODED_AHEAD = 256  # images; 50 MB at 256 px
 _ROWS_HASHED = 256  # of a data file
@@ -259,11 +260,6 @@ def choose(images: ImageSet, n: int | None) -> Sequence[int]:
     if images.kind == "samples":
         return range(n)
     return sorted(np.random.default_rng(0).choice(images.n, n, replace=False).tolist())
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _by(size: Sequence[int]) -> str:

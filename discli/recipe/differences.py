@@ -17,3 +17,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[st
     before, after = leaves(old), leaves(new)
     keys = sorted(before.keys() | after.keys())
     return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+
+
+def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first of `differences`; None where there is none."""
+    return next(iter(differences(old, new)), None)

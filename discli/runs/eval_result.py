@@ -8,14 +8,12 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationError,
     model_serializer,
     model_validator,
 )
 
 from discli.recipe.spec import Count, PositiveInt
-from discli.runtime.errors import DiscliError
-from discli.runtime.files import read_json
+from discli.runtime.files import read_model
 
 
 class _Part(BaseModel):
@@ -137,15 +135,4 @@ class EvalResult(_Part):
 
 def read_eval_result(path: str | Path) -> EvalResult:
     """Raises DiscliError for anything else than the JSON of an `EvalResult`."""
-    fix = "Make it: discli eval-fid ... --json > a.json"
-    try:
-        content = read_json(Path(path))
-    except OSError as error:
-        raise DiscliError(f"{path}: {error.strerror}.", fix) from None
-    except ValueError as error:
-        raise DiscliError(f"{path} cannot be read as JSON ({error}).", fix) from None
-    try:
-        return EvalResult.model_validate(content)
-    except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise DiscliError(f"{path} is no result of eval-fid{f' ({where})' if where else ''}.", fix) from None
+    return read_model(Path(path), EvalResult, "Make it: discli eval-fid ... --json > a.json")

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 
 from discli.recipe import DataContract, Recipe
 from discli.recipe.sample import SampleSpec
 from discli.recipe.spec import Count, Flag, PositiveInt
 from discli.recipe.train import Ema
 from discli.runtime.errors import DiscliError
-from discli.runtime.files import read_json, write_text
+from discli.runtime.files import check_model, read_json, write_text
 
 Format = Literal["png", "npz", "zip", "none"]  # of the images beside a manifest; none: they are not stored
 _FILE = "manifest.json"
@@ -69,9 +69,4 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise DiscliError(f"{path} is not JSON ({error}).", fix) from None
     if not isinstance(found, dict) or "discli_version" not in found:
         return None
-    try:
-        return Manifest.model_validate(found)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "its content"
-        raise DiscliError(f"{path} is corrupt: {where}: {first['msg']}.", fix) from None
+    return check_model(found, path, Manifest, fix)

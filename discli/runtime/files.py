@@ -42,15 +42,21 @@ def read_json(path: Path) -> Any:
 def read_model(path: Path, model: type[Model], how: str) -> Model:
     """A JSON file as ``model``. Raises DiscliError, with ``how`` to fix it, for what cannot be read or is not one."""
     try:
-        return model.model_validate(read_json(path))
+        return check_model(read_json(path), path, model, how)
     except OSError as error:
         raise DiscliError(f"{path} cannot be read: {error.strerror}.", how) from None
+    except ValueError as error:
+        raise DiscliError(f"{path} is corrupt: it is not JSON ({error}).", how) from None
+
+
+def check_model(content: Any, path: Path, model: type[Model], how: str) -> Model:
+    """``content`` of the JSON file ``path`` as ``model``; DiscliError where it is not one."""
+    try:
+        return model.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "its content"
         raise DiscliError(f"{path} is corrupt: {where}: {first['msg']}.", how) from None
-    except ValueError as error:
-        raise DiscliError(f"{path} is corrupt: it is not JSON ({error}).", how) from None
 
 
 def to_json(model: BaseModel) -> str:

@@ -134,5 +134,5 @@ def test_as_json_the_same_sentences(tmp_path):
 )
 def test_a_damaged_score_is_refused_and_the_place_named(tmp_path, changes, where):
     (tmp_path / "a.json").write_text(json.dumps(changed(**changes)))
-    with pytest.raises(DiscliError, match=f"no result of eval-fid.*{where}"):
+    with pytest.raises(DiscliError, match=f"is corrupt.*{where}"):
         compare_files(tmp_path / "a.json", tmp_path / "a.json")

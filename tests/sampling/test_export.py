@@ -176,7 +176,7 @@ def test_nothing_is_overwritten_and_a_bad_score_leaves_nothing(tiny_run, folder,
     with pytest.raises(DiscliError, match="there already"):
         export_diffusers(model, folder)
     (tmp_path / "score.json").write_text("[]")
-    with pytest.raises(DiscliError, match="is no result of eval-fid"):
+    with pytest.raises(DiscliError, match="is corrupt"):
         export_diffusers(model, tmp_path / "new", [tmp_path / "score.json"])
     assert [path.name for path in tmp_path.iterdir()] == ["score.json"]
 
