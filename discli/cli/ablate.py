@@ -7,13 +7,17 @@ import typer
 
 from discli.cli.app import Json, app
 from discli.cli.complete import study_names
+from discli.cli.recipe import print_shipped
 
 
 @app.command(epilog="Example: discli ablate patch-size-small --data cifar10.h5 --dry-run")
 def ablate(
     study: Annotated[
-        str, typer.Argument(help="A study file, or the name of a shipped one.", autocompletion=study_names)
-    ],
+        str | None,
+        typer.Argument(
+            help="A study file, or the name of a shipped one. Default: list those.", autocompletion=study_names
+        ),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="A file of discli encode.")] = None,
     out: Annotated[Path | None, typer.Option(help="The study's folder. Default: runs/ablate-NAME.")] = None,
     dry_run: Annotated[
@@ -31,6 +35,9 @@ def ablate(
     torchrun or srun the processes share the trials. Without --data, the newest file of encode in this
     folder that fits all trials is taken.
     """
+    if study is None:
+        print_shipped("ablations", as_json)
+        return
     from discli.data.find import data_for_study
     from discli.recipe import load_study
     from discli.runtime.files import to_json

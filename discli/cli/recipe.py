@@ -25,7 +25,12 @@ Preset = Literal["dis-xxs", "dis-xs", "dis-s", "dis-b", "dis-m", "dis-l", "dis-h
 @recipe.command("list", epilog="Example: discli recipe list")
 def list_(as_json: Json = False) -> None:
     """List the shipped recipes and what each is for."""
-    about = {name: first_comment(path) for name, path in shipped_files().items()}
+    print_shipped("", as_json)
+
+
+def print_shipped(folder: str, as_json: bool) -> None:
+    """The shipped recipes, or studies (``folder`` "ablations"), and what each is for."""
+    about = {name: first_comment(path) for name, path in shipped_files(folder).items()}
     if as_json:
         typer.echo(json.dumps(about, indent=1))
         return

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from discli.recipe import load_recipe, parse_recipe, shipped_recipes
+from discli.recipe import load_recipe, parse_recipe, shipped_recipes, shipped_studies
 from discli.recipe.schema import recipe_schema
 from tests.cli.commands import discli
 
@@ -16,6 +16,11 @@ def test_list():
     about = json.loads(discli("recipe", "list", "--json").stdout)
     assert about["quickstart"].startswith("A tiny class-conditional DiS")
     assert all(comment.split()[0] in line for comment, line in zip(about.values(), lines, strict=True))
+
+
+def test_ablate_alone_lists_the_studies():
+    done = discli("ablate")
+    assert (done.returncode, [line.split()[0] for line in done.stdout.splitlines()]) == (0, list(shipped_studies()))
 
 
 @pytest.mark.parametrize("flags", [[], ["--resolved"], ["--json"], ["--resolved", "--json"]])
