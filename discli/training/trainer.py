@@ -1,0 +1,338 @@
+"""One run's steps: batch -> loss -> gradients -> optimizer and averages, and what is written down on the way."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from discli.cost.flops import forward_flops
+from discli.cost.peak import peak_flops
+from discli.data.device import OnDevice
+from discli.data.store import Store
+from discli.diffusion import DiffusionLoss
+from discli.evaluation.reference import open_reference
+from discli.model import DiS
+from discli.model.mixers import choose_scan
+from discli.recipe import Recipe
+from discli.recipe.train import share_of_batch
+from discli.runs.checkpoint import newest_checkpoint
+from discli.runs.layout import EMA, RunFolder
+from discli.runs.logs import Logs
+from discli.runs.run import ENDED, Run
+from discli.runs.sessions import record_session
+from discli.runtime.console import progress, stderr
+from discli.runtime.errors import DiscliError
+from discli.runtime.rng import RngStream, normal, uniform
+from discli.training.announce import say_what_it_takes
+from discli.training.batches import Batch, BatchPlan, Feed
+from discli.training.callbacks import PreviewAndScore
+from discli.training.clock import Clock
+from discli.training.ema import build_ema
+from discli.training.engine import Engine
+from discli.training.interrupts import Interrupts, TrainingStoppedError
+from discli.training.optimizer import build_optimizer, lr_at
+from discli.training.state import TrainingState
+
+
+class Trainer:
+    """Everything that changes from step to step, and the loop that changes it."""
+
+    def __init__(
+        self, recipe: Recipe, store: Store, engine: Engine, folder: Path, run: Run | None, interrupts: Interrupts
+    ) -> None:
+        self.recipe, self.store, self.engine, self.folder, self.run = recipe, store, engine, folder, run
+        self.files = RunFolder(folder)
+        self.interrupts = interrupts
+        spec = recipe.train
+        self.share = share_of_batch(spec, engine.world_size)
+        self.source = OnDevice(store, engine.device) if recipe.data.cache == "device" else store
+
+        self.scan = choose_scan(recipe.model, engine.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(spec.seed)
+            self.network = DiS.from_recipe(recipe)
+        self.network.checkpoint_blocks = spec.activation_checkpointing
+        self.num_parameters = sum(p.numel() for p in self.network.parameters())
+        self.drop_path_rates = self.network.drop_path_rates().to(engine.device)
+
+        self.model = engine.wrap(self.network, self.network.blocks)
+        self.forward = torch.compile(self.model) if spec.compile else self.model
+        self.optimizer = build_optimizer(self.network, spec)
+        self.ema = build_ema(spec.ema, self.network)
+        self.loss = DiffusionLoss(recipe.diffusion)
+        self.state = TrainingState(folder, self.network, self.optimizer, self.ema, engine)
+        self.state.resume()
+        self.metadata = run.checkpoint_metadata if run else None
+        self.checkpointed = self.state.step
+        self.previews = PreviewAndScore(recipe, store.contract, folder, engine, interrupts)
+
+        peak = peak_flops(engine.device, engine.precision, spec.tf32, spec.peak_tflops)
+        # Forward once, backward twice as much.
+        self.clock = Clock(
+            self.state.step, spec.steps, 3 * sum(forward_flops(recipe).values()), peak and peak * engine.world_size
+        )
+        self.last_note = ""
+
+    @property
+    def seed(self) -> int:
+        """Another stream of data and noise after a roll-back."""
+        return self.recipe.train.seed + (self.state.rollbacks << 32)
+
+    def loop(self) -> None:
+        spec, engine, state = self.recipe.train, self.engine, self.state
+        self._look(only_missing=True)
+        with ExitStack() as stack:
+            ticker = None
+            if engine.is_main:
+                bar = progress(self.recipe.name, spec.steps, "steps", state.step, (spec.batch_size, "images"))
+                ticker = stack.enter_context(bar)
+            feed = stack.enter_context(ExitStack())
+            batches = feed.enter_context(self._feed())
+            self.clock.restart(state.step)
+            rehearse = engine.needs_rehearsal
+
+            while state.step < spec.steps:
+                batch = next(batches)
+                if rehearse:
+                    self._forward_backward(batch)
+                    self._forget()
+                    self.clock.restart(state.step, batches.seconds_waited)
+                    rehearse = False
+                norm = self._forward_backward(batch)
+
+                # One agreement a step: every rank skips, stops or continues together.
+                asked = self.interrupts.received is not None
+                grad_norm, broken, asked_to_stop = engine.agree(norm, state.window.is_finite(), asked)
+                if not broken:
+                    self._update(grad_norm)
+                else:
+                    self._skip(batch, grad_norm)
+                    if state.skipped_in_a_row >= spec.skip_limit:
+                        self._roll_back()
+                        feed.close()
+                        batches = feed.enter_context(self._feed())
+                        continue
+                state.step += 1
+
+                done = state.step == spec.steps
+                if state.step % spec.log_every == 0 or done:
+                    self._log(batches.seconds_waited)
+                if ticker:
+                    self.clock.estimate(state.step, engine.device)
+                    ticker.advance(1, self.last_note)
+                state.snapshot(self.metadata)
+                if state.step % spec.checkpoint_every == 0 or done or asked_to_stop:
+                    self._checkpoint()
+                if asked_to_stop and not done:
+                    self._stop()
+                with self.clock.paused():
+                    self._look()
+
+    # One step
+
+    def _forward_backward(self, batch: Batch) -> Tensor:
+        """Gradients of the mean loss over the global batch, clipped; returns their norm before clipping, ()."""
+        spec, engine = self.recipe.train, self.engine
+        self._window_before = self.state.window.sums.clone()
+        micro = spec.micro_batch or self.share
+        starts = range(0, self.share, micro)
+        for start in starts:
+            part = slice(start, start + micro)
+            with engine.accumulate(self.model, last=start == starts[-1]):
+                (self._loss(batch, part).sum() / self.share).backward()
+        return engine.clip(self.network, spec.grad_clip)
+
+    def _loss(self, batch: Batch, part: slice) -> Tensor:
+        """(b,) losses of some of the batch's samples, in which nothing is drawn but by address."""
+        recipe, device = self.recipe, self.engine.device
+        slots = batch.slots[part].to(device, non_blocking=True)
+        shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
+
+        stored = batch.stored[part].to(device, non_blocking=True)
+        codec = self.store.contract.codec
+        eps = normal(self.seed, RngStream.LATENT, batch.step, slots, shape) if codec.stores_std else None
+        x0 = codec.to_model_space(stored, eps)
+
+        fraction = uniform(self.seed, RngStream.TIMESTEP, batch.step, slots)
+        t = self.loss.timesteps(fraction)
+        noise = normal(self.seed, RngStream.NOISE, batch.step, slots, shape)
+        x_t, t_model = self.loss.noisy(x0, t, noise)
+
+        y = self._labels(batch, part, slots)
+        keep = None
+        if recipe.model.drop_path_rate > 0:
+            draws = uniform(self.seed, RngStream.DROP_PATH, batch.step, slots, self.drop_path_rates.shape)
+            rates = self.drop_path_rates
+            keep = ((draws >= rates) / (1 - rates)).T.contiguous()
+
+        with self.engine.autocast():
+            out = self.forward(x_t, t_model, y, keep).float()
+        losses = self.loss(out, x0, x_t, t, noise)
+        vb = None if losses.vb is None else losses.vb.detach()
+        self.state.window.add_samples(losses.loss.detach(), losses.mse.detach(), vb, t / self._last_timestep)
+        return losses.loss
+
+    @property
+    def _last_timestep(self) -> float:
+        return 1.0 if self.recipe.diffusion.objective.process == "flow" else float(self.recipe.diffusion.num_timesteps)
+
+    def _labels(self, batch: Batch, part: slice, slots: Tensor) -> Tensor | None:
+        """Classes, some replaced by the null class so that guidance has something to guide from."""
+        num_classes = self.recipe.model.num_classes
+        if num_classes == 0:
+            return None
+        assert batch.labels is not None
+        labels = batch.labels[part].to(slots.device, non_blocking=True)
+        dropped = uniform(self.seed, RngStream.CLASS_DROPOUT, batch.step, slots) < self.recipe.train.class_dropout_prob
+        return torch.where(dropped, num_classes, labels)
+
+    def _update(self, grad_norm: float) -> None:
+        spec = self.recipe.train
+        lr = lr_at(spec.lr_schedule, spec.lr, self.state.step, spec.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update(self.network, self.state.step + 1)
+        self.state.window.add_step(grad_norm)
+        self.state.skipped_in_a_row = 0
+        self.state.good_steps += 1
+
+    # When numbers go wrong
+
+    def _forget(self) -> None:
+        """Drop what the last pass forward and backward has left: gradients, and its part in the log's averages."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.state.window.sums.copy_(self._window_before)
+
+    def _skip(self, batch: Batch, grad_norm: float) -> None:
+        """Leave weights, averages and optimizer as they are; write down what the step had seen."""
+        self._forget()
+        self.state.skipped_in_a_row += 1
+        plan = BatchPlan(len(self.store), self.recipe.train.batch_size, self.seed)
+        self._happened("skipped", grad_norm=str(grad_norm), indices=plan.indices(batch.step).tolist())
+        if self.run:
+            what = f"loss or gradient not finite (gradient norm {grad_norm})"
+            stderr.print(
+                f"step {self.state.step + 1}: {what}; skipped. Its samples: {self.files.log('events').name}",
+                style="yellow",
+            )
+
+    def _roll_back(self) -> None:
+        """Back to the last checkpoint with other data. Again before the next checkpoint means that training is broken.
+
+        Each roll-back thus has a later checkpoint to go back to than the one before.
+        """
+        state, spec, limit = self.state, self.recipe.train, self.recipe.train.skip_limit
+        too_soon = state.rollbacks > 0 and state.good_steps < spec.checkpoint_every
+        if too_soon or newest_checkpoint(self.folder) is None:
+            why = (
+                f"{state.good_steps} good steps after rolling back" if too_soon else "with no checkpoint to go back to"
+            )
+            self._happened(ENDED)
+            raise DiscliError(
+                f"{limit} steps in a row were not finite at step {state.step + 1}, {why}.",
+                f"See {self.files.log('events')}; the run may be resumed with --set train.lr= or train.grad_clip= "
+                f"below {spec.lr:g} and {spec.grad_clip:g}, or train.precision=fp32.",
+                status=1,
+            )
+        self._happened("rolled back")
+        rollbacks = state.rollbacks + 1
+        state.resume()
+        state.rollbacks, state.skipped_in_a_row, state.good_steps = rollbacks, 0, 0
+        self.checkpointed = state.step
+        self.clock.restart(state.step)
+        if self.run:
+            self.logs.roll_back(state.step)
+            stderr.print(f"{limit} bad steps in a row: back to step {state.step}, with other data.", style="yellow")
+
+    def _happened(self, event: str, **details: Any) -> None:
+        if self.run:
+            now = {"step": self.state.step + 1, "event": event, "rollbacks": self.state.rollbacks}
+            self.logs.events.write(now | details)
+
+    # What is written down
+
+    def say_what_it_takes(self, data_file: Path) -> None:
+        say_what_it_takes(
+            self.recipe,
+            self.engine,
+            folder=self.folder,
+            data_file=data_file,
+            samples=len(self.store),
+            step=self.state.step,
+            parameters=self.num_parameters,
+            averages=len(self.ema.averages),
+            scan=f"{self.scan.name} ({self.scan.reason})",
+        )
+
+    def dry_run(self, data_file: Path) -> None:
+        """What could still go wrong before the first step; nothing has been written until here."""
+        if self.recipe.train.score.every:
+            open_reference(self.recipe.train.score.reference or data_file, self.engine.device)
+        if self.run:
+            stderr.print("A dry run: nothing was written. Leave out --dry-run to train.")
+        self.engine.close()
+
+    def open_logs(self, stack: ExitStack, run: Run, data_file: Path) -> None:
+        """On the main process: open the logs, and make ready to score samples."""
+        recipe = self.recipe
+        record_session(
+            self.folder,
+            self.state.step,
+            self.engine.device,
+            processes=self.engine.world_size,
+            precision=self.engine.precision,
+            scan=self.scan.name,
+        )
+        self.logs = Logs(self.folder, self.state.step, self.state.rollbacks)
+        stack.callback(self.logs.close)
+        if run.changed:
+            changes = ", ".join(f"{key} = {new!r} instead of {old!r}" for key, (old, new) in run.changed.items())
+            stderr.print(f"Resuming with {changes}: the run had ended in steps that were not finite.", style="yellow")
+            now = {"step": self.state.step, "event": "settings changed", "rollbacks": self.state.rollbacks}
+            self.logs.events.write(now | {"settings": run.changed})
+        self.previews.open(data_file, self.logs.scores)
+        self.engine.start_tracker(recipe.name, run.id, self.state.step, {"recipe": recipe.model_dump_json()})
+
+    def _log(self, seconds_waited: float) -> None:
+        """One line of metrics.jsonl, the same whenever and however often it is computed; timing goes elsewhere."""
+        total = self.engine.sum(self.state.window.sums.clone())
+        self.state.window.clear()
+        if not self.run or not total[0]:
+            return
+        spec, step = self.recipe.train, self.state.step
+        means = self.state.window.means(total, has_vb=self.recipe.diffusion.learn_sigma)
+        lr = lr_at(spec.lr_schedule, spec.lr, step - 1, spec.steps)
+        self.logs.metrics.write({"step": step, "images": step * spec.batch_size, **means, "lr": lr})
+        speed = self.clock.lap(step, spec.batch_size, seconds_waited, self.engine.device)
+        self.logs.speed.write({"step": step, **speed})
+        self.engine.track(means | {"lr": lr} | speed, step)
+        self.last_note = f"loss {means['loss']:.4f} at step {step:,}"
+
+    def _checkpoint(self) -> None:
+        if self.run:
+            self.logs.sync()
+        self.state.checkpoint(self.metadata, self.recipe.train)
+        self.checkpointed = self.state.step
+
+    def _look(self, only_missing: bool = False) -> None:
+        """Previews and scores, given up where the run is asked to stop meanwhile: then it stops here."""
+        looked = self.previews.on_step(self.ema.averages[EMA], self.state.step, only_missing)
+        if looked and self.engine.any(self.interrupts.received is not None)[0]:
+            if self.checkpointed != self.state.step:
+                self._checkpoint()
+            self._stop()
+
+    def _stop(self) -> NoReturn:
+        received = self.interrupts.received
+        self.engine.close()
+        raise TrainingStoppedError(received.name if received else "a signal on another rank", self.state.step)
+
+    def _feed(self) -> Feed:
+        engine, spec = self.engine, self.recipe.train
+        plan = BatchPlan(len(self.store), spec.batch_size, self.seed, engine.rank, engine.world_size)
+        pin = engine.device.type == "cuda" and self.source is self.store
+        return Feed(self.source, plan, self.state.step, spec.steps, self.recipe.data.horizontal_flip, pin)
