@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import sys
 from typing import NoReturn
 
@@ -58,7 +59,7 @@ def main() -> None:
             raise
         _fail(as_discli_error(error))
     ignore_ctrl_c()
-    sys.exit(status if isinstance(status, int) else 0)
+    _end(status if isinstance(status, int) else 0)
 
 
 def as_discli_error(error: BaseException) -> DiscliError:
@@ -82,4 +83,14 @@ def _fail(error: DiscliError) -> NoReturn:
     print(f"discli: {error.message}", file=sys.stderr)
     if error.hint:
         print(f"  {error.hint}", file=sys.stderr)
-    sys.exit(error.status)
+    _end(error.status)
+
+
+def _end(status: int) -> NoReturn:
+    if "RANK" in os.environ and "torch" in sys.modules:
+        # One of several processes. A thread of their connection that wakes while Python is being taken apart
+        # aborts the process ("terminate called without an active exception"), though all its work is done.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
