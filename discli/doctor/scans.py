@@ -66,7 +66,7 @@ def _backend(name: str, module: ModuleType, device: torch.device, chosen: bool) 
     if not chosen:
         yield ok(name, "available, not in use", available=True)
         return
-    announce(f"the scan {name}" + (", which compiles on its first use" if name in ("cpu", "triton") else ""))
+    announce(f"the scan {name}" + (", which compiles on its first use" if name == "triton" else ""))
     for dtype in (torch.float32, torch.bfloat16) if device.type == "cuda" else (torch.float32,):
         wrong, tensor = scan_error(module, device, dtype)
         if wrong > _TOLERANCE[dtype]:
@@ -76,7 +76,8 @@ def _backend(name: str, module: ModuleType, device: torch.device, chosen: bool) 
             found = f"computes wrongly: {tensor} in {dtype} is off by {wrong:.1e} of its largest value"
             yield error(name, found, fix, available=True, error=wrong, tensor=tensor)
             return
-    yield ok(name, f"in use; agrees with float64 to {wrong:.0e} in {dtype}", available=True, error=wrong)
+    use = "in use, compiled for this processor" if name == "cpu" and cpu.HAS_NUMBA else "in use"
+    yield ok(name, f"{use}; agrees with float64 to {wrong:.0e} in {dtype}", available=True, error=wrong)
 
 
 def scan_error(module: ModuleType, device: torch.device, dtype: torch.dtype) -> tuple[float, str]:

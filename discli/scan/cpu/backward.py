@@ -5,9 +5,10 @@ recomputes 32 steps' states and decays of two states n, walks back over them, an
 """
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
+from discli.scan.cpu.compiler import jit
 from discli.scan.cpu.forward import TILE, TILES, load_states, step_sizes
 from discli.scan.cpu.job import GROUP, SPAN
-from discli.scan.cpu.lanes import FLOAT, LANES, VECTOR, add_totals, fma, jit, load, load_broadcast, splat, store
+from discli.scan.cpu.lanes import FLOAT, LANES, VECTOR, add_totals, fma, load, load_broadcast, splat, store
 from discli.scan.cpu.math import exp2_nonpositive, sigmoid, softplus_and_slope
 from discli.scan.cpu.matmul import matmul
 

@@ -2,9 +2,10 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
 from discli.scan.cpu.backward import ROW, zero
+from discli.scan.cpu.compiler import jit
 from discli.scan.cpu.forward import TILES, before, convolve_strip
 from discli.scan.cpu.job import GROUP, STRIP
-from discli.scan.cpu.lanes import FLOAT, VECTOR, fma, jit, load, splat, store
+from discli.scan.cpu.lanes import FLOAT, VECTOR, fma, load, splat, store
 from discli.scan.cpu.math import sigmoid
 from discli.scan.cpu.matmul import matmul
 

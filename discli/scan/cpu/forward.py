@@ -1,8 +1,9 @@
 """Kernels of the forward pass: convolution with x_proj, then the scan, and the gate after both directions."""
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
+from discli.scan.cpu.compiler import jit
 from discli.scan.cpu.job import CHUNK, GROUP, SPAN, STRIP
-from discli.scan.cpu.lanes import FLOAT, VECTOR, fma, jit, load, load_broadcast, splat, store
+from discli.scan.cpu.lanes import FLOAT, VECTOR, fma, load, load_broadcast, splat, store
 from discli.scan.cpu.math import exp2_nonpositive, sigmoid, softplus_and_slope
 from discli.scan.cpu.matmul import matmul
 

@@ -4,13 +4,14 @@
 import os
 from typing import NamedTuple
 
-from numba import carray, cfunc, types
+from numba import carray, types
 
 from discli.scan.cpu.backward import scan_backward, sum_groups, sum_samples
 from discli.scan.cpu.backward_conv import convolve_backward
+from discli.scan.cpu.compiler import entry, jit, kernel
 from discli.scan.cpu.forward import convolve, scan
 from discli.scan.cpu.job import CHUNK, GROUP, SPAN, job_type
-from discli.scan.cpu.lanes import claim, count, counted, jit
+from discli.scan.cpu.lanes import claim, count, counted
 
 
 class Work(NamedTuple):
@@ -70,7 +71,7 @@ def _tasks(job, work, phase, to_sum):
     return work.samples * ((job.vectors + GROUP - 1) // GROUP)
 
 
-@jit
+@kernel
 def _do(job, other, work, phase, to_sum, task, scratch):
     if phase == CONVOLVE:
         # The gradients of the direction before are added up meanwhile.
@@ -177,8 +178,4 @@ def _run(pointer):
         _all_threads_a_sample(jobs, taken, done, scratch)
 
 
-_signature = types.void(types.CPointer(job_type))
-try:
-    run = cfunc(_signature, cache=True, error_model="numpy")(_run)
-except RuntimeError:  # nowhere to write a cache: neither beside this file nor in the user's folder
-    run = cfunc(_signature, error_model="numpy")(_run)
+run = entry(types.void(types.CPointer(job_type)), cache=True)(_run)

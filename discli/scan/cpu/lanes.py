@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import config, njit, types
+from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
@@ -20,8 +20,6 @@ _features = config.CPU_FEATURES or binding.get_host_cpu_features().flatten()
 LANES = 16 if "+avx512f" in _features else 8 if "+avx" in _features else 4
 FLOAT = 4  # bytes
 VECTOR = FLOAT * LANES
-
-jit = njit(nogil=True, error_model="numpy")
 
 _float, _int32, _int64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 floats, _ints = ir.VectorType(_float, LANES), ir.VectorType(_int32, LANES)

@@ -1,7 +1,8 @@
 """exp, sigmoid and softplus of `Lanes`, in polynomials: numba's wheel comes without a vector libm."""
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
-from discli.scan.cpu.lanes import at_least, at_most, fma, jit, raise_exponent, splat, where_negative
+from discli.scan.cpu.compiler import jit
+from discli.scan.cpu.lanes import at_least, at_most, fma, raise_exponent, splat, where_negative
 
 # 1.5 2^23: adding it rounds a float to an integer and leaves that integer in the low bits.
 _ROUND = 12582912.0

@@ -9,7 +9,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from discli.scan.cpu.lanes import FLOAT, LANES, broadcast, floats, instruction, jit, multiply_add, pointer
+from discli.scan.cpu.compiler import jit
+from discli.scan.cpu.lanes import FLOAT, LANES, broadcast, floats, instruction, multiply_add, pointer
 
 # A tile of C is this many rows by two vectors: enough accumulators to hide an fma's latency, few
 # enough to leave registers for A and B (32 in all with AVX-512 and on ARM, 16 with AVX2).

@@ -1,5 +1,6 @@
 """The CPU backend: the reference's values and gradients, the same bits however it is run."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -160,6 +161,18 @@ def test_a_process_that_has_scanned_can_fork_workers_that_scan():
     """)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_first_process_says_that_it_compiles_and_the_next_does_not(tmp_path):
+    code = "import discli.scan.cpu.engine"
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    said = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        for _ in range(2)
+    ]
+    assert [process.stderr.count("Compiling") for process in said] == [1, 0]
+    assert not any(process.stdout for process in said)
 
 
 def test_several_python_threads_may_scan_at_once(two_threads):

@@ -5,12 +5,15 @@ import pytest
 
 pytest.importorskip("numba")
 
-from discli.scan.cpu.lanes import LANES, VECTOR, jit, load, store
+from numba import types
+
+from discli.scan.cpu.compiler import entry, jit
+from discli.scan.cpu.lanes import LANES, VECTOR, load, store
 from discli.scan.cpu.math import exp, exp2_nonpositive, sigmoid, softplus_and_slope
 
 
 def _over(array, function):
-    @jit
+    @entry(types.void(types.int64, types.int64, types.int64), quietly=True)
     def run(source, target, vectors):
         for i in range(vectors):
             store(target + i * VECTOR, function(load(source + i * VECTOR)))
@@ -18,7 +21,7 @@ def _over(array, function):
     x = np.ascontiguousarray(array, np.float32)
     assert x.size % LANES == 0
     y = np.empty_like(x)
-    run(x.ctypes.data, y.ctypes.data, x.size // LANES)
+    run.ctypes(x.ctypes.data, y.ctypes.data, x.size // LANES)
     return x.astype(np.float64), y.astype(np.float64)
 
 

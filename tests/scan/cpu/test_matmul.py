@@ -5,8 +5,19 @@ import pytest
 
 pytest.importorskip("numba")
 
+from numba import types
+
+from discli.scan.cpu.compiler import entry
 from discli.scan.cpu.lanes import FLOAT, LANES, VECTOR
-from discli.scan.cpu.matmul import matmul
+from discli.scan.cpu.matmul import matmul as product
+
+
+@entry(types.void(*[types.int64] * 13), quietly=True)
+def _matmul(a, a_row, a_column, b, b_row, b_vector, c, c_row, c_vector, rows, vectors, depth, accumulate):
+    product(a, a_row, a_column, b, b_row, b_vector, c, c_row, c_vector, rows, vectors, depth, accumulate)
+
+
+matmul = _matmul.ctypes
 
 
 @pytest.mark.parametrize("rows", [1, 7, 8, 33])
