@@ -73,7 +73,8 @@ def sample(
         Path | None, typer.Option(metavar="RUN", help="Guide away from this weaker run or checkpoint.")
     ] = None,
     precision: Annotated[
-        Literal["auto", "fp32", "bf16"] | None, typer.Option(help="auto: bf16 on GPUs that have it, else fp32.")
+        Literal["auto", "fp32", "bf16"] | None,
+        typer.Option(help="auto: bf16 where the device is quicker in it, else fp32."),
     ] = None,
     compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile; CUDA graphs.")] = None,
     model_batch: Annotated[

@@ -1,13 +1,14 @@
 """The machine that a recipe is planned for: this one, or one that the user describes."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from discli.cost.peak import find_peak, known_devices
 from discli.model.mixers import choose_scan
 from discli.recipe.model import ModelSpec
-from discli.runtime.devices import auto_precision, pick_device, precision_for
+from discli.runtime.devices import gpu_precision, pick_device, settle_precision
 from discli.runtime.errors import DiscliError
 from discli.runtime.numbers import format_number
 from discli.scan import planned_backend
@@ -68,15 +69,17 @@ class Hardware:
             return planned_backend(model.scan, self.device_type)
         return choose_scan(model, self.device or torch.device(self.device_type)).name
 
-    def precision(self, wanted: str) -> str:
+    def precision(self, wanted: Literal["auto", "fp32", "bf16"]) -> str:
         """fp32 or bf16: what a recipe's ``precision`` means there."""
         if wanted != "auto":
             return wanted
         if self.device is not None:
-            return auto_precision(self.device)
+            return settle_precision(wanted, self.device).name
+        if self.device_type != "cuda":
+            return "fp32"
         # Of a GPU elsewhere that has no name, nobody can say: those of today compute in bf16.
         native = self.gpu is None or find_peak(self.gpu, "bf16", tf32=False) is not None
-        return precision_for(self.device_type, native_bf16=native)
+        return gpu_precision(native_bf16=native)
 
     def peak(self, precision: str, tf32: bool, given_tflops: float | None = None) -> float | None:
         """FLOP/s of all devices together, where they are known; ``given_tflops`` of one is the recipe's."""

@@ -6,20 +6,8 @@ from torch import Tensor, nn
 from discli.model.mixers import Mixer
 from discli.model.mlp import Mlp
 from discli.model.modulation import Modulation
+from discli.model.norm import RMSNorm
 from discli.model.skips import Skip
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x) * weight over the last axis, in float32 or wider."""
-
-    def __init__(self, embed_dim: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(embed_dim))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
-        return nn.functional.rms_norm(x, x.shape[-1:], self.weight, self.eps)
 
 
 class Block(nn.Module):
@@ -48,10 +36,14 @@ class Block(nn.Module):
         """hidden, skipped (B, L, D); condition (B, D); drop_path (1, B) factors. Returns both streams, (B, L, D)."""
         if self.skip is not None:
             hidden = self.skip(hidden, skipped)
-        residual = add_residual(residual, hidden, None if drop_path is None else drop_path[0])
-        normed = self.norm(residual)
+        factors = None if drop_path is None else drop_path[0]
         if self.modulation is not None:
+            residual, normed = self.norm(residual, hidden, factors)
             return self.modulation(normed, condition, self.mixer), residual
+        # In the precision that the mixer's first product would turn it to.
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        residual, normed = self.norm(residual, hidden, factors, dtype)
         return self.mixer(normed), residual
 
 
@@ -79,11 +71,3 @@ class PairedBlock(nn.Module):
             hidden, residual, None, condition, None if drop_path is None else drop_path[1:]
         )
         return streams
-
-
-def add_residual(residual: Tensor | None, hidden: Tensor, drop_path: Tensor | None) -> Tensor:
-    """residual + drop_path * hidden, (B, L, D) and (B,), in float32 or wider, whatever autocast made of hidden."""
-    wide = hidden if hidden.dtype == torch.float64 else hidden.float()
-    if residual is None:
-        return wide
-    return residual + (wide if drop_path is None else drop_path.to(wide.dtype)[:, None, None] * wide)

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from discli.model.block import Block, PairedBlock, RMSNorm, add_residual
+from discli.model.block import Block, PairedBlock
 from discli.model.conditionings import Conditioning
 from discli.model.embed import TimeEmbed, unpatchify
 from discli.model.init import initialise
 from discli.model.mixers import Mixer
 from discli.model.mlp import Mlp
 from discli.model.modulation import Modulation
+from discli.model.norm import RMSNorm
 from discli.model.order import token_orders
 from discli.model.skips import Skip
 from discli.recipe import Recipe
@@ -26,7 +27,7 @@ from discli.recipe.model import ModelSpec
 
 
 class Head(nn.Module):
-    """Residual tokens (B, L, D) to patches (B, L, p*p*C_out)."""
+    """Both streams (B, L, D), added up, to patches (B, L, p*p*C_out)."""
 
     def __init__(self, embed_dim: int, patch_width: int, modulated: bool) -> None:
         super().__init__()
@@ -34,9 +35,11 @@ class Head(nn.Module):
         self.modulation = Modulation(embed_dim) if modulated else None
         self.linear = nn.Linear(embed_dim, patch_width)
 
-    def forward(self, residual: Tensor, condition: Tensor | None) -> Tensor:
-        """residual (B, L, D), condition (B, D) where it is modulated."""
-        x = self.norm(residual)
+    def forward(
+        self, residual: Tensor | None, hidden: Tensor, drop_path: Tensor | None, condition: Tensor | None
+    ) -> Tensor:
+        """residual, hidden (B, L, D); drop_path (B,) factors; condition (B, D) where it is modulated."""
+        _, x = self.norm(residual, hidden, drop_path)
         x = nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6)
         patches: Tensor = self.linear(x) if self.modulation is None else self.modulation(x, condition, self.linear)
         return patches
@@ -111,8 +114,8 @@ class DiS(nn.Module):
             if index < middle:
                 skips.append(hidden)
 
-        residual = add_residual(residual, hidden, None if drop_path is None else drop_path[-1])
-        out = self.head(residual, conditions.head)[:, self.conditioning.extra_tokens :]
+        out = self.head(residual, hidden, None if drop_path is None else drop_path[-1], conditions.head)
+        out = out[:, self.conditioning.extra_tokens :]
         return unpatchify(out, self.patch_embed.kernel_size[0])
 
     def drop_path_rates(self) -> Tensor:

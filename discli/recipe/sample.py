@@ -65,7 +65,7 @@ class SampleSpec(Spec):
     ] = "all"
     clip_denoised: Annotated[Flag, Field(description="clamp the predicted x0 to [-1, 1]; for pixels")] = False
     precision: Annotated[
-        Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 on GPUs that have it, else fp32")
+        Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 where the device is quicker in it, else fp32")
     ] = "auto"
     compile: Annotated[Flag, Field(description="torch.compile; CUDA graphs")] = False
     model_batch: Annotated[

@@ -103,7 +103,7 @@ class TrainSpec(Spec):
     seed: Annotated[Count, Field(description="of weights, order and noise")] = 0
 
     precision: Annotated[
-        Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 on GPUs that have it, else fp32")
+        Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 where the device is quicker in it, else fp32")
     ] = "auto"
     tf32: Annotated[Flag, Field(description="TensorFloat-32 for float32 products on CUDA")] = True
     compile: Annotated[Flag, Field(description="torch.compile")] = False

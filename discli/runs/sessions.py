@@ -15,6 +15,12 @@ from discli.runtime.devices import device_name
 from discli.runtime.files import write_text
 
 
+def first_precision(folder: Path) -> str | None:
+    """That of the run's first session, which resumed ones keep: "fp32" or "bf16"; None before there is one."""
+    first = read_log(RunFolder(folder).log("sessions"))[:1]
+    return first[0].get("precision") if first else None
+
+
 def record_session(folder: Path, step: int, device: torch.device, **about: Any) -> None:
     """Add one line: that training resumed at ``step``, now, on this machine; ``about`` is what the caller knows.
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +20,7 @@ from discli.runs.checkpoint import newest_checkpoint, read_description
 from discli.runs.layout import RunFolder, ema_file, find_run, is_checkpoint
 from discli.runs.verify import verify_checkpoint
 from discli.runtime.console import stderr
-from discli.runtime.devices import auto_precision, pick_device
+from discli.runtime.devices import pick_device, settle_precision
 from discli.runtime.errors import DiscliError
 from discli.runtime.signals import hold_ctrl_c
 
@@ -100,9 +101,9 @@ def newest_run(runs: Path) -> Path:
     return newest
 
 
-def precision_of(settings: SampleSpec, device: torch.device) -> str:
+def precision_of(settings: SampleSpec, device: torch.device) -> Literal["bf16", "fp32"]:
     """fp32 or bf16: what the settings say, or for auto what ``device`` is good at."""
-    return auto_precision(device) if settings.precision == "auto" else settings.precision
+    return settle_precision(settings.precision, device).name
 
 
 def as_sampled(network: DiS, device: torch.device, settings: SampleSpec) -> Network:

@@ -84,7 +84,7 @@ def sample(
         guided_channels: "first-three" guides as the DiS authors' code does.
         autoguidance: guide away from this weaker run or checkpoint instead of the unconditional model.
         clip_denoised: clamp the predicted x0 to [-1, 1]; for pixels.
-        precision: "auto" is bf16 on GPUs that have it, else fp32.
+        precision: "auto" is bf16 where the device is quicker in it, else fp32.
         compile: torch.compile; CUDA graphs on a GPU.
         model_batch: images per network call; part of what decides the last bits.
         batch_size: images decoded and written at a time; changes no pixel.

@@ -33,7 +33,7 @@ def say_what_it_takes(
     length = describe_length(spec.steps, spec.batch_size, samples)
     stderr.print(
         f"{recipe.name}: {parameters:,} parameters, {at} {length}; "
-        f"{engine.world_size} x {engine.device.type}, {engine.precision}; scan: {scan}"
+        f"{engine.world_size} x {engine.device.type}, {engine.precision_choice}; scan: {scan}"
     )
     if step < spec.steps:
         _say_how_long(recipe, engine, data_file, spec.steps - step)
@@ -45,7 +45,8 @@ def say_what_it_takes(
 
 def _say_how_long(recipe: Recipe, engine: Engine, data_file: Path, left: int) -> None:
     """By a trial of some seconds; and where nobody would wait so long, what would take an hour."""
-    trial = try_step(recipe, engine.device, engine.world_size)
+    settled = recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": engine.precision})})
+    trial = try_step(settled, engine.device, engine.world_size)
     stderr.print(f"Time: {describe_time(trial, recipe, left, engine.world_size)}.")
     if trial.whole(recipe, left, engine.world_size) > A_DAY:
         name = f"{recipe.name}-1h"

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from discli.recipe.train import TrainSpec
-from discli.runtime.devices import auto_precision
+from discli.runtime.devices import Precision, settle_precision
 from discli.runtime.errors import DiscliError
 from discli.runtime.processes import rank_and_world
 from discli.runtime.rendezvous import meet
@@ -29,9 +29,11 @@ class Engine:
         tracker_folder: Path,
         device: torch.device | None = None,
         asked_to_stop: Callable[[], bool] = lambda: False,
+        began_with: str | None = None,
     ) -> None:
         """``device``: a GPU where there is one, unless given. Raises DiscliError where training can't run on it.
 
+        ``began_with`` is the precision of the run's first session, which "auto" then means in all others.
         Waits for the other processes, if there are any, until ``asked_to_stop``.
         """
         from accelerate import Accelerator
@@ -72,12 +74,26 @@ class Engine:
             raise DiscliError(
                 f"--device {device}: this process has trained on {self.device.type} before.", "Start another process."
             )
-        self.precision = auto_precision(self.device) if spec.precision == "auto" else spec.precision
+        self.precision_choice = self._settle(spec, began_with)
         if on_cuda:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec.tf32
             # A resumed run must meet the same kernels.
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         self.sharded = spec.parallel == "fsdp2" and self.world_size > 1
+
+    def _settle(self, spec: TrainSpec, began_with: str | None) -> Precision:
+        """The same on all ranks, whatever their trials said."""
+        if spec.precision == "auto" and began_with in ("bf16", "fp32"):
+            return Precision("bf16" if began_with == "bf16" else "fp32", "as the run began")
+        choice = settle_precision(spec.precision, self.device)
+        (some_in_fp32,) = self.any(choice.name == "fp32")
+        if some_in_fp32 and choice.name == "bf16":
+            return Precision("fp32", "as another process chose")
+        return choice
+
+    @property
+    def precision(self) -> Literal["bf16", "fp32"]:
+        return self.precision_choice.name
 
     @staticmethod
     def _check_device(device: torch.device) -> None:

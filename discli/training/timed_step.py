@@ -20,7 +20,7 @@ from discli.model import DiS, empty_network
 from discli.model.mixers import choose_scan
 from discli.recipe import Recipe
 from discli.runtime.console import format_seconds, stderr
-from discli.runtime.devices import auto_precision
+from discli.runtime.devices import settle_precision
 from discli.runtime.facts import Facts
 from discli.runtime.rng import RngStream, normal, uniform
 from discli.scan.cpu import backend as cpu
@@ -73,7 +73,7 @@ def try_step(recipe: Recipe, device: torch.device, processes: int = 1) -> Trial:
         network = DiS.from_recipe(thin).to(device)
     optimizer, ema, loss = build_optimizer(network, spec), build_ema(spec.ema, network), DiffusionLoss(recipe.diffusion)
     shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
-    in_bf16 = (auto_precision(device) if spec.precision == "auto" else spec.precision) == "bf16"
+    in_bf16 = settle_precision(spec.precision, device).name == "bf16"
 
     def now() -> float:
         if on_cuda:

@@ -14,6 +14,7 @@ from discli.data.find import data_for
 from discli.data.store import open_store
 from discli.recipe import Recipe
 from discli.runs.run import Run, what_to_train
+from discli.runs.sessions import first_precision
 from discli.runtime.devices import pick_device
 from discli.training.engine import Engine
 from discli.training.interrupts import Interrupts
@@ -50,6 +51,7 @@ def train(
             folder,
             pick_device(device) if device is not None else None,
             asked_to_stop=lambda: interrupts.received is not None,
+            began_with=first_precision(folder),
         )
         # Only the main process writes; the others learn of a refusal by its absence.
         run = Run(folder, recipe, store.contract, file, command) if engine.is_main else None

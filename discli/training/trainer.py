@@ -66,7 +66,7 @@ class Trainer:
         self.state.resume()
         self.metadata = run.checkpoint_metadata if run else None
         self.checkpointed = self.state.step
-        self.previews = PreviewAndScore(recipe, store.contract, folder, engine, interrupts)
+        self.previews = PreviewAndScore(self._as_previewed(), store.contract, folder, engine, interrupts)
 
         peak = peak_flops(engine.device, engine.precision, spec.tf32, spec.peak_tflops)
         # Forward once, backward twice as much.
@@ -254,6 +254,14 @@ class Trainer:
             self.logs.events.write(now | details)
 
     # What is written down
+
+    def _as_previewed(self) -> Recipe:
+        """Where the recipe leaves both to the machine, previews and scores are in the precision of the training."""
+        recipe = self.recipe
+        if (recipe.train.precision, recipe.sample.precision) != ("auto", "auto"):
+            return recipe
+        sample = recipe.sample.model_copy(update={"precision": self.engine.precision})
+        return recipe.model_copy(update={"sample": sample})
 
     def say_what_it_takes(self, data_file: Path) -> None:
         say_what_it_takes(

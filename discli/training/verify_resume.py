@@ -17,6 +17,7 @@ from discli.recipe import load_recipe
 from discli.runs.layout import RunFolder
 from discli.runs.logs import read_log
 from discli.runtime.console import stderr
+from discli.runtime.devices import pick_device, settle_precision
 from discli.runtime.errors import DiscliError
 
 _STEPS = 12
@@ -32,6 +33,7 @@ def verify_resume(
     command = [sys.executable, "-m", "discli", "train", str(recipe_name)]
     command += ["--data", str(data)] if data else []
     command += ["--device", device] if device else []
+    here = pick_device(device)  # on which both runs must choose the same
     for setting in [
         *overrides,
         f"train.steps={_STEPS}",
@@ -42,6 +44,7 @@ def verify_resume(
         "train.preview_every=0",
         "train.score.every=0",
         'train.tracker="none"',
+        f"train.precision={settle_precision(recipe.train.precision, here).name}",
     ]:
         command += ["--set", setting]
 

@@ -6,7 +6,7 @@ import torch
 
 from discli import __version__
 from discli.runs.logs import read_log
-from discli.runs.sessions import record_session
+from discli.runs.sessions import first_precision, record_session
 
 FILE = "sessions.jsonl"
 
@@ -25,9 +25,16 @@ def test_every_start_adds_a_line_and_a_torn_one_is_mended(tmp_path):
     assert "cores" in second["device"]
 
 
+def test_the_first_session_s_precision_is_remembered(tmp_path):
+    assert first_precision(tmp_path) is None
+    for precision in ("bf16", "fp32"):
+        record_session(tmp_path, 0, torch.device("cpu"), precision=precision)
+    assert first_precision(tmp_path) == "bf16"
+
+
 def test_training_records_its_sessions(tiny_run):
     (session,) = read_log(tiny_run / FILE)
     assert session["step"] == 0
     assert session["processes"] == 1
-    assert session["precision"] == "fp32" or torch.cuda.is_available()
+    assert session["precision"] in ("fp32", "bf16")
     assert session["scan"]

@@ -1,22 +1,61 @@
 """Launchers and what they set."""
 
+import time
+
 import pytest
 import torch
 
 from discli.recipe.train import TrainSpec
-from discli.runtime.devices import auto_precision
+from discli.runtime import devices
+from discli.runtime.devices import bf16_gain_on_cpu, settle_precision
 from discli.runtime.errors import DiscliError
 from discli.training.engine import Engine
 
 
 @pytest.mark.parametrize(
-    ("device", "capability", "expected"),
-    [("cpu", None, "fp32"), ("cuda", (9, 0), "bf16"), ("cuda", (8, 0), "bf16"), ("cuda", (7, 5), "fp32")],
+    ("capability", "expected"),
+    [((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp32")],
 )
-def test_precision_is_bf16_only_where_the_gpu_computes_in_it(device, capability, expected, monkeypatch):
+def test_precision_is_bf16_only_where_the_gpu_computes_in_it(capability, expected, monkeypatch):
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert auto_precision(torch.device(device)) == expected
+    assert settle_precision("auto", torch.device("cuda")).name == expected
+    assert settle_precision("bf16", torch.device("cuda")).name == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "gain", "expected"),
+    [(True, 2.0, "bf16"), (True, 1.2, "fp32"), (True, 0.5, "fp32"), (False, 9.0, "fp32")],
+)
+def test_precision_on_a_cpu_is_bf16_only_where_a_trial_finds_it_faster(has_bf16, gain, expected, monkeypatch):
+    monkeypatch.setattr(devices, "_cpu_has_bf16", lambda: has_bf16)
+    monkeypatch.setattr(devices, "bf16_gain_on_cpu", lambda: gain)
+    choice = settle_precision("auto", torch.device("cpu"))
+    assert choice.name == expected
+    assert (f"{gain} times" in str(choice)) == has_bf16
+    assert str(settle_precision("fp32", torch.device("cpu"))) == "fp32"
+
+
+def test_the_trial_takes_no_time_and_leaves_the_random_state():
+    before = torch.random.get_rng_state()
+    bf16_gain_on_cpu.cache_clear()
+    started = time.thread_time()
+    assert 0.01 < bf16_gain_on_cpu() < 100
+    assert time.thread_time() - started < 1
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_resumed_session_computes_in_what_the_run_began_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "_cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(devices, "bf16_gain_on_cpu", lambda: 2.0)
+
+    def precision(spec, **began):
+        return Engine(spec, tmp_path, torch.device("cpu"), **began).precision
+
+    left_open = TrainSpec(steps=1, tracker="none")
+    assert precision(left_open) == "bf16"
+    assert precision(left_open, began_with="fp32") == "fp32"
+    assert precision(TrainSpec(steps=1, tracker="none", precision="fp32"), began_with="bf16") == "fp32"
 
 
 def test_a_tracker_that_is_not_installed_is_refused_with_the_remedy(tmp_path, monkeypatch):
