@@ -17,6 +17,7 @@ from discli.runtime.files import write_beside
 _GAP = 2
 _ROWS = _COLUMNS = 10
 _SMALLEST_CELL = 64
+_SMOOTH_FROM = 4  # times enlarged: of larger pixels the eye sees the squares, not the image
 _FONT_SIZE = 16
 _LINE_HEIGHT = 19
 _SMALL_FONT_SIZE, _SMALL_LINE_HEIGHT = 11, 15
@@ -26,19 +27,22 @@ _LONGEST_LINE = 24  # letters
 def contact_sheet(images: Tensor, columns: int | None = None) -> Image.Image:
     """(N, 3, H, W) uint8 to one RGB image, row by row, on white; square unless ``columns`` is given.
 
-    Images under 64 px are enlarged by a whole factor without smoothing, so that every pixel shows.
+    Images under 64 px are enlarged by a whole factor: those of 17 px and more with every pixel as a square, smaller
+    ones smoothly (Lanczos), because their squares would be larger than what they show.
     """
     count, _, height, width = images.shape
     columns = min(columns or math.ceil(math.sqrt(count)), count)
     rows = math.ceil(count / columns)
     factor = max(1, _SMALLEST_CELL // max(height, width))
+    smooth = factor >= _SMOOTH_FROM
+    resampling = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
     cell_w, cell_h = factor * width, factor * height
     sheet = Image.new("RGB", (columns * (cell_w + _GAP) + _GAP, rows * (cell_h + _GAP) + _GAP), "white")
     for place, image in enumerate(images):
         row, column = divmod(place, columns)
         tile = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
         if factor > 1:
-            tile = tile.resize((cell_w, cell_h), Image.Resampling.NEAREST)
+            tile = tile.resize((cell_w, cell_h), resampling)
         sheet.paste(tile, (_GAP + column * (cell_w + _GAP), _GAP + row * (cell_h + _GAP)))
     return sheet
 

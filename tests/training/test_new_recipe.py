@@ -1,7 +1,6 @@
 """``discli recipe new``: what it writes loads, fits the data, trains, and says what can be chosen."""
 
 import re
-import shlex
 import tomllib
 from pathlib import Path
 from typing import get_args
@@ -9,7 +8,6 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from discli.cli.quickstart import quickstart
 from discli.cli.recipe import Preset
 from discli.cost.flops import forward_flops
 from discli.data.autoencoders.vae import VaeIdentity
@@ -22,7 +20,6 @@ from discli.runtime.errors import DiscliError
 from discli.training.new_recipe import _patch_size, new_recipe
 from discli.training.timed_step import Trial
 from discli.training.train import train
-from tests.cli.commands import parse
 from tests.data.files import contract, some_rows, write_store
 
 SETTING = re.compile(r"^#(\w+ = )", re.MULTILINE)
@@ -213,24 +210,3 @@ def test_a_preset_alone_is_the_long_run_and_needs_no_trial(machine, tmp_path):
     assert recipe.diffusion.objective.name == "v"
     latents = load_recipe(new_recipe("mine", "dis-s", resolution=256, out=tmp_path / "latents.toml"))
     assert latents.diffusion.objective.name == "eps"
-
-
-def test_the_quickstart_leads_on_and_its_run_is_found(tmp_path, monkeypatch, capsys):
-    """What it does by hand is recorded instead, for it takes minutes."""
-    monkeypatch.chdir(tmp_path)
-    made = {}
-    monkeypatch.setattr("discli.data.encode.encode", lambda *_, **given: made.update(data=given["out"]))
-    monkeypatch.setattr("discli.training.train.train", lambda *_, **given: made.update(run=given["out"]))
-    monkeypatch.setattr("discli.sampling.sample.sample", lambda *_, **given: made.update(samples=given["out"]))
-    monkeypatch.setattr("discli.evaluation.evaluate.evaluate", lambda *_, **__: None)
-    monkeypatch.setattr("discli.cli.scores_table.print_scores", lambda _: None)
-    quickstart()
-    assert made == {
-        "data": Path("quickstart/digits.h5"), "run": Path("runs/quickstart"), "samples": Path("quickstart/samples")
-    }  # fmt: skip
-    following = capsys.readouterr().out.partition("Next")[2].splitlines()[1:]
-    commands = [shlex.split(line)[1:] for line in following]
-    assert [parse(words)[0] for words in commands] == [("encode",), ("recipe", "new"), ("train",), ("sample",)]
-    quickstart(tmp_path / "out")
-    assert made["run"] == tmp_path / "out" / "runs" / "quickstart"
-    assert made["data"].parent == tmp_path / "out"

@@ -1,0 +1,142 @@
+"""``discli quickstart`` with a recipe of a few steps: it ends with a look, and goes on wherever it was killed."""
+
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from discli.cli.quickstart import quickstart, unpack_digits
+from discli.data.store import open_store
+from discli.runs.layout import is_run
+from discli.runs.manifest import read_manifest
+from discli.runtime.errors import DiscliError
+from tests.cli.commands import parse
+
+SMALL = """
+import discli.recipe, discli.runs.run
+from discli.recipe import load_recipe
+small = ["model.embed_dim=16", "model.depth=3", "train.steps=12", "train.batch_size=8", "train.checkpoint_every=4",
+         "train.preview_every=6", "train.preview_count=4", "sample.steps=2", "eval.n=20", *MORE]
+discli.recipe.load_recipe = discli.runs.run.load_recipe = lambda name, more=(): load_recipe(name, [*small, *more])
+"""
+# Where it is killed: what runs then, and the name below discli/ of what is to die at its n-th call.
+DEATHS = {
+    "unpacking": ("PIL.Image", "Image.save", 700),
+    "encoding": ("discli.data.writer", "StoreWriter.finish", 1),
+    "training": ("discli.training.state", "TrainingState.snapshot", 7),
+    "the preview": ("discli.training.callbacks", "draw_preview", 1),
+    "sampling": ("discli.sampling.writers", "PngFolder._write_one", 9),
+    "looking": ("discli.evaluation.neighbours", "_rows", 2),
+}
+DYING = """
+import os, sys
+from functools import wraps
+from importlib import import_module
+module, path, nth = sys.argv[1:]
+holder = import_module(module)
+*owners, name = path.split(".")
+for owner in owners:
+    holder = getattr(holder, owner)
+whole, calls = getattr(holder, name), []
+@wraps(whole)
+def deadly(*arguments, **named):
+    calls.append(1)
+    if len(calls) == int(nth):
+        os.kill(os.getpid(), 9)
+    return whole(*arguments, **named)
+setattr(holder, name, deadly)
+"""
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The quickstart's recipe is of a few steps."""
+
+    def use(*more: str) -> None:
+        import discli.recipe
+        import discli.runs.run
+
+        monkeypatch.setattr(discli.recipe, "load_recipe", discli.recipe.load_recipe)
+        monkeypatch.setattr(discli.runs.run, "load_recipe", discli.runs.run.load_recipe)
+        exec(SMALL, {"MORE": more})
+
+    use()
+    return use
+
+
+def test_it_ends_with_a_look_and_what_comes_next(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    quickstart()
+    said = capsys.readouterr().out
+    row = re.search(r"^recognised as.*?([\d.]+)% +([\d.]+)%$", said, re.MULTILINE)
+    assert row, said
+    assert float(row[1]) < 60 < 95 < float(row[2]) <= 100  # twelve steps draw nothing
+    assert len(open_store(Path("quickstart/digits.h5"))) == 1797
+    assert Path("quickstart/samples.png").is_file()
+    manifest = read_manifest(Path("quickstart/samples"))
+    assert manifest is not None
+    assert (manifest.n, manifest.finished) == (20, True)
+    assert is_run(Path("runs/quickstart"))  # where the other commands look for it
+    following = [shlex.split(line)[1:] for line in said.partition("Next")[2].splitlines()[1:]]
+    assert [parse(words)[0] for words in following] == [("encode",), ("recipe", "new"), ("train",), ("sample",)]
+
+    kept = [*tmp_path.glob("*/digits/*/*.png"), *tmp_path.glob("*/*.h5"), *tmp_path.glob("runs/**/*.safetensors")]
+    made = {path: path.stat().st_mtime_ns for path in [*kept, *tmp_path.glob("runs/**/*.png")]}
+    (tmp_path / "quickstart/samples/000003.png").unlink()
+    quickstart()  # makes what is missing, and nothing else
+    assert capsys.readouterr().out.splitlines()[:4] == said.splitlines()[:4]
+    assert {path for path, at in made.items() if path.stat().st_mtime_ns != at} == set()
+
+
+def test_what_another_recipe_made_there_stays(small, tmp_path, capsys):
+    quickstart(tmp_path)
+    before = (tmp_path / "runs/quickstart/run.json").read_bytes()
+    samples = {path: path.read_bytes() for path in (tmp_path / "samples").iterdir()}
+    small("model.embed_dim=18")
+    quickstart(tmp_path)
+    assert (tmp_path / "runs/quickstart/run.json").read_bytes() == before
+    assert (tmp_path / "runs/quickstart-2/run.json").is_file()
+    assert {path: path.read_bytes() for path in (tmp_path / "samples").iterdir()} == samples
+    assert "samples-2" in capsys.readouterr().out
+
+
+def test_a_corrupt_data_file_is_made_again(small, tmp_path):
+    quickstart(tmp_path)
+    (tmp_path / "digits.h5").write_bytes(b"no data")
+    quickstart(tmp_path)
+    assert len(open_store(tmp_path / "digits.h5")) == 1797
+
+
+def test_another_folder_of_that_name_is_refused_and_stays(tmp_path):
+    mine = tmp_path / "digits" / "a" / "mine.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    with pytest.raises(DiscliError, match="other files"):
+        quickstart(tmp_path)
+    assert mine.read_bytes() == b"mine"
+    unpack_digits(tmp_path / "fresh")
+    (tmp_path / "fresh" / "3" / "0000.png").unlink()
+    with pytest.raises(DiscliError, match="other files"):
+        unpack_digits(tmp_path / "fresh")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", DEATHS)
+def test_killed_at_any_moment_the_same_command_finishes(small, moment, tmp_path, capsys):
+    script = f"MORE = ()\n{SMALL}\n{DYING}\nfrom pathlib import Path\nfrom discli.cli.quickstart import quickstart\n"
+    script += f"quickstart(Path({str(tmp_path / 'out')!r}))"
+    words = [sys.executable, "-c", script, *map(str, DEATHS[moment])]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert "Took" not in done.stdout
+    quickstart(tmp_path / "out")
+    quickstart(tmp_path / "whole")
+    assert capsys.readouterr().out.count("recognised") == 2
+    folders = tmp_path / "out/samples", tmp_path / "whole/samples"
+    resumed, whole = ({path.name: path.read_bytes() for path in folder.glob("*.png")} for folder in folders)
+    assert resumed == whole
+    assert not list((tmp_path / "out").glob(".*.writing"))
