@@ -88,5 +88,5 @@ def eval_fid(
         print_scores(result)
     if card is not None and shown is not None:
         nearest = NearestImages(*shown.nearest) if shown.nearest is not None else None
-        write_score_card(card, result, shown.samples, nearest)
+        write_score_card(card, result, shown.samples, nearest, shown.examples)
         stderr.print(f"Score card: {card}")

@@ -207,6 +207,13 @@ def check_possible(
                 f"--metrics {metric.name} needs images, and {reference.path} holds statistics alone.",
                 "Give the images as --ref, or ask for --metrics fid.",
             )
+        if metric.needs == "classes":
+            for side in (images, theirs):
+                if side is None or side.labels is None:
+                    raise DiscliError(
+                        f"--metrics {metric.name}: {reference.path if side is None else side.path} has no classes.",
+                        "They come with discli sample and discli encode, and with the sub-folders of a folder.",
+                    )
         if 1 < min(n, theirs.n if theirs is not None else n) < metric.smallest_n:
             raise DiscliError(
                 f"--metrics {metric.name} needs {metric.smallest_n} images on both sides.", "Sample more."

@@ -24,7 +24,7 @@ class EfficientNetLite0Features(Extractor):
     """
 
     name = "efficientnet-lite0"
-    network = f"EfficientNet-Lite0, last pooling, {POOLED:,} features"
+    network = f"EfficientNet-Lite0, last pooling, {POOLED:,} features; {INPUT_RULE}"
     input_rule = INPUT_RULE
     dims: Mapping[str, int] = MappingProxyType({"features": POOLED})
 
