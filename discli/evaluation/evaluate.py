@@ -11,6 +11,7 @@ import torch
 
 from discli import __version__
 from discli.evaluation.card_images import CardImages
+from discli.evaluation.classes import ReferenceProbe, asked_for, class_names, have_classes
 from discli.evaluation.extractor import Extractor, find_network, load_extractor
 from discli.evaluation.fid_infinity import SMALLEST_N
 from discli.evaluation.frechet import frechet_distance
@@ -38,7 +39,7 @@ from discli.evaluation.reference import (
     reference_statistics,
     trained_on,
 )
-from discli.runs.eval_result import ClassScore, EvalResult, ReferenceFacts, Samples
+from discli.runs.eval_result import ClassScore, EvalResult, Recognition, ReferenceFacts, Samples
 from discli.runs.layout import find_run
 from discli.runtime.console import format_bytes, stderr
 from discli.runtime.devices import pick_device
@@ -78,37 +79,51 @@ def evaluate(
     with process_group() as group:
         where = pick_device(device)
         samples = samples if samples.exists() else find_run(samples)
-        images = open_images(samples, where, with_labels=per_class)
+        with_labels = per_class or any(metric.needs == "classes" for metric in wanted)
+        images = open_images(samples, where, with_labels)
         indices = choose(images, n)
-        reference = open_reference(Path(ref or trained_on(samples, images.manifest)), where, with_labels=per_class)
+        reference = open_reference(Path(ref or trained_on(samples, images.manifest)), where, with_labels)
+        if "all" in metrics and not have_classes(images, reference.images):
+            wanted = [metric for metric in wanted if metric.needs != "classes" or metric.name in metrics]
         check_resolution(reference, images.size)
         extractor = load_extractor(features, weights, convention, where)
         scanner = Scanner(extractor, batch_size, group)
         check_statistics(reference, extractor)
         check_possible(wanted, len(indices), images, reference, per_class)
 
-        scores = [metric(MetricSetup(len(indices), extractor, bootstrap)) for metric in wanted]
+        known = None
+        if any(metric.needs == "classes" for metric in wanted) and reference.images is not None:
+            asked, names = asked_for(images, indices, reference.images), class_names(reference.images)
+            known = ReferenceProbe(reference.images, extractor, group, cache)
+        setup = MetricSetup(len(indices), extractor, bootstrap, asked if known else None)
+        scores = [metric(setup) for metric in wanted]
         classes = _moments_of_classes(images, indices, extractor) if per_class else None
         passing = card.passing(len(indices)) if card is not None else None
+        examples = card.passing_examples(len(indices), images.size) if card is not None and known else None
         kept = _reference_rows(scores, reference, len(indices), extractor)
-        scanner.scan(images, indices, _present(*scores, classes, passing), "samples")
+        scanner.scan(images, indices, _present(*scores, classes, passing, examples), "samples")
         if card is not None and passing is not None:
             card.samples = group.once(lambda: passing.rows().to(torch.uint8))
 
         theirs = reference.images
         other_classes = _moments_of_classes(theirs, range(theirs.n), extractor) if theirs and per_class else None
         nearest = card.neighbours(extractor) if theirs and card is not None else None
-        more = _present(*kept.values(), other_classes, nearest)
+        more = _present(*kept.values(), other_classes, nearest, known.fit if known else None)
         statistics, cached = reference_statistics(reference, scanner, more, cache)
         if card is not None and nearest is not None and theirs and group.is_main:
             card.show(nearest, theirs)
 
         used = extractor.convention
         convention_facts = used.facts(any(m.feature == "logits" for m in wanted)) if used else None
-        compared, gaussian = ReferenceStats(statistics.gaussians, kept), statistics.gaussians["features"]
+        probe = known.probe() if known else None
+        compared, gaussian = ReferenceStats(statistics.gaussians, kept, probe), statistics.gaussians["features"]
         found = group.once(lambda: [named_scores(metric, extractor, compared) for metric in scores])
         distance = next((next(iter(found[i].values())) for i, m in enumerate(scores) if m.is_distance), None)
         interval = group.once(lambda: next((m.interval(compared) for m in scores if m.is_distance), None))
+        recognised = group.once(lambda: _recognition(scores, compared, extractor, names)) if known else None
+        if card is not None and examples is not None and group.is_main:
+            for metric in scores:
+                card.show_examples(metric.examples(compared, card.among), names, examples)
         by_class = group.once(lambda: _class_scores(classes, other_classes, images, reference))
         return EvalResult(
             discli_version=__version__,
@@ -117,6 +132,7 @@ def evaluate(
             scores={name: value for each in found for name, value in each.items()},
             effect_of_n=interval,
             per_class=by_class,
+            recognised=recognised,
             convention=convention_facts,
             network=extractor.network,
             weights_sha256=extractor.weights_sha256,
@@ -177,6 +193,13 @@ def _reference_rows(
             need = format_bytes(4.0 * extractor.dims.get(metric.feature, 0) * (n + len(chosen)))
             stderr.print(f"{names}: keeps the {metric.feature} of {n:,} + {len(chosen):,} images, {need} of memory.")
     return found
+
+
+def _recognition(
+    metrics: Sequence[Metric], reference: ReferenceStats, extractor: Extractor, names: Sequence[str]
+) -> Recognition | None:
+    found = (metric.recognition(reference, names, metric.score_name(extractor, metric.name)) for metric in metrics)
+    return next((each for each in found if each is not None), None)
 
 
 def _class_scores(

@@ -86,12 +86,16 @@ def about_statistics(images: ImageSet, extractor: Extractor) -> dict[str, Any]:
     return {
         "features": extractor.name,
         "weights_sha256": extractor.weights_sha256,
-        "resize": extractor.convention.resize if extractor.convention else None,
+        "resize": _resize(extractor),
         "kind": images.kind,
         "images_sha256": images.content_sha256(),
         "images": images.n,
         "resolution": list(images.size),
     }
+
+
+def _resize(extractor: Extractor) -> str | None:
+    return extractor.convention.resize if extractor.convention else extractor.input_rule
 
 
 def gather_statistics(
@@ -137,7 +141,7 @@ def check_statistics(reference: Reference, extractor: Extractor) -> None:
     ours = {
         "features": extractor.name,
         "weights_sha256": extractor.weights_sha256,
-        "resize": extractor.convention.resize if extractor.convention else None,
+        "resize": _resize(extractor),
     }
     for key, value in ours.items():
         if key in about and about[key] != value:
@@ -203,6 +207,13 @@ def check_possible(
                 f"--metrics {metric.name} needs images, and {reference.path} holds statistics alone.",
                 "Give the images as --ref, or ask for --metrics fid.",
             )
+        if metric.needs == "classes":
+            for side in (images, theirs):
+                if side is None or side.labels is None:
+                    raise DiscliError(
+                        f"--metrics {metric.name}: {reference.path if side is None else side.path} has no classes.",
+                        "They come with discli sample and discli encode, and with the sub-folders of a folder.",
+                    )
         if 1 < min(n, theirs.n if theirs is not None else n) < metric.smallest_n:
             raise DiscliError(
                 f"--metrics {metric.name} needs {metric.smallest_n} images on both sides.", "Sample more."

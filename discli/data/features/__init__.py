@@ -1,0 +1,1 @@
+"""Networks that see objects, from weights files alone: for scores, and for alignment."""
