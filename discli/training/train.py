@@ -52,7 +52,8 @@ def train(
             asked_to_stop=lambda: interrupts.received is not None,
         )
         # Only the main process writes; the others learn of a refusal by its absence.
-        run = Run(folder, recipe, store.contract, file, command) if engine.is_main else None
+        contract = store.contract.as_used_by(recipe)
+        run = Run(folder, recipe, contract, file, command) if engine.is_main else None
         if run and dry_run:
             run.check()
         elif run:
