@@ -24,7 +24,7 @@ class AlignSpec(AuxiliarySpec):
     teacher trained on the file's own labels: ``discli teacher FILE.h5``.
     """
 
-    name: Literal["align"] = "align"
+    name: Annotated[Literal["align"], Field(description="the table's own")] = "align"
     weight: Annotated[Positive, Field(description="times the mean cosine distance, beside the diffusion's loss")] = 0.5
     features: Annotated[str, Field(description="of the data file: efficientnet-lite0, or own (discli teacher)")] = (
         "efficientnet-lite0"
