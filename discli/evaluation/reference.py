@@ -86,12 +86,16 @@ def about_statistics(images: ImageSet, extractor: Extractor) -> dict[str, Any]:
     return {
         "features": extractor.name,
         "weights_sha256": extractor.weights_sha256,
-        "resize": extractor.convention.resize if extractor.convention else None,
+        "resize": _resize(extractor),
         "kind": images.kind,
         "images_sha256": images.content_sha256(),
         "images": images.n,
         "resolution": list(images.size),
     }
+
+
+def _resize(extractor: Extractor) -> str | None:
+    return extractor.convention.resize if extractor.convention else extractor.input_rule
 
 
 def gather_statistics(
@@ -137,7 +141,7 @@ def check_statistics(reference: Reference, extractor: Extractor) -> None:
     ours = {
         "features": extractor.name,
         "weights_sha256": extractor.weights_sha256,
-        "resize": extractor.convention.resize if extractor.convention else None,
+        "resize": _resize(extractor),
     }
     for key, value in ours.items():
         if key in about and about[key] != value:

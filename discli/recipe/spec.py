@@ -91,5 +91,5 @@ if TYPE_CHECKING:
 else:
     FeatureName = Annotated[
         Literal[tuple(plugins("evaluation/features", "inception"))],
-        Field(description="random needs no download, and is not FID"),
+        Field(description="efficientnet-lite0 (pip install) and random need no download, and are not FID"),
     ]

