@@ -104,6 +104,10 @@ class DataContract(Spec):
         used = {loss.features for loss in recipe.train.auxiliary.values()}
         return self.model_copy(update={"grids": tuple(grid for grid in self.grids if grid.name in used)})
 
+    def is_teacher(self, recipe: Recipe, weights_sha256: str) -> bool:
+        """Whether training ``recipe`` on this file teaches a model the features of the network with these weights."""
+        return any(grid.weights_sha256 == weights_sha256 for grid in self.as_used_by(recipe).grids)
+
     def recipe_codec(self) -> dict[str, Any]:
         """The table ``data.codec`` of a recipe for this file."""
         codec, choosable = self.codec, CODECS[self.codec.name].model_fields

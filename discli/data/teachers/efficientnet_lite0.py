@@ -35,4 +35,4 @@ class EfficientNetLite0Teacher(Teacher):
         )
 
     def __call__(self, images_BCHW: Tensor) -> Tensor:
-        return self._network(images_BCHW, grid_only=True).grid.permute(0, 2, 3, 1)
+        return self._network.grid(images_BCHW).permute(0, 2, 3, 1)
