@@ -58,7 +58,7 @@ def _check_data(planned: Planned, contract: DataContract, file: Path) -> None:
     if planned.result is None:
         check_fits(planned.recipe, contract, str(file))
         return
-    now = contract.model_dump(mode="json")
+    now = contract.as_used_by(planned.recipe).model_dump(mode="json")
     for key, old, new in differences(planned.result.contract or now, now):
         raise DiscliError(
             f"{planned.trial.name} was trained on data with {key} = {old!r}, {file} has {new!r}.",

@@ -16,7 +16,10 @@ Pair = tuple[PointResults, PointResults, Estimate]
 
 def in_words(report: StudyReport) -> Iterator[str]:
     """Sentence by sentence; nothing where there are no two points to compare."""
-    points = report.points
+    points = [point for point in report.points if not point.own_teacher]
+    if len(points) < len(report.points):
+        taught = _listed(point.name for point in report.points if point.own_teacher)
+        yield f"Scored by their teacher's own features, and so not compared: {taught}."
     if len(points) < 2:
         return
     yield from _differences(points)

@@ -136,7 +136,7 @@ def _rows(report: StudyReport) -> Iterator[tuple[str, ...]]:
         first = point.first
         yield (
             point.name,
-            str(point.estimate("score")),
+            str(point.estimate("score")) + " (its teacher's own features: not comparable)" * point.own_teacher,
             str(point.estimate("loss")),
             str(len(point.results)),
             f"{first.parameters:,}",

@@ -35,7 +35,8 @@ class StudyReport:
 
     @property
     def score_name(self) -> str:
-        return str(self.results[0].score_name)
+        comparable = [result for result in self.results if not result.eval.own_teacher]
+        return str((comparable or self.results)[0].score_name)
 
     @property
     def axis_label(self) -> str:
@@ -53,6 +54,11 @@ class PointResults:
     @property
     def first(self) -> TrialResult:
         return self.results[0]
+
+    @property
+    def own_teacher(self) -> bool:
+        """Whether it is scored by the features that it was trained to have."""
+        return any(result.eval.own_teacher for result in self.results)
 
     def by_seed(self, key: str) -> dict[int, float]:
         return {result.seed: getattr(result, key) for result in self.results}

@@ -83,7 +83,7 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> Tr
             seed=trial.seed,
             settings=trial.point.settings,
             recipe=recipe.model_dump(mode="json"),
-            contract=open_store(file).contract.model_dump(mode="json"),
+            contract=open_store(file).contract.as_used_by(recipe).model_dump(mode="json"),
             score=scored.scores[score_name],
             score_name=score_name,
             curve=curve(run, score_name),

@@ -8,10 +8,13 @@ import typer
 from discli.cli.app import Device, app, refuse_ignored
 from discli.recipe.choices import declared
 from discli.runtime.errors import DiscliError
+from discli.runtime.plugins import plugins
 
 if TYPE_CHECKING:
     Codec = str
+    Features = str
 else:
+    Features = Literal[tuple(plugins("data/teachers", "efficientnet-lite0"))]
     Codec = Literal[tuple(dict.fromkeys(one.name for one in declared("data/autoencoders", default="rgb")))]
 
 
@@ -38,6 +41,10 @@ def encode(
     merge: Annotated[Path | None, typer.Option(metavar="OUT.h5", help="Join finished parts, and nothing else.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes. Default: by the cores.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images at once through the autoencoder.")] = None,
+    features: Annotated[
+        Features | None,
+        typer.Option(help="Store this network's features too, for [train.align]; SOURCE may be FILE.h5."),
+    ] = None,
     device: Device = None,
 ) -> None:
     """Images to one data file for training. Interrupted, the same command resumes."""
@@ -46,6 +53,12 @@ def encode(
         from discli.data.encode import merge as merge_parts
 
         typer.echo(merge_parts(merge))
+        return
+    if source is not None and source.suffix == ".h5" and features is not None:
+        refuse_ignored(context, "a data file's --features", "source", "features", "vae", "device")
+        from discli.data.grids import add_features
+
+        typer.echo(add_features(source, features, vae=vae, device=device))
         return
     if source is None or res is None:
         raise DiscliError("encode needs SOURCE and --res.", "Example: discli encode imagenet/ --res 256")
@@ -66,6 +79,7 @@ def encode(
         workers=workers,
         batch_size=batch_size,
         device=device,
+        features=features,
     )
     typer.echo(written)
 

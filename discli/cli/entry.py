@@ -25,6 +25,7 @@ from discli.cli import (  # noqa: F401
     report,
     runs,
     sample,
+    teacher,
     train,
 )
 from discli.cli.app import app

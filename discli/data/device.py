@@ -18,6 +18,7 @@ class OnDevice:
     def __init__(self, store: Store, device: torch.device) -> None:
         """Raises DiscliError when the device's memory does not hold the file."""
         self.labels = store.labels
+        self.read_grid = store.read_grid  # features stay where the file is: they take more room than the samples
         self._flip_stored = store.contract.flip_stored
         self._device = device
         rows = store.rows

@@ -15,8 +15,9 @@ import numpy as np
 import discli
 from discli.data.autoencoders import Codec, codec_class, open_codec
 from discli.data.decoding import Decoded, ImageTransform, Workers, decode_batches, usable_cores
+from discli.data.grids import FIRST, FOLDER, add_features
 from discli.data.images import Crop, TooSmall
-from discli.data.merge import find_parts, merge_parts, part_of, share
+from discli.data.merge import find_parts, lacks_features, merge_parts, part_of, share
 from discli.data.resume_log import State, resume_log_of
 from discli.data.sources import Source, open_source
 from discli.data.store import Store
@@ -26,6 +27,7 @@ from discli.recipe.data import CODECS, LARGEST_RGB, default_codec
 from discli.recipe.differences import first_difference
 from discli.runtime.console import format_bytes, progress, restore_quiet, stderr
 from discli.runtime.errors import DiscliError
+from discli.runtime.plugins import find_plugin
 from discli.runtime.processes import is_locked, own_part, rank_and_world
 from discli.runtime.signals import hold_ctrl_c
 
@@ -54,6 +56,7 @@ def encode(
     workers: int | None = None,
     batch_size: int | None = None,
     device: str | None = None,
+    features: str | None = None,
 ) -> Path:
     """Writes the data file and returns its path; an interrupted run is resumed.
 
@@ -63,11 +66,18 @@ def encode(
     too (the default for latents; mirrored pixels need no storing). ``too_small``: what becomes of images
     smaller than the crop. ``shard`` (i, n) writes part i of n; under torchrun or srun the ranks are the shards,
     and the last to finish merges them. ``workers``: decoding processes. ``batch_size``: images at once through
-    the autoencoder. Raises DiscliError for a source, output or autoencoder that cannot be used, when no image
-    can be read, and, with status 130, on Ctrl-C.
+    the autoencoder. ``features``: a network that then sees the images (`discli.data.grids.add_features`); to a
+    file that is finished already they are added. Raises DiscliError for a source, output or autoencoder that
+    cannot be used, when no image can be read, and, with status 130, on Ctrl-C.
     """
     source, out = Path(source), out and Path(out)
     ranks = None
+    if features is not None:
+        if rank_and_world()[1] > 1:
+            raise DiscliError(
+                "--features is for one process.", "Encode first; the same command without torchrun adds the features."
+            )
+        find_plugin(FOLDER, FIRST, "--features", features)
     if shard is None and rank_and_world()[1] > 1:
         shard = ranks = rank_and_world()
         stderr.quiet = ranks[0] > 0
@@ -108,13 +118,13 @@ def encode(
         stderr.quiet = False
         _merge_if_last(out, *ranks)
         return out
-    return target
+    return target if features is None else add_features(target, features, vae=vae, device=device)
 
 
 def merge(out: str | Path) -> Path:
     """Makes ``out`` of its finished parts, ``OUT.shard-I-of-N.h5`` beside it. See ``merge_parts``."""
     out = Path(out)
-    if out.exists():
+    if out.exists() and not lacks_features(out):
         raise DiscliError(f"{out} is there already.", "Delete it to merge again.")
     parts = find_parts(out)
     total = sum(len(Store(part, parts=True)) for part in parts)

@@ -67,7 +67,7 @@ def wrap_rows_in_hdf5(
     shape = (contract.num_samples, *contract.row_shape)
     with _HeaderlessFile(path) as raw:
         with h5py.File(raw, "w", driver="fileobj", **_LAYOUT) as file:
-            _allocate(file, shape, contract.dtype)
+            _allocate_samples(file, shape, contract.dtype)
             if labels is not None:
                 file.create_dataset("labels", data=labels)
             file.create_dataset("names", data=list(names), shape=(len(names),), dtype=h5py.string_dtype())
@@ -84,19 +84,31 @@ def wrap_rows_in_hdf5(
         os.fsync(done.fileno())
 
 
-def _allocate(file: h5py.File, shape: tuple[int, ...], dtype: str) -> None:
-    """The dataset ``samples``, first of all, contiguous and neither filled nor written."""
+def open_to_grow(path: Path) -> h5py.File:
+    """A finished file to add datasets to, on pages of their own. Nobody else may read it meanwhile."""
+    return h5py.File(path, "r+", **_LAYOUT)
+
+
+def allocate(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str) -> int | None:
+    """A dataset, contiguous and neither filled nor written; gives its place in the file, None of an empty one."""
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     creation.set_layout(h5py.h5d.CONTIGUOUS)
     creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     creation.set_obj_track_times(False)  # or no two files would be alike
     kind = h5py.h5t.py_create(np.dtype(dtype))
-    samples = h5py.h5d.create(file.id, b"samples", kind, h5py.h5s.create_simple(shape), creation)
-    assert samples.get_offset() in (ROWS_AT, None), "HDF5 puts the first dataset elsewhere than it used to"
+    offset: int | None = h5py.h5d.create(
+        file.id, name.encode(), kind, h5py.h5s.create_simple(shape), creation
+    ).get_offset()
+    return offset
+
+
+def _allocate_samples(file: h5py.File, shape: tuple[int, ...], dtype: str) -> None:
+    offset = allocate(file, "samples", shape, dtype)
+    assert offset in (ROWS_AT, None), "HDF5 puts the first dataset elsewhere than it used to"
 
 
 def check_layout() -> None:
     """Asserts, before hours of work, that this HDF5 puts rows where ``wrap_rows_in_hdf5`` wants them."""
     with h5py.File(io.BytesIO(), "w", **_LAYOUT) as file:
-        _allocate(file, (1, 3, 8, 8), "uint8")
+        _allocate_samples(file, (1, 3, 8, 8), "uint8")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from discli.data.grids import merge_grids
 from discli.data.store import Store
 from discli.data.writer import StoreWriter
 from discli.recipe.differences import first_difference
@@ -46,6 +47,17 @@ def find_parts(out: Path) -> list[Path]:
     return wanted
 
 
+def lacks_features(out: Path) -> bool:
+    """Whether ``out`` is what a merge of the parts beside it had made when it was killed, before their features."""
+    held = Store(out).contract
+    try:
+        parts = [Store(path, parts=True).contract for path in find_parts(out)]
+    except DiscliError:
+        return False
+    same = held.settings() == parts[0].settings() | {"shard": None}
+    return same and held.num_samples == sum(part.num_samples for part in parts) and held.grids != parts[0].grids
+
+
 def merge_parts(out: Path, advance: Callable[[int], object] = lambda rows: None) -> Store:
     """One finished file out of ``find_parts(out)``, equal to what one run would have written.
 
@@ -54,9 +66,11 @@ def merge_parts(out: Path, advance: Callable[[int], object] = lambda rows: None)
     """
     parts = [Store(path, parts=True) for path in find_parts(out)]
     _check_together(parts)
+    if out.exists():  # `lacks_features`
+        return merge_grids(parts, out)
     contracts = [part.contract for part in parts]
     contract = contracts[0].model_copy(
-        update={"shard": None, "num_samples": sum(each.num_samples for each in contracts)}
+        update={"shard": None, "grids": (), "num_samples": sum(each.num_samples for each in contracts)}
     )
     if not contract.num_samples:
         raise DiscliError(f"No part of {out} holds an image.", "See their .skipped.txt lists.")
@@ -81,7 +95,7 @@ def merge_parts(out: Path, advance: Callable[[int], object] = lambda rows: None)
             [line for part in parts for line in part.skipped],
             (0, parts[0].positions[2], parts[0].positions[2]),
         )
-    return Store(out)
+    return merge_grids(parts, out)
 
 
 def _copy(parts: list[Store], writer: StoreWriter, advance: Callable[[int], object]) -> None:
@@ -106,6 +120,11 @@ def _check_together(parts: list[Store]) -> None:
             raise DiscliError(
                 f"{parts[0].path.name} has {name} {one}, {part.path.name} has {other}.",
                 "Encode the parts from one source with the same flags.",
+            )
+        if part.contract.grids != parts[0].contract.grids:
+            raise DiscliError(
+                f"{parts[0].path.name} and {part.path.name} hold different features.",
+                f"Add the same to both: discli encode {part.path.name} --features NAME",
             )
         start, stop, _ = part.positions
         if start != expected:

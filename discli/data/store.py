@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from discli.data.layout import FORMAT, UNFINISHED
 from discli.data.writer import partial_of
-from discli.recipe.contract import DataContract
+from discli.recipe.contract import DataContract, FeatureGrid
 from discli.runtime.errors import DiscliError
 
 if TYPE_CHECKING:
@@ -41,7 +41,13 @@ class Store:
             start, stop, total = file.attrs["positions"].tolist()
             self.positions: tuple[int, int, int] = (start, stop, total)
             self.labels: npt.NDArray[np.int64] | None = _labels(file, self.contract)
-            self.rows: npt.NDArray[Any] = _rows(file, self.contract, path)
+            shape = (self.contract.num_samples, *self.contract.row_shape)
+            self.rows: npt.NDArray[Any] = _mapped(file, "samples", shape, self.contract.dtype, path)
+            # (n, side, side, channels) float16 of each network that has seen the images; mapped whatever the cache.
+            self.grids: dict[str, npt.NDArray[np.float16]] = {
+                grid.name: _mapped(file, grid.dataset, grid_shape(grid, len(self)), "float16", path)
+                for grid in self.contract.grids
+            }
         if cache == "ram":
             self.rows = np.array(self.rows)
 
@@ -78,6 +84,20 @@ class Store:
             chosen = torch.from_numpy(np.asarray(flip))
             samples[chosen] = samples[chosen].flip(-1)
         return samples
+
+    def read_grid(
+        self, name: str, indices: npt.NDArray[np.int64], flip: npt.NDArray[np.bool_] | None = None
+    ) -> "Tensor":
+        """A network's features of samples in the order asked for: (b, side, side, channels) float16.
+
+        ``flip`` (b,) mirrors them left to right, as the features of the mirrored image are nearly.
+        """
+        import torch
+
+        features = self.grids[name][indices]
+        if flip is not None:
+            features[flip] = features[flip, :, ::-1]
+        return torch.from_numpy(features)
 
     def _strings(self, dataset: str) -> list[str]:
         with _opened(self.path) as file:
@@ -116,16 +136,21 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         ) from None
 
 
-def _rows(file: h5py.File, contract: DataContract, path: Path) -> npt.NDArray[Any]:
-    """All samples, mapped. Raises ValueError where they are not what the contract says."""
-    rows, shape = file["samples"], (contract.num_samples, *contract.row_shape)
+def grid_shape(grid: FeatureGrid, samples: int) -> tuple[int, int, int, int]:
+    """Of the dataset that holds it."""
+    return (samples, grid.side, grid.side, grid.channels)
+
+
+def _mapped(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str, path: Path) -> npt.NDArray[Any]:
+    """All of a dataset, mapped. Raises ValueError where it is not what the contract says."""
+    rows = file[name]
     offset = rows.id.get_offset()
-    if rows.shape != shape or rows.dtype != np.dtype(contract.dtype):
-        raise ValueError(f"samples are {rows.dtype} {rows.shape}, the contract says {contract.dtype} {shape}")
+    if rows.shape != shape or rows.dtype != np.dtype(dtype):
+        raise ValueError(f"{name} are {rows.dtype} {rows.shape}, the contract says {dtype} {shape}")
     if not rows.size:
         return np.empty(shape, rows.dtype)
     if offset is None:
-        raise ValueError("samples are not stored in one piece")
+        raise ValueError(f"{name} are not stored in one piece")
     return np.memmap(path, rows.dtype, "r", offset, shape).view(np.ndarray)
 
 

@@ -87,6 +87,9 @@ def evaluate(
             wanted = [metric for metric in wanted if metric.needs != "classes" or metric.name in metrics]
         check_resolution(reference, images.size)
         extractor = load_extractor(features, weights, convention, where)
+        if images.manifest is not None:
+            made = images.manifest
+            extractor.own_teacher = made.contract.is_teacher(made.recipe, extractor.weights_sha256)
         scanner = Scanner(extractor, batch_size, group)
         check_statistics(reference, extractor)
         check_possible(wanted, len(indices), images, reference, per_class)
@@ -136,6 +139,7 @@ def evaluate(
             convention=convention_facts,
             network=extractor.network,
             weights_sha256=extractor.weights_sha256,
+            own_teacher=extractor.own_teacher,
             samples=_sample_facts(samples, images, len(indices)),
             reference=_reference_facts(reference, statistics, kept, cached),
             warnings=_warnings(len(indices), gaussian, SMALLEST_N if bootstrap else 0, by_class or ()),

@@ -32,6 +32,7 @@ class Extractor(ABC):
     weights_sha256: str
     convention: Convention | None = None  # None: takes images as they are
     input_rule: str | None = None  # how it brings images to its size, where that is no convention's
+    own_teacher: bool = False  # whether what is scored was trained to have these very features
     dims: Mapping[str, int]  # D of each feature
     provides: ClassVar[tuple[str, ...]] = ("features",)
 

@@ -176,11 +176,17 @@ def choose_metrics(names: Sequence[str], network: type[Extractor]) -> list[type[
     return [metric for metric in chosen if metric not in lacking]
 
 
+OWN_TEACHER = " (its teacher's own features: not comparable)"  # behind the name of a score
+
+
 def named_scores(metric: Metric, extractor: Extractor, reference: ReferenceStats) -> dict[str, float]:
     """The scores of a metric by the names that they may be called by. Raises DiscliError for NaN and infinity."""
     found = {}
     for score, value in metric.compute(reference).items():
-        name = metric.score_name(extractor, score.removesuffix(" std")) + " std" * score.endswith(" std")
+        name = metric.score_name(extractor, score.removesuffix(" std"))
+        if extractor.own_teacher:
+            name += OWN_TEACHER
+        name += " std" * score.endswith(" std")
         if not math.isfinite(value):
             raise DiscliError(f"{name} is {value}.", f"Score more samples, or leave {metric.name} out.", status=1)
         found[name] = float(value)

@@ -12,16 +12,41 @@ from pydantic import model_validator
 from discli.recipe.choices import one_of, read_choices
 from discli.recipe.codec import CodecIdentity
 from discli.recipe.data import CODECS
+from discli.recipe.kinds import AuxiliarySpec
 from discli.recipe.recipe import Recipe
-from discli.recipe.spec import Count, PositiveInt, Real, Spec
+from discli.recipe.spec import Count, Fraction, PositiveInt, Real, Spec
 from discli.runtime.errors import DiscliError
+from discli.runtime.plugins import plugins
 
+OWN_TEACHER = "own"  # what the features of discli teacher are called, unless it is told another name
 IDENTITIES = read_choices("data/autoencoders", CodecIdentity, default="rgb")
 
 if TYPE_CHECKING:
     _Identity = CodecIdentity
 else:
     _Identity = one_of(IDENTITIES)
+
+
+class FeatureGrid(Spec):
+    """What a data file holds of a network that has seen each of its images: ``side`` x ``side`` vectors, float16."""
+
+    name: str  # what a recipe calls it
+    network: str  # in a few words
+    weights_sha256: str
+    input_size: PositiveInt  # px on a side, as the network sees the images
+    side: PositiveInt
+    channels: PositiveInt
+    accuracy: Fraction | None = None  # of a teacher trained on the file's labels, on images held out from it
+
+    @property
+    def dataset(self) -> str:
+        """Its place in the file."""
+        return f"features.{self.name}"
+
+    def describe(self) -> str:
+        recognises = "" if self.accuracy is None else f", recognises {self.accuracy:.1%} of images held out"
+        shape = f"{self.side} x {self.side} x {self.channels}, float16, of images of {self.input_size} px"
+        return f"{self.name}: {shape}; {self.network}{recognises}; weights sha256 {self.weights_sha256}"
 
 
 class DataContract(Spec):
@@ -43,6 +68,7 @@ class DataContract(Spec):
     channel_mean: tuple[Real, ...] = ()  # of what the model is given: pixels in [-1, 1], scaled latents
     channel_std: tuple[Real, ...] = ()
     shard: tuple[Count, PositiveInt] | None = None  # (i, n): part i of n, to be merged before use
+    grids: tuple[FeatureGrid, ...] = ()  # features of the images, for alignment
 
     @model_validator(mode="after")
     def _something_to_see(self) -> Self:
@@ -69,6 +95,19 @@ class DataContract(Spec):
         """Whether samples can be mirrored: pixels always, latents if encode stored the mirrored images' too."""
         return self.codec.is_pixels or self.flip_stored
 
+    def grid(self, name: str) -> FeatureGrid | None:
+        """The features of that name, if the file holds them."""
+        return next((grid for grid in self.grids if grid.name == name), None)
+
+    def as_used_by(self, recipe: Recipe) -> Self:
+        """Without the features that training ``recipe`` does not read: a run does not depend on them."""
+        used = {loss.features for loss in recipe.train.auxiliary.values()}
+        return self.model_copy(update={"grids": tuple(grid for grid in self.grids if grid.name in used)})
+
+    def is_teacher(self, recipe: Recipe, weights_sha256: str) -> bool:
+        """Whether training ``recipe`` on this file teaches a model the features of the network with these weights."""
+        return any(grid.weights_sha256 == weights_sha256 for grid in self.as_used_by(recipe).grids)
+
     def recipe_codec(self) -> dict[str, Any]:
         """The table ``data.codec`` of a recipe for this file."""
         codec, choosable = self.codec, CODECS[self.codec.name].model_fields
@@ -76,7 +115,7 @@ class DataContract(Spec):
 
     def settings(self) -> dict[str, Any]:
         """What was asked for, as against what came of it: equal for runs that may continue one another."""
-        outcome = {"discli_version", "source", "num_samples", "num_skipped", "num_upscaled"}
+        outcome = {"discli_version", "source", "num_samples", "num_skipped", "num_upscaled", "grids"}
         settings = self.model_dump(mode="json", exclude=outcome | {"channel_mean", "channel_std", "codec"})
         # Where the autoencoder lies is no setting; its weights are.
         return settings | {"codec": self.codec.model_dump(mode="json", exclude={"vae"})}
@@ -98,6 +137,7 @@ class DataContract(Spec):
                 lines.append(
                     (heading, ", ".join(f"{value:.4g}" for value in values) + " per channel, as the model sees it")
                 )
+        lines += [("features", grid.describe()) for grid in self.grids]
         if self.shard is not None:
             lines.append(("part", f"{self.shard[0]} of {self.shard[1]}, not merged yet"))
         return lines
@@ -142,6 +182,33 @@ def check_fits(recipe: Recipe, contract: DataContract, file: str) -> None:
             f"{recipe.name}: data.horizontal_flip is true, but {file} holds latents of one orientation"
             " (a flipped latent is not the latent of a flipped image).",
             "Encode again with --flip, or train with --set data.horizontal_flip=false.",
+        )
+    for loss in recipe.train.auxiliary.values():
+        _check_features(recipe, loss, contract, file)
+
+
+def _check_features(recipe: Recipe, loss: AuxiliarySpec, contract: DataContract, file: str) -> None:
+    if loss.features is None:
+        return
+    asks = f"{recipe.name}: train.{loss.name} asks for features of {loss.features}"
+    grid = contract.grid(loss.features)
+    if grid is None:
+        held = ", ".join(one.name for one in contract.grids)
+        named = "" if loss.features == OWN_TEACHER else f" --name {loss.features}"
+        published = loss.features in plugins("data/teachers", "")
+        command = f"encode {file} --features {loss.features}" if published else f"teacher {file}{named}"
+        raise DiscliError(
+            f"{asks}, and {file} holds {f'those of {held}' if held else 'none'}.",
+            f"Add them: discli {command}",
+        )
+    if loss.input_size is not None and loss.input_size != grid.input_size:
+        _refuse(
+            recipe,
+            file,
+            f"train.{loss.name}.input_size is {loss.input_size}",
+            f"features of images of {grid.input_size} px",
+            f"train.{loss.name}.input_size",
+            str(grid.input_size),
         )
 
 

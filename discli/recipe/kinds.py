@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from discli.recipe.spec import ChoiceSpec, PositiveInt
+from discli.recipe.spec import ChoiceSpec, Fraction, Positive, PositiveInt
 
 if TYPE_CHECKING:
     from discli.recipe.model import ModelSpec
@@ -88,3 +88,16 @@ class ScaleScheduleSpec(ChoiceSpec):
         With share s the scale is 1 + s * (cfg_scale - 1).
         """
         raise NotImplementedError
+
+
+class AuxiliarySpec(ChoiceSpec):
+    """A further loss beside the diffusion's: the table ``[train.NAME]``; not there, there is no such loss."""
+
+    weight: Annotated[Positive, Field(description="times the loss, beside the diffusion's")] = 1.0
+    stop_at: Annotated[Fraction, Field(description="share of train.steps after which it is left out")] = 1.0
+    # Of the data file, if the loss needs any, and the size in px of the images that they must be of, if one is asked.
+    features: str | None = None
+    input_size: PositiveInt | None = None
+
+    def check(self, model: "ModelSpec") -> None:
+        """Raises ValueError where it does not fit the model."""

@@ -52,6 +52,12 @@ class Recipe(Spec):
         return self
 
     @model_validator(mode="after")
+    def _auxiliary_losses_fit(self) -> Self:
+        for loss in self.train.auxiliary.values():
+            loss.check(self.model)
+        return self
+
+    @model_validator(mode="after")
     def _sampler_fits(self) -> Self:
         process = self.diffusion.objective.process
         if process not in self.sample.sampler.fits:

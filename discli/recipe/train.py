@@ -1,10 +1,12 @@
 """``[train]``: optimisation, averaging, and what a run writes down."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, Strict, model_validator
+from pydantic import Field, Strict, create_model, model_validator
 
+from discli.recipe.choices import read_choices
+from discli.recipe.kinds import AuxiliarySpec
 from discli.recipe.spec import Count, FeatureName, Flag, Fraction, Positive, PositiveInt, Real, Spec, by_name
 from discli.runtime.errors import DiscliError
 
@@ -85,7 +87,22 @@ class ScoreSpec(Spec):
     )
 
 
-class TrainSpec(Spec):
+AUXILIARY = read_choices("training/auxiliary", AuxiliarySpec, default="align")
+
+if TYPE_CHECKING:
+    _Losses = Spec
+else:  # a table each
+    _Losses = create_model(
+        "_Losses",
+        __base__=Spec,
+        **{
+            name: (spec | None, Field(default=None, description=" ".join(spec.__doc__.split("\n\n")[0].split())))
+            for name, spec in AUXILIARY.items()
+        },
+    )
+
+
+class TrainSpec(_Losses):
     """The authors' settings by default. ``batch_size`` is global: all processes and micro-batches."""
 
     steps: Annotated[PositiveInt, Field(description="optimizer steps, in all")]
@@ -129,6 +146,12 @@ class TrainSpec(Spec):
     tracker: Annotated[Literal["tensorboard", "wandb", "none"], Field(description="where curves are drawn")] = (
         "tensorboard"
     )
+
+    @property
+    def auxiliary(self) -> dict[str, AuxiliarySpec]:
+        """The further losses that the recipe has, by name."""
+        chosen = {name: getattr(self, name) for name in AUXILIARY}
+        return {name: spec for name, spec in chosen.items() if spec is not None}
 
 
 def share_of_batch(spec: TrainSpec, world_size: int) -> int:

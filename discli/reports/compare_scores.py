@@ -50,6 +50,9 @@ def _not_comparable(a: EvalResult, b: EvalResult) -> list[str]:
         found.append(f"weights of the feature network: sha256 {a.weights_sha256[:12]} and {b.weights_sha256[:12]}.")
     elif names[0] != names[1] and "clean-fid" in names:
         found.append(f"convention: {names[0]} and {names[1]} resize differently, which moves FID itself.")
+    for result, which in ((a, "first"), (b, "second")):
+        if result.own_teacher:
+            found.append(f"the {which} model was trained to have the features of {result.features}: they flatter it.")
     if a.reference.sha256 != b.reference.sha256:
         counts = " and ".join(
             f"{r.path} ({'unknown n' if r.n is None else format(r.n, ',')})" for r in (a.reference, b.reference)

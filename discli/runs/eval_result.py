@@ -158,6 +158,7 @@ class EvalResult(_Part):
     convention: ConventionFacts | None
     network: str = "unknown"
     weights_sha256: str
+    own_teacher: bool = False  # the model was trained to have these features, so that the score flatters it
     samples: Samples
     reference: ReferenceFacts
     warnings: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
@@ -22,6 +22,8 @@ class Source(Protocol):
 
     def read(self, indices: np.ndarray, flip: np.ndarray | None) -> Tensor: ...
 
+    def read_grid(self, name: str, indices: np.ndarray, flip: np.ndarray | None) -> Tensor: ...
+
 
 class Batch(NamedTuple):
     """This process's share of one step. Random streams are keyed by ``slots``: places in the global batch."""
@@ -31,6 +33,7 @@ class Batch(NamedTuple):
     indices: np.ndarray  # (b,) int64, places in the data file
     stored: Tensor  # (b, ...) as the data file holds them
     labels: Tensor | None  # (b,) int64
+    features: dict[str, Tensor]  # (b, side, side, channels) by network, as the data file holds them
 
 
 class BatchPlan:
@@ -65,7 +68,17 @@ class BatchPlan:
 class Feed:
     """Reads batches ahead of the loop in one thread, from ``start`` on, in order."""
 
-    def __init__(self, source: Source, plan: BatchPlan, start: int, stop: int, flip: bool, pin: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        plan: BatchPlan,
+        start: int,
+        stop: int,
+        flip: bool,
+        pin: bool,
+        features: Sequence[str] = (),
+    ) -> None:
+        self._features = features
         self._source, self._plan, self._flip, self._pin = source, plan, flip, pin
         self._slots = plan.slots.pin_memory() if pin else plan.slots
         self._ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=3)
@@ -115,6 +128,8 @@ class Feed:
             flip = (uniform(plan.seed, RngStream.FLIP, step, plan.slots) < 0.5).numpy()
         stored = self._source.read(indices, flip)
         labels = None if self._source.labels is None else torch.from_numpy(self._source.labels[indices])
+        features = {name: self._source.read_grid(name, indices, flip) for name in self._features}
         if self._pin:
+            features = {name: grid.pin_memory() for name, grid in features.items()}
             stored, labels = stored.pin_memory(), None if labels is None else labels.pin_memory()
-        return Batch(step, self._slots, indices, stored, labels)
+        return Batch(step, self._slots, indices, stored, labels, features)

@@ -19,6 +19,7 @@ from discli.runs.checkpoint import (
 )
 from discli.runs.layout import RunFolder
 from discli.runtime.errors import DiscliError
+from discli.training.auxiliary import Auxiliary
 from discli.training.ema import ConstantEma, PowerEma
 from discli.training.engine import Engine, fill, whole
 from discli.training.optimizer import optimizer_tensors, restore_optimizer
@@ -34,10 +35,12 @@ class TrainingState:
     """
 
     def __init__(
-        self, folder: Path, network: nn.Module, optimizer: Optimizer, ema: ConstantEma | PowerEma, engine: Engine
-    ) -> None:
+        self, folder: Path, network: nn.Module, optimizer: Optimizer, ema: ConstantEma | PowerEma, engine: Engine,
+        auxiliary: Auxiliary,
+    ) -> None:  # fmt: skip
         self.folder, self.network, self.optimizer, self.ema, self._engine = folder, network, optimizer, ema, engine
-        self.window = Window(engine.device)
+        self._auxiliary = auxiliary
+        self.window = Window(engine.device, auxiliary=auxiliary.names)
         self.step = 0  # steps done; also the number of the step to do next
         self.rollbacks = 0
         self.good_steps = 0  # since the last roll-back
@@ -76,10 +79,13 @@ class TrainingState:
         for stem, weights in self.ema.averages.items():
             fill(weights, read_tensors(checkpoint, stem))
         restore_optimizer(self.network, self.optimizer, read_tensors(checkpoint, "optimizer"))
+        for stem in self._auxiliary.tensors():
+            self._auxiliary.restore(read_tensors(checkpoint, stem))
         self.step, self.rollbacks = int(state["step"]), int(state["rollbacks"])
         self.skipped_in_a_row = int(state["skipped_in_a_row"])
         self.good_steps = int(state.get("good_steps", self.step))  # older ones lack it
-        self.window = Window(self._engine.device, state["window"] if self._engine.is_main else None)
+        sums = state["window"] if self._engine.is_main else None
+        self.window = Window(self._engine.device, sums, self._auxiliary.names)
 
     def checkpoint(self, metadata: Metadata | None, spec: TrainSpec) -> None:
         """Write all of it, and delete what ``spec`` does not keep."""
@@ -90,6 +96,7 @@ class TrainingState:
             "optimizer": whole(optimizer_tensors(self.network, self.optimizer), wanted=main),
         }
         files |= {stem: whole(weights, wanted=main) for stem, weights in self.ema.averages.items()}
+        files |= self._auxiliary.tensors()
         if metadata is None:
             self.window.clear()  # rank 0 holds the sums of all from here on
             return

@@ -54,7 +54,8 @@ def train(
             began_with=first_precision(folder),
         )
         # Only the main process writes; the others learn of a refusal by its absence.
-        run = Run(folder, recipe, store.contract, file, command) if engine.is_main else None
+        contract = store.contract.as_used_by(recipe)
+        run = Run(folder, recipe, contract, file, command) if engine.is_main else None
         if run and dry_run:
             run.check()
         elif run:

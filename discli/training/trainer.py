@@ -26,6 +26,7 @@ from discli.runtime.console import progress, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.rng import RngStream, normal, uniform
 from discli.training.announce import say_what_it_takes
+from discli.training.auxiliary import Auxiliary
 from discli.training.batches import Batch, BatchPlan, Feed
 from discli.training.callbacks import PreviewAndScore
 from discli.training.clock import Clock
@@ -57,12 +58,13 @@ class Trainer:
         self.num_parameters = sum(p.numel() for p in self.network.parameters())
         self.drop_path_rates = self.network.drop_path_rates().to(engine.device)
 
+        self.auxiliary = Auxiliary(recipe, store.contract, self.network, engine)
         self.model = engine.wrap(self.network, self.network.blocks)
         self.forward = torch.compile(self.model) if spec.compile else self.model
         self.optimizer = build_optimizer(self.network, spec)
         self.ema = build_ema(spec.ema, self.network)
         self.loss = DiffusionLoss(recipe.diffusion)
-        self.state = TrainingState(folder, self.network, self.optimizer, self.ema, engine)
+        self.state = TrainingState(folder, self.network, self.optimizer, self.ema, engine, self.auxiliary)
         self.state.resume()
         self.metadata = run.checkpoint_metadata if run else None
         self.checkpointed = self.state.step
@@ -142,7 +144,8 @@ class Trainer:
             part = slice(start, start + micro)
             with engine.accumulate(self.model, last=start == starts[-1]):
                 (self._loss(batch, part).sum() / self.share).backward()
-        return engine.clip(self.network, spec.grad_clip)
+        norm, further = engine.clip(self.network, spec.grad_clip), self.auxiliary.clip(spec.grad_clip)
+        return torch.where(torch.isfinite(further), norm, further)  # what is not finite there breaks the step, too
 
     def _loss(self, batch: Batch, part: slice) -> Tensor:
         """(b,) losses of some of the batch's samples, in which nothing is drawn but by address."""
@@ -167,12 +170,14 @@ class Trainer:
             rates = self.drop_path_rates
             keep = ((draws >= rates) / (1 - rates)).T.contiguous()
 
-        with self.engine.autocast():
+        with self.engine.autocast(), self.auxiliary.watching(batch.step):
             out = self.forward(x_t, t_model, y, keep).float()
         losses = self.loss(out, x0, x_t, t, noise)
+        further = self.auxiliary(batch.step, {name: grid[part] for name, grid in batch.features.items()})
         vb = None if losses.vb is None else losses.vb.detach()
         self.state.window.add_samples(losses.loss.detach(), losses.mse.detach(), vb, t / self._last_timestep)
-        return losses.loss
+        self.state.window.add_auxiliary(further)
+        return losses.loss + self.auxiliary.weighted(further)
 
     @property
     def _last_timestep(self) -> float:
@@ -195,6 +200,7 @@ class Trainer:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.auxiliary.update(lr)
         self.ema.update(self.network, self.state.step + 1)
         self.state.window.add_step(grad_norm)
         self.state.skipped_in_a_row = 0
@@ -205,6 +211,7 @@ class Trainer:
     def _forget(self) -> None:
         """Drop what the last pass forward and backward has left: gradients, and its part in the log's averages."""
         self.optimizer.zero_grad(set_to_none=True)
+        self.auxiliary.forget()
         self.state.window.sums.copy_(self._window_before)
 
     def _skip(self, batch: Batch, grad_norm: float) -> None:
@@ -343,4 +350,5 @@ class Trainer:
         engine, spec = self.engine, self.recipe.train
         plan = BatchPlan(len(self.store), spec.batch_size, self.seed, engine.rank, engine.world_size)
         pin = engine.device.type == "cuda" and self.source is self.store
-        return Feed(self.source, plan, self.state.step, spec.steps, self.recipe.data.horizontal_flip, pin)
+        flip = self.recipe.data.horizontal_flip
+        return Feed(self.source, plan, self.state.step, spec.steps, flip, pin, self.auxiliary.features)

@@ -1,0 +1,161 @@
+"""Losses beside the diffusion's, on what the network's blocks put out: one file each, the table ``[train.NAME]``."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from discli.model import DiS
+from discli.model.block import add_residual
+from discli.recipe import DataContract, Recipe
+from discli.recipe.choices import implementation
+from discli.recipe.kinds import AuxiliarySpec
+from discli.training.engine import Engine, fill
+from discli.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
+
+STEM = "auxiliary"  # of its file in a checkpoint
+
+
+class AuxiliaryLoss(nn.Module, ABC):
+    """One more loss. Its own parameters are trained beside the network's; sampling never needs them.
+
+    Whatever is drawn must be drawn by address (`discli.runtime.rng`), or resuming would not be exact.
+    """
+
+    spec: ClassVar[type[AuxiliarySpec]]
+    blocks: tuple[int, ...]  # whose outputs it looks at, counted from 0
+
+    def __init__(self, spec: AuxiliarySpec, recipe: Recipe, contract: DataContract) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, outputs: Mapping[int, Tensor], features: Tensor | None) -> Tensor:
+        """``outputs`` of the blocks, (b, patches, D) float32 in raster order, without conditioning tokens.
+
+        ``features`` (b, side, side, channels) float16 of the clean images, mirrored as they are, where the
+        loss's Spec names some. Gives (b,) losses.
+        """
+
+
+class BlockOutputs:
+    """Keeps what blocks put out while somebody watches: the residual stream behind them."""
+
+    def __init__(self, network: DiS, blocks: Iterable[int]) -> None:
+        self._streams: dict[int, tuple[Tensor, Tensor]] = {}
+        self._extra = network.conditioning.extra_tokens
+        self._watching = False
+        for index in sorted(set(blocks)):
+            network.blocks[index].register_forward_hook(self._hook(index))
+
+    def _hook(self, index: int) -> Any:
+        def keep(_block: nn.Module, _inputs: Any, streams: tuple[Tensor, Tensor]) -> None:
+            if self._watching:  # activation checkpointing calls blocks again, on the way back
+                self._streams[index] = streams
+
+        return keep
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        self._watching = True
+        try:
+            yield
+        finally:
+            self._watching = False
+
+    def take(self) -> dict[int, Tensor]:
+        """(b, patches, D) of each block since the last time."""
+        streams, self._streams = self._streams, {}
+        return {
+            index: add_residual(residual, hidden, None)[:, self._extra :]
+            for index, (hidden, residual) in streams.items()
+        }
+
+
+class Auxiliary:
+    """All of a recipe's further losses, their parameters and the optimizer of those.
+
+    The parameters stay out of `Engine.wrap`: one process after another adds its gradients to the others'. They
+    are clipped by themselves. A loss ends with the step that its ``stop_at`` says.
+    """
+
+    def __init__(self, recipe: Recipe, contract: DataContract, network: DiS, engine: Engine) -> None:
+        self._specs, self._spec, self._engine = recipe.train.auxiliary, recipe.train, engine
+        self.names = tuple(self._specs)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.train.seed)
+            made = {name: implementation(type(spec))(spec, recipe, contract) for name, spec in self._specs.items()}
+        self.losses = nn.ModuleDict(made).to(engine.device)
+        self.features = tuple(spec.features for spec in self._specs.values() if spec.features is not None)
+        self._outputs = BlockOutputs(network, [index for loss in made.values() for index in loss.blocks])
+        self.optimizer = (
+            build_optimizer(self.losses, recipe.train) if any(True for _ in self.losses.parameters()) else None
+        )
+
+    def at(self, step: int) -> tuple[str, ...]:
+        """Names of the losses that step 0, 1, ... has."""
+        return tuple(n for n, spec in self._specs.items() if step < round(spec.stop_at * self._spec.steps))
+
+    @contextmanager
+    def watching(self, step: int) -> Iterator[None]:
+        """Around the forward pass."""
+        if not self.at(step):
+            yield
+            return
+        with self._outputs.watching():
+            yield
+
+    def __call__(self, step: int, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """(b,) of each loss, after a forward pass that was watched; ``features`` by network."""
+        outputs = self._outputs.take()
+        found: dict[str, Tensor] = {}
+        for name in self.at(step):
+            wanted = self._specs[name].features
+            with self._engine.autocast():
+                found[name] = self.losses[name](outputs, None if wanted is None else features[wanted]).float()
+        return found
+
+    def weighted(self, losses: Mapping[str, Tensor]) -> Tensor | float:
+        """Their sum, each times its weight, (b,); 0 of none."""
+        return sum((self._specs[name].weight * loss for name, loss in losses.items()), start=0.0)
+
+    def clip(self, max_norm: float) -> Tensor:
+        """Gradients averaged over the processes, then scaled down to ``max_norm``; their norm before, ()."""
+        parameters = [p for p in self.losses.parameters() if p.grad is not None]
+        for parameter in parameters:
+            assert parameter.grad is not None
+            parameter.grad = self._engine.sum(parameter.grad) / self._engine.world_size
+        return (
+            nn.utils.clip_grad_norm_(parameters, max_norm)
+            if parameters
+            else torch.zeros((), device=self._engine.device)
+        )
+
+    def update(self, lr: float) -> None:
+        if self.optimizer is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+        self.forget()
+
+    def forget(self) -> None:
+        """The gradients."""
+        self.losses.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """For a checkpoint: a file by its stem, if there is anything to keep."""
+        if self.optimizer is None:
+            return {}
+        weights = {f"weights.{name}": p.detach().cpu() for name, p in self.losses.named_parameters()}
+        return {STEM: weights | {k: v.cpu() for k, v in optimizer_tensors(self.losses, self.optimizer).items()}}
+
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        """What `tensors` gave."""
+        if self.optimizer is None:
+            return
+        parameters = dict(self.losses.named_parameters())
+        fill(dict(parameters), {name: saved[f"weights.{name}"] for name in parameters})
+        of_optimizer = {name: tensor for name, tensor in saved.items() if not name.startswith("weights.")}
+        restore_optimizer(self.losses, self.optimizer, of_optimizer)
