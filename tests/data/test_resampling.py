@@ -77,7 +77,7 @@ def test_a_reduced_jpeg_is_nearly_the_same_picture_upright(orientation):
     apart = crop(reduced, 16, "adm", full).astype(int) - crop(decode(data), 16, "adm")
     # Pillow's mean of neighbours rounds halves up, at every pass; a pixel beside its place would be 16 levels off.
     assert -2 < apart.mean() < 0
-    assert np.abs(apart).max() < 6
+    assert np.abs(apart).max() < 8
 
 
 def test_images_that_the_crop_does_not_halve_and_other_files_are_not_reduced():
