@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import carray, cfunc, from_dtype, types
+from numba import carray, from_dtype, types
 from torch import Tensor
 
 from discli.scan.cpu import lanes as lanes_file
+from discli.scan.cpu.compiler import entry, jit
 from discli.scan.cpu.lanes import (
     FLOAT,
     LANES,
@@ -25,7 +26,6 @@ from discli.scan.cpu.lanes import (
     floats,
     fma,
     instruction,
-    jit,
     lanes,
     load,
     pointer,
@@ -216,11 +216,7 @@ def _run(pointer_to_job):
         block = count(job.taken)
 
 
-_signature = types.void(types.CPointer(_job_type))
-try:
-    _compiled = cfunc(_signature, cache=True, error_model="numpy")(_run)
-except RuntimeError:  # nowhere to write a cache
-    _compiled = cfunc(_signature, error_model="numpy")(_run)
+_compiled = entry(types.void(types.CPointer(_job_type)), quietly=True, cache=True)(_run)
 
 
 def _call(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from discli.model import DiS
-from discli.model.block import add_residual
+from discli.model.norm import add_residual
 from discli.recipe import DataContract, Recipe
 from discli.recipe.choices import implementation
 from discli.recipe.kinds import AuxiliarySpec
