@@ -17,6 +17,7 @@ from discli.cli import (  # noqa: F401
     encode,
     eval_fid,
     export,
+    floor,
     import_,
     info,
     make_ref,

@@ -7,6 +7,7 @@ from discli.data.find import describe_encode, look_for_data
 from discli.data.store import Store
 from discli.recipe import Recipe, check_fits, find_recipe, load_recipe
 from discli.runs.layout import find_run, is_checkpoint, is_run
+from discli.runs.run import what_to_train
 from discli.runtime.errors import DiscliError
 
 if TYPE_CHECKING:  # what takes torch is imported once there is something to tell
@@ -33,6 +34,24 @@ def look_at(what: str, overrides: list[str] | None, data: Path | None) -> tuple[
     if not path.is_dir() and path.suffix != ".safetensors":
         Store(path, parts=True)
     return path, None
+
+
+def find_data_and_recipe(data: Path, recipe: str | None, overrides: list[str]) -> tuple[Path, Recipe | None]:
+    """A data file and the recipe to look at it with, if any; of a run both are its own. Raises DiscliError."""
+    run = find_run(data)
+    if run.is_dir() and is_run(run):
+        if recipe or overrides:
+            raise DiscliError(f"{data} is a run, which has a recipe.", "Leave --recipe and --set out.")
+        task = what_to_train(run)
+        assert task.file is not None
+        return task.file, task.recipe
+    if recipe is None:
+        if overrides:
+            raise DiscliError("--set goes with --recipe.", "Leave it out, or name a recipe.")
+        return data, None
+    chosen = load_recipe(recipe, overrides)
+    check_fits(chosen, Store(data).contract, str(data))
+    return data, chosen
 
 
 def describe_recipe(what: str, recipe: Recipe, data: Path | None, machine: "Hardware") -> "Facts":

@@ -5,7 +5,6 @@ otherwise than the samples is the commonest reason why two FIDs disagree.
 """
 
 import hashlib
-import json
 import os
 import threading
 from collections import deque
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from discli.data.autoencoders import Codec, load_codec
+from discli.data.content import content_sha256
 from discli.data.images import ImageError, decode
 from discli.data.sources import open_source
 from discli.data.store import open_store
@@ -31,7 +31,6 @@ from discli.runtime.errors import DiscliError
 from discli.runtime.files import sha256_of
 
 _DECODED_AHEAD = 256  # images; 50 MB at 256 px
-_ROWS_HASHED = 256  # of a data file
 
 
 class ImageSet(Protocol):
@@ -202,22 +201,7 @@ class StoredImages:
                 yield codec.decode(identity.to_model_space(stored.to(self._device)))
 
     def content_sha256(self) -> str:
-        """Of what the file says of its images, its labels, and some rows: it may be of 42 GB, and asked for often.
-
-        The contract names the autoencoder's weights and the listing of the images by their hashes, and
-        holds mean and deviation of all rows to the last digit.
-        """
-        contract = self._store.contract
-        about = contract.settings() | contract.model_dump(
-            mode="json", include={"num_samples", "num_skipped", "channel_mean", "channel_std"}
-        )
-        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-        if self._store.labels is not None:
-            digest.update(np.ascontiguousarray(self._store.labels).data)
-        rows = self._store.rows
-        for place in range(_ROWS_HASHED if len(rows) else 0):
-            digest.update(np.ascontiguousarray(rows[place * len(rows) // _ROWS_HASHED]).data)
-        return digest.hexdigest()
+        return content_sha256(self._store)
 
 
 class BatchImages:

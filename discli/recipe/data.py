@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from discli.recipe.choices import default_of, one_of, read_choices
 from discli.recipe.codec import CodecSpec
@@ -32,6 +32,13 @@ class DataSpec(Spec):
     codec: Annotated[Codec, Field(description="what the model sees of an image")] = default_of(CODECS)
     file: Annotated[Path | None, Field(description="an HDF5 file that discli encode wrote")] = None
     horizontal_flip: Annotated[Flag, Field(description="mirror half of the samples; not for text or digits")] = True
+    holdout: Annotated[
+        float,
+        Strict(),
+        Field(
+            ge=0, lt=1, description="share of the samples that is never trained on, to tell learning from memorising"
+        ),
+    ] = 0.0
     cache: Annotated[
         Literal["none", "ram", "device"],
         Field(description="where samples live while training: a memory map, each process's RAM, or its device"),

@@ -30,6 +30,8 @@ class RngStream(IntEnum):
     DROP_PATH = 5
     CLASS = 6
     PERMUTATION = 7
+    HOLDOUT = 8
+    FLOOR = 9
 
 
 def uniform(seed: int, stream: RngStream, step: int, index: Tensor, shape: Sequence[int] = ()) -> Tensor:

@@ -1,0 +1,64 @@
+"""``discli floor``: the lowest loss that any network can reach on a data file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from discli.cli.app import Device, Json, Set, app
+from discli.cli.complete import recipe_names
+from discli.runtime.processes import rank_and_world
+
+
+@app.command(epilog="Example: discli floor cifar10.h5 --recipe cifar10-dis-s-2")
+def floor(
+    data: Annotated[Path, typer.Argument(help="A data file of encode, or a run, which names its own.")],
+    recipe: Annotated[
+        str | None, typer.Option(help="As this recipe trains on it.", autocompletion=recipe_names)
+    ] = None,
+    overrides: Set = None,
+    flip: Annotated[
+        bool | None, typer.Option("--flip/--no-flip", help="With mirror images. Default: the recipe's, or if it can.")
+    ] = None,
+    classes: Annotated[
+        bool | None, typer.Option("--classes/--no-classes", help="The class is given. Default: if there are classes.")
+    ] = None,
+    holdout: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share that is not trained on. Default: the recipe's, or 0.")
+    ] = None,
+    queries: Annotated[int, typer.Option("-n", "--n", min=16, help="Noisy draws at each noise level.")] = 4096,
+    keys: Annotated[
+        int | None, typer.Option(min=2, help="Over so many samples only. Default: all, if it fits.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Do not take it from beside the file.")] = False,
+    as_json: Json = False,
+    device: Device = None,
+) -> None:
+    """The lowest possible loss of a data set at each noise level (arXiv:2506.13763), for each objective.
+
+    It is kept beside the file, where discli report finds it: the gap to it says how well a network fits.
+    """
+    from discli.cli.floor_table import floor_record, print_floor
+    from discli.cli.look_at import find_data_and_recipe
+    from discli.evaluation.floor import floor_of
+
+    file, chosen = find_data_and_recipe(data, recipe, overrides or [])
+    found = floor_of(
+        file,
+        chosen,
+        mirrored=flip,
+        conditional=classes,
+        holdout=holdout,
+        queries=queries,
+        keys=keys,
+        device=device,
+        again=again,
+    )
+    if rank_and_world()[0] != 0:  # the first process speaks
+        return
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(floor_record(found, chosen), indent=1))
+    else:
+        print_floor(found, chosen)
