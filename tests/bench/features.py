@@ -23,8 +23,8 @@ from torch import Tensor
 
 from discli import sample
 from discli.data.features.efficientnet_lite0 import EfficientNetLite0, find_weights
-from discli.evaluation.extractor import load_extractor
-from discli.evaluation.frechet import frechet_distance
+from discli.evaluation.extractor import Extractor, load_extractor
+from discli.evaluation.frechet import FrechetTo
 from discli.evaluation.images import open_images
 from discli.evaluation.moments import Moments
 from discli.evaluation.probe import Probe, ProbeFit, wilson
@@ -66,7 +66,7 @@ def table(data: Path, n_reference: int, n: int, run: Path | None) -> None:
             moments.update(rows)
             fit.update(rows, first)
             first += len(batch)
-        judges.append((extractor, moments.gaussian(), fit.fit()))
+        judges.append((extractor, FrechetTo(moments.gaussian()), fit.fit()))
         real = judges[-1][2].confusion
         right, seen = int(real.diagonal().sum()), int(real.sum())
         print(f"{extractor.score_name('FID')}: held-out images of the reference recognised {share(right, seen)}")
@@ -76,11 +76,11 @@ def table(data: Path, n_reference: int, n: int, run: Path | None) -> None:
         print(f"| {what} |" + "".join(judged(samples, asked, *judge) for judge in judges), flush=True)
 
 
-def judged(samples: Tensor, asked: Tensor, extractor, reference, probe: Probe) -> str:
+def judged(samples: Tensor, asked: Tensor, extractor: Extractor, reference: FrechetTo, probe: Probe) -> str:
     rows = torch.cat([extractor(batch)["features"] for batch in samples.split(64)])
     moments = Moments(rows.shape[1])
     moments.update(rows)
-    distance = frechet_distance(moments.gaussian(), reference)
+    distance = reference.distance(moments.gaussian())
     right = int((probe(rows).argmax(dim=1) == asked).sum())
     return f" {distance:.4g} | {share(right, len(rows))} |"
 
