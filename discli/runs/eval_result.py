@@ -117,6 +117,7 @@ class EvalResult(_Part):
     per_class: tuple[ClassScore, ...] | None = None
     convention: ConventionFacts | None
     network: str = "unknown"
+    precision: str = "fp32"  # of the network
     weights_sha256: str
     samples: Samples
     reference: ReferenceFacts
