@@ -157,6 +157,7 @@ class EvalResult(_Part):
     recognised: Recognition | None = None
     convention: ConventionFacts | None
     network: str = "unknown"
+    precision: str = "fp32"  # of the network
     weights_sha256: str
     samples: Samples
     reference: ReferenceFacts

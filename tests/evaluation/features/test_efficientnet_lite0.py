@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from discli.cli import main
 from discli.data.features import efficientnet_lite0 as lite
 from discli.evaluation.evaluate import evaluate, make_ref
 from discli.evaluation.features.efficientnet_lite0 import EFFICIENTNET_FD, EfficientNetLite0Features
@@ -39,6 +38,7 @@ def test_an_image_has_the_same_features_whatever_stands_beside_it(network):
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_scores_bear_its_name_and_the_record_its_rule(network, tmp_path):
     folders = [save_folder(tmp_path / name, drawn_images(12, 16, seed)) for seed, name in enumerate("ab")]
     result = evaluate(*folders, features="efficientnet-lite0", bootstrap=0)
@@ -61,18 +61,32 @@ def test_it_has_one_resize_of_its_own(network):
         EfficientNetLite0Features(convention=CONVENTIONS["adm"])
 
 
-def test_bad_input_is_two_lines_and_status_2(network, tmp_path, capsys, monkeypatch):
+def test_bad_input_is_two_lines_and_status_2(network, tmp_path, monkeypatch):
     small = save_folder(tmp_path / "small", drawn_images(4, 12, 0))
-    line = ["eval-fid", str(small), "--ref", str(small), "--features", "efficientnet-lite0"]
     other = tmp_path / "other.pth"
     torch.save({"a": torch.zeros(1)}, other)
-    for more in ([], ["--weights", str(other)], ["--weights", str(tmp_path / "none.pth")]):
-        assert main([*line, *more]) == 2
-        shown = capsys.readouterr().err.strip().splitlines()
-        assert len(shown) == 2, shown
+    cases = [
+        ({}, "too small"),
+        ({"weights": other}, "not EfficientNet"),
+        ({"weights": tmp_path / "no"}, "no such file"),
+    ]
+    for given, said in cases:
+        with pytest.raises(DiscliError, match=said) as raised:
+            evaluate(small, small, features="efficientnet-lite0", **given)
+        assert raised.value.status == 2
+        assert raised.value.hint
     monkeypatch.setattr(lite.importlib.util, "find_spec", lambda name: None)
-    assert main(line) == 2
-    assert "discli[features]" in capsys.readouterr().err
+    with pytest.raises(DiscliError, match="not installed"):
+        evaluate(small, small, features="efficientnet-lite0")
+
+
+def test_in_bf16_features_are_near_and_recorded_as_such(network):
+    half = EfficientNetLite0Features(precision="bf16")
+    images = drawn_images(9, 32, 0)
+    one, other = network(images)["features"], half(images)["features"]
+    assert other.dtype == torch.float32
+    assert 0 < (one - other).norm() / one.norm() < 0.1
+    assert "bf16" in half.network
 
 
 def test_where_inceptions_weights_are_missing_it_is_named(tmp_path):
