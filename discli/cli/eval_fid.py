@@ -23,7 +23,7 @@ Features = Annotated[
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option(help="Default: DISCLI_INCEPTION_WEIGHTS or a download; DISCLI_DINOV2_WEIGHTS."),
+    typer.Option(help="Default: DISCLI_INCEPTION_WEIGHTS or a download; DISCLI_DINOV2_WEIGHTS; the package."),
 ]
 Convention = Annotated[
     Literal["torch-fidelity", "adm", "clean-fid"] | None,
