@@ -25,7 +25,6 @@ Pixels = npt.NDArray[np.uint8]
 MAX_PIXELS = 178_956_970  # where Pillow, too, speaks of a decompression bomb
 
 _EXIF_ORIENTATION = 0x0112
-_EXIF_ON_ITS_SIDE = 5  # and above
 _JPEG_HALVINGS = 3  # libjpeg decodes at 1/2, 1/4 and 1/8
 _CELEBA_SIZE = (178, 218)
 _CELEBA_BOX = (25, 57, 153, 185)  # 128 x 128 around (89, 121), as DDIM, score-SDE and U-ViT cut it
@@ -115,13 +114,15 @@ def _any_image(data: bytes, reduce_to: int | None = None) -> tuple[Image.Image, 
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(f"{width} x {height} pixels: refused as a decompression bomb")
-            if reduce_to is not None:
+            turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
+            if reduce_to is not None and not turned:  # turned, an odd side's half pixel would lie at the other end
                 by = 2 ** min(len(adm_shapes(width, height, reduce_to)) - 2, _JPEG_HALVINGS)
                 image.draft("RGB", (width // by, height // by))
             image.load()
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-            upright = ImageOps.exif_transpose(image) if orientation != 1 else image
-            return _rgb(upright), (height, width) if orientation >= _EXIF_ON_ITS_SIDE else (width, height)
+            if turned:
+                upright = ImageOps.exif_transpose(image)
+                return _rgb(upright), upright.size
+            return _rgb(image), (width, height)
     except ImageError:
         raise
     except Image.DecompressionBombError:

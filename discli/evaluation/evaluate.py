@@ -12,7 +12,7 @@ import torch
 from discli import __version__
 from discli.evaluation.card_images import CardImages
 from discli.evaluation.classes import ReferenceProbe, asked_for, class_names, have_classes
-from discli.evaluation.extractor import Extractor, find_network, load_extractor
+from discli.evaluation.extractor import Extractor, Precision, find_network, load_extractor
 from discli.evaluation.fid_infinity import SMALLEST_N
 from discli.evaluation.frechet import frechet_distance
 from discli.evaluation.images import ImageSet, choose, open_images
@@ -61,6 +61,7 @@ def evaluate(
     per_class: bool = False,
     bootstrap: int = 50,
     batch_size: int = 64,
+    precision: Precision = "fp32",
     device: str | None = None,
     cache: bool = True,
     card: CardImages | None = None,
@@ -70,7 +71,8 @@ def evaluate(
     ``ref``: FILE.h5, a folder, a zip, or STATS.npz; without it the data that the run was trained on.
     ``features`` and ``metrics`` are names of files in ``features/`` and ``metrics/``; ``metrics`` may hold "all".
     ``bootstrap`` resamples for the interval of the distance (0: neither interval nor FID-infinity). ``card`` takes
-    in the images for a score card. Under torchrun the processes share the work, and all get the result.
+    in the images for a score card. ``precision``: of the feature network; "bf16" (Inception) moves the score. Under
+    torchrun the processes share the work, and all get the result.
 
     Raises DiscliError for what is missing or does not fit, before any work where it can be known.
     """
@@ -86,7 +88,7 @@ def evaluate(
         if "all" in metrics and not have_classes(images, reference.images):
             wanted = [metric for metric in wanted if metric.needs != "classes" or metric.name in metrics]
         check_resolution(reference, images.size)
-        extractor = load_extractor(features, weights, convention, where)
+        extractor = load_extractor(features, weights, convention, where, precision)
         if images.manifest is not None:
             made = images.manifest
             extractor.own_teacher = made.contract.is_teacher(made.recipe, extractor.weights_sha256)
@@ -138,6 +140,7 @@ def evaluate(
             recognised=recognised,
             convention=convention_facts,
             network=extractor.network,
+            precision=extractor.precision,
             weights_sha256=extractor.weights_sha256,
             own_teacher=extractor.own_teacher,
             samples=_sample_facts(samples, images, len(indices)),
@@ -158,6 +161,7 @@ def make_ref(
     weights: str | Path | None = None,
     convention: str | None = None,
     batch_size: int = 64,
+    precision: Precision = "fp32",
     device: str | None = None,
 ) -> Path:
     """Writes statistics of ``source``'s images to ``out``, a .npz that ``evaluate(ref=out)`` reads; gives ``out``.
@@ -169,7 +173,7 @@ def make_ref(
         make_folder_of(out, "--out")
         where = pick_device(device)
         images = open_images(Path(source), where)
-        scanner = Scanner(load_extractor(features, weights, convention, where), batch_size, group)
+        scanner = Scanner(load_extractor(features, weights, convention, where, precision), batch_size, group)
         make_reference_file(images, scanner, out)
         stderr.print(f"Statistics of {images.n:,} images.")
     return out

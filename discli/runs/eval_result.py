@@ -157,6 +157,7 @@ class EvalResult(_Part):
     recognised: Recognition | None = None
     convention: ConventionFacts | None
     network: str = "unknown"
+    precision: str = "fp32"  # of the network
     weights_sha256: str
     own_teacher: bool = False  # the model was trained to have these features, so that the score flatters it
     samples: Samples

@@ -343,7 +343,7 @@ def test_fast_decode_is_recorded_and_never_mixed_with_the_exact_one(jpegs, tmp_p
     assert [open_store(path).contract.fast_decode for path in (exact, fast)] == [False, True]
     assert "--fast-decode" in dict(open_store(fast).contract.describe())["images"]
     apart = np.abs(open_store(exact).read(np.arange(3)).int() - open_store(fast).read(np.arange(3)).int())
-    assert 0 < apart.float().mean() < 3
+    assert 0 < apart.float().mean() < 10
     with pytest.raises(DiscliError, match="fast_decode True, not False"):
         run(jpegs, fast)
 
