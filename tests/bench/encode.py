@@ -8,7 +8,7 @@ random reads from the finished file against h5py's own.
 ``--vae FOLDER ZIP``: instead, the pipeline at 256 px against the autoencoder alone, which is its slowest
 stage by far on a CPU.
 
-``--against TREE ZIP [--copies 5] [--res 64 128 256]``: instead, ``discli encode --codec rgb`` of this tree, without
+``--against TREE ZIP [--copies 20] [--res 64 128 256]``: instead, ``discli encode --codec rgb`` of this tree, without
 and with --fast-decode, beside that of another checkout, each in a process of its own with two workers. Large
 originals (../shared/data/imagenet-sample.zip), each ``copies`` times. Whether the two files hold the same pixels
 is said.
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--vae")
     parser.add_argument("--against", type=Path, metavar="TREE")
-    parser.add_argument("--copies", type=int, default=5)
+    parser.add_argument("--copies", type=int, default=20)
     parser.add_argument("--res", type=int, nargs="+", default=[64, 128, 256])
     given = parser.parse_args()
     stderr.quiet = True
