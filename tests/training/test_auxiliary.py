@@ -1,6 +1,9 @@
 """Alignment while training: it falls, it resumes to the bit, and what it needs is asked for before the first step."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from discli.training.auxiliary import BlockOutputs
 from discli.training.auxiliary.align import Align, AlignSpec
 from discli.training.batches import BatchPlan, Feed
 from discli.training.train import train
+from tests import readme
 from tests.data.files import contract
 from tests.model.small import small_recipe
 from tests.tiny_run import RECIPE, arguments, content, launch, losses
@@ -219,3 +223,19 @@ def test_a_block_that_is_not_there_is_refused():
     tree["train"]["align"] = {"block": 6}
     with pytest.raises(DiscliError, match=r"train\.align\.block 6"):
         parse_recipe(tree, "x")
+
+
+@pytest.mark.slow
+def test_the_readmes_loss_is_found_by_its_folder(recipe, digits_file, tmp_path):
+    """Written into a copy of the package."""
+    examples = readme.fenced((readme.ROOT / "discli/training/README.md").read_text(), "python")
+    [code] = [code for code in examples if "AuxiliarySpec" in code]
+    shutil.copytree(readme.ROOT / "discli", tmp_path / "discli", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / code.splitlines()[0].removeprefix("# ")).write_text(code)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "DISCLI_SCAN": "reference"}
+    settings = ["train.layersync.late=2", "train.steps=6", 'train.precision="fp32"']
+    command = [sys.executable, *arguments(recipe, digits_file, tmp_path / "run", *settings)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all(0 < line["layersync_loss"] < 2 for line in read_log(tmp_path / "run" / "metrics.jsonl"))
+    assert not list((tmp_path / "run").rglob("auxiliary.safetensors"))  # it has no parameters
