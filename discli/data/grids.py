@@ -29,7 +29,7 @@ from discli.runtime.signals import hold_ctrl_c
 FOLDER, FIRST = "data/teachers", "efficientnet-lite0"
 Features = npt.NDArray[np.float16]
 
-_BATCH = 32
+_CPU_BATCH, _GPU_BATCH = 8, 256  # on a CPU a few images stay in its cache
 _SECONDS_BETWEEN_COMMITS = 1.0
 
 
@@ -62,12 +62,12 @@ def add_features(path: str | Path, features: str, *, vae: str | None = None, dev
             grid: Features = teacher(images).half().cpu().numpy()
         return grid
 
-    write_grid(path, teacher.grid, see)
+    write_grid(path, teacher.grid, see, _CPU_BATCH if where.type == "cpu" else _GPU_BATCH)
     return path
 
 
 @hold_ctrl_c()
-def write_grid(path: Path, grid: FeatureGrid, compute: Callable[[range], Features], batch: int = _BATCH) -> Store:
+def write_grid(path: Path, grid: FeatureGrid, compute: Callable[[range], Features], batch: int) -> Store:
     """Adds ``grid`` to the data file: ``compute`` gives rows (k, side, side, channels) for the samples asked for.
 
     Always of whole batches but the last, so that going on where another process was killed changes no bit.

@@ -103,6 +103,13 @@ def teach(
     kept = len(store) - len(store) // 10
     epochs = epochs or min(_MOST_EPOCHS, max(1, round(_MOST_IMAGES / kept)))
     lessons = _Lessons(store, seed, flip and store.contract.can_flip, where)
+    mirrored = "" if lessons.flip else ", not mirrored"
+    about = f"a residual classifier trained {epochs:,} epochs on this file's labels{mirrored}, seed {seed}"
+    if (held := store.contract.grid(name)) is not None:
+        if held.network == about:
+            stderr.print(f"{path} has the features of {name} already.")
+            return held
+        raise DiscliError(f"{path} holds features called {name} already: {held.network}.", "Give these another --name.")
     settings = {"format": _FORMAT, "epochs": epochs, "seed": seed, "flip": lessons.flip, "content": _content(store)}
     file = cache_folder().parent / "teachers" / f"{_sha256(json.dumps(settings, sort_keys=True).encode())}.safetensors"
     with torch.random.fork_rng(devices=[]):
@@ -116,18 +123,18 @@ def teach(
         _keep(file, network, accuracy)
     else:
         stderr.print(f"The teacher of these images is kept: {file}")
-    network.eval()
+    network.eval().to(memory_format=torch.channels_last)  # as it was trained: other kernels round otherwise
     stderr.print(f"It recognises {accuracy:.1%} of {len(lessons.held_out):,} images held out.")
 
     def see(rows: range) -> Features:
         with torch.inference_mode():
-            found = network.grid(lessons.images(np.arange(rows.start, rows.stop))).permute(0, 2, 3, 1)
-        features: Features = found.half().cpu().numpy()
+            images = lessons.images(np.arange(rows.start, rows.stop)).contiguous(memory_format=torch.channels_last)
+            features: Features = network.grid(images).permute(0, 2, 3, 1).half().cpu().numpy()
         return features
 
     grid = FeatureGrid(
         name=name,
-        network=f"a residual classifier trained {epochs:,} epochs on this file's labels, seed {seed}",
+        network=about,
         weights_sha256=_sha256_of(network),
         input_size=store.contract.resolution,
         side=see(range(1)).shape[1],
