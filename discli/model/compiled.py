@@ -7,7 +7,9 @@ import shutil
 import torch
 
 from discli.model.dis import DiS
+from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
+from discli.runtime.processes import rank_and_world
 
 _COMPILERS = ("g++", "clang++", "c++", "cl")
 
@@ -19,6 +21,8 @@ def compile_blocks(network: DiS, device: torch.device) -> None:
     Raises DiscliError on a CPU without a C++ compiler, which torch.compile needs there.
     """
     check_compiler(device)
+    if rank_and_world()[0] == 0:
+        stderr.print("One block of each kind is compiled at its first call: some 15 s; then kept on disk.")
     for block in list(network.blocks)[1:]:
         block.compile(dynamic=False)
 
