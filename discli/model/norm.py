@@ -24,10 +24,11 @@ class RMSNorm(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """residual + drop_path * hidden, in float32 or wider, and its norm in ``dtype``, by default as wide.
 
-        residual and hidden (B, L, D), drop_path (B,) factors; both answers (B, L, D).
+        residual and hidden (B, L, D), drop_path (B,) factors; both answers (B, L, D). Without a residual
+        nothing is scaled.
         """
         if _fits_kernel(residual, hidden, self.weight):
-            factors = None if drop_path is None else drop_path.float()
+            factors = None if residual is None or drop_path is None else drop_path.float()
             added, normed, _ = _add_and_norm(residual, hidden, factors, self.weight, self.eps, dtype or torch.float32)
             return added, normed
         added = add_residual(residual, hidden, drop_path)

@@ -123,7 +123,7 @@ class TrainSpec(_Losses):
         Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 where the device is quicker in it, else fp32")
     ] = "auto"
     tf32: Annotated[Flag, Field(description="TensorFloat-32 for float32 products on CUDA")] = True
-    compile: Annotated[Flag, Field(description="torch.compile")] = False
+    compile: Annotated[Flag, Field(description="torch.compile of the blocks")] = False
     activation_checkpointing: Annotated[Flag, Field(description="less memory, a third more work")] = False
     parallel: Annotated[
         Literal["ddp", "fsdp2"], Field(description="fsdp2: each process keeps a share of weights and optimizer")

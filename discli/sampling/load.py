@@ -13,6 +13,7 @@ from torch import Tensor
 from discli.data.autoencoders import Codec, load_codec
 from discli.diffusion.guidance import Network
 from discli.model import DiS, load_network
+from discli.model.compiled import with_compiled_blocks
 from discli.model.mixers import choose_scan
 from discli.recipe import DataContract, Recipe
 from discli.recipe.sample import SampleSpec
@@ -112,13 +113,15 @@ def as_sampled(network: DiS, device: torch.device, settings: SampleSpec) -> Netw
     Its answers are float32 whatever the precision, for guidance takes differences of them. On CUDA the
     compiled network is a CUDA graph (not tried on a GPU yet). All calls of a run have one batch size, or
     two where guidance pauses, so that it is captured once for each. A graph writes every answer to the
-    same memory, hence the copy.
+    same memory, hence the copy. Elsewhere its blocks are compiled; raises DiscliError where nothing can
+    compile them.
     """
     half = precision_of(settings, device) == "bf16"
     graphs = settings.compile and device.type == "cuda"
-    if settings.compile:
-        mode = "reduce-overhead" if graphs else "default"
-        network = torch.compile(network, mode=mode, dynamic=False)  # type: ignore[assignment]
+    if graphs:
+        network = torch.compile(network, mode="reduce-overhead", dynamic=False)  # type: ignore[assignment]
+    elif settings.compile:
+        network = with_compiled_blocks(network, device)
 
     def call(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         if graphs:

@@ -14,6 +14,7 @@ from discli.data.store import Store
 from discli.diffusion import DiffusionLoss
 from discli.evaluation.reference import open_reference
 from discli.model import DiS
+from discli.model.compiled import compile_blocks
 from discli.model.mixers import choose_scan
 from discli.recipe import Recipe
 from discli.recipe.train import share_of_batch
@@ -59,8 +60,9 @@ class Trainer:
         self.drop_path_rates = self.network.drop_path_rates().to(engine.device)
 
         self.auxiliary = Auxiliary(recipe, store.contract, self.network, engine)
+        if spec.compile:
+            compile_blocks(self.network, engine.device)
         self.model = engine.wrap(self.network, self.network.blocks)
-        self.forward = torch.compile(self.model) if spec.compile else self.model
         self.optimizer = build_optimizer(self.network, spec)
         self.ema = build_ema(spec.ema, self.network)
         self.loss = DiffusionLoss(recipe.diffusion)
@@ -171,7 +173,7 @@ class Trainer:
             keep = ((draws >= rates) / (1 - rates)).T.contiguous()
 
         with self.engine.autocast(), self.auxiliary.watching(batch.step):
-            out = self.forward(x_t, t_model, y, keep).float()
+            out = self.model(x_t, t_model, y, keep).float()
         losses = self.loss(out, x0, x_t, t, noise)
         further = self.auxiliary(batch.step, {name: grid[part] for name, grid in batch.features.items()})
         vb = None if losses.vb is None else losses.vb.detach()

@@ -49,7 +49,9 @@ def case(hidden_dtype=torch.float32, with_residual=True, with_drop_path=False):
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize("hidden_dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("with_residual", "with_drop_path"), [(True, True), (True, False), (False, False)])
+@pytest.mark.parametrize(
+    ("with_residual", "with_drop_path"), [(True, True), (True, False), (False, True), (False, False)]
+)
 def test_values_and_gradients(monkeypatch, hidden_dtype, dtype, with_residual, with_drop_path):
     kind = hidden_dtype, with_residual, with_drop_path
     assert norm._fits_kernel(*inputs(*kind)[:2], layer().weight)
