@@ -7,6 +7,7 @@ import torch
 
 from discli.ablation.plan import Planned
 from discli.data.autoencoders import load_codec
+from discli.data.holdout import split_of
 from discli.data.store import open_store
 from discli.evaluation.extractor import load_extractor
 from discli.evaluation.reference import check_resolution, check_statistics, open_reference
@@ -36,6 +37,7 @@ def check_before(study: Study, plan: Sequence[Planned], data: Path | None) -> No
         if file not in contracts:
             contracts[file] = open_store(file).contract
         _check_data(planned, contracts[file], file)
+        _check_holdout(study, planned, file)
         if planned.result is None:
             guidance = planned.recipe.sample.guidance
             weak = guidance.checkpoint if guidance.name == "autoguidance" else None
@@ -52,6 +54,17 @@ def check_before(study: Study, plan: Sequence[Planned], data: Path | None) -> No
             check_resolution(opened, (contracts[file].resolution,) * 2)
         if weak is not None:
             check_weak(load_model(Path(weak), _CPU), planned.recipe)
+
+
+def _check_holdout(study: Study, planned: Planned, file: Path) -> None:
+    recipe = planned.recipe
+    if study.score.by != "distance" and not (recipe.data.holdout and recipe.train.holdout_every):
+        raise DiscliError(
+            f'{study.name}: score.by is "{study.score.by}", but {planned.trial.name} holds no samples out.',
+            "Say set.data.holdout = 0.02 in the study, and leave train.holdout_every above 0.",
+        )
+    if planned.result is None:
+        split_of(recipe, open_store(file))
 
 
 def _check_data(planned: Planned, contract: DataContract, file: Path) -> None:

@@ -153,7 +153,8 @@ def _state(report: StudyReport) -> str:
     seeds = f"{len(report.seeds)} seed{'s' if len(report.seeds) > 1 else ''}"
     if not report.results:
         return f"{done}; {report.budget}, {seeds}."
-    n = report.results[0].eval.samples.n
+    first = report.results[0]
+    n = first.eval.samples.n if first.score_name in first.eval.scores else first.curve[-1].n
     return (
         f"{done}; {report.budget}, {seeds}. Score: {report.score_name}, of {n:,} samples, lower is better;"
         f" ± is half a {LEVEL:.0%} interval of the mean over seeds."
@@ -184,7 +185,8 @@ def _plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
     lines = [line for point in report.points if (line := _curve(point)) is not None]
     if lines:
         n = next(result.curve[0].n for result in report.results if result.curve)
-        final = report.results[0].eval.samples.n
+        first = report.results[0]
+        final = first.eval.samples.n if first.score_name in first.eval.scores else n
         fewer = "" if n == final else f", the final score of {final:,}"
         caption = f"Score by step: mean over seeds and their range; of {n:,} samples{fewer}"
         found["score-by-step.png"] = (curves(lines, "step", report.axis_label, log_y=True), caption)

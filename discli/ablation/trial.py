@@ -21,10 +21,13 @@ from discli.cost.flops import forward_flops
 from discli.data.contact_sheet import save_image
 from discli.data.store import open_store
 from discli.evaluation.evaluate import evaluate
+from discli.evaluation.floor import floor_of
 from discli.model import DiS
 from discli.recipe import Recipe, Study, Trial, parse_recipe
 from discli.recipe.differences import differences
 from discli.recipe.model import ModelSpec
+from discli.reports.fit import loss_gap
+from discli.runs.eval_result import EvalResult
 from discli.runs.layout import RunFolder
 from discli.runs.logs import read_log
 from discli.runtime.devices import device_name
@@ -38,6 +41,7 @@ from discli.training.train import train
 RESULT, IMAGES, LOG, FAILURE = "result.json", "images.png", "log.txt", "failed.txt"
 _LOCK = ".lock"
 
+_LOSSES = ("held-out loss", "loss gap")
 # Where a run lies, how it talks and what it keeps is nothing that a result depends on.
 _NOT_COMPARED = {
     "data.file", "data.cache", "train.tracker", "train.log_every", "train.preview_every", "train.preview_first",
@@ -76,7 +80,7 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> Tr
         reference = recipe.train.score.reference or file
         scored = evaluate(run, reference, features=study.score.features, n=study.score.n, bootstrap=0)
         _draw(run, recipe, study.score.images, folder / IMAGES)
-        score_name = next(iter(scored.scores))
+        score_name, score, along = _score(study, recipe, run, file, scored)
         result = TrialResult(
             trial=trial.name,
             point=trial.point.name,
@@ -84,9 +88,9 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> Tr
             settings=trial.point.settings,
             recipe=recipe.model_dump(mode="json"),
             contract=open_store(file).contract.as_used_by(recipe).model_dump(mode="json"),
-            score=scored.scores[score_name],
+            score=score,
             score_name=score_name,
-            curve=curve(run, score_name),
+            curve=along,
             eval=scored,
             environment=_environment(torch.device(scored.device)),
             **dict(costs(recipe)),
@@ -112,6 +116,11 @@ def read_result(study: Study, trial: Trial, recipe: Recipe, folder: Path) -> Tri
                 f"{trial.name}: {folder} was run with {key} = {old!r}, the study now says {new!r}.",
                 "Give another --out for the changed study, or change it back.",
             )
+    if (result.score_name in _LOSSES or study.score.by != "distance") and result.score_name != study.score.by:
+        raise DiscliError(
+            f"{trial.name}: {folder} was scored by {result.score_name}, the study now says {study.score.by}.",
+            f"Change it back, or remove {RESULT} in every trial: they are scored again from their runs.",
+        )
     if n != study.score.n:  # on which every distance depends
         raise DiscliError(
             f"{trial.name}: {folder} was scored with n = {n:,}, the study now says {study.score.n:,}.",
@@ -155,6 +164,25 @@ def costs(recipe: Recipe) -> Costs:
 def _parameters(model: ModelSpec, input_size: int, in_channels: int, out_channels: int) -> int:
     with torch.device("meta"):
         return sum(p.numel() for p in DiS(model, input_size, in_channels, out_channels).parameters())
+
+
+def _score(
+    study: Study, recipe: Recipe, run: Path, file: Path, scored: EvalResult
+) -> tuple[str, float, tuple[CurvePoint, ...]]:
+    """Name, value and curve of what the study is scored by; lower is better."""
+    if study.score.by == "distance":
+        name = next(iter(scored.scores))
+        return name, scored.scores[name], curve(run, name)
+    lines = read_log(RunFolder(run).log("holdout"))
+    values = [float(line["loss_held_out"]) for line in lines]
+    if study.score.by == "loss gap":
+        floor = floor_of(file, recipe)
+        values = [loss_gap(line, floor).gap for line in lines]
+    along = [
+        CurvePoint(step=line["step"], score=value, n=recipe.train.holdout_n)
+        for line, value in zip(lines, values, strict=True)
+    ]
+    return study.score.by, values[-1], tuple(along)
 
 
 def curve(run: Path, score_name: str) -> tuple[CurvePoint, ...]:

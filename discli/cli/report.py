@@ -12,6 +12,9 @@ from discli.cli.app import Json, app
 def report(
     run: Annotated[Path, typer.Argument(help="A run, finished or not: its folder, or its name in discli runs.")],
     out: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Default: RUN/report.html.")] = None,
+    floor: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Of discli floor. Default: the one beside the run's data.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """One HTML page about a run: curves, samples over time, scores, recipe, environment, events."""
@@ -20,9 +23,11 @@ def report(
     from discli.runtime.console import format_bytes, stderr
     from discli.runtime.files import to_json
 
-    made = report_run(run, out)
+    made = report_run(run, out, floor)
     if as_json:
         typer.echo(to_json(made))
     else:
         stderr.print(f"{made.name}, {describe_state(made)}: {format_bytes(made.page_bytes)}")
+        if made.fit is not None:
+            stderr.print(made.fit.sentence)
         typer.echo(made.page)

@@ -51,6 +51,13 @@ def runs_table(runs: Sequence[RunStatus], folder: Path, wide: bool) -> Table:
     return table
 
 
+def _loss(run: RunStatus) -> str:
+    if run.loss is None:
+        return "-"
+    held_out = "" if run.held_out_loss is None else f" (held out {format_number(run.held_out_loss)})"
+    return f"{format_number(run.loss)}{held_out}"
+
+
 def _columns(run: RunStatus, folder: Path) -> list[Text]:
     """Name, state, step, loss, score, images/s, size, changed."""
     inside = run.folder.relative_to(folder)
@@ -58,7 +65,7 @@ def _columns(run: RunStatus, folder: Path) -> list[Text]:
     score, rate = run.score, run.images_per_second
     texts = [
         of_steps(run),
-        "-" if run.loss is None else format_number(run.loss),
+        _loss(run),
         "-" if score is None else f"{format_number(score.value)} {score.name}",
         "-" if rate is None else format_number(rate, 3),
         format_bytes(run.bytes),

@@ -19,10 +19,10 @@ _EXAMPLES, _EXAMPLE_BYTES = 2_000, 64_000_000  # kept of the samples, to show so
 class CardImages:
     """What `discli.evaluation.evaluate.evaluate` leaves in here for a score card.
 
-    ``samples`` (N, 3, H, W) uint8, N = 64 at most, spread evenly over all. ``nearest``, where the reference has
-    images: a few of them (Q, 3, H, W), for each the 5 reference images nearest in feature space
-    (Q, 5, 3, H, W), and how far they are (Q, 5). ``examples``, where classes are recognised: by the names of the
-    class asked for and the class recognised, a sample (3, H, W).
+        ``samples`` (N, 3, H, W) uint8, N = 64 at most, spread evenly over all. ``nearest``, where the reference has
+        images: those of them that are most like copies (Q, 3, H, W), for each the 5 reference images nearest in feature
+    space (Q, 5, 3, H, W), and how far they are (Q, 5). ``examples``, where classes are recognised: by the names of
+    the class asked for and the class recognised, a sample (3, H, W).
     """
 
     samples: Tensor
@@ -51,16 +51,14 @@ class CardImages:
 
     def neighbours(self, extractor: Extractor) -> "Nearest":
         """Finds those of some of `samples` while the reference passes."""
-        return Nearest(extractor(self._queries())["features"], _NEIGHBOURS)
+        return Nearest(extractor(self.samples)["features"], _NEIGHBOURS)
 
     def show(self, found: "Nearest", reference: ImageSet) -> None:
         """Fetches the images that ``found`` names."""
-        wanted, place = torch.unique(found.indices, return_inverse=True)
+        first = found.likest_copies()[:_QUERIES]
+        wanted, place = torch.unique(found.indices[first], return_inverse=True)
         images = torch.cat(list(reference.batches(wanted.tolist(), len(wanted)))).cpu()
-        self.nearest = self._queries(), images[place], found.distances
-
-    def _queries(self) -> Tensor:
-        return self.samples[_spread(range(len(self.samples)), _QUERIES)]
+        self.nearest = self.samples[first], images[place], found.distances[first]
 
 
 class Nearest:
@@ -82,6 +80,13 @@ class Nearest:
 
     def merge(self, other: "Nearest") -> None:
         self._add(other.distances, other.indices)
+
+    def likest_copies(self) -> Tensor:
+        """(Q,) queries, that first which is nearest to one row in comparison with the second nearest."""
+        if self.distances.shape[1] < 2:
+            return torch.arange(len(self.distances))
+        ratios = self.distances[:, 0] / self.distances[:, 1].clamp(min=1e-30)
+        return ratios.argsort(stable=True)
 
     def _add(self, distances: torch.Tensor, indices: torch.Tensor) -> None:
         distances = torch.cat([self.distances, distances], dim=1)

@@ -70,7 +70,7 @@ def floor_of(
         asked = {"mirrored": mirrored, "conditional": conditional, "holdout": holdout}
         of = of.model_copy(update={key: value for key, value in asked.items() if value is not None})
         _check(store, of)
-        train, _ = split(store.labels, len(store), of.holdout, store.path, of.conditional)
+        train, _ = split(store, of.holdout, of.conditional)
         if len(train) < 2:
             raise DiscliError(f"{store.path} holds {len(train)} sample.", "A floor needs two.")
         kept = group.once(lambda: None if again else find_floor(store, of))
@@ -243,7 +243,7 @@ class _Files:
         return _Found(whole, Errors(*(values[back] for values in _joined(halves))))
 
     def _counts(self, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        train, _ = split(labels, len(self.store), self.of.holdout, self.store.path, self.of.conditional)
+        train, _ = split(self.store, self.of.holdout, self.of.conditional)
         return np.bincount(labels[train])
 
     def _errors(

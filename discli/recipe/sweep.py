@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -72,6 +72,10 @@ class Budget(Spec):
 class StudyScore(Spec):
     """How every trial is scored: with the recipe's sampler and guidance, of the same noise and classes."""
 
+    by: Annotated[
+        Literal["distance", "held-out loss", "loss gap"],
+        Field(description="what is called the score; the losses need data.holdout, and differ less between seeds"),
+    ] = "distance"
     features: FeatureName = "inception"
     n: Annotated[PositiveInt, Field(ge=2, description="samples of the final score")] = 10_000
     curve_points: Annotated[Count, Field(description="scores along the way; 0: only the final one")] = 5

@@ -138,6 +138,12 @@ class TrainSpec(_Losses):
     keep_every: Annotated[PositiveInt | None, Field(description="also keep every checkpoint at a multiple of this")] = (
         None
     )
+    holdout_every: Annotated[
+        Count, Field(description="steps between losses on what data.holdout keeps back; 0: never")
+    ] = 500
+    holdout_n: Annotated[
+        PositiveInt, Field(description="noisy samples of those losses: so many held out, so many trained on")
+    ] = 1_536
     skip_limit: Annotated[PositiveInt, Field(description="non-finite steps in a row before rolling back")] = 5
     score: Annotated[ScoreSpec, Field(description="a distance to the data while training")] = ScoreSpec()
     peak_tflops: Annotated[

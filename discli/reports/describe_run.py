@@ -42,6 +42,8 @@ def _progress(run: RunStatus) -> Facts:
     rows += [("problem", problem) for problem in run.problems]
     if run.loss is not None:
         rows.append(("loss", f"{format_number(run.loss)}, the mean since the log line before"))
+    if run.held_out_loss is not None:
+        rows.append(("held-out loss", f"{format_number(run.held_out_loss)}, on samples that are never trained on"))
     if run.score is not None:
         at = "" if run.score.step is None else f" at step {run.score.step:,}"
         n = "" if run.score.n is None else f", n = {run.score.n:,}"

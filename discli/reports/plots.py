@@ -70,6 +70,7 @@ def curves(
     log_y: bool = False,
     size: Size = WIDE,
     from_zero: bool = False,
+    log_x: bool = False,
 ) -> Figure:
     """Lines on one pair of axes. A legend of one line stands above them, a longer one below."""
     with mpl.rc_context(_STYLE):
@@ -80,7 +81,12 @@ def curves(
                 drawn.set_marker(".")
             if line.low is not None and line.high is not None:
                 axes.fill_between(line.x, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        if log_x:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(numticks=8))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(6))
         _plain_numbers(axes.xaxis)
         if log_y:
             axes.set_yscale("log")

@@ -3,6 +3,7 @@
 Reads only, so that it can be asked for while the run is trained.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Literal
 from discli import __version__
 from discli.recipe import Recipe
 from discli.recipe.defaults import settings
+from discli.reports.fit import Fit, fit_of, fit_plots, floor_of_run
 from discli.reports.run_curves import Series
 from discli.reports.run_page import RunFacts, choose_previews, run_page
 from discli.runs.layout import RunFolder, find_run, is_run
@@ -41,14 +43,17 @@ class RunReport(RunStatus):
     previews: list[Path]
     score_curves: dict[str, Series]
     score_files: list[Path]
+    fit: Fit | None  # whether it underfits, generalises or memorises; None without held-out samples
     chosen: list[str]  # settings of the recipe that are not discli's defaults
     environment: dict[str, str]
     sessions: Lines
     events: Lines
 
 
-def report_run(run: str | Path, out: str | Path | None = None) -> RunReport:
+def report_run(run: str | Path, out: str | Path | None = None, floor: str | Path | None = None) -> RunReport:
     """Write a page about a run to ``out``, by default into its folder. The run may be training meanwhile.
+
+    ``floor``: a file of ``discli floor``; by default the one beside the run's data, if there is one.
 
     Raises DiscliError where ``run`` is not a run, or the page cannot be written.
     """
@@ -57,7 +62,9 @@ def report_run(run: str | Path, out: str | Path | None = None) -> RunReport:
         raise DiscliError(f"{run} is not a run of discli train.", "Give a run's folder; discli runs lists them.")
     out = Path(out) if out is not None else RunFolder(run).report
     found = run_status(run)
-    page = run_page(_facts(found))
+    least = floor_of_run(found, Path(floor) if floor is not None else None)
+    fit = fit_of(found.logs["holdout"], least)
+    page = run_page(_facts(found, fit, fit_plots(found.logs["holdout"], least)))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, page)
@@ -71,6 +78,7 @@ def report_run(run: str | Path, out: str | Path | None = None) -> RunReport:
         page_bytes=out.stat().st_size,
         previews=choose_previews(RunFolder(run).find_previews()),
         score_curves=_score_series(found),
+        fit=fit,
         score_files=[score.file for score in found.scores if score.result is not None],
         chosen=[line.text for line in settings(found.recipe) if line.chosen and line.key] if found.recipe else [],
         environment=dict(_environment(found)),
@@ -79,13 +87,15 @@ def report_run(run: str | Path, out: str | Path | None = None) -> RunReport:
     )
 
 
-def _facts(run: RunStatus) -> RunFacts:
+def _facts(run: RunStatus, fit: Fit | None, plots: Sequence[tuple[str, str]]) -> RunFacts:
     folder = run.folder.resolve().name
     return RunFacts(
         name=folder if folder == run.name else f"{folder}: {run.name}",
         state=describe_state(run),
         tone=_tone(run),
-        headline=_headline(run),
+        headline=_headline(run, fit),
+        fit=fit,
+        fit_plots=plots,
         problems=run.problems,
         metrics=run.logs["metrics"],
         speed=run.logs["speed"],
@@ -111,10 +121,14 @@ def _tone(run: RunStatus) -> Literal["good", "busy", "bad"]:
     return "bad" if run.state == "corrupt" else "busy"
 
 
-def _headline(run: RunStatus) -> list[tuple[str, str]]:
+def _headline(run: RunStatus, fit: Fit | None) -> list[tuple[str, str]]:
     found = [("step", of_steps(run))]
     if run.loss is not None:
         found.append(("loss", format_number(run.loss)))
+    if fit is not None:
+        found.append(("held-out loss", format_number(fit.loss_held_out)))
+        if fit.loss_gap is not None:
+            found.append(("loss over the floor", format_number(fit.loss_gap.gap)))
     if run.score is not None:
         n = f", n = {run.score.n:,}" if run.score.n is not None else ""
         found.append((f"{run.score.name}{n}", format_number(run.score.value)))

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from discli.reports.fit import Fit
 from discli.reports.page import image_uri, render
 from discli.reports.run_curves import Series, run_curves
 from discli.reports.score_table import fact_rows, score_rows
@@ -31,6 +32,8 @@ class RunFacts:
     metrics: Lines
     speed: Lines
     scores: Mapping[str, Series]
+    fit: Fit | None
+    fit_plots: Sequence[tuple[str, str]]
     previews: Sequence[Path]  # <step>.png
     score_results: Sequence[tuple[str, EvalResult]]  # (file, result of eval-fid)
     recipe: Sequence[Sequence[tuple[str, bool]]]  # a table each: (line, whether somebody chose it)

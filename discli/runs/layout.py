@@ -10,7 +10,7 @@ from discli.runtime.processes import is_locked
 
 STATE = "state.json"  # of a checkpoint: the step, the log window, and size and hash of every file
 EMA = "ema"  # the tensors of a checkpoint that samples are made with
-LOGS = ("metrics", "speed", "scores", "events", "sessions")
+LOGS = ("metrics", "speed", "scores", "holdout", "events", "sessions")
 
 
 @dataclass(frozen=True)

@@ -15,21 +15,22 @@ _LARGEST_NUMBER = 1e100  # sums and shares of it are numbers still, and it can b
 
 
 class Logs:
-    """The four logs of ``runs/NAME``; only the main process has one.
+    """The five logs of ``runs/NAME``; only the main process has one.
 
     ``metrics.jsonl`` is a function of recipe and data: however often a run was interrupted, it ends
     with the same bytes. ``speed.jsonl`` is about the machine, ``events.jsonl`` about what went wrong,
-    ``scores.jsonl`` about samples.
+    ``scores.jsonl`` about samples, ``holdout.jsonl`` about samples that were never trained on.
     """
 
     def __init__(self, folder: Path, step: int, rollbacks: int) -> None:
-        self.metrics, self.speed, self.events, self.scores = self._logs = [
-            Log(RunFolder(folder).log(name), step, rollbacks) for name in ("metrics", "speed", "events", "scores")
+        self.metrics, self.speed, self.events, self.scores, self.holdout = self._logs = [
+            Log(RunFolder(folder).log(name), step, rollbacks)
+            for name in ("metrics", "speed", "events", "scores", "holdout")
         ]
 
     def roll_back(self, step: int) -> None:
         """Forget what came after ``step``, but not how it went wrong."""
-        for log in (self.metrics, self.speed, self.scores):
+        for log in (self.metrics, self.speed, self.scores, self.holdout):
             log.cut(step)
 
     def sync(self) -> None:

@@ -61,6 +61,7 @@ class RunStatus(BaseModel):
     steps: int | None  # that the recipe asks for
     checkpoint: int | None
     loss: float | None  # the mean since the log line before the last
+    held_out_loss: float | None  # of the averaged weights, on samples never trained on
     score: Score | None  # of the latest step; of two for one step, the later
     images_per_second: float | None  # the median of the last log lines
     mfu: float | None  # model FLOP utilisation, a share
@@ -115,6 +116,7 @@ def run_status(folder: Path) -> RunStatus:
         steps=steps,
         checkpoint=checkpoint,
         loss=last_number(logs["metrics"], "loss"),
+        held_out_loss=last_number(logs["holdout"], "loss_held_out"),
         score=max(scores, key=lambda score: -1 if score.step is None else score.step, default=None),
         images_per_second=rate,
         mfu=last_number(logs["speed"], "mfu"),

@@ -43,8 +43,19 @@ class BatchPlan:
     The global batch of a step does not depend on the number of processes.
     """
 
-    def __init__(self, num_samples: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        only: np.ndarray | None = None,
+    ) -> None:
+        """``only``: (num_samples,) int64, the samples to train on; None: all that the data file has."""
         assert batch_size % world_size == 0
+        assert only is None or len(only) == num_samples
+        self._only = only
         share = batch_size // world_size
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
         self.slots = torch.arange(rank * share, (rank + 1) * share)
@@ -57,7 +68,7 @@ class BatchPlan:
         chosen = np.empty_like(positions)
         for epoch in np.unique(epochs):
             chosen[epochs == epoch] = self._permutation(int(epoch))[places[epochs == epoch]]
-        return chosen
+        return chosen if self._only is None else self._only[chosen]
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if epoch != self._epoch:

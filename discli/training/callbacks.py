@@ -51,8 +51,8 @@ class PreviewAndScore:
         is noise to see later ones against, only where ``train.preview_first`` asks for it.
         """
         spec, engine = self._recipe.train, self._engine
-        preview = (step > 0 or spec.preview_first) and _is_due(spec.preview_every, step, spec.steps)
-        score = step > 0 and _is_due(spec.score.every, step, spec.steps)
+        preview = (step > 0 or spec.preview_first) and is_due(spec.preview_every, step, spec.steps)
+        score = step > 0 and is_due(spec.score.every, step, spec.steps)
         if not (preview or score):
             return False
         path = RunFolder(self._folder).preview(step)
@@ -86,7 +86,8 @@ class PreviewAndScore:
         return self._codec
 
 
-def _is_due(every: int, step: int, last: int) -> bool:
+def is_due(every: int, step: int, last: int) -> bool:
+    """Whether something happens after ``step``: every so often (0: never), and at the last one."""
     return every > 0 and (step % every == 0 or step == last)
 
 

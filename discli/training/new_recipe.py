@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 
 from discli.cost.flops import forward_flops
-from discli.data.store import open_store
+from discli.data.holdout import split
+from discli.data.store import Store, open_store
 from discli.recipe import DataContract, check_fits, parse_recipe
 from discli.recipe.commented import commented_toml
 from discli.recipe.config_warnings import fitting_decay, fitting_warmup
@@ -27,6 +28,7 @@ _MOST_PATCHES = 1024
 _MINUTES = {False: 60.0, True: 480.0}  # on a CPU; on a GPU, a night
 _MOST_OF_IT = 0.95  # of the time: starting, checkpoints and what else the machine does take the rest
 _PREVIEWS, _FOR_PREVIEWS = 8, 0.1  # at the most, and the share of the time that they may take
+_HOLDOUT, _FEWEST_HELD_OUT = 0.02, 30  # of the samples; fewer would tell nothing
 _FEWEST = 300  # steps, as the small studies: textures
 
 
@@ -85,8 +87,9 @@ def new_recipe(
     if data is not None:
         if given:
             raise DiscliError(f"{given[0]}: the file of --data decides that.", f"Leave out {given[0]}, or --data.")
-        contract = open_store(data).contract
-        inputs: Tree = {"file": str(data), **_inputs_of(contract)}
+        store = open_store(data)
+        contract = store.contract
+        inputs: Tree = {"file": str(data), **_inputs_of(contract), **_holdout(store)}
         num_classes, about = contract.num_classes, _describe(contract)
         train = shlex.join(["discli", "train", str(out)])
     elif resolution is not None:
@@ -117,6 +120,15 @@ def new_recipe(
     write_text(out, text)
     stderr.print(f"{name}: {preset}, {length}{takes and f'; {takes}'}.\nNext: {train}")
     return out
+
+
+def _holdout(store: Store) -> Tree:
+    """Some samples are kept back, where enough are there that nobody misses them."""
+    try:
+        _, out = split(store, _HOLDOUT, conditional=store.labels is not None)
+    except DiscliError:
+        return {}
+    return {"holdout": _HOLDOUT} if len(out) >= _FEWEST_HELD_OUT else {}
 
 
 def _length(tree: Tree, images: int | None) -> str:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from discli.data.find import data_for
+from discli.data.holdout import split_of
 from discli.data.store import open_store
 from discli.recipe import Recipe
 from discli.runs.run import Run, what_to_train
@@ -43,6 +44,7 @@ def train(
     recipe, folder, named, command = what_to_train(recipe, data, out, overrides)
     file = data_for(recipe, named, folder)
     store = open_store(file, cache="ram" if recipe.data.cache == "ram" else "none")
+    split_of(recipe, store)  # refused before anything is written
 
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())  # being asked to stop while starting is asking, too

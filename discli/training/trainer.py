@@ -10,6 +10,7 @@ from torch import Tensor
 from discli.cost.flops import forward_flops
 from discli.cost.peak import peak_flops
 from discli.data.device import OnDevice
+from discli.data.holdout import split_of
 from discli.data.store import Store
 from discli.diffusion import DiffusionLoss
 from discli.evaluation.reference import open_reference
@@ -33,6 +34,7 @@ from discli.training.callbacks import PreviewAndScore
 from discli.training.clock import Clock
 from discli.training.ema import build_ema
 from discli.training.engine import Engine
+from discli.training.holdout import HeldOutLoss
 from discli.training.interrupts import Interrupts, TrainingStoppedError
 from discli.training.optimizer import build_optimizer, lr_at
 from discli.training.state import TrainingState
@@ -49,6 +51,7 @@ class Trainer:
         self.interrupts = interrupts
         spec = recipe.train
         self.share = share_of_batch(spec, engine.world_size)
+        self.train_samples, held_out = split_of(recipe, store)
         self.source = OnDevice(store, engine.device) if recipe.data.cache == "device" else store
 
         self.scan = choose_scan(recipe.model, engine.device)
@@ -71,6 +74,7 @@ class Trainer:
         self.metadata = run.checkpoint_metadata if run else None
         self.checkpointed = self.state.step
         self.previews = PreviewAndScore(self._as_previewed(), store.contract, folder, engine, interrupts)
+        self.held_out_loss = HeldOutLoss(recipe, store, self.train_samples, held_out, engine)
 
         peak = peak_flops(engine.device, engine.precision, spec.tf32, spec.peak_tflops)
         # Forward once, backward twice as much.
@@ -220,7 +224,7 @@ class Trainer:
         """Leave weights, averages and optimizer as they are; write down what the step had seen."""
         self._forget()
         self.state.skipped_in_a_row += 1
-        plan = BatchPlan(len(self.store), self.recipe.train.batch_size, self.seed)
+        plan = self._plan()
         self._happened("skipped", grad_norm=str(grad_norm), indices=plan.indices(batch.step).tolist())
         if self.run:
             what = f"loss or gradient not finite (gradient norm {grad_norm})"
@@ -278,7 +282,7 @@ class Trainer:
             self.engine,
             folder=self.folder,
             data_file=data_file,
-            samples=len(self.store),
+            samples=len(self.train_samples),
             step=self.state.step,
             parameters=self.num_parameters,
             averages=len(self.ema.averages),
@@ -312,6 +316,7 @@ class Trainer:
             now = {"step": self.state.step, "event": "settings changed", "rollbacks": self.state.rollbacks}
             self.logs.events.write(now | {"settings": run.changed})
         self.previews.open(data_file, self.logs.scores)
+        self.held_out_loss.open(self.logs.holdout)
         self.engine.start_tracker(recipe.name, run.id, self.state.step, {"recipe": recipe.model_dump_json()})
 
     def _log(self, seconds_waited: float) -> None:
@@ -337,7 +342,9 @@ class Trainer:
 
     def _look(self, only_missing: bool = False) -> None:
         """Previews and scores, given up where the run is asked to stop meanwhile: then it stops here."""
-        looked = self.previews.on_step(self.ema.averages[EMA], self.state.step, only_missing)
+        averaged, step = self.ema.averages[EMA], self.state.step
+        measured = self.held_out_loss.on_step(averaged, step, only_missing)
+        looked = self.previews.on_step(averaged, step, only_missing) or measured
         if looked and self.engine.any(self.interrupts.received is not None)[0]:
             if self.checkpointed != self.state.step:
                 self._checkpoint()
@@ -350,7 +357,12 @@ class Trainer:
 
     def _feed(self) -> Feed:
         engine, spec = self.engine, self.recipe.train
-        plan = BatchPlan(len(self.store), spec.batch_size, self.seed, engine.rank, engine.world_size)
+        plan = self._plan(engine.rank, engine.world_size)
         pin = engine.device.type == "cuda" and self.source is self.store
         flip = self.recipe.data.horizontal_flip
         return Feed(self.source, plan, self.state.step, spec.steps, flip, pin, self.auxiliary.features)
+
+    def _plan(self, rank: int = 0, world_size: int = 1) -> BatchPlan:
+        samples = self.train_samples
+        only = samples if len(samples) < len(self.store) else None
+        return BatchPlan(len(samples), self.recipe.train.batch_size, self.seed, rank, world_size, only)

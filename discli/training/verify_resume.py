@@ -43,6 +43,7 @@ def verify_resume(
         "train.log_every=3",
         "train.preview_every=0",
         "train.score.every=0",
+        "train.holdout_every=0",
         'train.tracker="none"',
         f"train.precision={settle_precision(recipe.train.precision, here).name}",
     ]:
