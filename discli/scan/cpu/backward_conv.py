@@ -1,13 +1,14 @@
 """Kernels of the backward pass, continued: the adjoint of x_proj, SiLU and the convolution."""
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
-from discli.scan.cpu.backward import ROW, zero
+from discli.scan.cpu.backward import zero
 from discli.scan.cpu.compiler import jit
-from discli.scan.cpu.forward import TILES, before, convolve_strip
+from discli.scan.cpu.forward import TILE, before, convolve_strip
 from discli.scan.cpu.job import GROUP, STRIP
 from discli.scan.cpu.lanes import FLOAT, VECTOR, fma, load, splat, store
 from discli.scan.cpu.math import sigmoid
 from discli.scan.cpu.matmul import matmul
+from discli.scan.cpu.recurrence import ROW
 
 
 @jit
@@ -28,7 +29,7 @@ def convolve_backward(job, work, task, scratch):
             zero(dweight + tap * row, vectors * VECTOR)
         zero(dbias, vectors * VECTOR)
 
-    slope, activated = scratch, scratch + TILES
+    slope, activated = scratch, scratch + TILE
     for strip in range(0, rows, STRIP):
         steps = min(STRIP, rows - strip)
         for v in range(vectors):

@@ -89,12 +89,6 @@ def store(builder, where, value):
     builder.store(value, pointer(builder, where, floats), align=FLOAT)
 
 
-@instruction(lanes, address)
-def load_broadcast(builder, where):
-    """One float from memory in every lane."""
-    return broadcast(builder, builder.load(pointer(builder, where, _float), align=FLOAT))
-
-
 @instruction(lanes, types.float32)
 def splat(builder, value):
     """A number in every lane."""
@@ -129,25 +123,6 @@ def raise_exponent(builder, value, shifted):
     """value 2^n, for shifted = n + 1.5 2^23: a float whose low bits are the integer n."""
     n = builder.shl(builder.bitcast(shifted, _ints), ir.Constant(_ints, [23] * LANES))
     return builder.bitcast(builder.add(builder.bitcast(value, _ints), n), floats)
-
-
-@instruction(types.void, address, lanes, lanes)
-def add_totals(builder, where, first, second):
-    """Adds to two floats the sums over the lanes of two vectors, which are added up by halves in one fixed order."""
-
-    def shuffle(a: ir.Value, b: ir.Value, indices: list[int]) -> ir.Value:
-        return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_int32, len(indices)), indices))
-
-    half = LANES // 2
-    low = shuffle(first, second, [lane + side for lane in range(half) for side in (0, LANES)])
-    high = shuffle(first, second, [lane + side for lane in range(half, LANES) for side in (0, LANES)])
-    sums = builder.fadd(low, high)  # even lanes belong to the first, odd lanes to the second
-    for width in (2**i for i in reversed(range(1, LANES.bit_length() - 1))):
-        nothing = ir.Constant(sums.type, ir.Undefined)
-        halves = [shuffle(sums, nothing, [*range(begin, begin + width)]) for begin in (0, width)]
-        sums = builder.fadd(*halves)
-    both = pointer(builder, where, sums.type)
-    builder.store(builder.fadd(builder.load(both, align=FLOAT), sums), both, align=FLOAT)
 
 
 @instruction(types.int64, address)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from discli.scan.cpu.job import CHUNK, GROUP
+from discli.scan.cpu.job import BLOCK, CHUNK, GROUP
 from discli.scan.cpu.lanes import LANES
 from discli.scan.reference import DirectionParams
 
@@ -31,7 +31,7 @@ class Sizes(NamedTuple):
 
     @property
     def width(self) -> int:
-        return _up_to_multiple(self.d_inner, LANES)
+        return _up_to_multiple(self.d_inner, BLOCK * LANES)
 
     @property
     def states(self) -> int:

@@ -26,14 +26,6 @@ def _power_of_two(whole, fraction):
 
 
 @jit
-def exp2_nonpositive(x):
-    """2^x for x from -infinity to 0; exactly 0 from -127 down, so that no denormal slows the scan."""
-    x = at_least(x, splat(-127.0))
-    whole = x + splat(_ROUND)
-    return _power_of_two(whole, x - (whole - splat(_ROUND)))
-
-
-@jit
 def exp(x):
     """e^x, relative error below 3e-7, for |x| <= 87; beyond that e^-88 (or 0) and e^88."""
     x = at_most(at_least(x, splat(-88.0)), splat(88.0))
