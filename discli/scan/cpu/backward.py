@@ -6,8 +6,8 @@ its chunk once more from the first step to the last and keeps the decays, then b
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
 from discli.scan.cpu.compiler import jit
-from discli.scan.cpu.forward import TILE, load_states, step_sizes
-from discli.scan.cpu.job import BLOCK, CHUNK, GROUP, PIECE, SPAN
+from discli.scan.cpu.forward import AHEAD, TILE, fetch_row, load_states, step_sizes
+from discli.scan.cpu.job import BLOCK, CHUNK, GROUP, PIECE, SPAN, STATES
 from discli.scan.cpu.lanes import FLOAT, LANES, VECTOR, fma, load, splat, store
 from discli.scan.cpu.math import sigmoid, softplus_and_slope
 from discli.scan.cpu.matmul import matmul
@@ -15,7 +15,7 @@ from discli.scan.cpu.recurrence import DECAYS, PAIR, ROW, add_totals, advance_an
 
 _LN_2 = 0.6931471805599453
 
-# A task's scratch memory: tiles of a chunk, buffers of a span, then decays and states, as many as there are n.
+# A task's scratch memory: tiles of a chunk, buffers of a span, decays, then as many states as there are n.
 _DELTA, _SOURCE, _DY, _Y, _DSOURCE, _DDELTA, _SLOPE = range(0, 7 * TILE, TILE)
 _KEPT = 7 * TILE
 _DB = _KEPT + SPAN * DECAYS
@@ -30,12 +30,12 @@ def zero(where, count):
 
 
 @jit
-def scan_there(job, first_vector, vectors, first, rows, projected, partial, scratch, decays, state):
-    """One span for all states, forward in time: decays, y and dC."""
+def scan_there(job, first_n, last_n, first_vector, vectors, first, rows, projected, partial, scratch, decays, state):
+    """One span for some of the states, forward in time: decays, y and dC."""
     columns, per_vector = job.columns * FLOAT, job.states * VECTOR
     begin = first * columns + job.rank_columns * FLOAT
     rate, after = job.decay_rate + first_vector * per_vector, state + GROUP * per_vector
-    for n in range(0, job.states, PAIR):
+    for n in range(first_n, last_n, PAIR):
         B = projected + begin + n * FLOAT
         C = B + job.states * FLOAT
         for block in range(0, vectors, BLOCK):
@@ -45,7 +45,7 @@ def scan_there(job, first_vector, vectors, first, rows, projected, partial, scra
                 tiles + _SOURCE,
                 tiles + _Y,
                 tiles + _DY,
-                decays + (block + n * vectors // PAIR) * (SPAN * DECAYS // BLOCK),
+                decays + (block + (n - first_n) * vectors // PAIR) * (SPAN * DECAYS // BLOCK),
                 scratch + _DC,
                 B,
                 C,
@@ -60,14 +60,16 @@ def scan_there(job, first_vector, vectors, first, rows, projected, partial, scra
 
 
 @jit
-def scan_back(job, slot, first_vector, vectors, first, rows, projected, partial, scratch, decays, state):
+def scan_back(
+    job, first_n, last_n, slot, first_vector, vectors, first, rows, projected, partial, scratch, decays, state
+):
     """The same span backward in time: dB, and the gradients of delta, source and the decay rates."""
     columns, per_vector = job.columns * FLOAT, job.states * VECTOR
     begin = first * columns + job.rank_columns * FLOAT
     rate = job.decay_rate + first_vector * per_vector
     dstate = job.dstate + (slot * job.vectors + first_vector) * per_vector
     drate = job.gradients + slot * job.gradients_sample + job.drate + first_vector * per_vector
-    for n in range(0, job.states, PAIR):
+    for n in range(first_n, last_n, PAIR):
         B = projected + begin + n * FLOAT
         C = B + job.states * FLOAT
         for block in range(0, vectors, BLOCK):
@@ -78,7 +80,7 @@ def scan_back(job, slot, first_vector, vectors, first, rows, projected, partial,
                 tiles + _DY,
                 tiles + _DSOURCE,
                 tiles + _DDELTA,
-                decays + (block + n * vectors // PAIR) * (SPAN * DECAYS // BLOCK),
+                decays + (block + (n - first_n) * vectors // PAIR) * (SPAN * DECAYS // BLOCK),
                 scratch + _KEPT,
                 scratch + _DB,
                 B,
@@ -97,20 +99,21 @@ def scan_back(job, slot, first_vector, vectors, first, rows, projected, partial,
 @jit
 def prepare(job, sample, step, first_channel, vectors, rows, inner, scratch):
     """Fills the tiles of one chunk; delta comes in as dt_proj's output, without bias or softplus."""
-    for v in range(vectors):
-        channel = first_channel + v * VECTOR
-        bias, skip = load(job.dt_bias + channel), load(job.skip + channel)
-        z_column = job.z + sample * job.z_sample + channel
-        dy_column = job.dy + sample * job.dy_sample + channel
-        for t in range(rows):
-            tile = scratch + t * ROW + v * VECTOR
-            x = load(inner + t * job.width * FLOAT + v * VECTOR)
-            z = load(z_column + (step + t) * job.z_step)
-            delta, slope = softplus_and_slope(load(tile + _DELTA) + bias)
+    z_rows = job.z + sample * job.z_sample + first_channel
+    dy_rows = job.dy + sample * job.dy_sample + first_channel
+    for t in range(rows):
+        z_row, dy_row = z_rows + (step + t) * job.z_step, dy_rows + (step + t) * job.dy_step
+        fetch_row(z_row + AHEAD * job.z_step, vectors)
+        fetch_row(dy_row + AHEAD * job.dy_step, vectors)
+        for v in range(vectors):
+            channel, at = first_channel + v * VECTOR, v * VECTOR
+            tile = scratch + t * ROW + at
+            x, z = load(inner + t * job.width * FLOAT + at), load(z_row + at)
+            delta, slope = softplus_and_slope(load(tile + _DELTA) + load(job.dt_bias + channel))
             store(tile + _DELTA, delta)
             store(tile + _SOURCE, delta * x)
-            store(tile + _DY, load(dy_column + (step + t) * job.dy_step) * (z * sigmoid(z)))
-            store(tile + _Y, skip * x)
+            store(tile + _DY, load(dy_row + at) * (z * sigmoid(z)))
+            store(tile + _Y, load(job.skip + channel) * x)
             store(tile + _DSOURCE, splat(0.0))
             store(tile + _DDELTA, splat(0.0))
             store(tile + _SLOPE, slope)
@@ -119,32 +122,35 @@ def prepare(job, sample, step, first_channel, vectors, rows, inner, scratch):
 @jit
 def finish(job, sample, step, first_channel, vectors, rows, inner, gradients, scratch):
     """From the tiles of one chunk: dx' (in the place of x'), dz, and in _SLOPE dt_proj's dL/doutput."""
-    for v in range(vectors):
-        channel = first_channel + v * VECTOR
-        skip = load(job.skip + channel)
-        dskip, dbias = load(gradients + job.dskip + channel), load(gradients + job.ddt_bias + channel)
-        z_column = job.z + sample * job.z_sample + channel
-        dy_column = job.dy + sample * job.dy_sample + channel
-        dz_column = job.dz + sample * job.dz_sample + channel
-        for t in range(rows):
-            tile = scratch + t * ROW + v * VECTOR
-            x_here = inner + t * job.width * FLOAT + v * VECTOR
+    z_rows = job.z + sample * job.z_sample + first_channel
+    dy_rows = job.dy + sample * job.dy_sample + first_channel
+    dz_rows = job.dz + sample * job.dz_sample + first_channel
+    for t in range(rows):
+        z_row, dy_row = z_rows + (step + t) * job.z_step, dy_rows + (step + t) * job.dy_step
+        dz_row = dz_rows + (step + t) * job.dz_step
+        fetch_row(dz_row + AHEAD * job.dz_step, vectors)
+        if job.is_last_direction:
+            fetch_row(z_row + AHEAD * job.z_step, vectors)
+            fetch_row(dy_row + AHEAD * job.dy_step, vectors)
+        for v in range(vectors):
+            channel, at = first_channel + v * VECTOR, v * VECTOR
+            tile, x_here = scratch + t * ROW + at, inner + t * job.width * FLOAT + at
+            dskip, dbias = gradients + job.dskip + channel, gradients + job.ddt_bias + channel
             x, dy, dsource = load(x_here), load(tile + _DY), load(tile + _DSOURCE)
             ddelta = fma(x, dsource, splat(_LN_2) * load(tile + _DDELTA))
             draw = ddelta * load(tile + _SLOPE)
             store(tile + _SLOPE, draw)
-            store(x_here, fma(load(tile + _DELTA), dsource, skip * dy))
-            dskip, dbias = fma(dy, x, dskip), dbias + draw
+            store(x_here, fma(load(tile + _DELTA), dsource, load(job.skip + channel) * dy))
+            store(dskip, fma(dy, x, load(dskip)))
+            store(dbias, load(dbias) + draw)
 
-            y, dz_here = load(tile + _Y), dz_column + (step + t) * job.dz_step
+            y = load(tile + _Y)
             if job.is_last_direction:
-                z = load(z_column + (step + t) * job.z_step)
+                z = load(z_row + at)
                 gate = sigmoid(z)
                 dgate = gate * fma(z, splat(1.0) - gate, splat(1.0))
-                y = load(dy_column + (step + t) * job.dy_step) * (load(dz_here) + y) * dgate
-            store(dz_here, y)
-        store(gradients + job.dskip + channel, dskip)
-        store(gradients + job.ddt_bias + channel, dbias)
+                y = load(dy_row + at) * (load(dz_row + at) + y) * dgate
+            store(dz_row + at, y)
 
 
 @jit
@@ -174,18 +180,20 @@ def scan_backward(job, work, task, scratch):
         zero(partial, rows * columns)
 
     spans, per_span = (rows + SPAN - 1) // SPAN, GROUP * per_vector
-    decays, kept_per_span = scratch + _DECAYS, SPAN * (DECAYS // BLOCK // PAIR) * vectors * job.states
-    states = decays + CHUNK * GROUP * per_vector
+    decays, kept_per_span = scratch + _DECAYS, SPAN * (DECAYS // BLOCK // PAIR) * vectors * STATES
+    states = decays + CHUNK * GROUP * STATES * VECTOR
     zero(scratch + _DB, 2 * SPAN * PAIR * VECTOR)
     load_states(job, sample, work.first_step, first_vector, vectors, states)
-    for span in range(spans):
-        begin = span * SPAN
-        length, here, state = min(rows - begin, SPAN), decays + span * kept_per_span, states + span * per_span
-        scan_there(job, first_vector, vectors, begin, length, projected, partial, scratch, here, state)
-    for span in range(spans - 1, -1, -1):
-        begin = span * SPAN
-        length, here, state = min(rows - begin, SPAN), decays + span * kept_per_span, states + span * per_span
-        scan_back(job, slot, first_vector, vectors, begin, length, projected, partial, scratch, here, state)
+    for n in range(0, job.states, STATES):
+        end = min(n + STATES, job.states)
+        for span in range(spans):
+            begin = span * SPAN
+            length, kept, state = min(rows - begin, SPAN), decays + span * kept_per_span, states + span * per_span
+            scan_there(job, n, end, first_vector, vectors, begin, length, projected, partial, scratch, kept, state)
+        for span in range(spans - 1, -1, -1):
+            begin = span * SPAN
+            length, kept, state = min(rows - begin, SPAN), decays + span * kept_per_span, states + span * per_span
+            scan_back(job, n, end, slot, first_vector, vectors, begin, length, projected, partial, scratch, kept, state)
     finish(job, sample, work.first_step, first_channel, vectors, rows, inner, gradients, scratch)
 
     # dt_proj, towards its weight and towards its input

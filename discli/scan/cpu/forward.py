@@ -3,12 +3,20 @@
 
 from discli.scan.cpu.compiler import jit
 from discli.scan.cpu.job import BLOCK, CHUNK, GROUP, PIECE, SPAN, STRIP
-from discli.scan.cpu.lanes import FLOAT, VECTOR, fma, load, splat, store
+from discli.scan.cpu.lanes import FLOAT, VECTOR, fma, load, prefetch, splat, store
 from discli.scan.cpu.math import sigmoid, softplus_and_slope
 from discli.scan.cpu.matmul import matmul
 from discli.scan.cpu.recurrence import PAIR, ROW, advance
 
+AHEAD = 6  # steps from what is fetched to what is needed
 TILE = CHUNK * ROW
+
+
+@jit
+def fetch_row(row, vectors):
+    """A task's part of a row of memory, which the processor does not foresee: the next row is far away."""
+    for v in range(vectors):
+        prefetch(row + v * VECTOR)
 
 
 @jit
@@ -108,16 +116,14 @@ def scan(job, work, task, scratch):
 
     load_states(job, sample, work.first_step, first_vector, vectors, state)
     step_sizes(job, projected, first_channel, vectors, work.steps, delta)
-    for v in range(vectors):
-        channel = first_channel + v * VECTOR
-        bias, skip = load(job.dt_bias + channel), load(job.skip + channel)
-        for t in range(work.steps):
-            at = t * ROW + v * VECTOR
+    for t in range(work.steps):
+        for v in range(vectors):
+            channel, at = first_channel + v * VECTOR, t * ROW + v * VECTOR
             x = load(inner + t * row + v * VECTOR)
-            delta_t, _ = softplus_and_slope(load(delta + at) + bias)
+            delta_t, _ = softplus_and_slope(load(delta + at) + load(job.dt_bias + channel))
             store(delta + at, delta_t)
             store(source + at, delta_t * x)
-            store(y + at, skip * x)
+            store(y + at, load(job.skip + channel) * x)
     rate = job.decay_rate + first_vector * per_vector
     for begin in range(0, work.steps, SPAN):
         rows, B_rows = min(SPAN, work.steps - begin), projected + begin * columns + job.rank_columns * FLOAT
@@ -138,6 +144,9 @@ def write_output(job, sample, step, first_channel, vectors, rows, y):
     for t in range(rows):
         out = job.y + sample * job.y_sample + (step + t) * job.y_step + first_channel
         z_row = job.z + sample * job.z_sample + (step + t) * job.z_step + first_channel
+        fetch_row(out + AHEAD * job.y_step, vectors)
+        if job.is_last_direction:
+            fetch_row(z_row + AHEAD * job.z_step, vectors)
         for v in range(vectors):
             y_t = load(y + t * ROW + v * VECTOR)
             if job.is_last_direction:

@@ -21,7 +21,7 @@ LANES = 16 if "+avx512f" in _features else 8 if "+avx" in _features else 4
 FLOAT = 4  # bytes
 VECTOR = FLOAT * LANES
 
-_float, _int32, _int64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_float, _byte, _int32, _int64 = ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 floats, _ints = ir.VectorType(_float, LANES), ir.VectorType(_int32, LANES)
 _Emit = Callable[..., Any]
 
@@ -87,6 +87,27 @@ def load(builder, where):
 @instruction(types.void, address, lanes)
 def store(builder, where, value):
     builder.store(value, pointer(builder, where, floats), align=FLOAT)
+
+
+@instruction(types.void, address)
+def prefetch(builder, where):
+    """Has the cache line at ``where`` brought near; any address will do."""
+    kind = ir.FunctionType(ir.VoidType(), [_byte.as_pointer(), _int32, _int32, _int32])
+    bring = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(bring, [builder.inttoptr(where, _byte.as_pointer()), _int32(0), _int32(3), _int32(1)])
+
+
+@instruction(lanes, lanes)
+def reciprocal(builder, value):
+    """1 / value to the last bit or so, for normal numbers whose reciprocal is normal too."""
+    one = ir.Constant(floats, [1.0] * LANES)
+    if LANES != 16:
+        return builder.fdiv(one, value)
+    mask = ir.IntType(16)
+    kind = ir.FunctionType(floats, [floats, floats, mask])
+    estimate = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.rcp14.ps.512")
+    guess = builder.call(estimate, [value, floats(ir.Undefined), mask(0xFFFF)])
+    return multiply_add(builder, guess, multiply_add(builder, builder.fneg(value), guess, one), guess)
 
 
 @instruction(lanes, types.float32)
