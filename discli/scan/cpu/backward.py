@@ -1,25 +1,26 @@
 """Kernels of the backward pass: the scan's adjoint. That of x_proj and the convolution follows in `backward_conv`.
 
-Nothing but x, z, x_proj's output and one state in 128 steps is kept from the forward pass. A task
-recomputes 32 steps' states and decays of two states n, walks back over them, and takes the next two.
+Nothing but x, z, x_proj's output and one state in 128 steps is kept from the forward pass. A task walks
+its chunk once more from the first step to the last and keeps the decays, then back, 16 steps at a time.
 """
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
 from discli.scan.cpu.compiler import jit
-from discli.scan.cpu.forward import TILE, TILES, load_states, step_sizes
-from discli.scan.cpu.job import GROUP, SPAN
-from discli.scan.cpu.lanes import FLOAT, LANES, VECTOR, add_totals, fma, load, load_broadcast, splat, store
-from discli.scan.cpu.math import exp2_nonpositive, sigmoid, softplus_and_slope
+from discli.scan.cpu.forward import AHEAD, TILE, fetch_row, load_states, step_sizes
+from discli.scan.cpu.job import BLOCK, CHUNK, GROUP, PIECE, SPAN, STATES
+from discli.scan.cpu.lanes import FLOAT, LANES, VECTOR, fma, load, splat, store
+from discli.scan.cpu.math import sigmoid, softplus_and_slope
 from discli.scan.cpu.matmul import matmul
+from discli.scan.cpu.recurrence import DECAYS, PAIR, ROW, add_totals, advance_and_keep, go_back
 
 _LN_2 = 0.6931471805599453
-_PAIR = 2 * VECTOR  # two states of one vector of channels
-ROW = GROUP * VECTOR  # a row of channels in those tiles that matmul reads
 
-# A task's scratch memory: tiles of a chunk, buffers of a span, then the state before each span.
-_DELTA, _SOURCE, _DY, _Y, _DSOURCE, _DDELTA, _SLOPE = range(0, 7 * TILES, TILES)
-_BEFORE, _DECAYS, _DB, _DC = range(7 * TILES, 7 * TILES + 4 * SPAN * _PAIR, SPAN * _PAIR)
-_STATE = 7 * TILES + 4 * SPAN * _PAIR
+# A task's scratch memory: tiles of a chunk, buffers of a span, decays, then as many states as there are n.
+_DELTA, _SOURCE, _DY, _Y, _DSOURCE, _DDELTA, _SLOPE = range(0, 7 * TILE, TILE)
+_KEPT = 7 * TILE
+_DB = _KEPT + SPAN * DECAYS
+_DC = _DB + SPAN * PAIR * VECTOR
+_DECAYS = _DC + SPAN * PAIR * VECTOR
 
 
 @jit
@@ -29,161 +30,127 @@ def zero(where, count):
 
 
 @jit
-def advance(tile, B_rows, row_stride, rate, before, after, states, rows):
-    """The recurrence alone: from the states ``before`` to those ``rows`` steps later."""
-    for n in range(0, states, 2):
-        here0, here1 = n * VECTOR, (n + 1) * VECTOR
-        rate0, rate1 = load(rate + here0), load(rate + here1)
-        h0, h1 = load(before + here0), load(before + here1)
-        for t in range(rows):
-            B = B_rows + t * row_stride + n * FLOAT
-            delta_t, source_t = load(tile + _DELTA + t * VECTOR), load(tile + _SOURCE + t * VECTOR)
-            h0 = fma(exp2_nonpositive(delta_t * rate0), h0, source_t * load_broadcast(B))
-            h1 = fma(exp2_nonpositive(delta_t * rate1), h1, source_t * load_broadcast(B + FLOAT))
-        store(after + here0, h0)
-        store(after + here1, h1)
-
-
-@jit
-def scan_pair(tiles, buffers, B_rows, row_stride, rate, state, dstate, drate, states, n, rows):
-    """States n and n + 1 of one vector of channels, there and back over ``rows`` <= SPAN steps.
-
-    On the way back, with g_t = dL/dh_t and u_t = dL/d(delta_t A):
-
-        g_t = C_t dy_t + decay_{t+1} g_{t+1};   u_t = g_t decay_t h_{t-1}
-        dC_t += h_t dy_t;   dB_t += g_t source_t;   dsource_t += g_t B_t;   ddelta_t += u_t A;   dA += u_t delta_t
-    """
-    delta, source, dy, y = tiles + _DELTA, tiles + _SOURCE, tiles + _DY, tiles + _Y
-    dsource, ddelta = tiles + _DSOURCE, tiles + _DDELTA
-    before, decays, dB, dC = buffers + _BEFORE, buffers + _DECAYS, buffers + _DB, buffers + _DC
-    here0, here1 = n * VECTOR, (n + 1) * VECTOR
-    rate0, rate1 = load(rate + here0), load(rate + here1)
-    h0, h1 = load(state + here0), load(state + here1)
-    for t in range(rows):
-        B = B_rows + t * row_stride + n * FLOAT
-        C = B + states * FLOAT
-        at, pair = t * VECTOR, t * _PAIR
-        delta_t, source_t = load(delta + at), load(source + at)
-        decay0, decay1 = exp2_nonpositive(delta_t * rate0), exp2_nonpositive(delta_t * rate1)
-        store(before + pair, h0)
-        store(before + pair + VECTOR, h1)
-        store(decays + pair, decay0)
-        store(decays + pair + VECTOR, decay1)
-        h0 = fma(decay0, h0, source_t * load_broadcast(B))
-        h1 = fma(decay1, h1, source_t * load_broadcast(B + FLOAT))
-        y_t = fma(h0, load_broadcast(C), load(y + at))
-        store(y + at, fma(h1, load_broadcast(C + FLOAT), y_t))
-
-    g0, g1 = load(dstate + here0), load(dstate + here1)
-    drate0, drate1 = load(drate + here0), load(drate + here1)
-    for t in range(rows - 1, -1, -1):
-        B = B_rows + t * row_stride + n * FLOAT
-        C = B + states * FLOAT
-        at, pair = t * VECTOR, t * _PAIR
-        delta_t, source_t, dy_t = load(delta + at), load(source + at), load(dy + at)
-        store(dC + pair, fma(dy_t, h0, load(dC + pair)))
-        store(dC + pair + VECTOR, fma(dy_t, h1, load(dC + pair + VECTOR)))
-        g0 = fma(dy_t, load_broadcast(C), g0)
-        g1 = fma(dy_t, load_broadcast(C + FLOAT), g1)
-        store(dB + pair, fma(source_t, g0, load(dB + pair)))
-        store(dB + pair + VECTOR, fma(source_t, g1, load(dB + pair + VECTOR)))
-        dsource_t = fma(g0, load_broadcast(B), load(dsource + at))
-        store(dsource + at, fma(g1, load_broadcast(B + FLOAT), dsource_t))
-        g0, g1 = g0 * load(decays + pair), g1 * load(decays + pair + VECTOR)
-        h0, h1 = load(before + pair), load(before + pair + VECTOR)
-        u0, u1 = g0 * h0, g1 * h1
-        store(ddelta + at, fma(u1, rate1, fma(u0, rate0, load(ddelta + at))))
-        drate0, drate1 = fma(u0, delta_t, drate0), fma(u1, delta_t, drate1)
-    store(dstate + here0, g0)
-    store(dstate + here1, g1)
-    store(drate + here0, drate0)
-    store(drate + here1, drate1)
-
-
-@jit
-def scan_span(job, slot, first_vector, vectors, first, rows, projected, partial, scratch, state):
-    """Steps ``first`` to ``first + rows`` of a chunk for all states; dB and dC summed over the task's channels."""
+def scan_there(job, first_n, last_n, first_vector, vectors, first, rows, projected, partial, scratch, decays, state):
+    """One span for some of the states, forward in time: decays, y and dC."""
     columns, per_vector = job.columns * FLOAT, job.states * VECTOR
-    B_rows = projected + first * columns + job.rank_columns * FLOAT
-    dB_rows = partial + first * columns + job.rank_columns * FLOAT
-    dstate = job.dstate + (slot * job.vectors + first_vector) * per_vector
-    drate = job.gradients + slot * job.gradients_sample + job.drate + first_vector * per_vector
-    rate = job.decay_rate + first_vector * per_vector
-    for n in range(0, job.states, 2):
-        zero(scratch + _DB, 2 * SPAN * _PAIR)
-        for v in range(vectors):
-            tiles, v_states = scratch + v * TILE + first * VECTOR, v * per_vector
-            scan_pair(
-                tiles,
-                scratch,
-                B_rows,
+    begin = first * columns + job.rank_columns * FLOAT
+    rate, after = job.decay_rate + first_vector * per_vector, state + GROUP * per_vector
+    for n in range(first_n, last_n, PAIR):
+        B = projected + begin + n * FLOAT
+        C = B + job.states * FLOAT
+        for block in range(0, vectors, BLOCK):
+            tiles, states = scratch + first * ROW + block * VECTOR, block * per_vector + n * VECTOR
+            advance_and_keep(
+                tiles + _DELTA,
+                tiles + _SOURCE,
+                tiles + _Y,
+                tiles + _DY,
+                decays + (block + (n - first_n) * vectors // PAIR) * (SPAN * DECAYS // BLOCK),
+                scratch + _DC,
+                B,
+                C,
                 columns,
-                rate + v_states,
-                state + v_states,
-                dstate + v_states,
-                drate + v_states,
-                job.states,
-                n,
+                rate + states,
+                state + states,
+                after + states,
+                per_vector,
                 rows,
             )
-        for t in range(rows):
-            dB_t, pair = dB_rows + t * columns + n * FLOAT, scratch + t * _PAIR
-            add_totals(dB_t, load(pair + _DB), load(pair + _DB + VECTOR))
-            add_totals(dB_t + job.states * FLOAT, load(pair + _DC), load(pair + _DC + VECTOR))
+        add_totals(scratch + _DC, partial + begin + (job.states + n) * FLOAT, columns, rows)
+
+
+@jit
+def scan_back(
+    job, first_n, last_n, slot, first_vector, vectors, first, rows, projected, partial, scratch, decays, state
+):
+    """The same span backward in time: dB, and the gradients of delta, source and the decay rates."""
+    columns, per_vector = job.columns * FLOAT, job.states * VECTOR
+    begin = first * columns + job.rank_columns * FLOAT
+    rate = job.decay_rate + first_vector * per_vector
+    dstate = job.dstate + (slot * job.vectors + first_vector) * per_vector
+    drate = job.gradients + slot * job.gradients_sample + job.drate + first_vector * per_vector
+    for n in range(first_n, last_n, PAIR):
+        B = projected + begin + n * FLOAT
+        C = B + job.states * FLOAT
+        for block in range(0, vectors, BLOCK):
+            tiles, states = scratch + first * ROW + block * VECTOR, block * per_vector + n * VECTOR
+            go_back(
+                tiles + _DELTA,
+                tiles + _SOURCE,
+                tiles + _DY,
+                tiles + _DSOURCE,
+                tiles + _DDELTA,
+                decays + (block + (n - first_n) * vectors // PAIR) * (SPAN * DECAYS // BLOCK),
+                scratch + _KEPT,
+                scratch + _DB,
+                B,
+                C,
+                columns,
+                rate + states,
+                state + states,
+                dstate + states,
+                drate + states,
+                per_vector,
+                rows,
+            )
+        add_totals(scratch + _DB, partial + begin + n * FLOAT, columns, rows)
 
 
 @jit
 def prepare(job, sample, step, first_channel, vectors, rows, inner, scratch):
     """Fills the tiles of one chunk; delta comes in as dt_proj's output, without bias or softplus."""
-    for v in range(vectors):
-        channel = first_channel + v * VECTOR
-        bias, skip = load(job.dt_bias + channel), load(job.skip + channel)
-        z_column = job.z + sample * job.z_sample + channel
-        dy_column = job.dy + sample * job.dy_sample + channel
-        for t in range(rows):
-            tile = scratch + v * TILE + t * VECTOR
-            x = load(inner + t * job.width * FLOAT + v * VECTOR)
-            z = load(z_column + (step + t) * job.z_step)
-            delta, slope = softplus_and_slope(load(tile + _DELTA) + bias)
+    z_rows = job.z + sample * job.z_sample + first_channel
+    dy_rows = job.dy + sample * job.dy_sample + first_channel
+    for t in range(rows):
+        z_row, dy_row = z_rows + (step + t) * job.z_step, dy_rows + (step + t) * job.dy_step
+        fetch_row(z_row + AHEAD * job.z_step, vectors)
+        fetch_row(dy_row + AHEAD * job.dy_step, vectors)
+        for v in range(vectors):
+            channel, at = first_channel + v * VECTOR, v * VECTOR
+            tile = scratch + t * ROW + at
+            x, z = load(inner + t * job.width * FLOAT + at), load(z_row + at)
+            delta, slope = softplus_and_slope(load(tile + _DELTA) + load(job.dt_bias + channel))
             store(tile + _DELTA, delta)
             store(tile + _SOURCE, delta * x)
-            store(tile + _DY, load(dy_column + (step + t) * job.dy_step) * (z * sigmoid(z)))
-            store(tile + _Y, skip * x)
+            store(tile + _DY, load(dy_row + at) * (z * sigmoid(z)))
+            store(tile + _Y, load(job.skip + channel) * x)
             store(tile + _DSOURCE, splat(0.0))
             store(tile + _DDELTA, splat(0.0))
-            store(scratch + _SLOPE + t * ROW + v * VECTOR, slope)
+            store(tile + _SLOPE, slope)
 
 
 @jit
 def finish(job, sample, step, first_channel, vectors, rows, inner, gradients, scratch):
     """From the tiles of one chunk: dx' (in the place of x'), dz, and in _SLOPE dt_proj's dL/doutput."""
-    for v in range(vectors):
-        channel = first_channel + v * VECTOR
-        skip = load(job.skip + channel)
-        dskip, dbias = load(gradients + job.dskip + channel), load(gradients + job.ddt_bias + channel)
-        z_column = job.z + sample * job.z_sample + channel
-        dy_column = job.dy + sample * job.dy_sample + channel
-        dz_column = job.dz + sample * job.dz_sample + channel
-        for t in range(rows):
-            tile = scratch + v * TILE + t * VECTOR
-            x_here = inner + t * job.width * FLOAT + v * VECTOR
-            slope_here = scratch + _SLOPE + t * ROW + v * VECTOR
+    z_rows = job.z + sample * job.z_sample + first_channel
+    dy_rows = job.dy + sample * job.dy_sample + first_channel
+    dz_rows = job.dz + sample * job.dz_sample + first_channel
+    for t in range(rows):
+        z_row, dy_row = z_rows + (step + t) * job.z_step, dy_rows + (step + t) * job.dy_step
+        dz_row = dz_rows + (step + t) * job.dz_step
+        fetch_row(dz_row + AHEAD * job.dz_step, vectors)
+        if job.is_last_direction:
+            fetch_row(z_row + AHEAD * job.z_step, vectors)
+            fetch_row(dy_row + AHEAD * job.dy_step, vectors)
+        for v in range(vectors):
+            channel, at = first_channel + v * VECTOR, v * VECTOR
+            tile, x_here = scratch + t * ROW + at, inner + t * job.width * FLOAT + at
+            dskip, dbias = gradients + job.dskip + channel, gradients + job.ddt_bias + channel
             x, dy, dsource = load(x_here), load(tile + _DY), load(tile + _DSOURCE)
             ddelta = fma(x, dsource, splat(_LN_2) * load(tile + _DDELTA))
-            draw = ddelta * load(slope_here)
-            store(slope_here, draw)
-            store(x_here, fma(load(tile + _DELTA), dsource, skip * dy))
-            dskip, dbias = fma(dy, x, dskip), dbias + draw
+            draw = ddelta * load(tile + _SLOPE)
+            store(tile + _SLOPE, draw)
+            store(x_here, fma(load(tile + _DELTA), dsource, load(job.skip + channel) * dy))
+            store(dskip, fma(dy, x, load(dskip)))
+            store(dbias, load(dbias) + draw)
 
-            y, dz_here = load(tile + _Y), dz_column + (step + t) * job.dz_step
+            y = load(tile + _Y)
             if job.is_last_direction:
-                z = load(z_column + (step + t) * job.z_step)
+                z = load(z_row + at)
                 gate = sigmoid(z)
                 dgate = gate * fma(z, splat(1.0) - gate, splat(1.0))
-                y = load(dy_column + (step + t) * job.dy_step) * (load(dz_here) + y) * dgate
-            store(dz_here, y)
-        store(gradients + job.dskip + channel, dskip)
-        store(gradients + job.ddt_bias + channel, dbias)
+                y = load(dy_row + at) * (load(dz_row + at) + y) * dgate
+            store(dz_row + at, y)
 
 
 @jit
@@ -212,28 +179,33 @@ def scan_backward(job, work, task, scratch):
     if group == 0 or not job.whole_samples:
         zero(partial, rows * columns)
 
-    load_states(job, sample, work.first_step, first_vector, vectors, scratch + _STATE)
-    last = (rows - 1) // SPAN
-    for span in range(last):
-        B_rows = projected + span * SPAN * columns + rank_columns
-        for v in range(vectors):
-            tile, rate = scratch + v * TILE + span * SPAN * VECTOR, job.decay_rate + (first_vector + v) * per_vector
-            before = scratch + _STATE + (span * GROUP + v) * per_vector
-            advance(tile, B_rows, columns, rate, before, before + GROUP * per_vector, job.states, SPAN)
-    for span in range(last, -1, -1):
-        begin = span * SPAN
-        length, state = min(rows - begin, SPAN), scratch + _STATE + span * GROUP * per_vector
-        scan_span(job, slot, first_vector, vectors, begin, length, projected, partial, scratch, state)
+    spans, per_span = (rows + SPAN - 1) // SPAN, GROUP * per_vector
+    decays, kept_per_span = scratch + _DECAYS, SPAN * (DECAYS // BLOCK // PAIR) * vectors * STATES
+    states = decays + CHUNK * GROUP * STATES * VECTOR
+    zero(scratch + _DB, 2 * SPAN * PAIR * VECTOR)
+    load_states(job, sample, work.first_step, first_vector, vectors, states)
+    for n in range(0, job.states, STATES):
+        end = min(n + STATES, job.states)
+        for span in range(spans):
+            begin = span * SPAN
+            length, kept, state = min(rows - begin, SPAN), decays + span * kept_per_span, states + span * per_span
+            scan_there(job, n, end, first_vector, vectors, begin, length, projected, partial, scratch, kept, state)
+        for span in range(spans - 1, -1, -1):
+            begin = span * SPAN
+            length, kept, state = min(rows - begin, SPAN), decays + span * kept_per_span, states + span * per_span
+            scan_back(job, n, end, slot, first_vector, vectors, begin, length, projected, partial, scratch, kept, state)
     finish(job, sample, work.first_step, first_channel, vectors, rows, inner, gradients, scratch)
 
     # dt_proj, towards its weight and towards its input
     draw, ddt_weight = scratch + _SLOPE, gradients + job.ddt_weight + first_channel
     matmul(projected, FLOAT, columns, draw, ROW, VECTOR, ddt_weight, row, VECTOR, job.rank, vectors, rows, 1)
     dt_out = job.dt_out + first_vector * LANES * rank_columns
-    for column in range(0, rank_columns, _PAIR):
+    for column in range(0, rank_columns, 2 * VECTOR):
         wide, here = min(2, (rank_columns - column) // VECTOR), dt_out + column
-        matmul(draw, ROW, FLOAT, here, rank_columns, VECTOR, scratch, _PAIR, VECTOR, rows, wide, vectors * LANES, 0)
-        add_rows(scratch, _PAIR, partial + column, columns, rows, wide)
+        matmul(
+            draw, ROW, FLOAT, here, rank_columns, VECTOR, scratch, 2 * VECTOR, VECTOR, rows, wide, vectors * LANES, 0
+        )
+        add_rows(scratch, 2 * VECTOR, partial + column, columns, rows, wide)
 
 
 @jit
@@ -248,12 +220,12 @@ def add_rows(source, source_step, into, into_step, rows, vectors):
 
 @jit
 def sum_groups(job, work, task):
-    """One span of one sample: adds what all groups of channels found for dt, B and C to the first's, in order."""
+    """One piece of one sample: adds what all groups of channels found for dt, B and C to the first's, in order."""
     groups = (job.vectors + GROUP - 1) // GROUP
-    spans = (work.steps + SPAN - 1) // SPAN
-    place, begin = task // spans, task % spans * SPAN
+    pieces = (work.steps + PIECE - 1) // PIECE
+    place, begin = task // pieces, task % pieces * PIECE
     slot = work.first_slot + place
-    rows, columns = min(SPAN, work.steps - begin), job.columns * FLOAT
+    rows, columns = min(PIECE, work.steps - begin), job.columns * FLOAT
     partial = job.partial + slot * job.partial_sample + begin * columns
     for offset in range(0, rows * columns, VECTOR):
         total = load(partial + offset)

@@ -1,13 +1,14 @@
 """Kernels of the backward pass, continued: the adjoint of x_proj, SiLU and the convolution."""
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
-from discli.scan.cpu.backward import ROW, zero
+from discli.scan.cpu.backward import zero
 from discli.scan.cpu.compiler import jit
-from discli.scan.cpu.forward import TILES, before, convolve_strip
+from discli.scan.cpu.forward import TILE, before, convolve_strip, fetch_row
 from discli.scan.cpu.job import GROUP, STRIP
 from discli.scan.cpu.lanes import FLOAT, VECTOR, fma, load, splat, store
 from discli.scan.cpu.math import sigmoid
 from discli.scan.cpu.matmul import matmul
+from discli.scan.cpu.recurrence import ROW
 
 
 @jit
@@ -28,9 +29,13 @@ def convolve_backward(job, work, task, scratch):
             zero(dweight + tap * row, vectors * VECTOR)
         zero(dbias, vectors * VECTOR)
 
-    slope, activated = scratch, scratch + TILES
+    slope, activated = scratch, scratch + TILE
     for strip in range(0, rows, STRIP):
         steps = min(STRIP, rows - strip)
+        for t in range(STRIP):
+            later = work.first_step + strip + STRIP + t
+            fetch_row(x + later * job.x_step, vectors)
+            fetch_row(dx + later * job.dx_step, vectors)
         for v in range(vectors):
             channel, here = first_channel + v * VECTOR, strip * ROW + v * VECTOR
             convolve_strip(job, x + v * VECTOR, channel, work.first_step + strip, steps, activated + here, ROW)
@@ -43,7 +48,9 @@ def convolve_backward(job, work, task, scratch):
 
     dprojected = job.partial + slot * job.partial_sample
     dinner, x_proj = job.inner + slot * job.inner_sample + first_channel, job.x_proj_out + first_channel
-    matmul(dprojected, columns, FLOAT, x_proj, row, VECTOR, dinner, row, VECTOR, rows, vectors, job.columns, 1)
+    matmul(dprojected, columns, FLOAT, x_proj, row, VECTOR, dinner, row, VECTOR, rows, vectors, job.rank, 1)
+    dB, x_proj = dprojected + job.rank_columns * FLOAT, x_proj + job.rank * row
+    matmul(dB, columns, FLOAT, x_proj, row, VECTOR, dinner, row, VECTOR, rows, vectors, 2 * job.states, 1)
     matmul(dprojected, FLOAT, columns, activated, ROW, VECTOR, dx_proj, row, VECTOR, job.columns, vectors, rows, 1)
     for strip in range(0, rows, STRIP):
         steps = min(STRIP, rows - strip)

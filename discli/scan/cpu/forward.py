@@ -2,13 +2,21 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
 from discli.scan.cpu.compiler import jit
-from discli.scan.cpu.job import CHUNK, GROUP, SPAN, STRIP
-from discli.scan.cpu.lanes import FLOAT, VECTOR, fma, load, load_broadcast, splat, store
-from discli.scan.cpu.math import exp2_nonpositive, sigmoid, softplus_and_slope
+from discli.scan.cpu.job import BLOCK, CHUNK, GROUP, PIECE, SPAN, STRIP
+from discli.scan.cpu.lanes import FLOAT, VECTOR, fma, load, prefetch, splat, store
+from discli.scan.cpu.math import sigmoid, softplus_and_slope
 from discli.scan.cpu.matmul import matmul
+from discli.scan.cpu.recurrence import PAIR, ROW, advance
 
-TILE = CHUNK * VECTOR  # bytes of one vector of channels over a chunk
-TILES = GROUP * TILE
+AHEAD = 6  # steps from what is fetched to what is needed
+TILE = CHUNK * ROW
+
+
+@jit
+def fetch_row(row, vectors):
+    """A task's part of a row of memory, which the processor does not foresee: the next row is far away."""
+    for v in range(vectors):
+        prefetch(row + v * VECTOR)
 
 
 @jit
@@ -45,11 +53,11 @@ def convolve_strip(job, x_column, channel, first, rows, out, out_step):
 
 @jit
 def convolve(job, work, task):
-    """One span of one sample: x' = SiLU(conv(x)) and, in the forward pass, (dt, B, C) = x_proj x'."""
-    spans = (work.steps + SPAN - 1) // SPAN
-    place, begin = task // spans, task % spans * SPAN
+    """One piece of one sample: x' = SiLU(conv(x)) and, in the forward pass, (dt, B, C) = x_proj x'."""
+    pieces = (work.steps + PIECE - 1) // PIECE
+    place, begin = task // pieces, task % pieces * PIECE
     slot = work.first_slot + place
-    rows = min(SPAN, work.steps - begin)
+    rows = min(PIECE, work.steps - begin)
     row, columns = job.width * FLOAT, job.columns * FLOAT
     first, sample = work.first_step + begin, work.first_sample + place
     x = job.x + sample * job.x_sample
@@ -69,33 +77,10 @@ def convolve(job, work, task):
 
 @jit
 def step_sizes(job, projected, first_channel, vectors, rows, raw):
-    """dt_proj before bias and softplus, one tile per vector of channels at ``raw``."""
+    """dt_proj before bias and softplus, to the tile at ``raw``."""
     columns, row = job.columns * FLOAT, job.width * FLOAT
     weight = job.dt_in + first_channel
-    matmul(projected, columns, FLOAT, weight, row, VECTOR, raw, VECTOR, TILE, rows, vectors, job.rank, 0)
-
-
-@jit
-def scan_tile(delta, source, y, B_rows, row_stride, rate, state, states, rows):
-    """Runs the recurrence of one vector of channels over a tile and adds C_t . h_t to y.
-
-    Two states at a time stay in registers while the loop walks the steps. source = delta x'.
-    """
-    for n in range(0, states, 2):
-        here0, here1 = n * VECTOR, (n + 1) * VECTOR
-        rate0, rate1 = load(rate + here0), load(rate + here1)
-        h0, h1 = load(state + here0), load(state + here1)
-        for t in range(rows):
-            B = B_rows + t * row_stride + n * FLOAT
-            C = B + states * FLOAT
-            at = t * VECTOR
-            delta_t, source_t = load(delta + at), load(source + at)
-            h0 = fma(exp2_nonpositive(delta_t * rate0), h0, source_t * load_broadcast(B))
-            h1 = fma(exp2_nonpositive(delta_t * rate1), h1, source_t * load_broadcast(B + FLOAT))
-            y_t = fma(h0, load_broadcast(C), load(y + at))
-            store(y + at, fma(h1, load_broadcast(C + FLOAT), y_t))
-        store(state + here0, h0)
-        store(state + here1, h1)
+    matmul(projected, columns, FLOAT, weight, row, VECTOR, raw, ROW, VECTOR, rows, vectors, job.rank, 0)
 
 
 @jit
@@ -126,26 +111,29 @@ def scan(job, work, task, scratch):
     vectors = min(GROUP, job.vectors - first_vector)
     columns, row, per_vector = job.columns * FLOAT, job.width * FLOAT, job.states * VECTOR
     projected = job.projected + sample * job.projected_sample + work.first_step * columns
-    B_rows = projected + job.rank_columns * FLOAT
     inner = job.inner + slot * job.inner_sample + first_channel
-    deltas, sources, ys, state = scratch, scratch + TILES, scratch + 2 * TILES, scratch + 3 * TILES
+    delta, source, y, state = scratch, scratch + TILE, scratch + 2 * TILE, scratch + 3 * TILE
 
     load_states(job, sample, work.first_step, first_vector, vectors, state)
-    step_sizes(job, projected, first_channel, vectors, work.steps, deltas)
-    for v in range(vectors):
-        channel = first_channel + v * VECTOR
-        delta, source, y = deltas + v * TILE, sources + v * TILE, ys + v * TILE
-        bias, skip = load(job.dt_bias + channel), load(job.skip + channel)
-        for t in range(work.steps):
-            at = t * VECTOR
+    step_sizes(job, projected, first_channel, vectors, work.steps, delta)
+    for t in range(work.steps):
+        for v in range(vectors):
+            channel, at = first_channel + v * VECTOR, t * ROW + v * VECTOR
             x = load(inner + t * row + v * VECTOR)
-            delta_t, _ = softplus_and_slope(load(delta + at) + bias)
+            delta_t, _ = softplus_and_slope(load(delta + at) + load(job.dt_bias + channel))
             store(delta + at, delta_t)
             store(source + at, delta_t * x)
-            store(y + at, skip * x)
-        rate = job.decay_rate + (first_vector + v) * per_vector
-        scan_tile(delta, source, y, B_rows, columns, rate, state + v * per_vector, job.states, work.steps)
-    write_output(job, sample, work.first_step, first_channel, vectors, work.steps, ys)
+            store(y + at, load(job.skip + channel) * x)
+    rate = job.decay_rate + first_vector * per_vector
+    for begin in range(0, work.steps, SPAN):
+        rows, B_rows = min(SPAN, work.steps - begin), projected + begin * columns + job.rank_columns * FLOAT
+        for block in range(0, vectors, BLOCK):
+            at, states = begin * ROW + block * VECTOR, block * per_vector
+            for n in range(0, job.states, PAIR):
+                B, here = B_rows + n * FLOAT, states + n * VECTOR
+                C, h = B + job.states * FLOAT, state + here
+                advance(delta + at, source + at, y + at, 0, 0, 0, B, C, columns, rate + here, h, h, per_vector, rows)
+    write_output(job, sample, work.first_step, first_channel, vectors, work.steps, y)
     if work.first_step + work.steps < job.length:
         save_states(job, sample, work.first_step + work.steps, first_vector, vectors, state)
 
@@ -156,8 +144,11 @@ def write_output(job, sample, step, first_channel, vectors, rows, y):
     for t in range(rows):
         out = job.y + sample * job.y_sample + (step + t) * job.y_step + first_channel
         z_row = job.z + sample * job.z_sample + (step + t) * job.z_step + first_channel
+        fetch_row(out + AHEAD * job.y_step, vectors)
+        if job.is_last_direction:
+            fetch_row(z_row + AHEAD * job.z_step, vectors)
         for v in range(vectors):
-            y_t = load(y + v * TILE + t * VECTOR)
+            y_t = load(y + t * ROW + v * VECTOR)
             if job.is_last_direction:
                 z = load(z_row + v * VECTOR)
                 y_t = (load(out + v * VECTOR) + y_t) * (z * sigmoid(z))

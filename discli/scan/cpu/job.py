@@ -1,8 +1,8 @@
 """What the kernels are told: a record of addresses and sizes for each direction.
 
 Rows are counted in steps, the order in which a direction walks the tokens: step 0 of the backward
-direction is the last token, and its strides are negative. E here is padded to whole vectors, N to
-an even number. Addresses and strides are in bytes.
+direction is the last token, and its strides are negative. E here is padded to whole blocks of vectors, N
+to an even number. Addresses and strides are in bytes.
 """
 
 import hashlib
@@ -14,8 +14,11 @@ from numba import from_dtype
 from discli.scan.cpu.lanes import LANES, VECTOR
 
 CHUNK = 128  # steps of a sample under way at a time, and between two states kept for the backward pass
-SPAN = 32  # steps whose states and decays the backward pass keeps at once; they have to fit in L1
+SPAN = 16  # steps that the recurrence takes at once for two states after another; their rows have to fit in L1
+PIECE = 32  # steps of a task that takes all channels
 GROUP = 64 // LANES  # vectors of channels per task: 256 bytes of every row; its tiles of a chunk have to fit in L2
+BLOCK = 4 if LANES == 16 else 2  # vectors of a group that the recurrence takes at once: E is padded to these
+STATES = 4  # n whose decays of a chunk the backward pass keeps at once
 STRIP = 8  # steps that a convolution takes at once: rows of memory, which must not drive each other out of L1
 
 _FIELDS = [
@@ -96,6 +99,6 @@ job_type = from_dtype(JOB)
 
 
 def scratch_bytes(states: int) -> int:
-    """What one thread needs: tiles of a chunk, buffers of a span, the state before each span. The
-    convolution gets by with two of those tiles."""
-    return VECTOR * (GROUP * (7 * CHUNK + CHUNK // SPAN * states) + 4 * SPAN * 2)
+    """What one thread needs: tiles of a chunk, decays of some states, the state before and after each span, and the
+    buffers of a span. The convolution gets by with two of those tiles."""
+    return VECTOR * (GROUP * (7 * CHUNK + CHUNK * STATES + (CHUNK // SPAN + 1) * states) + SPAN * (BLOCK * 2 + 2 * 2))

@@ -10,7 +10,7 @@ from discli.scan.cpu.backward import scan_backward, sum_groups, sum_samples
 from discli.scan.cpu.backward_conv import convolve_backward
 from discli.scan.cpu.compiler import entry, jit, kernel
 from discli.scan.cpu.forward import convolve, scan
-from discli.scan.cpu.job import CHUNK, GROUP, SPAN, job_type
+from discli.scan.cpu.job import CHUNK, GROUP, PIECE, job_type
 from discli.scan.cpu.lanes import claim, count, counted
 
 
@@ -63,11 +63,11 @@ def _wait(done, end):
 
 @jit
 def _tasks(job, work, phase, to_sum):
-    spans = work.samples * ((work.steps + SPAN - 1) // SPAN)
+    pieces = work.samples * ((work.steps + PIECE - 1) // PIECE)
     if phase == CONVOLVE:
-        return spans + (job.gradient_rows if job.is_backward_pass and to_sum > 0 else 0)
+        return pieces + (job.gradient_rows if job.is_backward_pass and to_sum > 0 else 0)
     if phase == SUM_GROUPS:
-        return 0 if job.whole_samples else spans
+        return 0 if job.whole_samples else pieces
     return work.samples * ((job.vectors + GROUP - 1) // GROUP)
 
 

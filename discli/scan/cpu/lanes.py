@@ -21,7 +21,7 @@ LANES = 16 if "+avx512f" in _features else 8 if "+avx" in _features else 4
 FLOAT = 4  # bytes
 VECTOR = FLOAT * LANES
 
-_float, _int32, _int64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_float, _byte, _int32, _int64 = ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 floats, _ints = ir.VectorType(_float, LANES), ir.VectorType(_int32, LANES)
 _Emit = Callable[..., Any]
 
@@ -89,10 +89,25 @@ def store(builder, where, value):
     builder.store(value, pointer(builder, where, floats), align=FLOAT)
 
 
-@instruction(lanes, address)
-def load_broadcast(builder, where):
-    """One float from memory in every lane."""
-    return broadcast(builder, builder.load(pointer(builder, where, _float), align=FLOAT))
+@instruction(types.void, address)
+def prefetch(builder, where):
+    """Has the cache line at ``where`` brought near; any address will do."""
+    kind = ir.FunctionType(ir.VoidType(), [_byte.as_pointer(), _int32, _int32, _int32])
+    bring = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(bring, [builder.inttoptr(where, _byte.as_pointer()), _int32(0), _int32(3), _int32(1)])
+
+
+@instruction(lanes, lanes)
+def reciprocal(builder, value):
+    """1 / value to the last bit or so, for normal numbers whose reciprocal is normal too."""
+    one = ir.Constant(floats, [1.0] * LANES)
+    if LANES != 16:
+        return builder.fdiv(one, value)
+    mask = ir.IntType(16)
+    kind = ir.FunctionType(floats, [floats, floats, mask])
+    estimate = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.rcp14.ps.512")
+    guess = builder.call(estimate, [value, floats(ir.Undefined), mask(0xFFFF)])
+    return multiply_add(builder, guess, multiply_add(builder, builder.fneg(value), guess, one), guess)
 
 
 @instruction(lanes, types.float32)
@@ -129,25 +144,6 @@ def raise_exponent(builder, value, shifted):
     """value 2^n, for shifted = n + 1.5 2^23: a float whose low bits are the integer n."""
     n = builder.shl(builder.bitcast(shifted, _ints), ir.Constant(_ints, [23] * LANES))
     return builder.bitcast(builder.add(builder.bitcast(value, _ints), n), floats)
-
-
-@instruction(types.void, address, lanes, lanes)
-def add_totals(builder, where, first, second):
-    """Adds to two floats the sums over the lanes of two vectors, which are added up by halves in one fixed order."""
-
-    def shuffle(a: ir.Value, b: ir.Value, indices: list[int]) -> ir.Value:
-        return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_int32, len(indices)), indices))
-
-    half = LANES // 2
-    low = shuffle(first, second, [lane + side for lane in range(half) for side in (0, LANES)])
-    high = shuffle(first, second, [lane + side for lane in range(half, LANES) for side in (0, LANES)])
-    sums = builder.fadd(low, high)  # even lanes belong to the first, odd lanes to the second
-    for width in (2**i for i in reversed(range(1, LANES.bit_length() - 1))):
-        nothing = ir.Constant(sums.type, ir.Undefined)
-        halves = [shuffle(sums, nothing, [*range(begin, begin + width)]) for begin in (0, width)]
-        sums = builder.fadd(*halves)
-    both = pointer(builder, where, sums.type)
-    builder.store(builder.fadd(builder.load(both, align=FLOAT), sums), both, align=FLOAT)
 
 
 @instruction(types.int64, address)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from discli.scan.cpu.job import CHUNK, GROUP
+from discli.scan.cpu.job import BLOCK, CHUNK, GROUP
 from discli.scan.cpu.lanes import LANES
 from discli.scan.reference import DirectionParams
 
@@ -31,7 +31,7 @@ class Sizes(NamedTuple):
 
     @property
     def width(self) -> int:
-        return _up_to_multiple(self.d_inner, LANES)
+        return _up_to_multiple(self.d_inner, BLOCK * LANES)
 
     @property
     def states(self) -> int:
@@ -80,13 +80,17 @@ def from_rows(rows: Tensor, like: Tensor) -> Tensor:
 
 def pack_for_forward(p: DirectionParams, sizes: Sizes) -> dict[str, Tensor]:
     """One direction's parameters under the names of `job`, contiguous float32."""
-    return {**_pack(p, sizes), "x_proj_in": _padded_x_proj(p, sizes).t().contiguous()}
+    return {**_pack(p, sizes), "x_proj_in": _x_proj(p, sizes, sizes.rank_columns, sizes.columns).t().contiguous()}
 
 
 def pack_for_backward(p: DirectionParams, sizes: Sizes) -> dict[str, Tensor]:
     """As `pack_for_forward`, with the projections the other way round."""
     dt_out = _pad(p.dt_weight.float(), (0, sizes.rank_columns - sizes.dt_rank, 0, sizes.width - sizes.d_inner))
-    return {**_pack(p, sizes), "x_proj_out": _padded_x_proj(p, sizes), "dt_out": dt_out.contiguous()}
+    return {
+        **_pack(p, sizes),
+        "x_proj_out": _x_proj(p, sizes, sizes.dt_rank, sizes.dt_rank + 2 * sizes.states),
+        "dt_out": dt_out.contiguous(),
+    }
 
 
 def _pack(p: DirectionParams, sizes: Sizes) -> dict[str, Tensor]:
@@ -104,11 +108,16 @@ def _pack(p: DirectionParams, sizes: Sizes) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in packed.items()}
 
 
-def _padded_x_proj(p: DirectionParams, sizes: Sizes) -> Tensor:
-    E, N, R = sizes.width - sizes.d_inner, sizes.states - sizes.d_state, sizes.rank_columns - sizes.dt_rank
-    dt, B, C = torch.split(p.x_proj.float(), [sizes.dt_rank, sizes.d_state, sizes.d_state])
-    rows = torch.cat([_pad(dt, (0, E, 0, R)), _pad(B, (0, E, 0, N)), _pad(C, (0, E, 0, N))])
-    return _pad(rows, (0, 0, 0, sizes.columns - len(rows)))
+def _x_proj(p: DirectionParams, sizes: Sizes, rank: int, count: int) -> Tensor:
+    """``count`` rows: ``rank`` for dt, then B and C and padding; no copy where nothing is to be padded."""
+    E, N = sizes.width - sizes.d_inner, sizes.states - sizes.d_state
+    x_proj = p.x_proj.float()
+    if rank == sizes.dt_rank and N == 0:
+        rows = _pad(x_proj, (0, E))
+    else:
+        dt, B, C = torch.split(x_proj, [sizes.dt_rank, sizes.d_state, sizes.d_state])
+        rows = torch.cat([_pad(dt, (0, E, 0, rank - sizes.dt_rank)), _pad(B, (0, E, 0, N)), _pad(C, (0, E, 0, N))])
+    return _pad(rows, (0, 0, 0, count - len(rows))).contiguous()
 
 
 def unpack_gradients(rows: Tensor, p: DirectionParams, sizes: Sizes) -> DirectionParams:

@@ -2,7 +2,7 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
 from discli.scan.cpu.compiler import jit
-from discli.scan.cpu.lanes import at_least, at_most, fma, raise_exponent, splat, where_negative
+from discli.scan.cpu.lanes import at_least, at_most, fma, raise_exponent, reciprocal, splat, where_negative
 
 # 1.5 2^23: adding it rounds a float to an integer and leaves that integer in the low bits.
 _ROUND = 12582912.0
@@ -26,14 +26,6 @@ def _power_of_two(whole, fraction):
 
 
 @jit
-def exp2_nonpositive(x):
-    """2^x for x from -infinity to 0; exactly 0 from -127 down, so that no denormal slows the scan."""
-    x = at_least(x, splat(-127.0))
-    whole = x + splat(_ROUND)
-    return _power_of_two(whole, x - (whole - splat(_ROUND)))
-
-
-@jit
 def exp(x):
     """e^x, relative error below 3e-7, for |x| <= 87; beyond that e^-88 (or 0) and e^88."""
     x = at_most(at_least(x, splat(-88.0)), splat(88.0))
@@ -45,7 +37,7 @@ def exp(x):
 
 @jit
 def sigmoid(x):
-    return splat(1.0) / (splat(1.0) + exp(splat(0.0) - x))
+    return reciprocal(splat(1.0) + exp(splat(0.0) - at_least(x, splat(-87.0))))
 
 
 @jit
@@ -62,5 +54,5 @@ def softplus_and_slope(x):
     p = fma(p, u, splat(0.33330512046813965))
     p = fma(p, u, splat(-0.4999993145465851))
     p = fma(p, u, splat(1.0))
-    slope = where_negative(x, u, splat(1.0)) / (splat(1.0) + u)
+    slope = where_negative(x, u, splat(1.0)) * reciprocal(splat(1.0) + u)
     return fma(p, u, at_least(x, splat(0.0))), slope
