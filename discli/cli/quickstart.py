@@ -76,7 +76,7 @@ def quickstart(
 
     print(f"\nThe digits that were asked for, a row each: {drawn.sheet}")
     print(f"How they came out of noise while training: {run / 'previews'}")
-    parts = ", ".join(f"{what} {seconds:.0f}" for what, seconds in took.items())
+    parts = ", ".join(f"{what} {seconds:.0f}" for what, seconds in took.items() if seconds >= 1)
     print(f"Took {format_seconds(sum(took.values()))}; seconds: {parts}.")
     print("Next, your own images, in an hour of training on this machine (--minutes for another time):")
     print("  discli encode my-images/ --res 32 --out mine.h5\n  discli recipe new mine --data mine.h5 --minutes 60")

@@ -1,6 +1,6 @@
 """Sizes by name: the five published ones (arXiv:2402.05608, table 1, as the released code builds them) and two below.
 
-The small ones are ours, for a CPU: dis-xxs is the network of the quickstart.
+The small ones are ours, for a CPU.
 """
 
 # dis-s is 368 wide: the released code says so and the published 28.4 M parameters agree.

@@ -39,7 +39,7 @@ class _Size(NamedTuple):
     lr: float
 
 
-# ``seen`` and ``images`` are rules of thumb. The rates: the quickstart's for its width, the paper's from dis-b on.
+# ``seen`` and ``images`` are rules of thumb. The rates: the paper's from dis-b on, higher for narrower ones.
 _SIZES = {
     "dis-xxs": _Size(0, 0, 64, 2e-3),
     "dis-xs": _Size(200_000, 1_000, 64, 1e-3),
@@ -183,7 +183,7 @@ def _rounded(number: float) -> int:
 
 
 def _short_run(name: str, preset: str, inputs: Tree, num_classes: int, steps: int, previews: int) -> Tree:
-    """What bases/cifar10-small.toml and the quickstart have found to draw something in minutes."""
+    """What bases/cifar10-small.toml has found to draw something in minutes."""
     tree = _long_run(name, preset, inputs, num_classes)
     size = _SIZES.get(preset, _SIZES["dis-b"])
     tree["model"]["drop_path_rate"] = 0.0  # against overfitting, which takes longer

@@ -14,7 +14,7 @@ from discli.runtime.console import format_seconds
 # from the published 32 px, p = 4, without classes: p = 2 has 84 D - 72 more, 64 px and p = 2 852 D - 72; a
 # thousand classes and 64 px instead of 32 have 2 D D + 1196 D more, ten classes 2 D D + 14 D.
 PARAMETERS = {
-    "quickstart": 721_548,
+    "quickstart": 471_660,
     "cifar10-dis-s-2": 28_488_008,
     "cifar10-dis-s-2-cond": 28_764_008,
     "celeba-64-dis-s-2": 28_770_632,
