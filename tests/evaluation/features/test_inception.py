@@ -140,6 +140,7 @@ def test_weights_of_another_shape_are_refused(weights, tmp_path):
         Inception(tmp_path / "cut.pth")
 
 
+@pytest.mark.slow  # where bf16 products are emulated
 def test_bf16_is_near_is_said_and_is_not_mixed_with_fp32(weights):
     images = drawn_images(4, 32, 0)
     exact, rounded = Inception(weights), Inception(weights, precision="bf16")
