@@ -71,7 +71,7 @@ def evaluate(
     ``ref``: FILE.h5, a folder, a zip, or STATS.npz; without it the data that the run was trained on.
     ``features`` and ``metrics`` are names of files in ``features/`` and ``metrics/``; ``metrics`` may hold "all".
     ``bootstrap`` resamples for the interval of the distance (0: neither interval nor FID-infinity). ``card`` takes
-    in the images for a score card. ``precision``: of the feature network; "bf16" (Inception) moves the score. Under
+    in the images for a score card. ``precision``: of the feature network; "bf16" moves the score. Under
     torchrun the processes share the work, and all get the result.
 
     Raises DiscliError for what is missing or does not fit, before any work where it can be known.

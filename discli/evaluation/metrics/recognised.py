@@ -32,7 +32,8 @@ class Recognised(RowsMetric):
 
     def score_name(self, extractor: Extractor, score: str) -> str:
         """Never without the network that the probe sits on."""
-        return f"{score} ({extractor.name})"
+        named = extractor.score_name(score)
+        return named if named != score else f"{score} ({extractor.name})"
 
     def compute(self, reference: ReferenceStats) -> dict[str, float]:
         recognised, _ = self.judged(reference)

@@ -50,15 +50,17 @@ def recognised(samples, reference, **settings):
 def test_right_classes_are_recognised_and_wrong_ones_are_not(reference, tmp_path):
     images, labels = coloured(60, 1)
     right = recognised(folder_of(tmp_path / "right", images, labels), reference)
-    assert right.scores["recognised (random)"] > 0.9
+    assert right.scores["recognised (random features)"] > 0.9
     assert right.distance is None
     assert right.recognised.held_out.n == 15
     assert right.recognised.held_out.share > 0.8
-    assert right.recognised.samples.low < right.scores["recognised (random)"] <= right.recognised.samples.high
+    assert right.recognised.samples.low < right.scores["recognised (random features)"] <= right.recognised.samples.high
 
     half = [(label + 1) % 3 if index < 30 else label for index, label in enumerate(labels)]
     mixed = recognised(folder_of(tmp_path / "mixed", images, half), reference)
-    assert mixed.scores["recognised (random)"] == pytest.approx(right.scores["recognised (random)"] - 0.5, abs=0.05)
+    assert mixed.scores["recognised (random features)"] == pytest.approx(
+        right.scores["recognised (random features)"] - 0.5, abs=0.05
+    )
     red = next(row for row in mixed.recognised.classes if row.name == "red")
     assert (red.mistaken_for[0].name, red.mistaken_for[0].n) == ("green", 10)
 
@@ -67,7 +69,7 @@ def test_classes_are_matched_by_name_and_only_those_asked_for_count(reference, t
     images, labels = coloured(60, 1)
     some = [index for index, label in enumerate(labels) if label > 0]
     found = recognised(folder_of(tmp_path / "some", images[some], [labels[index] for index in some]), reference)
-    assert found.scores["recognised (random)"] > 0.9
+    assert found.scores["recognised (random features)"] > 0.9
     assert [row.name for row in found.recognised.classes] == ["green", "red"]
     assert found.recognised.held_out.n == 10
 
@@ -83,7 +85,7 @@ def test_the_probe_is_cached_by_content_and_labels(reference, tmp_path):
     (moved / "blue").rename(moved / "x")
     (moved / "green").rename(moved / "blue")
     (moved / "x").rename(moved / "green")
-    assert recognised(samples, moved).scores["recognised (random)"] < 0.5
+    assert recognised(samples, moved).scores["recognised (random features)"] < 0.5
     assert len(list((tmp_path / "cache").rglob("*-probe.npz"))) == 2
 
 
@@ -93,10 +95,15 @@ def test_the_score_card_and_json_show_what_is_mistaken_for_what(reference, tmp_p
     card = tmp_path / "card.html"
     eval_fid(samples, reference, features="random", metrics="recognised", as_json=True, bootstrap=0, card=card)
     shown = json.loads(capsys.readouterr().out)["recognised"]
-    assert shown["score"] == "recognised (random)"
+    assert shown["score"] == "recognised (random features)"
     assert shown["samples"]["n"] == 30
     page = card.read_text(encoding="utf-8")
-    for fact in ("Classes recognised", "recognised (random)", 'alt="green taken for blue"', 'alt="recognised as red"'):
+    for fact in (
+        "Classes recognised",
+        "recognised (random features)",
+        'alt="green taken for blue"',
+        'alt="recognised as red"',
+    ):
         assert fact in page
     eval_fid(samples, reference, features="random", metrics="recognised", bootstrap=0)
     assert "of held-out real images" in capsys.readouterr().out
@@ -108,7 +115,7 @@ def test_all_leaves_it_out_where_there_are_no_classes(reference, tmp_path):
     scores = evaluate(plain, plain, features="random", metrics=["all"], bootstrap=0).scores
     assert not any(name.startswith("recognised") for name in scores)
     with_classes = evaluate(reference, reference, features="random", metrics=["all"], bootstrap=0).scores
-    assert "recognised (random)" in with_classes
+    assert "recognised (random features)" in with_classes
 
 
 def test_what_has_no_or_other_or_one_class_is_refused(reference, tmp_path):
