@@ -4,10 +4,13 @@ import importlib.util
 import os
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from discli.data.autoencoders import load_codec
 from discli.data.encode import encode
 from discli.data.features import efficientnet_lite0 as lite0
 from discli.data.grids import add_features, write_grid
@@ -87,6 +90,36 @@ def test_killed_it_leaves_the_file_and_goes_on(dies_at, file, tmp_path, monkeypa
     assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob("*.journal"))
 
 
+def test_a_file_whose_features_are_not_what_it_says_is_corrupt(file, tmp_path):
+    write_grid(file, GRID, numbers(), 8)
+    for damage in ("gone", "another shape", "unfinished"):
+        damaged = shutil.copy(file, tmp_path / "damaged.h5")
+        with h5py.File(damaged, "r+") as opened:
+            if damage == "unfinished":
+                opened.attrs["finished"] = False
+            else:
+                del opened[GRID.dataset]
+                if damage == "another shape":
+                    opened.create_dataset(GRID.dataset, data=np.zeros((20, 2, 2, 2), np.float16))
+        with pytest.raises(DiscliError, match="unfinished" if damage == "unfinished" else "corrupt"):
+            Store(damaged)
+
+
+@installed
+def test_of_latents_the_network_sees_the_decoded_images(shared, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for index, pixels in enumerate(some_rows(2, contract(resolution=32))):
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(images / f"{index}.png")
+    vae, out = shared / "vae-tiny", tmp_path / "a.h5"
+    encode(images, 32, codec="vae", vae=str(vae), out=out, features="efficientnet-lite0", workers=0, device="cpu")
+    store = Store(out)
+    codec = load_codec(store.contract.codec, "cpu")
+    decoded = codec.decode(store.contract.codec.to_model_space(store.read(np.arange(2))))
+    expected = lite0.EfficientNetLite0()(decoded).grid.permute(0, 2, 3, 1).half()
+    assert torch.equal(store.read_grid("efficientnet-lite0", np.arange(2)), expected)
+
+
 def test_features_of_another_network_under_the_same_name_are_refused(file):
     write_grid(file, GRID, numbers(), 8)
     before = file.read_bytes()
@@ -159,8 +192,6 @@ def test_encode_adds_features_to_a_file_that_is_finished(tmp_path):
     source = tmp_path / "images"
     source.mkdir()
     store = write_store(tmp_path / "x.h5", some_rows(3, contract(resolution=32)), contract(resolution=32))
-    from PIL import Image
-
     for index, pixels in enumerate(Store(store).read(np.arange(3)).permute(0, 2, 3, 1).numpy()):
         Image.fromarray(pixels).save(source / f"{index}.png")
     a, b = tmp_path / "a.h5", tmp_path / "b.h5"

@@ -84,8 +84,10 @@ def test_resumed_it_ends_with_the_same_bits(recipe, data, aligned, tmp_path):
     assert content(run) == content(aligned)
 
 
-@pytest.mark.parametrize("how", [["train.micro_batch=2"], ["train.activation_checkpointing=true"]])
-def test_the_same_by_micro_batches_and_with_checkpointed_blocks(how, recipe, data, aligned, tmp_path):
+@pytest.mark.parametrize(
+    "how", [["train.micro_batch=2"], ["train.activation_checkpointing=true"], ['data.cache="device"']]
+)
+def test_the_same_by_micro_batches_with_checkpointed_blocks_and_from_the_device(how, recipe, data, aligned, tmp_path):
     run = train(recipe, data=data, out=tmp_path / "run", overrides=[*ALIGNED, *how])
     for line, other in zip(read_log(run / "metrics.jsonl"), read_log(aligned / "metrics.jsonl"), strict=True):
         assert line["loss"] == pytest.approx(other["loss"], rel=1e-4)
