@@ -1,7 +1,7 @@
 """``discli quickstart``: the whole pipeline once, on digits that the package carries. No network.
 
 digits.png -> a folder of images -> encode -> train -> sample with guidance -> what a person would see. Every
-step prints the command that does the same by hand. Killed at any moment, the same command goes on from there.
+step but the last prints the command that does the same by hand. Killed at any moment, the same command goes on.
 """
 
 import shutil
