@@ -12,6 +12,10 @@ With ``--alone`` the loops get their recurrences' inputs ready-made and leave ou
 and gate, while the backends still do everything: ratios then are at least what the scan alone would show.
 Memory is the peak of what PyTorch allocates beyond the inputs, in float32 tensors of (B, L, E); the error
 is the largest of y and all 16 gradients against float64, at E = 64, relative to the largest true value.
+
+``--against TREE`` compares instead with the discli of another folder, a checkout of an older commit, say: a
+process for each, turn about, on one thread. It prints the least CPU time of each, at the shapes of
+``--shapes`` (batch, tokens, width of the scan), with x and z the halves of one tensor as in a network.
 """
 
 import argparse
@@ -24,7 +28,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from importlib import metadata
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -38,6 +44,33 @@ from discli.scan.triton import backend as triton
 from tests.scan.cases import Scan, ScanInputs, errors_against_reference, random_inputs
 
 INDEXING = "indexing"
+
+# What ``--against`` runs in each tree, with nothing of this one: a line in asks for a round, a line out answers.
+_CONTENDER = """
+import math, sys, time
+import torch
+from discli.scan import DirectionParams, bidirectional_scan
+torch.set_num_threads(1)
+torch.manual_seed(0)
+B, L, E, N = map(int, sys.argv[1:5])
+R = math.ceil(E / 32)
+def direction():
+    n = torch.randn
+    A_log = torch.arange(1.0, N + 1).log().expand(E, N).clone()
+    tensors = n(E, 4) / 2, n(E) / 10, n(R + 2 * N, E) / E**0.5, n(E, R) / R**0.5, n(E) - 4, A_log, torch.ones(E)
+    return DirectionParams(*(tensor.requires_grad_() for tensor in tensors))
+xz = torch.randn(B, L, 2 * E).to(getattr(torch, sys.argv[5])).requires_grad_()
+directions, dy = (direction(), direction()), torch.randn(B, L, E).to(xz)
+def turn():
+    start = time.thread_time()
+    y = bidirectional_scan(*xz.chunk(2, -1), *directions)
+    half = time.thread_time()
+    torch.autograd.grad(y, [xz, *directions[0], *directions[1]], dy)
+    return half - start, time.thread_time() - half
+turn()
+for _ in sys.stdin:
+    print(*turn(), flush=True)
+"""
 
 
 def _ref_recurrence(steps: Callable[[Tensor], Sequence[Tensor]]) -> reference.Recurrence:
@@ -189,6 +222,42 @@ def measure(length: int, args: argparse.Namespace, device: torch.device, skip: s
     return rows
 
 
+def least_seconds(trees: Sequence[Path], shape: Sequence[int], dtype: torch.dtype, rounds: int) -> list[list[float]]:
+    """Of each tree, the least CPU time of a forward and of a backward pass of (B, L, E, N) in so many rounds."""
+    command = [sys.executable, "-c", _CONTENDER, *map(str, shape), str(dtype).removeprefix("torch.")]
+    with ExitStack() as stack:
+        running = []
+        for tree in trees:
+            environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+            process = subprocess.Popen(
+                command, cwd=tree, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            running.append(stack.enter_context(process))
+        least = [[math.inf, math.inf] for _ in trees]
+        for _ in range(rounds):
+            for process, best in zip(running, least, strict=True):
+                assert process.stdin is not None
+                assert process.stdout is not None
+                print(file=process.stdin, flush=True)
+                answer = process.stdout.readline().split()
+                if len(answer) != 2:
+                    raise DiscliError("The other tree's scan failed; see above.", "Name a folder that holds discli/.")
+                best[:] = (min(*pair) for pair in zip(best, map(float, answer), strict=True))
+    return least
+
+
+def compare(args: argparse.Namespace) -> None:
+    here = Path(__file__).parents[2]
+    print(", ".join(f"{key} {value}" for key, value in environment(torch.device("cpu")).items()))
+    print(f"{'B,L,E':<14} {'':>10} {'there ms':>9} {'here ms':>9} {'times':>6}")
+    for text in args.shapes:
+        shape = [int(number) for number in text.split(",")]
+        there, ours = least_seconds([args.against.resolve(), here], [*shape, args.d_state], args.dtype, args.rounds)
+        rows = {"forward": (there[0], ours[0]), "backward": (there[1], ours[1]), "both": (sum(there), sum(ours))}
+        for name, (before, now) in rows.items():
+            print(f"{text:<14} {name:>10} {1e3 * before:9.2f} {1e3 * now:9.2f} {before / now:6.2f}")
+
+
 def environment(device: torch.device) -> dict[str, object]:
     versions = {}
     for package in ("torch", "numba", "triton", "mamba-ssm"):
@@ -222,7 +291,12 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=60, help="seconds that the indexing loop may take, as expected")
     parser.add_argument("--alone", action="store_true", help="the loops without what surrounds a recurrence")
     parser.add_argument("--skip", nargs="*", default=[], help="backends to leave out")
+    parser.add_argument("--against", type=Path, help="another discli to compare this one with, on the CPU")
+    parser.add_argument("--shapes", nargs="+", default=["64,66,256", "4,258,768"], help="B,L,E, for --against")
     args = parser.parse_args()
+    if args.against is not None:
+        compare(args)
+        return
     device = torch.device(args.device)
 
     rows: list[dict[str, object]] = []

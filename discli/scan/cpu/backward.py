@@ -7,7 +7,7 @@ its chunk once more from the first step to the last and keeps the decays, then b
 
 from discli.scan.cpu.compiler import jit
 from discli.scan.cpu.forward import AHEAD, TILE, fetch_row, load_states, step_sizes
-from discli.scan.cpu.job import BLOCK, CHUNK, GROUP, PIECE, SPAN, STATES
+from discli.scan.cpu.job import BLOCK, CHUNK, GROUP, PIECE, SPAN
 from discli.scan.cpu.lanes import FLOAT, LANES, VECTOR, fma, load, splat, store
 from discli.scan.cpu.math import sigmoid, softplus_and_slope
 from discli.scan.cpu.matmul import matmul
@@ -180,12 +180,12 @@ def scan_backward(job, work, task, scratch):
         zero(partial, rows * columns)
 
     spans, per_span = (rows + SPAN - 1) // SPAN, GROUP * per_vector
-    decays, kept_per_span = scratch + _DECAYS, SPAN * (DECAYS // BLOCK // PAIR) * vectors * STATES
-    states = decays + CHUNK * GROUP * STATES * VECTOR
+    decays, kept_per_span = scratch + _DECAYS, SPAN * (DECAYS // BLOCK // PAIR) * vectors * job.kept_states
+    states = decays + CHUNK * GROUP * job.kept_states * VECTOR
     zero(scratch + _DB, 2 * SPAN * PAIR * VECTOR)
     load_states(job, sample, work.first_step, first_vector, vectors, states)
-    for n in range(0, job.states, STATES):
-        end = min(n + STATES, job.states)
+    for n in range(0, job.states, job.kept_states):
+        end = min(n + job.kept_states, job.states)
         for span in range(spans):
             begin = span * SPAN
             length, kept, state = min(rows - begin, SPAN), decays + span * kept_per_span, states + span * per_span

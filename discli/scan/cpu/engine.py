@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from discli.scan.cpu.job import CHUNK, JOB, scratch_bytes
+from discli.scan.cpu.job import CHUNK, JOB, kept_states, scratch_bytes
 from discli.scan.cpu.kernels import BACKWARD_PHASES, FORWARD_PHASES, run
 from discli.scan.cpu.lanes import FLOAT, LANES
 from discli.scan.cpu.layout import Sizes, from_rows, pack_for_backward, pack_for_forward, to_rows, unpack_gradients
@@ -71,8 +71,9 @@ class _Call:
 
         counters = np.zeros(24, np.int64)  # three of them, each in a cache line of its own
         self.memory.append(counters)
-        scratch = self._allocate("scratch", self.threads, scratch_bytes(sizes.states) // FLOAT)
-        self._set(counters=counters.ctypes.data, scratch_bytes=scratch.stride(0) * FLOAT)
+        kept = kept_states(sizes.length, sizes.states) if is_backward_pass else 0
+        scratch = self._allocate("scratch", self.threads, scratch_bytes(sizes.states, kept) // FLOAT)
+        self._set(counters=counters.ctypes.data, kept_states=kept, scratch_bytes=scratch.stride(0) * FLOAT)
         inner = self._allocate("inner", samples, steps, sizes.width)
         self._set(inner_sample=inner.stride(0) * FLOAT)
         if is_backward_pass:

@@ -18,7 +18,6 @@ SPAN = 16  # steps that the recurrence takes at once for two states after anothe
 PIECE = 32  # steps of a task that takes all channels
 GROUP = 64 // LANES  # vectors of channels per task: 256 bytes of every row; its tiles of a chunk have to fit in L2
 BLOCK = 4 if LANES == 16 else 2  # vectors of a group that the recurrence takes at once: E is padded to these
-STATES = 4  # n whose decays of a chunk the backward pass keeps at once
 STRIP = 8  # steps that a convolution takes at once: rows of memory, which must not drive each other out of L1
 
 _FIELDS = [
@@ -32,6 +31,7 @@ _FIELDS = [
     "width",
     "vectors",
     "states",
+    "kept_states",
     "taps",
     "rank",
     "rank_columns",
@@ -98,7 +98,13 @@ JOB = np.dtype([(name, np.int64) for name in [*_FIELDS, f"sources_{_digest}"]], 
 job_type = from_dtype(JOB)
 
 
-def scratch_bytes(states: int) -> int:
-    """What one thread needs: tiles of a chunk, decays of some states, the state before and after each span, and the
-    buffers of a span. The convolution gets by with two of those tiles."""
-    return VECTOR * (GROUP * (7 * CHUNK + CHUNK * STATES + (CHUNK // SPAN + 1) * states) + SPAN * (BLOCK * 2 + 2 * 2))
+def kept_states(length: int, states: int) -> int:
+    """The states n whose decays of a chunk the backward pass keeps at once: in short samples more, which costs
+    less memory beside the batch that they come in, and all tiles are walked less often."""
+    return min(states, 4 if length >= CHUNK else 16)
+
+
+def scratch_bytes(states: int, kept: int) -> int:
+    """What one thread needs: tiles of a chunk, the decays of ``kept`` states, the state before and after each
+    span, and the buffers of a span. The convolution gets by with two of those tiles."""
+    return VECTOR * (GROUP * (7 * CHUNK + CHUNK * kept + (CHUNK // SPAN + 1) * states) + SPAN * (BLOCK * 2 + 2 * 2))
