@@ -90,7 +90,7 @@ def test_with_attention_a_block_is_two_residual_layers():
         gelu = 0.5 * wide * (1 + torch.tanh(math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3)))
         tokens = tokens + gelu @ mlp.mixer.out_proj.weight.T
     seen = []
-    model.head.register_forward_hook(lambda _m, given, _o: seen.append(given[0]))
+    model.head.norm.register_forward_hook(lambda _m, _given, out: seen.append(out[0]))
     model(x, t)
     torch.testing.assert_close(seen[0], tokens)
 
@@ -107,7 +107,7 @@ def test_drop_path_takes_each_layer_of_a_pair_by_itself():
         for layer in (block.token_mixing, block.channel_mixing):
             layer.register_forward_hook(lambda _m, _i, out: streams.append(out))
     head = []
-    model.head.register_forward_hook(lambda _m, given, _o: head.append(given[0]))
+    model.head.norm.register_forward_hook(lambda _m, _given, out: head.append(out[0]))
     keep = torch.tensor([1.0, 0.5, 0.0, 2.0, 3.0, 0.25, 4.0])[:, None].expand(7, 2)
     model(torch.randn(2, 3, 8, 8, dtype=torch.float64), torch.tensor([5, 900]), drop_path=keep)
     hidden, residual = zip(*streams, strict=True)
