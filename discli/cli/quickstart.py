@@ -32,7 +32,7 @@ def quickstart(
         Path | None, typer.Option(help="Folder for everything. Default: quickstart/, and the run in runs/quickstart.")
     ] = None,
 ) -> None:
-    """Run every step once, in two minutes on a CPU: encode digits, train, sample with guidance, look at them."""
+    """Run every step once, in two to four minutes on a CPU: encode digits, train, sample with guidance, look."""
     took: dict[str, float] = {}
     with _timed("loading PyTorch", took):
         import torch

@@ -17,7 +17,7 @@ from discli.runtime.files import write_beside
 _GAP = 2
 _ROWS = _COLUMNS = 10
 _SMALLEST_CELL = 64
-_SMOOTH_FROM = 4  # times enlarged: of larger pixels the eye sees the squares, not the image
+_SMOOTH_FROM = 5  # times enlarged: of larger pixels the eye sees the squares, not the image
 _FONT_SIZE = 16
 _LINE_HEIGHT = 19
 _SMALL_FONT_SIZE, _SMALL_LINE_HEIGHT = 11, 15
@@ -27,7 +27,7 @@ _LONGEST_LINE = 24  # letters
 def contact_sheet(images: Tensor, columns: int | None = None) -> Image.Image:
     """(N, 3, H, W) uint8 to one RGB image, row by row, on white; square unless ``columns`` is given.
 
-    Images under 64 px are enlarged by a whole factor: those of 17 px and more with every pixel as a square, smaller
+    Images under 64 px are enlarged by a whole factor: those of 13 px and more with every pixel as a square, smaller
     ones smoothly (Lanczos), because their squares would be larger than what they show.
     """
     count, _, height, width = images.shape

@@ -20,19 +20,20 @@ def grey(*rows):
     return torch.tensor(rows, dtype=torch.uint8).expand(1, 3, -1, -1)
 
 
-@pytest.mark.parametrize("side", [8, 16])
+@pytest.mark.parametrize("side", [8, 12])
 def test_a_small_edge_becomes_a_slope(side):
     left_black = grey(*[[0] * (side // 2) + [255] * (side // 2)] * side)
     [cell] = cells(left_black)
-    assert cell.shape == (64, 64)
-    row = cell[32].astype(int)
+    assert cell.shape == (64 // side * side,) * 2
+    row = cell[30].astype(int)
+    middle = len(row) // 2
     assert row[:20].max() < 30
     assert row[-20:].min() > 225
-    assert len(set(row[28:36])) > 3  # in between, not black and white alone
+    assert len(set(row[middle - 4 : middle + 4])) > 3  # in between, not black and white alone
     assert abs(row.mean() - 127.5) < 3
 
 
-@pytest.mark.parametrize("side", [17, 32, 40])
+@pytest.mark.parametrize("side", [13, 16, 32, 40])
 def test_a_larger_image_shows_its_pixels(side):
     pixels = torch.randint(0, 256, (side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     [cell] = cells(pixels.expand(1, 3, -1, -1))

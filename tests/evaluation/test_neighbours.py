@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from discli.cli.quickstart import unpack_digits
+from discli.data.encode import encode
 from discli.evaluation.images import open_images
 from discli.evaluation.neighbours import Real, _vote, look_at_samples
 from discli.runtime.errors import DiscliError
@@ -114,3 +115,9 @@ def test_what_cannot_be_compared_is_refused(folder, digits_file, tmp_path):
         (few / path.parent.name / path.name).write_bytes(path.read_bytes())
     with pytest.raises(DiscliError, match="no class of"):
         look_at_samples(real, open_images(few, CPU, with_labels=True))
+
+
+def test_images_of_another_size_are_refused(digits_file, folder, tmp_path):
+    larger = encode(folder, 16, codec="rgb", out=tmp_path / "larger.h5", workers=0)
+    with pytest.raises(DiscliError, match="different sizes"):
+        look_at_samples(open_images(larger, CPU), open_images(digits_file, CPU))
