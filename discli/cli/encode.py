@@ -36,6 +36,9 @@ def encode(
         bool | None, typer.Option("--flip/--no-flip", help="Store mirrored latents too. Default: for vae.")
     ] = None,
     too_small: Annotated[Literal["upscale", "skip"], typer.Option(help="Images smaller than the crop.")] = "upscale",
+    fast_decode: Annotated[
+        bool, typer.Option("--fast-decode", help="Decode large JPEGs smaller: sooner, pixels differ slightly.")
+    ] = False,
     latent_dtype: Annotated[Literal["float16", "float32"], typer.Option(help="Number format of latents.")] = "float16",
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Write part I (0 to N-1) of N.")] = None,
     merge: Annotated[Path | None, typer.Option(metavar="OUT.h5", help="Join finished parts, and nothing else.")] = None,
@@ -74,6 +77,7 @@ def encode(
         labels=labels,
         flip=flip,
         too_small=too_small,
+        fast_decode=fast_decode,
         latent_dtype=latent_dtype,
         shard=_parse_shard(shard),
         workers=workers,

@@ -23,11 +23,14 @@ Features = Annotated[
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option(help="Default: DISCLI_INCEPTION_WEIGHTS or a download; DISCLI_DINOV2_WEIGHTS."),
+    typer.Option(help="Default: DISCLI_INCEPTION_WEIGHTS or a download; DISCLI_DINOV2_WEIGHTS; the package."),
 ]
 Convention = Annotated[
     Literal["torch-fidelity", "adm", "clean-fid"] | None,
     typer.Option(help="Whose resizing and quantisation. Default: torch-fidelity; clean-fid for dinov2."),
+]
+Precision = Annotated[
+    Literal["fp32", "bf16"], typer.Option(help="bf16: faster where the processor is; moves the score a little.")
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at once through the network.")]
 _METRICS = ", ".join(plugins("evaluation/metrics", "fid"))
@@ -50,6 +53,7 @@ def eval_fid(
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamplings for the interval; 0: none.")] = 50,
     card: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a score card.")] = None,
     batch_size: BatchSize = 64,
+    precision: Precision = "fp32",
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep reference statistics, by content.")] = True,
     as_json: Json = False,
     device: Device = None,
@@ -76,6 +80,7 @@ def eval_fid(
         per_class=per_class,
         bootstrap=bootstrap,
         batch_size=batch_size,
+        precision=precision,
         device=device,
         cache=cache,
         card=shown,
@@ -88,5 +93,5 @@ def eval_fid(
         print_scores(result)
     if card is not None and shown is not None:
         nearest = NearestImages(*shown.nearest) if shown.nearest is not None else None
-        write_score_card(card, result, shown.samples, nearest)
+        write_score_card(card, result, shown.samples, nearest, shown.examples)
         stderr.print(f"Score card: {card}")

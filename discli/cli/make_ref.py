@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from discli.cli.app import Device, app
-from discli.cli.eval_fid import BatchSize, Convention, Features, Weights
+from discli.cli.eval_fid import BatchSize, Convention, Features, Precision, Weights
 from discli.runtime.processes import rank_and_world
 
 
@@ -18,6 +18,7 @@ def make_ref(
     weights: Weights = None,
     convention: Convention = None,
     batch_size: BatchSize = 64,
+    precision: Precision = "fp32",
     device: Device = None,
 ) -> None:
     """Write the statistics of a set of images, for eval-fid --ref."""
@@ -30,6 +31,7 @@ def make_ref(
         weights=weights,
         convention=convention,
         batch_size=batch_size,
+        precision=precision,
         device=device,
     )
     if rank_and_world()[0] == 0:

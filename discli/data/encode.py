@@ -51,6 +51,7 @@ def encode(
     labels: str | Path | None = None,
     flip: bool | None = None,
     too_small: TooSmall = "upscale",
+    fast_decode: bool = False,
     latent_dtype: LatentDtype = "float16",
     shard: tuple[int, int] | None = None,
     workers: int | None = None,
@@ -64,11 +65,12 @@ def encode(
     file's of discli/data/autoencoders; by default pixels up to 64 px, latents above. ``vae``: hub id or folder
     of its weights. ``labels``: a csv or json file, or "none". ``flip`` stores the latent of the mirrored image
     too (the default for latents; mirrored pixels need no storing). ``too_small``: what becomes of images
-    smaller than the crop. ``shard`` (i, n) writes part i of n; under torchrun or srun the ranks are the shards,
-    and the last to finish merges them. ``workers``: decoding processes. ``batch_size``: images at once through
-    the autoencoder. ``features``: a network that then sees the images (`discli.data.grids.add_features`); to a
-    file that is finished already they are added. Raises DiscliError for a source, output or autoencoder that
-    cannot be used, when no image can be read, and, with status 130, on Ctrl-C.
+    smaller than the crop. ``fast_decode``: JPEGs that the crop would halve are decoded at a half, a quarter or an
+    eighth, with slightly other pixels, which the file records. ``shard`` (i, n) writes part i of n; under torchrun
+    or srun the ranks are the shards, and the last to finish merges them. ``workers``: decoding processes.
+    ``batch_size``: images at once through the autoencoder. ``features``: a network that then sees the images
+    (`discli.data.grids.add_features`); to a file that is finished already they are added. Raises DiscliError for a
+    source, output or autoencoder that cannot be used, when no image can be read, and, with status 130, on Ctrl-C.
     """
     source, out = Path(source), out and Path(out)
     ranks = None
@@ -81,6 +83,8 @@ def encode(
     if shard is None and rank_and_world()[1] > 1:
         shard = ranks = rank_and_world()
         stderr.quiet = ranks[0] > 0
+    if fast_decode and crop != "adm":
+        raise DiscliError(f"--fast-decode does not go with --crop {crop}, which halves nothing.", "Leave it out.")
     name = _choose(codec, vae, resolution)
     if workers is None:
         workers = _default_workers(name, device)
@@ -102,6 +106,7 @@ def encode(
             source=str(images.path.absolute()),
             source_sha256=images.sha256,
             small=too_small,
+            fast_decode=fast_decode,
             shard=_checked(shard),
         )
         out = out or _default_out(source, resolution, name)
@@ -111,7 +116,7 @@ def encode(
         elif target.is_file():
             _check_finished(target, contract)
         else:
-            transform = ImageTransform(resolution, crop, too_small)
+            transform = ImageTransform(resolution, crop, too_small, fast_decode)
             positions = share(len(images), shard or (0, 1), opened.slice_size)
             _write(target, images, contract, opened, positions, transform, decoders, images_at_once)
     if ranks:

@@ -11,6 +11,7 @@ A file that is empty, truncated, no image at all, or larger than MAX_PIXELS rais
 """
 
 import io
+import math
 from typing import Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ Pixels = npt.NDArray[np.uint8]
 MAX_PIXELS = 178_956_970  # where Pillow, too, speaks of a decompression bomb
 
 _EXIF_ORIENTATION = 0x0112
+_JPEG_HALVINGS = 3  # libjpeg decodes at 1/2, 1/4 and 1/8
 _CELEBA_SIZE = (178, 218)
 _CELEBA_BOX = (25, 57, 153, 185)  # 128 x 128 around (89, 121), as DDIM, score-SDE and U-ViT cut it
 
@@ -37,16 +39,29 @@ def decode(data: bytes) -> Image.Image:
     if not data:
         raise ImageError("empty file (0 bytes)")
     image = _plain_jpeg(data)
-    return image if image is not None else _any_image(data)
+    return image if image is not None else _any_image(data)[0]
 
 
-def crop(image: Image.Image, size: int, how: Crop) -> Pixels:
+def decode_reduced(data: bytes, size: int) -> tuple[Image.Image, tuple[int, int]]:
+    """For ADM's crop to ``size``: the image, and the (width, height) that ``decode`` would give it.
+
+    Where that crop halves a JPEG, libjpeg decodes it at a half, a quarter or an eighth: less work, and
+    a sharper filter than the mean of neighbours, so that pixels differ. Raises ImageError.
+    """
+    if data[:3] == b"\xff\xd8\xff":
+        return _any_image(data, reduce_to=size)
+    image = decode(data)
+    return image, image.size
+
+
+def crop(image: Image.Image, size: int, how: Crop, full: tuple[int, int] | None = None) -> Pixels:
     """(size, size, 3) uint8. Images smaller than the crop are enlarged; see ``is_too_small``.
 
     ``adm``: the centre crop of ADM (Dhariwal and Nichol, arXiv:2105.05233): halve with a box filter
     while the short side is at least twice ``size``, resize the short side to ``size`` (bicubic), cut the
     middle. ``resize``: the whole image, squeezed to a square (bicubic). ``celeba``: the aligned
     178 x 218 faces as U-ViT (arXiv:2209.12152) prepares them: 128 x 128 around (89, 121), then bilinear.
+    ``full``: for "adm", the (width, height) of an image that `decode_reduced` gave.
     """
     if how == "celeba":
         if image.size != _CELEBA_SIZE:
@@ -55,20 +70,36 @@ def crop(image: Image.Image, size: int, how: Crop) -> Pixels:
         return _pixels(image.crop(_CELEBA_BOX).resize((size, size), Image.Resampling.BILINEAR))
     if how == "resize":
         return _pixels(image.resize((size, size), Image.Resampling.BICUBIC))
-    while min(image.size) >= 2 * size:
-        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    if min(image.size) != size:
-        scale = size / min(image.size)
-        shape = (round(image.width * scale), round(image.height * scale))
-        image = image.resize(shape, Image.Resampling.BICUBIC)
+    shapes, done = adm_shapes(*(full or image.size), size), 0 if full is None else reduction(image.size, full)
+    # A side of an odd number of pixels, halved by libjpeg, ends in half a pixel of nothing.
+    width, height = (side / 2**done for side in full or image.size)
+    for shape in shapes[done + 1 : -1]:
+        image = image.resize(shape, Image.Resampling.BOX, (0, 0, width, height))
+        width, height = shape
+    if image.size != shapes[-1]:
+        image = image.resize(shapes[-1], Image.Resampling.BICUBIC, (0, 0, width, height))
     pixels = _pixels(image)
     top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
     return pixels[top : top + size, left : left + size]
 
 
-def is_too_small(image: Image.Image, size: int, how: Crop) -> bool:
+def adm_shapes(width: int, height: int, size: int) -> list[tuple[int, int]]:
+    """(width, height) before, between and after the resizes of ADM's crop: halvings, and one to ``size``."""
+    shapes = [(width, height)]
+    while min(shapes[-1]) >= 2 * size:
+        shapes.append((shapes[-1][0] // 2, shapes[-1][1] // 2))
+    scale = size / min(shapes[-1])
+    return [*shapes, (round(shapes[-1][0] * scale), round(shapes[-1][1] * scale))]
+
+
+def reduction(have: tuple[int, int], full: tuple[int, int]) -> int:
+    """How often an image of the (width, height) ``full`` was halved while it was decoded."""
+    return round(math.log2(max(full) / max(have)))
+
+
+def is_too_small(width_and_height: tuple[int, int], size: int, how: Crop) -> bool:
     """Whether cropping to ``size`` has to invent pixels."""
-    return min(image.size) < size if how != "celeba" else size > _CELEBA_BOX[2] - _CELEBA_BOX[0]
+    return min(width_and_height) < size if how != "celeba" else size > _CELEBA_BOX[2] - _CELEBA_BOX[0]
 
 
 def _pixels(image: Image.Image) -> Pixels:
@@ -76,14 +107,22 @@ def _pixels(image: Image.Image) -> Pixels:
     return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)
 
 
-def _any_image(data: bytes) -> Image.Image:
+def _any_image(data: bytes, reduce_to: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    """The upright image, reduced if that is asked and can be, and its (width, height) if it were not reduced."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"{image.width} x {image.height} pixels: refused as a decompression bomb")
-            image.load()
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(f"{width} x {height} pixels: refused as a decompression bomb")
             turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
-            return _rgb(ImageOps.exif_transpose(image) if turned else image)
+            if reduce_to is not None and not turned:  # turned, an odd side's half pixel would lie at the other end
+                by = 2 ** min(len(adm_shapes(width, height, reduce_to)) - 2, _JPEG_HALVINGS)
+                image.draft("RGB", (width // by, height // by))
+            image.load()
+            if turned:
+                upright = ImageOps.exif_transpose(image)
+                return _rgb(upright), upright.size
+            return _rgb(image), (width, height)
     except ImageError:
         raise
     except Image.DecompressionBombError:

@@ -48,6 +48,6 @@ def _sources(store: Store, chosen: npt.NDArray[np.int64]) -> Tensor:
     contract, names = store.contract, store.names
     source = open_source(Path(contract.source), "none")
     positions = {name: position for position, name in enumerate(source.names)}
-    how = ImageTransform(contract.resolution, contract.crop)
+    how = ImageTransform(contract.resolution, contract.crop, fast=contract.fast_decode)
     images = [transform_image(source.read(positions[names[index]]), how)[0] for index in chosen]
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)

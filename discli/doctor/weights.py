@@ -5,6 +5,7 @@ import urllib.request
 from collections.abc import Iterator
 
 from discli.data.autoencoders.hub import DEFAULT_VAE, WEIGHTS, cached
+from discli.data.features.efficientnet_lite0 import NAME, SHA256, find_weights, read_weights
 from discli.doctor.finding import Check, CheckContext, Finding, announce, error, ok, warning
 from discli.evaluation.features.inception import (
     SHA256_PREFIX,
@@ -12,6 +13,7 @@ from discli.evaluation.features.inception import (
     inception_weights_path,
     read_inception_weights,
 )
+from discli.runtime.errors import DiscliError
 
 TITLE = "Network and weights"
 
@@ -39,7 +41,7 @@ def inception(context: CheckContext) -> Iterator[Finding]:
     name, path = "Inception", inception_weights_path()
     if not path.is_file():
         found = f"not at {path} yet; eval-fid downloads it (96 MB)"
-        fix = f"Without a network, put {URL} there, or score with --features random."
+        fix = f"Without a network, put {URL} there, or score with --features random or efficientnet-lite0."
         yield warning(name, found, fix, path=str(path))
         return
     _, sha256 = read_inception_weights(path)
@@ -48,6 +50,22 @@ def inception(context: CheckContext) -> Iterator[Finding]:
     else:
         found = f"{path} is not the published file: its sha256 starts with {sha256[:8]}, not {SHA256_PREFIX}"
         yield error(name, found, f"Delete it; eval-fid downloads {URL}", path=str(path), sha256=sha256)
+
+
+def efficientnet(context: CheckContext) -> Iterator[Finding]:
+    """For eval-fid --features efficientnet-lite0 and alignment; nothing else needs it."""
+    name = "EfficientNet-Lite0"
+    try:
+        path = find_weights()
+    except DiscliError as missing:
+        yield ok(name, f"not installed, and needed by --features {NAME} alone: {missing.hint}", installed=False)
+        return
+    try:
+        read_weights(path)
+    except DiscliError as damaged:
+        yield warning(name, damaged.message, damaged.hint, path=str(path))
+    else:
+        yield ok(name, f"{path}, sha256 {SHA256[:12]}... as published", path=str(path), sha256=SHA256)
 
 
 def autoencoder(context: CheckContext) -> Iterator[Finding]:
@@ -69,7 +87,12 @@ def autoencoder(context: CheckContext) -> Iterator[Finding]:
         yield warning(name, f"{DEFAULT_VAE} in {folder} is corrupt: {raised}", download, folder=str(folder))
 
 
-CHECKS: dict[str, Check] = {"network": network, "Inception": inception, "autoencoder": autoencoder}
+CHECKS: dict[str, Check] = {
+    "network": network,
+    "Inception": inception,
+    "EfficientNet-Lite0": efficientnet,
+    "autoencoder": autoencoder,
+}
 
 
 def _unreachable(url: str) -> str:

@@ -1,6 +1,7 @@
 """Images for a score card: some of the samples, kept as they pass, and the reference images nearest to a few."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from discli.evaluation.metric import FeatureBuffer
 _GRID = 64
 _QUERIES = 8
 _NEIGHBOURS = 5
+_EXAMPLES, _EXAMPLE_BYTES = 2_000, 64_000_000  # kept of the samples, to show some that are mistaken
 
 
 class CardImages:
@@ -19,15 +21,33 @@ class CardImages:
 
     ``samples`` (N, 3, H, W) uint8, N = 64 at most, spread evenly over all. ``nearest``, where the reference has
     images: a few of them (Q, 3, H, W), for each the 5 reference images nearest in feature space
-    (Q, 5, 3, H, W), and how far they are (Q, 5).
+    (Q, 5, 3, H, W), and how far they are (Q, 5). ``examples``, where classes are recognised: by the names of the
+    class asked for and the class recognised, a sample (3, H, W).
     """
 
     samples: Tensor
     nearest: tuple[Tensor, Tensor, Tensor] | None = None
+    examples: Mapping[tuple[str, str], Tensor] = MappingProxyType({})
+    among: Tensor  # which samples `examples` are chosen from
 
     def passing(self, n: int) -> FeatureBuffer:
         """Keeps images of a stream of ``n`` as they pass: a run's would have to be drawn again."""
         return FeatureBuffer("images", torch.tensor(_spread(range(n), _GRID)))
+
+    def passing_examples(self, n: int, size: tuple[int, int]) -> FeatureBuffer:
+        """Keeps more of them, 64 MB at most, of which `show_examples` shows some."""
+        most = max(1, min(_EXAMPLES, _EXAMPLE_BYTES // (3 * size[0] * size[1])))
+        self.among = torch.tensor(_spread(range(n), most))
+        return FeatureBuffer("images", self.among)
+
+    def show_examples(self, chosen: Mapping[tuple[int, int], int], names: Sequence[str], passed: FeatureBuffer) -> None:
+        """``chosen``: the number of a sample for each pair of classes, one of `among`."""
+        if chosen:
+            rows, place = passed.rows(), {number: row for row, number in enumerate(self.among.tolist())}
+            self.examples = {
+                (names[asked], names[found]): rows[place[number]].to(torch.uint8)
+                for (asked, found), number in chosen.items()
+            }
 
     def neighbours(self, extractor: Extractor) -> "Nearest":
         """Finds those of some of `samples` while the reference passes."""

@@ -11,7 +11,8 @@ import torch
 
 from discli import __version__
 from discli.evaluation.card_images import CardImages
-from discli.evaluation.extractor import Extractor, find_network, load_extractor
+from discli.evaluation.classes import ReferenceProbe, asked_for, class_names, have_classes
+from discli.evaluation.extractor import Extractor, Precision, find_network, load_extractor
 from discli.evaluation.fid_infinity import SMALLEST_N
 from discli.evaluation.frechet import frechet_distance
 from discli.evaluation.images import ImageSet, choose, open_images
@@ -38,7 +39,7 @@ from discli.evaluation.reference import (
     reference_statistics,
     trained_on,
 )
-from discli.runs.eval_result import ClassScore, EvalResult, ReferenceFacts, Samples
+from discli.runs.eval_result import ClassScore, EvalResult, Recognition, ReferenceFacts, Samples
 from discli.runs.layout import find_run
 from discli.runtime.console import format_bytes, stderr
 from discli.runtime.devices import pick_device
@@ -60,6 +61,7 @@ def evaluate(
     per_class: bool = False,
     bootstrap: int = 50,
     batch_size: int = 64,
+    precision: Precision = "fp32",
     device: str | None = None,
     cache: bool = True,
     card: CardImages | None = None,
@@ -69,7 +71,8 @@ def evaluate(
     ``ref``: FILE.h5, a folder, a zip, or STATS.npz; without it the data that the run was trained on.
     ``features`` and ``metrics`` are names of files in ``features/`` and ``metrics/``; ``metrics`` may hold "all".
     ``bootstrap`` resamples for the interval of the distance (0: neither interval nor FID-infinity). ``card`` takes
-    in the images for a score card. Under torchrun the processes share the work, and all get the result.
+    in the images for a score card. ``precision``: of the feature network; "bf16" moves the score. Under
+    torchrun the processes share the work, and all get the result.
 
     Raises DiscliError for what is missing or does not fit, before any work where it can be known.
     """
@@ -78,11 +81,14 @@ def evaluate(
     with process_group() as group:
         where = pick_device(device)
         samples = samples if samples.exists() else find_run(samples)
-        images = open_images(samples, where, with_labels=per_class)
+        with_labels = per_class or any(metric.needs == "classes" for metric in wanted)
+        images = open_images(samples, where, with_labels)
         indices = choose(images, n)
-        reference = open_reference(Path(ref or trained_on(samples, images.manifest)), where, with_labels=per_class)
+        reference = open_reference(Path(ref or trained_on(samples, images.manifest)), where, with_labels)
+        if "all" in metrics and not have_classes(images, reference.images):
+            wanted = [metric for metric in wanted if metric.needs != "classes" or metric.name in metrics]
         check_resolution(reference, images.size)
-        extractor = load_extractor(features, weights, convention, where)
+        extractor = load_extractor(features, weights, convention, where, precision)
         if images.manifest is not None:
             made = images.manifest
             extractor.own_teacher = made.contract.is_teacher(made.recipe, extractor.weights_sha256)
@@ -90,28 +96,39 @@ def evaluate(
         check_statistics(reference, extractor)
         check_possible(wanted, len(indices), images, reference, per_class)
 
-        scores = [metric(MetricSetup(len(indices), extractor, bootstrap)) for metric in wanted]
+        known = None
+        if any(metric.needs == "classes" for metric in wanted) and reference.images is not None:
+            asked, names = asked_for(images, indices, reference.images), class_names(reference.images)
+            known = ReferenceProbe(reference.images, extractor, group, cache)
+        setup = MetricSetup(len(indices), extractor, bootstrap, asked if known else None)
+        scores = [metric(setup) for metric in wanted]
         classes = _moments_of_classes(images, indices, extractor) if per_class else None
         passing = card.passing(len(indices)) if card is not None else None
+        examples = card.passing_examples(len(indices), images.size) if card is not None and known else None
         kept = _reference_rows(scores, reference, len(indices), extractor)
-        scanner.scan(images, indices, _present(*scores, classes, passing), "samples")
+        scanner.scan(images, indices, _present(*scores, classes, passing, examples), "samples")
         if card is not None and passing is not None:
             card.samples = group.once(lambda: passing.rows().to(torch.uint8))
 
         theirs = reference.images
         other_classes = _moments_of_classes(theirs, range(theirs.n), extractor) if theirs and per_class else None
         nearest = card.neighbours(extractor) if theirs and card is not None else None
-        more = _present(*kept.values(), other_classes, nearest)
+        more = _present(*kept.values(), other_classes, nearest, known.fit if known else None)
         statistics, cached = reference_statistics(reference, scanner, more, cache)
         if card is not None and nearest is not None and theirs and group.is_main:
             card.show(nearest, theirs)
 
         used = extractor.convention
         convention_facts = used.facts(any(m.feature == "logits" for m in wanted)) if used else None
-        compared, gaussian = ReferenceStats(statistics.gaussians, kept), statistics.gaussians["features"]
+        probe = known.probe() if known else None
+        compared, gaussian = ReferenceStats(statistics.gaussians, kept, probe), statistics.gaussians["features"]
         found = group.once(lambda: [named_scores(metric, extractor, compared) for metric in scores])
         distance = next((next(iter(found[i].values())) for i, m in enumerate(scores) if m.is_distance), None)
         interval = group.once(lambda: next((m.interval(compared) for m in scores if m.is_distance), None))
+        recognised = group.once(lambda: _recognition(scores, compared, extractor, names)) if known else None
+        if card is not None and examples is not None and group.is_main:
+            for metric in scores:
+                card.show_examples(metric.examples(compared, card.among), names, examples)
         by_class = group.once(lambda: _class_scores(classes, other_classes, images, reference))
         return EvalResult(
             discli_version=__version__,
@@ -120,8 +137,10 @@ def evaluate(
             scores={name: value for each in found for name, value in each.items()},
             effect_of_n=interval,
             per_class=by_class,
+            recognised=recognised,
             convention=convention_facts,
             network=extractor.network,
+            precision=extractor.precision,
             weights_sha256=extractor.weights_sha256,
             own_teacher=extractor.own_teacher,
             samples=_sample_facts(samples, images, len(indices)),
@@ -142,6 +161,7 @@ def make_ref(
     weights: str | Path | None = None,
     convention: str | None = None,
     batch_size: int = 64,
+    precision: Precision = "fp32",
     device: str | None = None,
 ) -> Path:
     """Writes statistics of ``source``'s images to ``out``, a .npz that ``evaluate(ref=out)`` reads; gives ``out``.
@@ -153,7 +173,7 @@ def make_ref(
         make_folder_of(out, "--out")
         where = pick_device(device)
         images = open_images(Path(source), where)
-        scanner = Scanner(load_extractor(features, weights, convention, where), batch_size, group)
+        scanner = Scanner(load_extractor(features, weights, convention, where, precision), batch_size, group)
         make_reference_file(images, scanner, out)
         stderr.print(f"Statistics of {images.n:,} images.")
     return out
@@ -181,6 +201,13 @@ def _reference_rows(
             need = format_bytes(4.0 * extractor.dims.get(metric.feature, 0) * (n + len(chosen)))
             stderr.print(f"{names}: keeps the {metric.feature} of {n:,} + {len(chosen):,} images, {need} of memory.")
     return found
+
+
+def _recognition(
+    metrics: Sequence[Metric], reference: ReferenceStats, extractor: Extractor, names: Sequence[str]
+) -> Recognition | None:
+    found = (metric.recognition(reference, names, metric.score_name(extractor, metric.name)) for metric in metrics)
+    return next((each for each in found if each is not None), None)
 
 
 def _class_scores(

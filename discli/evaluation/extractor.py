@@ -8,7 +8,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from discli.evaluation.convention import Convention, find_convention
 from discli.runtime.errors import DiscliError
 from discli.runtime.plugins import find_plugin
 from discli.runtime.signals import hold_ctrl_c
+
+Precision = Literal["fp32", "bf16"]
 
 FOLDER, FIRST = "evaluation/features", "inception"
 
@@ -35,6 +37,8 @@ class Extractor(ABC):
     own_teacher: bool = False  # whether what is scored was trained to have these very features
     dims: Mapping[str, int]  # D of each feature
     provides: ClassVar[tuple[str, ...]] = ("features",)
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)  # with others its constructor takes ``precision``
+    precision: Precision = "fp32"
 
     @abstractmethod
     def __init__(
@@ -60,11 +64,22 @@ def find_network(features: str) -> type[Extractor]:
 
 
 def load_extractor(
-    features: str, weights: str | Path | None, convention: str | None, device: torch.device
+    features: str,
+    weights: str | Path | None,
+    convention: str | None,
+    device: torch.device,
+    precision: Precision = "fp32",
 ) -> Extractor:
-    """The feature network of that name. Raises DiscliError where there is none, or its weights are not there."""
+    """The feature network of that name.
+
+    Raises DiscliError where there is none, its weights are not there, or it has no such precision.
+    """
     chosen = find_convention(convention) if convention is not None else None
-    return find_network(features)(Path(weights) if weights is not None else None, chosen, device)
+    network = find_network(features)
+    if precision not in network.precisions:
+        raise DiscliError(f"--precision {precision}: --features {features} has none but fp32.", "Leave it out.")
+    how = {"precision": precision} if len(network.precisions) > 1 else {}
+    return network(Path(weights) if weights is not None else None, chosen, device, **how)
 
 
 def named_weights(given: Path | None, variable: str, file_name: str, url: str) -> Path | None:

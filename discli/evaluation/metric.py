@@ -14,11 +14,13 @@ from torch import Tensor
 
 from discli.evaluation.extractor import Extractor
 from discli.evaluation.moments import Gaussian
-from discli.runs.eval_result import FidInfinity
+from discli.evaluation.probe import Probe
+from discli.runs.eval_result import FidInfinity, Recognition
 from discli.runtime.errors import DiscliError
 from discli.runtime.plugins import find_plugin, plugins
 
 FOLDER, FIRST = "evaluation/metrics", "fid"
+Needs = Literal["nothing", "statistics", "images", "classes"]
 
 
 class Accumulator(Protocol):
@@ -63,19 +65,28 @@ class FeatureBuffer:
 
 @dataclass(frozen=True)
 class MetricSetup:
-    """What a metric may want to know before the first image: the number of samples, the network, resamplings."""
+    """What a metric may want to know before the first image: the number of samples, the network, resamplings.
+
+    ``labels`` (n,) int64: the class that each sample was asked for, in the reference's numbers, for those that need
+    "classes".
+    """
 
     n: int
     extractor: Extractor
     bootstrap: int = 0
+    labels: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class ReferenceStats:
-    """What samples are compared with: a Gaussian of "features" and "spatial", where the network has it, and rows."""
+    """What samples are compared with: a Gaussian of "features" and "spatial", where the network has it, and rows.
+
+    ``probe`` knows its classes, for metrics that need them.
+    """
 
     gaussians: Mapping[str, Gaussian]
     buffers: Mapping[str, FeatureBuffer]
+    probe: Probe | None = None
 
     def rows(self, feature: str) -> Tensor:
         """(M, D) float32: of all images of the reference, or of 50,000 drawn from them."""
@@ -86,12 +97,13 @@ class Metric(ABC):
     """An `Accumulator` of the samples that ends in scores. ``name`` is what ``--metrics`` calls it.
 
     ``needs`` says what it needs of the reference: "images" keeps the rows of ``feature`` of its images for `compute`,
-    "statistics" its Gaussian; "nothing" is for scores of the samples alone.
+    "statistics" its Gaussian, "classes" a probe that knows the classes of its images; "nothing" is for scores of the
+    samples alone.
     """
 
     name: ClassVar[str]
     feature: str = "features"
-    needs: ClassVar[Literal["nothing", "statistics", "images"]] = "statistics"
+    needs: ClassVar[Needs] = "statistics"
     smallest_n: ClassVar[int] = 2  # images on both sides; no metric is asked about fewer than two
     is_distance: ClassVar[bool] = False  # whether its score is the result's ``distance``
 
@@ -113,11 +125,23 @@ class Metric(ABC):
         """How much of the score is the number of samples, where the metric can tell."""
         return None
 
+    def score_name(self, extractor: Extractor, score: str) -> str:
+        """What ``score`` is called on these features."""
+        return extractor.score_name(score)
+
+    def recognition(self, reference: ReferenceStats, names: Sequence[str], score: str) -> Recognition | None:
+        """Which classes are recognised, ``names`` theirs, of a metric that is about classes; ``score`` is its name."""
+        return None
+
+    def examples(self, reference: ReferenceStats, among: Tensor) -> Mapping[tuple[int, int], int]:
+        """A sample, of those numbered ``among``, for each pair of a class asked for and one recognised."""
+        return {}
+
 
 class RowsMetric(Metric):
     """A metric that keeps all rows of the samples, and wants the reference's. Memory: 4 * n * D bytes."""
 
-    needs = "images"
+    needs: ClassVar[Needs] = "images"
 
     def __init__(self, setup: MetricSetup) -> None:
         self._kept = FeatureBuffer(self.feature)
@@ -159,7 +183,7 @@ def named_scores(metric: Metric, extractor: Extractor, reference: ReferenceStats
     """The scores of a metric by the names that they may be called by. Raises DiscliError for NaN and infinity."""
     found = {}
     for score, value in metric.compute(reference).items():
-        name = extractor.score_name(score.removesuffix(" std"))
+        name = metric.score_name(extractor, score.removesuffix(" std"))
         if extractor.own_teacher:
             name += OWN_TEACHER
         name += " std" * score.endswith(" std")

@@ -87,6 +87,7 @@ def about_statistics(images: ImageSet, extractor: Extractor) -> dict[str, Any]:
         "features": extractor.name,
         "weights_sha256": extractor.weights_sha256,
         "resize": _resize(extractor),
+        "precision": extractor.precision,
         "kind": images.kind,
         "images_sha256": images.content_sha256(),
         "images": images.n,
@@ -142,12 +143,13 @@ def check_statistics(reference: Reference, extractor: Extractor) -> None:
         "features": extractor.name,
         "weights_sha256": extractor.weights_sha256,
         "resize": _resize(extractor),
+        "precision": extractor.precision,
     }
     for key, value in ours.items():
         if key in about and about[key] != value:
             raise DiscliError(
                 f"{path} was made with {key} {about[key]}, the samples are scored with {value}.",
-                "Use the same --features, --weights and --convention, or make it again with discli make-ref.",
+                "Use the same --features, --weights, --convention and --precision, or make it anew with make-ref.",
             )
     if "features" not in reference.published.gaussians:
         raise DiscliError(
@@ -207,6 +209,13 @@ def check_possible(
                 f"--metrics {metric.name} needs images, and {reference.path} holds statistics alone.",
                 "Give the images as --ref, or ask for --metrics fid.",
             )
+        if metric.needs == "classes":
+            for side in (images, theirs):
+                if side is None or side.labels is None:
+                    raise DiscliError(
+                        f"--metrics {metric.name}: {reference.path if side is None else side.path} has no classes.",
+                        "They come with discli sample and discli encode, and with the sub-folders of a folder.",
+                    )
         if 1 < min(n, theirs.n if theirs is not None else n) < metric.smallest_n:
             raise DiscliError(
                 f"--metrics {metric.name} needs {metric.smallest_n} images on both sides.", "Sample more."

@@ -63,6 +63,7 @@ class DataContract(Spec):
     source: str
     source_sha256: str  # of the listing: names, sizes and labels
     small: Literal["upscale", "skip"] = "upscale"  # what became of images smaller than the crop
+    fast_decode: bool = False  # JPEGs decoded smaller where the crop would halve them: pixels differ slightly
     num_skipped: Count = 0
     num_upscaled: Count = 0
     channel_mean: tuple[Real, ...] = ()  # of what the model is given: pixels in [-1, 1], scaled latents
@@ -122,7 +123,9 @@ class DataContract(Spec):
 
     def describe(self) -> list[tuple[str, str]]:
         """(heading, text) lines for people, everything in the contract among them."""
-        lines = [("images", f"{self.num_samples:,} of {self.resolution} px, crop {self.crop}"), *self.codec.describe()]
+        fast = ", JPEGs decoded smaller (--fast-decode)" if self.fast_decode else ""
+        images = f"{self.num_samples:,} of {self.resolution} px, crop {self.crop}{fast}"
+        lines = [("images", images), *self.codec.describe()]
         shape = " x ".join(map(str, self.row_shape))
         lines += [
             ("stored", f"{shape} {self.dtype}" + (", both orientations" if self.flip_stored else "")),

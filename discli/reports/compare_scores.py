@@ -48,6 +48,8 @@ def _not_comparable(a: EvalResult, b: EvalResult) -> list[str]:
         found.append(f"features: {a.features} and {b.features}; distances in different spaces have no common scale.")
     elif a.weights_sha256 != b.weights_sha256:
         found.append(f"weights of the feature network: sha256 {a.weights_sha256[:12]} and {b.weights_sha256[:12]}.")
+    elif a.precision != b.precision:
+        found.append(f"precision of the feature network: {a.precision} and {b.precision}, which moves the distance.")
     elif names[0] != names[1] and "clean-fid" in names:
         found.append(f"convention: {names[0]} and {names[1]} resize differently, which moves FID itself.")
     for result, which in ((a, "first"), (b, "second")):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from discli.runs.eval_result import ClassScore, EvalResult, Named
+from discli.runs.eval_result import ClassScore, EvalResult, Named, Share
 from discli.runtime.numbers import format_number
 
 
@@ -20,6 +20,9 @@ def score_rows(result: EvalResult) -> Iterator[tuple[str, str]]:
                 f"{format_number(interval.low, 5)} to {format_number(interval.high, 5)}",
             )
             yield "  extrapolated to infinite n", format_number(interval.infinity, 5)
+        if (seen := result.recognised) is not None and name == seen.score:
+            yield "  as the class asked for", format_share(seen.samples)
+            yield "  of held-out real images", format_share(seen.held_out)
 
 
 def fact_rows(result: EvalResult) -> Iterator[tuple[str, str]]:
@@ -57,6 +60,13 @@ def class_rows(classes: Sequence[ClassScore], most: int | None = None) -> Iterat
         yield row.name, f"{format_number(row.distance)} ({row.n:,} samples, {row.n_reference:,} reference)"
     if most is not None and len(classes) > most:
         yield "...", f"{len(classes) - most:,} more: --json or --card has them all"
+
+
+def format_share(share: Share) -> str:
+    """A share in % with its 95% interval."""
+    if share.n == 0:
+        return "none"
+    return f"{share.share:.1%} of {share.n:,} ({100 * share.low:.1f} to {100 * share.high:.1f})"
 
 
 def describe_ema(ema: Named | None) -> str:

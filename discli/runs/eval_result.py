@@ -96,6 +96,45 @@ class ClassScore(_Part):
     distance: float
 
 
+class Share(_Part):
+    """How many of ``n`` were right, and the 95% interval of that share (Wilson, 1927)."""
+
+    n: Count
+    right: Count
+    low: float
+    high: float
+
+    @property
+    def share(self) -> float:
+        """0 where nothing was counted."""
+        return self.right / max(1, self.n)
+
+
+class Mistake(_Part):
+    """A class that ``n`` samples of another were taken for."""
+
+    name: str = Field(alias="class")
+    n: PositiveInt
+
+
+class ClassRecognition(_Part):
+    """Of the samples of one class, and of held-out real images of it, how many are recognised."""
+
+    name: str = Field(alias="class")
+    samples: Share
+    held_out: Share
+    mistaken_for: tuple[Mistake, ...] = ()
+
+
+class Recognition(_Part):
+    """How many samples a probe on the features recognises as the class asked for, beside held-out real images."""
+
+    score: str  # its name in ``scores``
+    samples: Share
+    held_out: Share
+    classes: tuple[ClassRecognition, ...]
+
+
 class ConventionFacts(_Sparse):
     """What a named pipeline of resizing and splitting does, in words."""
 
@@ -115,8 +154,10 @@ class EvalResult(_Part):
     scores: dict[str, float]
     fid_infinity: FidInfinity | None = Field(alias="effect_of_n")
     per_class: tuple[ClassScore, ...] | None = None
+    recognised: Recognition | None = None
     convention: ConventionFacts | None
     network: str = "unknown"
+    precision: str = "fp32"  # of the network
     weights_sha256: str
     own_teacher: bool = False  # the model was trained to have these features, so that the score flatters it
     samples: Samples

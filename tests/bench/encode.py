@@ -7,6 +7,11 @@ random reads from the finished file against h5py's own.
 
 ``--vae FOLDER ZIP``: instead, the pipeline at 256 px against the autoencoder alone, which is its slowest
 stage by far on a CPU.
+
+``--against TREE ZIP [--copies 20] [--res 64 128 256]``: instead, ``discli encode --codec rgb`` of this tree, without
+and with --fast-decode, beside that of another checkout, each in a process of its own with two workers. Large
+originals (../shared/data/imagenet-sample.zip), each ``copies`` times. Whether the two files hold the same pixels
+is said.
 """
 
 import argparse
@@ -159,6 +164,44 @@ def through_autoencoder(vae: str) -> dict[str, Callable[[Path, Path], int]]:
     return {"ours": pipeline, "autoencoder alone": autoencoder_alone}
 
 
+def against(tree: Path, path: Path, copies: int, resolutions: list[int], rounds: int) -> None:
+    import h5py
+    import numpy as np
+
+    from tests.bench.against import HERE, Seconds, alternate, discli
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        with zipfile.ZipFile(path) as few, zipfile.ZipFile(folder / "images.zip", "w", zipfile.ZIP_STORED) as many:
+            names = [name for name in few.namelist() if not name.endswith("/")]
+            for copy in range(copies):
+                for name in names:
+                    place = Path(name)
+                    many.writestr(str(place.with_name(f"{copy}-{place.name}")), few.read(name))
+        print(f"{len(names) * copies:,} images")
+        for resolution in resolutions:
+            options = ["--res", resolution, "--codec", "rgb", "--workers", WORKERS]
+
+            def encode(which: Path, out: str, *more: str, options: list[object] = options) -> Seconds:
+                (folder / out).unlink(missing_ok=True)
+                return discli(which, ["encode", "images.zip", *options, "--out", out, *more], folder)[0]
+
+            print(f"{resolution} px")
+            jobs = {
+                "there": lambda encode=encode: encode(tree, "there.h5"),
+                "here": lambda encode=encode: encode(HERE, "here.h5"),
+                "here, --fast-decode": lambda encode=encode: encode(HERE, "fast.h5", "--fast-decode"),
+            }
+            alternate(jobs, rounds, "there")
+            rows = {}
+            for out in ("there", "here", "fast"):
+                with h5py.File(folder / f"{out}.h5") as file:
+                    rows[out] = file["samples"][: len(names)].astype(np.int16)
+            apart = np.abs(rows["fast"] - rows["here"])
+            same = "the same pixels" if np.array_equal(rows["here"], rows["there"]) else "OTHER PIXELS"
+            print(f"{same}; --fast-decode: {apart.mean():.2f} levels off on average, {apart.max()} at most")
+
+
 def compare(jobs: dict[str, Callable[[Path, Path], int]], path: Path, rounds: int) -> None:
     """Turn about, and the median of each round's ratios: other work on the machine hits neighbours alike."""
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
@@ -188,12 +231,18 @@ def main() -> None:
     parser.add_argument("zip", nargs="?", type=Path, default=DEFAULT)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--vae")
+    parser.add_argument("--against", type=Path, metavar="TREE")
+    parser.add_argument("--copies", type=int, default=20)
+    parser.add_argument("--res", type=int, nargs="+", default=[64, 128, 256])
     given = parser.parse_args()
     stderr.quiet = True
     print(
         f"Python {platform.python_version()}, {usable_cores()} cores (load {os.getloadavg()[0]:.1f} before),"
         f" torch {torch.__version__}, {given.zip.name}"
     )
+    if given.against:
+        against(given.against, given.zip, given.copies, given.res, given.rounds)
+        return
     if given.vae:
         compare(through_autoencoder(given.vae), given.zip, given.rounds)
         return

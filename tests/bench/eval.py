@@ -1,18 +1,19 @@
 """eval-fid against torch-fidelity's own command line: the same folders, weights and features, one after the other.
 
-    python tests/bench/eval.py IMAGES [--n 200] [--res 256] [--weights PATH] [--rounds 1]
+    python -m tests.bench.eval IMAGES [--n 200] [--res 256] [--weights PATH] [--rounds 1]
 
 IMAGES is a folder or archive (``../shared/data/imagenet-sample.zip`` holds 400). They are cropped and
 written as two folders of n PNGs, turned and mirrored where they have to serve again, eight times at most;
 both programs then compute the FID between the folders in a process of their own, start included, which
 weighs less the larger n is. Without ``--weights`` Inception is random, which costs the same.
+
+``--against TREE`` compares with the ``discli eval-fid`` of another checkout instead of with torch-fidelity.
 """
 
 import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from PIL import Image
 from discli.data.images import crop, decode
 from discli.data.sources import open_source
 from discli.evaluation.features.inception import bare_inception
+from tests.bench.against import HERE, Seconds, alternate, discli, processor_seconds
 
 OURS = "import sys, json, pathlib; from discli.evaluation.evaluate import evaluate;"
 OURS += " a, b, w = map(pathlib.Path, sys.argv[1:]);"
@@ -39,12 +41,16 @@ def main() -> None:
     parser.add_argument("--res", type=int, default=256)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--against", type=Path, metavar="TREE")
     flags = parser.parse_args()
 
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as scratch:
         folders = write_folders(flags.images, flags.n, flags.res, Path(scratch))
         weights = flags.weights or random_weights(Path(scratch) / "inception.pth")
+        if flags.against:
+            against(flags.against, folders, weights, flags.rounds)
+            return
         for _ in range(flags.rounds):
             compare(folders, weights, flags.n)
 
@@ -69,9 +75,18 @@ def compare(folders: tuple[Path, Path], weights: Path, n: int) -> None:
     print(f"discli is {seconds['torch-fidelity'] / seconds['discli']:.2f} times as fast")
 
 
-def processor_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def against(tree: Path, folders: tuple[Path, Path], weights: Path, rounds: int) -> None:
+    first, second = folders
+    options = ["--ref", second, "--weights", weights, "--bootstrap", 0, "--no-cache", "--device", "cpu", "--json"]
+    distances = {}
+
+    def score(which: Path) -> Seconds:
+        took, printed = discli(which, ["eval-fid", first, *options], first.parent)
+        distances[which] = json.loads(printed)["distance"]
+        return took
+
+    alternate({"there": lambda: score(tree), "here": lambda: score(HERE)}, rounds, "there")
+    print(f"FID {distances[tree]:.9g} there, {distances[HERE]:.9g} here")
 
 
 def write_folders(source: Path, n: int, res: int, scratch: Path) -> tuple[Path, Path]:

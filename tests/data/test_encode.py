@@ -330,3 +330,33 @@ def test_in_a_batch_script_one_process_encodes_all(folder, tmp_path, monkeypatch
     monkeypatch.setenv("SLURM_NTASKS", "8")
     run(folder, tmp_path / "a.h5")
     assert len(open_store(tmp_path / "a.h5")) == 12
+
+
+@pytest.fixture
+def jpegs(tmp_path):
+    files = {f"{k}.jpg": saved(pixels(k, 90, 70), "JPEG") for k in range(3)}
+    return write_folder(tmp_path / "jpegs", files)
+
+
+def test_fast_decode_is_recorded_and_never_mixed_with_the_exact_one(jpegs, tmp_path, said):
+    exact, fast = run(jpegs, tmp_path / "exact.h5"), run(jpegs, tmp_path / "fast.h5", fast_decode=True)
+    assert [open_store(path).contract.fast_decode for path in (exact, fast)] == [False, True]
+    assert "--fast-decode" in dict(open_store(fast).contract.describe())["images"]
+    apart = np.abs(open_store(exact).read(np.arange(3)).int() - open_store(fast).read(np.arange(3)).int())
+    assert 0 < apart.float().mean() < 10
+    with pytest.raises(DiscliError, match="fast_decode True, not False"):
+        run(jpegs, fast)
+
+
+def test_fast_decode_is_refused_where_nothing_is_halved(jpegs, tmp_path):
+    with pytest.raises(DiscliError, match="--fast-decode"):
+        run(jpegs, tmp_path / "a.h5", crop="resize", fast_decode=True)
+
+
+def test_an_unfinished_file_is_not_resumed_with_the_other_decoding(jpegs, tmp_path, monkeypatch):
+    monkeypatch.setattr("discli.data.writer.StoreWriter.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(jpegs, tmp_path / "a.h5", batch_size=1)
+    monkeypatch.undo()
+    with pytest.raises(DiscliError, match="fast_decode"):
+        run(jpegs, tmp_path / "a.h5", fast_decode=True)

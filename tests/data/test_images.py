@@ -100,7 +100,7 @@ def test_the_short_way_through_plain_jpegs_gives_the_same_pixels(options):
     data = saved(pixels(3, 65, 47), "JPEG", **options)
     short = images._plain_jpeg(data)
     assert short is not None
-    assert (np.asarray(short) == np.asarray(images._any_image(data))).all()
+    assert (np.asarray(short) == np.asarray(images._any_image(data)[0])).all()
 
 
 def test_the_short_way_leaves_everything_unusual_alone():
@@ -205,6 +205,6 @@ def test_celeba_crop_refuses_images_of_another_size():
 
 def test_smaller_images_are_known_and_enlarged():
     image = Image.fromarray(pixels(9, 40, 15))
-    assert is_too_small(image, 16, "adm")
-    assert not is_too_small(image, 15, "adm")
+    assert is_too_small(image.size, 16, "adm")
+    assert not is_too_small(image.size, 15, "adm")
     assert crop(image, 16, "adm").shape == (16, 16, 3)

@@ -5,6 +5,7 @@ import torch
 from huggingface_hub import constants
 
 from discli.data.autoencoders.hub import DEFAULT_VAE
+from discli.data.features import efficientnet_lite0
 from discli.doctor import weights
 from discli.doctor.finding import CheckContext, guarded
 from discli.evaluation.features import inception
@@ -82,3 +83,16 @@ def test_the_default_autoencoder_absent_whole_and_cut_short(tmp_path, monkeypatc
     file = snapshot / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     assert (_one("autoencoder").verdict, "corrupt" in _one("autoencoder").found) == ("warning", True)
+
+
+def test_efficientnet_is_optional_and_only_the_published_file_is_right(tmp_path, monkeypatch):
+    monkeypatch.delenv(efficientnet_lite0.VARIABLE, raising=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(efficientnet_lite0.importlib.util, "find_spec", lambda name: None)
+        missing = _one("EfficientNet-Lite0")
+    assert (missing.verdict, missing.details["installed"]) == ("ok", False)
+    assert "discli[features]" in missing.found
+    other = tmp_path / efficientnet_lite0.FILE_NAME
+    other.write_bytes(b"an error page")
+    monkeypatch.setenv(efficientnet_lite0.VARIABLE, str(other))
+    assert _one("EfficientNet-Lite0").verdict == "warning"

@@ -23,6 +23,7 @@ from discli.data.encode import encode
 from discli.evaluation.evaluate import evaluate, make_ref
 from discli.evaluation.features.inception import Inception, bare_inception
 from discli.evaluation.features.random import RANDOM_FD, RandomFeatures
+from discli.evaluation.reference import check_statistics, open_reference
 from discli.recipe import load_recipe
 from discli.runs.eval_result import read_eval_result
 from discli.runtime.errors import DiscliError
@@ -188,6 +189,16 @@ def test_inception_scores_equal_those_of_torch_fidelitys_network_and_functions(i
     assert again == pytest.approx({"sFID": distance_of_few(*rows)}, rel=1e-4)
     with pytest.raises(DiscliError, match="made with resize tf1-bilinear, the samples are scored with pil-bicubic"):
         evaluate(small[0], ref, weights=inception, convention="clean-fid")
+
+
+def test_statistics_of_another_precision_are_refused(tmp_path):
+    images = save_folder(tmp_path / "images", drawn_images(5, 8, 0))
+    made = open_reference(make_ref(images, tmp_path / "made.npz", features="random"), torch.device("cpu"))
+    extractor = RandomFeatures()
+    check_statistics(made, extractor)
+    extractor.precision = "bf16"
+    with pytest.raises(DiscliError, match="made with precision fp32"):
+        check_statistics(made, extractor)
 
 
 @pytest.mark.slow

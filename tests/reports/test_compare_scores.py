@@ -55,6 +55,10 @@ def words(other):
     return "\n".join(explained(SCORED, other))
 
 
+def test_networks_of_two_precisions_are_not_comparable():
+    assert "fp32 and bf16" in words(changed(precision="bf16"))
+
+
 def test_equal_results_have_nothing_to_explain():
     assert "nothing that is known differs" in words(SCORED)
 

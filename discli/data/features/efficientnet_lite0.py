@@ -58,14 +58,17 @@ def input_side(height: int, width: int) -> int:
 
 
 class EfficientNetLite0:
-    """The published network in evaluation mode: batch norms folded into their convolutions, channels-last, float32."""
+    """The published network in evaluation mode: batch norms folded into their convolutions, channels-last."""
 
-    def __init__(self, weights: Path | None = None, device: torch.device | str = "cpu") -> None:
-        """``weights``: a file; else $DISCLI_EFFICIENTNET_LITE0_WEIGHTS, else the installed package's.
+    def __init__(
+        self, weights: Path | None = None, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        """``dtype``: of the convolutions; what goes in and comes out is float32.
 
-        Raises DiscliError where there is none, and for a file that is not the published one (by its sha256).
+        ``weights``: a file; else $DISCLI_EFFICIENTNET_LITE0_WEIGHTS, else the installed package's. Raises DiscliError
+        where there is none, and for a file that is not the published one (by its sha256).
         """
-        self.device = torch.device(device)
+        self.device, self._dtype = torch.device(device), dtype
         self.weights_sha256 = SHA256
         state = read_weights(find_weights(weights))
         self.stem = self._conv(state, "_conv_stem", "_bn0", stride=2)
@@ -91,18 +94,22 @@ class EfficientNetLite0:
 
         ``side``: a multiple of 32 px that they are brought to, by default as `input_side` has it.
         """
-        grid = self.grid(images_BCHW, side)
+        grid = self._to_grid(images_BCHW, side)
         last = self._through(grid, range(_GRID_BLOCK + 1, len(self.blocks)))
-        return Seen(grid, self.head(last, relu6=True).mean(dim=(2, 3)))
+        return Seen(grid.float(), self.head(last, relu6=True).float().mean(dim=(2, 3)))
 
     @torch.inference_mode()
     def grid(self, images_BCHW: Tensor, side: int | None = None) -> Tensor:
         """The grid alone, (B, 112, side / 16, side / 16), at three quarters of the cost."""
+        return self._to_grid(images_BCHW, side).float()
+
+    def _to_grid(self, images_BCHW: Tensor, side: int | None) -> Tensor:
         side = side or input_side(*images_BCHW.shape[2:])
         x = images_BCHW.to(self.device).float()
         if x.shape[2:] != (side, side):
             x = F.interpolate(x, size=(side, side), mode="bicubic", antialias=True).clamp(0, 255)
-        x = self.stem(((x - 127) / 128).contiguous(memory_format=torch.channels_last), relu6=True)
+        x = ((x - 127) / 128).to(self._dtype).contiguous(memory_format=torch.channels_last)
+        x = self.stem(x, relu6=True)
         return self._through(x, range(_GRID_BLOCK + 1))
 
     def _through(self, x: Tensor, blocks: range) -> Tensor:
@@ -117,7 +124,8 @@ class EfficientNetLite0:
         scale = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + _EPS).sqrt()
         bias = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
         fused = self.device.type == "cpu" and works()
-        return Conv((weight * scale.view(-1, 1, 1, 1)).to(self.device), bias.to(self.device), stride, fused)
+        folded = (weight * scale.view(-1, 1, 1, 1)).to(self.device, self._dtype)
+        return Conv(folded, bias.to(self.device, self._dtype), stride, fused)
 
 
 def find_weights(given: Path | None = None) -> Path:

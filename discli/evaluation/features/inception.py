@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from discli.evaluation import fused_conv
 from discli.evaluation.convention import CONVENTIONS, Convention, resize
-from discli.evaluation.extractor import Extractor, hub_cache, named_weights, read_state_dict
+from discli.evaluation.extractor import Extractor, Precision, hub_cache, named_weights, read_state_dict
 from discli.evaluation.parallel import in_small_batches
 from discli.evaluation.torch_fidelity import import_torch_fidelity
 from discli.runtime.console import stderr
@@ -46,16 +45,24 @@ class Inception(Extractor):
 
     Batch norms are folded into the convolutions, memory is channels-last, and on a CPU a convolution
     and its ReLU are one call (`discli.evaluation.fused_conv`): twice as fast, and the same to rounding.
+
+    ``precision`` "bf16" computes the network in bfloat16, after a resize in float32: for processors that
+    multiply it faster, at the cost of a shifted score.
     """
 
     name = "inception"
     network = "TensorFlow's Inception of 2015-12-05 in torch-fidelity's port, 2,048 features"
     provides = ("features", "spatial", "logits")
+    precisions = ("fp32", "bf16")
     convention: Convention
     dims: Mapping[str, int] = MappingProxyType({"features": 2048, "spatial": 17 * 17 * 7, "logits": 1008})
 
     def __init__(
-        self, weights: Path | None = None, convention: Convention | None = None, device: torch.device | str = "cpu"
+        self,
+        weights: Path | None = None,
+        convention: Convention | None = None,
+        device: torch.device | str = "cpu",
+        precision: Precision = "fp32",
     ) -> None:
         path = find_inception_weights(weights)
         state, self.weights_sha256 = read_inception_weights(path)
@@ -69,12 +76,17 @@ class Inception(Extractor):
         self.convention = convention or CONVENTIONS["torch-fidelity"]
         self._device = torch.device(device)
         _fold_batch_norms(network)
+        self.precision, self._dtype = precision, torch.bfloat16 if precision == "bf16" else torch.float32
+        if precision != "fp32":
+            self.network = f"{type(self).network}, computed in {precision}"
         if self._device.type == "cpu" and fused_conv.works():
             _fuse_activations(network)
-        network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(self._dtype)
+        else:
+            network.to(self._device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._to_spatial = nn.Sequential(*(network.get_submodule(name) for name in _TO_SPATIAL))
         self._to_pool = nn.Sequential(*(network.get_submodule(name) for name in _TO_POOL))
-        self._class_weight = network.get_parameter("fc.weight")
+        self._class_weight = network.get_parameter("fc.weight").float()
 
     def __call__(self, images_BCHW: Tensor) -> dict[str, Tensor]:
         assert images_BCHW.dtype == torch.uint8
@@ -84,13 +96,13 @@ class Inception(Extractor):
         return score
 
     def _features(self, images_BCHW: Tensor) -> dict[str, Tensor]:
-        x = resize(images_BCHW.to(self._device).float(), SIDE, self.convention.resize)
-        x = ((x - 128) / 128).contiguous(memory_format=torch.channels_last)
+        x = resize(images_BCHW.to(self._device), SIDE, self.convention.resize)
+        x = x.sub_(128).div_(128).to(self._dtype).contiguous(memory_format=torch.channels_last)
         middle = self._to_spatial(x)
-        pool = self._to_pool(middle).flatten(1)
+        pool = self._to_pool(middle).flatten(1).float()
         logits = pool @ self._class_weight.T
         # Mixed_6d concatenates its 1x1 branch first, so that branch's first channels are the block's.
-        spatial = middle[:, :_SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
+        spatial = middle[:, :_SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1).float()
         return {"features": pool.cpu(), "spatial": spatial.cpu(), "logits": logits.cpu()}
 
 
@@ -116,11 +128,17 @@ def bare_inception() -> nn.Module:
     return network.eval()
 
 
+@torch.no_grad()
 def _fold_batch_norms(network: nn.Module) -> None:
     for block in network.modules():
         conv, norm = getattr(block, "conv", None), getattr(block, "bn", None)
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            block.conv, block.bn = fuse_conv_bn_eval(conv, norm), nn.Identity()
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            conv.weight.mul_(scale[:, None, None, None])
+            conv.bias = nn.Parameter(norm.bias - norm.running_mean * scale, requires_grad=False)
+            block.bn = nn.Identity()
 
 
 def _fuse_activations(network: nn.Module) -> None:

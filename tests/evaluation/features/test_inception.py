@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from discli.evaluation.convention import CONVENTIONS, find_convention
+from discli.evaluation.extractor import load_extractor
 from discli.evaluation.features import inception
 from discli.evaluation.features.inception import (
     FILE_NAME,
@@ -137,3 +138,21 @@ def test_weights_of_another_shape_are_refused(weights, tmp_path):
     torch.save(state, tmp_path / "cut.pth")
     with pytest.raises(DiscliError, match="does not fit FID's Inception"):
         Inception(tmp_path / "cut.pth")
+
+
+@pytest.mark.slow  # where bf16 products are emulated
+def test_bf16_is_near_is_said_and_is_not_mixed_with_fp32(weights):
+    images = drawn_images(4, 32, 0)
+    exact, rounded = Inception(weights), Inception(weights, precision="bf16")
+    assert (exact.precision, rounded.precision) == ("fp32", "bf16")
+    assert "bf16" in rounded.network
+    assert "bf16" not in exact.network
+    for name, rows in exact(images).items():
+        other = rounded(images)[name]
+        assert other.dtype == torch.float32
+        assert 0 < float((other - rows).norm() / rows.norm()) < 0.05
+
+
+def test_a_precision_that_a_network_lacks_is_refused():
+    with pytest.raises(DiscliError, match="--precision bf16"):
+        load_extractor("random", None, None, torch.device("cpu"), "bf16")
