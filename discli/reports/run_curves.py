@@ -16,9 +16,11 @@ _QUARTERS = ("least noise", "second", "third", "most noise")
 def run_curves(metrics: Lines, speed: Lines, scores: Mapping[str, Series]) -> list[tuple[str, str]]:
     """(caption, SVG) of everything that has a curve. ``scores``: by name."""
     quarters = {name: finite_numbers(metrics, f"loss_q{i}") for i, name in enumerate(_QUARTERS, start=1)}
+    further = sorted({key for line in metrics for key in line if key.endswith("_loss")})
     wanted = [
         ("Loss", {"loss": finite_numbers(metrics, "loss")}),
         ("Loss by quarter of the timesteps", quarters),
+        *((f"Loss: {key.removesuffix('_loss')}", {"loss": finite_numbers(metrics, key)}) for key in further),
         ("Gradient norm, before clipping", {"norm": finite_numbers(metrics, "grad_norm")}),
         ("Learning rate", {"learning rate": finite_numbers(metrics, "lr")}),
         ("Images a second", {"images/s": finite_numbers(speed, "images_per_second")}),

@@ -34,3 +34,8 @@ def test_a_long_run_says_that_its_points_are_means_and_makes_a_small_page():
 def test_nothing_logged_draws_nothing():
     assert run_curves([], [], {}) == []
     assert run_curves([{"step": 1, "loss": None}], [], {}) == []
+
+
+def test_further_losses_have_curves_and_may_end():
+    metrics = [{"step": i, "loss": 1.0, "align_loss": 0.5 if i < 3 else None} for i in range(6)]
+    assert "Loss: align" in dict(run_curves(metrics, [], {}))
