@@ -230,14 +230,14 @@ def _whole(line: Measured) -> bool:
         return False
     sets = [f"{name}{end}" for name in ("train", "held_out") for end in ("", "_se")]
     lists = ["sigma", "mass", "floor_scale", *(f"levels_{name}" for name in sets)]
-    numbers = [line.get(f"loss_{name}") for name in sets]
+    numbers: list[Any] = [line.get(f"loss_{name}") for name in sets]
     for key in lists:
         values = line.get(key)
         if not isinstance(values, list) or len(values) != len(size):
             return False
         numbers += values
     # Losses and noise levels of 0 have no logarithm; the rest may be 0.
-    above = [line.get(f"loss_{name}") for name in ("train", "held_out")]
+    above: list[Any] = [line.get(f"loss_{name}") for name in ("train", "held_out")]
     above += [value for key in ("sigma", "levels_train", "levels_held_out") for value in line[key]]
     return all(is_finite(value) and value >= 0 for value in numbers) and min(above) > 0
 
