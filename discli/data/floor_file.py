@@ -130,7 +130,7 @@ def check_floor(floor: Floor, path: Path, of: FloorOf, contract: DataContract) -
         ("holdout", of.holdout, floor.holdout),
     ):
         if one != other:
-            raise DiscliError(f"{path} is the floor of other data: its {what} is {other}, the run's {one}.", _HOW)
+            raise DiscliError(f"{path} is the floor of other data: {what} {other}, not {one} as the run's.", _HOW)
     for key in ("codec", "source_sha256", "crop", "channel_mean", "channel_std"):
         if ours[key] != theirs[key]:
             raise DiscliError(f"{path} is the floor of another file, {floor.data}: its {key} differs.", _HOW)

@@ -63,12 +63,12 @@ def floor_of_run(run: RunStatus, file: Path | None = None) -> Floor | None:
 
     Raises DiscliError for a ``file`` that is not this run's floor.
     """
-    lines = run.logs["holdout"]
+    lines = [line for line in run.logs["holdout"] if _whole(line)]
     if not lines or run.recipe is None or run.description is None:
         if file is not None:
             raise DiscliError(f"{run.folder} has no losses to compare with {file}.", "Train with data.holdout above 0.")
         return None
-    of = FloorOf.recipe(run.recipe, lines[-1].get("sigma", ()))
+    of = FloorOf.recipe(run.recipe, lines[-1]["sigma"])
     if file is not None:
         floor = read_floor(file)
         check_floor(floor, file, of, run.description.read_contract(str(run.folder)))
@@ -225,15 +225,21 @@ def _range(noise: tuple[float, float] | None) -> str:
 
 def _whole(line: Measured) -> bool:
     """Whether a line has all that is drawn and judged: somebody may have edited it."""
-    sets = [f"levels_{name}{end}" for name in ("train", "held_out") for end in ("", "_se")]
     size = line.get("sigma")
     if not isinstance(size, list) or not size:
         return False
-    numbers = [f"loss_{name}{end}" for name in ("train", "held_out") for end in ("", "_se")]
-    return all(is_finite(line.get(key)) for key in numbers) and all(
-        isinstance(values := line.get(key), list) and len(values) == len(size) and all(map(is_finite, values))
-        for key in ("sigma", "mass", "floor_scale", *sets)
-    )
+    sets = [f"{name}{end}" for name in ("train", "held_out") for end in ("", "_se")]
+    lists = ["sigma", "mass", "floor_scale", *(f"levels_{name}" for name in sets)]
+    numbers: list[Any] = [line.get(f"loss_{name}") for name in sets]
+    for key in lists:
+        values = line.get(key)
+        if not isinstance(values, list) or len(values) != len(size):
+            return False
+        numbers += values
+    # Losses and noise levels of 0 have no logarithm; the rest may be 0.
+    above: list[Any] = [line.get(f"loss_{name}") for name in ("train", "held_out")]
+    above += [value for key in ("sigma", "levels_train", "levels_held_out") for value in line[key]]
+    return all(is_finite(value) and value >= 0 for value in numbers) and min(above) > 0
 
 
 def fit_plots(lines: Lines, floor: Floor | None) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ from discli.runs.logs import Log
 from discli.runtime.rng import RngStream, normal, uniform
 from discli.training.callbacks import is_due
 from discli.training.engine import Engine, whole
+from discli.training.interrupts import Interrupts
 
 _SEED = 0  # as of the split: the losses of runs of other seeds are of the same samples and the same noise
 _BATCH = 32  # whatever the run's is
@@ -37,8 +38,9 @@ class HeldOutLoss:
         train: npt.NDArray[np.int64],
         held_out: npt.NDArray[np.int64],
         engine: Engine,
+        interrupts: Interrupts,
     ) -> None:
-        self._recipe, self._store, self._engine = recipe, store, engine
+        self._recipe, self._store, self._engine, self._interrupts = recipe, store, engine, interrupts
         self._sets = {"train": train, "held_out": held_out}
         self._loss, self._levels = DiffusionLoss(recipe.diffusion), noise_levels(recipe.diffusion)
         self._log: Log | None = None
@@ -61,9 +63,10 @@ class HeldOutLoss:
             return False
         weights = whole(averaged, wanted=engine.is_main)  # the last that all ranks do together
         if self._log is not None:
-            found = self.measure(weights)
-            self._log.write({"step": step, **found})
-            engine.track({key: found[key] for key in ("loss_train", "loss_held_out")}, step)
+            with self._interrupts.give_up_when_asked(f"The held-out loss of step {step:,}"):
+                found = self.measure(weights)
+                self._log.write({"step": step, **found})
+                engine.track({key: found[key] for key in ("loss_train", "loss_held_out")}, step)
         return True
 
     @torch.no_grad()

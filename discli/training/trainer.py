@@ -74,7 +74,7 @@ class Trainer:
         self.metadata = run.checkpoint_metadata if run else None
         self.checkpointed = self.state.step
         self.previews = PreviewAndScore(self._as_previewed(), store.contract, folder, engine, interrupts)
-        self.held_out_loss = HeldOutLoss(recipe, store, self.train_samples, held_out, engine)
+        self.held_out_loss = HeldOutLoss(recipe, store, self.train_samples, held_out, engine, interrupts)
 
         peak = peak_flops(engine.device, engine.precision, spec.tf32, spec.peak_tflops)
         # Forward once, backward twice as much.

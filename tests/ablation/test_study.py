@@ -21,6 +21,7 @@ from discli.ablation.workers import run_trials
 from discli.cli.ablate import ablate as command
 from discli.data.encode import encode
 from discli.recipe import load_study
+from discli.reports.run import report_run
 from discli.runs.logs import read_log
 from discli.runtime.errors import DiscliError
 from tests.data.autoencoders.autoencoders import save_tiny
@@ -347,3 +348,26 @@ def test_planning_alone_costs_no_network(write):
     [trial] = describe_plan(study, make_plan(study, trials[-1:], out)).trials
     assert trial.seconds is None
     assert trial.parameters > 900e6
+
+
+def test_scored_by_the_gap_to_the_floor(write, digits_file, tmp_path):
+    """Its score is the gap that the run's own report gives, and along the way."""
+    data = shutil.copy(digits_file, tmp_path / "digits.h5")
+    held_out = "[set]\ndata.holdout = 0.2\ntrain.holdout_n = 48\ntrain.holdout_every = 3\nsample.cfg_scale = 1.0\n"
+    study, trials = load_study(write(more='by = "loss gap"\n' + held_out))
+    result = run_trial(study, trials[0], tmp_path / "trial", data)
+    fit = report_run(tmp_path / "trial" / "run").fit
+    assert result.score_name == "loss gap"
+    assert result.score == pytest.approx(fit.loss_gap.gap)
+    assert [point.step for point in result.curve] == [3, 6]
+
+    plain, _ = load_study(write(more=held_out))
+    with pytest.raises(DiscliError, match="scored by loss gap"):
+        run_trial(plain, trials[0], tmp_path / "trial", data)
+
+
+def test_a_study_by_losses_that_holds_nothing_out_is_refused(write, digits_file, tmp_path):
+    study = write(more='by = "held-out loss"\n')
+    with pytest.raises(DiscliError, match="holds no samples out"):
+        ablate(study, data=digits_file, out=tmp_path / "out")
+    assert not (tmp_path / "out" / "trials").exists()

@@ -28,7 +28,7 @@ STEPS = (4, 8, 12)
 CHECKPOINTS = [f"checkpoints/{step:08d}" for step in STEPS]
 TENSORS = [f"{folder}/{name}.safetensors" for folder in CHECKPOINTS for name in ("ema", "model", "optimizer")]
 STATES = [f"{folder}/state.json" for folder in CHECKPOINTS]
-LOGS = ["metrics.jsonl", "speed.jsonl", "scores.jsonl", "events.jsonl", "sessions.jsonl"]
+LOGS = ["metrics.jsonl", "speed.jsonl", "scores.jsonl", "holdout.jsonl", "events.jsonl", "sessions.jsonl"]
 SCORE = {
     "features": "random", "scores": {"FD": 3.0, "FD std": 0.1}, "distance": 3.0, "effect_of_n": None, "warnings": [],
     "samples": {"path": "s", "kind": "samples", "n": 9, "step": 12, "resolution": [8, 8]}, "per_class": None,

@@ -91,7 +91,13 @@ def test_plots_have_the_floor_where_it_is_known():
 
 def test_edited_lines_are_left_out():
     good = line(100, 0.1)
-    for key, value in (("sigma", "x"), ("levels_train", [1.0]), ("loss_train", None), ("mass", [None] * 5)):
+    for key, value in (
+        ("sigma", "x"),
+        ("levels_train", [1.0]),
+        ("loss_train", None),
+        ("mass", [None] * 5),
+        ("sigma", [0.0] * 5),
+    ):
         bad = {**good, key: value}
         assert fit_of([bad]) is None
         assert fit_of([good, bad]).step == 100
