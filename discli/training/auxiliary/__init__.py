@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from discli.model import DiS
-from discli.model.norm import add_residual
 from discli.recipe import DataContract, Recipe
 from discli.recipe.choices import implementation
 from discli.recipe.kinds import AuxiliarySpec
@@ -69,7 +68,7 @@ class BlockOutputs:
         """(b, patches, D) of each block since the last time."""
         streams, self._streams = self._streams, {}
         return {
-            index: add_residual(residual, hidden, None)[:, self._extra :]
+            index: (residual + hidden.to(residual.dtype))[:, self._extra :]
             for index, (hidden, residual) in streams.items()
         }
 
