@@ -12,10 +12,10 @@ from discli.cli.app import Json, app
 def report(
     run: Annotated[Path, typer.Argument(help="A run, finished or not: its folder, or its name in discli runs.")],
     out: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Default: RUN/report.html.")] = None,
+    as_json: Json = False,
     floor: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Of discli floor. Default: the one beside the run's data.")
     ] = None,
-    as_json: Json = False,
 ) -> None:
     """One HTML page about a run: curves, samples over time, scores, recipe, environment, events."""
     from discli.reports.run import report_run

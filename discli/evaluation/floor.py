@@ -5,7 +5,7 @@ on the number of processes.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,8 @@ def _compute(
     drawn = pool[np.arange(count) % len(pool)]
     share = group.share(count)
     step = max(1, _ELEMENTS // width)
-    room = 4.0 * (2 * min(step, len(share)) * width + _KEYS * width + 3 * _KEYS * min(step, len(share)))
+    together = min(step, len(share))
+    room = 4.0 * (3 * together * width + 2 * _KEYS * width + 5 * _KEYS * together)
     subset = "" if len(pool) == len(train) else f" a random {len(pool):,} of"
     stderr.print(
         f"Optimal loss of {store.path}: {count:,} noisy draws at {len(of.sigmas)} levels, over{subset} "
@@ -207,6 +208,11 @@ def _floor(
     )
 
 
+def _normal(what: int, numbers: Tensor, shape: Sequence[int]) -> Tensor:
+    """In parts, for in the making it takes many times the memory of what comes out."""
+    return torch.cat([normal(_SEED, RngStream.FLOOR, what, part, shape) for part in numbers.split(256)])
+
+
 class _Files:
     """Samples of a data file as components, flattened, with their mean taken off: numbers of less size round less."""
 
@@ -267,10 +273,10 @@ class _Files:
             flip = (uniform(_SEED, RngStream.FLOOR, 2, torch.from_numpy(numbers)) < 0.5).numpy()
         own = self._keys_of(drawn, flip)
         shape = own.mean.shape[1:]
-        eps = normal(_SEED, RngStream.FLOOR, 0, at, shape)
+        eps = _normal(0, at, shape)
         x0 = own.mean
         if own.std is not None:
-            x0 = x0 + own.std * normal(_SEED, RngStream.FLOOR, 1, at, shape)
+            x0 = x0 + own.std * _normal(1, at, shape)
         return Queries(x0, eps, own)
 
     def _keys(self, pool: npt.NDArray[np.int64]) -> Iterator[Keys]:
