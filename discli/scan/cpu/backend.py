@@ -1,14 +1,15 @@
-"""The scan on a CPU: numba kernels for float32, PyTorch operations for float64 or without numba.
+"""The scan on a CPU: numba kernels for float32 and bf16, PyTorch operations for float64 or without numba.
 
 The kernels (`forward`, `backward`) hold 16, 8 or 4 channels in a register and walk L a chunk of
 128 steps at a time, both directions by reversed indexing. Memory of a forward and backward pass, beside
 inputs, outputs and gradients: x_proj's output and one state per 128 steps, 2 (R + 2N) / E and 2N / 128
 tensors of (B, L, E); the weights in the kernels' layout; and what is under way, a chunk of one sample
-a thread or, where there are fewer samples, of as many as give each thread three tasks.
+a thread or, where there are fewer samples, of as many as give each thread three tasks. bf16 rows add
+(L, E) float32 sums of those samples, one forward and two backward.
 
 Results are the same to the last bit for any number of threads, and a sample of a batch comes out as
-it would alone: every sum has one order, and no BLAS is involved. Forward and backward passes of
-float16 and bfloat16 tensors work on float32 copies.
+it would alone: every sum has one order, and no BLAS is involved. bfloat16 tensors give
+the results of float32 ones, rounded once; float16 tensors are worked on as float32 copies.
 """
 
 import importlib.util

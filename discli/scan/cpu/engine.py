@@ -7,7 +7,15 @@ from torch import Tensor
 from discli.scan.cpu.job import CHUNK, JOB, kept_states, scratch_bytes
 from discli.scan.cpu.kernels import BACKWARD_PHASES, FORWARD_PHASES, run
 from discli.scan.cpu.lanes import FLOAT, LANES
-from discli.scan.cpu.layout import Sizes, from_rows, pack_for_backward, pack_for_forward, to_rows, unpack_gradients
+from discli.scan.cpu.layout import (
+    Sizes,
+    dtype_of_rows,
+    from_rows,
+    pack_for_backward,
+    pack_for_forward,
+    to_rows,
+    unpack_gradients,
+)
 from discli.scan.cpu.threads import run_on_threads
 from discli.scan.reference import DirectionParams
 
@@ -18,10 +26,11 @@ _SHORT = 64  # steps: samples that have fewer
 def scan_forward(x: Tensor, z: Tensor, directions: list[DirectionParams]) -> tuple[Tensor, Tensor, Tensor]:
     """x and z (B, L, E) to y (B, L, E), and for `scan_backward` x_proj's output and the saved states (`Sizes`)."""
     sizes = Sizes.of(x, directions[0])
-    y = torch.empty(sizes.batch, sizes.length, sizes.width)
+    dtype = dtype_of_rows(x, z)
+    y = torch.empty(sizes.batch, sizes.length, sizes.width, dtype=dtype)
     projected, saved = torch.empty(sizes.projected_shape), torch.empty(sizes.saved_shape)
     call = _Call(sizes, is_backward_pass=False)
-    call.walk(x=to_rows(x, sizes), z=to_rows(z, sizes), y=y)
+    call.walk(x=to_rows(x, sizes, dtype), z=to_rows(z, sizes, dtype), y=y, y_sum=call.sums(y))
     call.share(projected=projected, saved=saved)
     call.weights([pack_for_forward(p, sizes) for p in directions])
     call.run()
@@ -33,11 +42,13 @@ def scan_backward(
 ) -> tuple[Tensor, Tensor, list[DirectionParams]]:
     """dx and dz (B, L, E) and the gradients of both directions' parameters, in the shapes of `DirectionParams`."""
     sizes = Sizes.of(x, directions[0])
-    dx = torch.zeros(sizes.batch, sizes.length, sizes.width)
+    dtype = dtype_of_rows(x, z)
+    dx = torch.empty(sizes.batch, sizes.length, sizes.width, dtype=dtype)
     dz = torch.empty_like(dx)
     totals = torch.zeros(2, sum(sizes.gradient_rows.values()), sizes.width)
     call = _Call(sizes, is_backward_pass=True)
-    call.walk(x=to_rows(x, sizes), z=to_rows(z, sizes), dy=to_rows(dy, sizes), dx=dx, dz=dz)
+    call.walk(x=to_rows(x, sizes, dtype), z=to_rows(z, sizes, dtype), dy=to_rows(dy, sizes, dtype))
+    call.walk(dx=dx, dx_sum=call.sums(dx).zero_(), dz=dz, dz_sum=call.sums(dz))
     call.share(projected=projected, saved=saved, totals=totals)
     call.weights([pack_for_backward(p, sizes) for p in directions])
     call.run()
@@ -63,6 +74,7 @@ class _Call:
         else:
             samples = max(-(-_TASKS_PER_THREAD * self.threads // sizes.groups), 2 * _SHORT // steps)
             samples = max(1, min(samples, sizes.batch))
+        self.samples = samples
         self._set(is_backward_pass=is_backward_pass, batch=sizes.batch, samples=samples, length=sizes.length)
         self._set(whole_samples=whole_samples, phases=len(BACKWARD_PHASES if is_backward_pass else FORWARD_PHASES))
         self._set(width=sizes.width, vectors=sizes.width // LANES, states=sizes.states)
@@ -93,11 +105,17 @@ class _Call:
         """Tensors that the second direction reads or writes from the last token to the first."""
         for name, tensor in rows_BLE.items():
             self.memory.append(tensor)
-            sample, token, _ = (stride * FLOAT for stride in tensor.stride())
+            sample, token, _ = (stride * tensor.element_size() for stride in tensor.stride())
             last = tensor.data_ptr() + (self.sizes.length - 1) * token
             self.jobs[name] = (tensor.data_ptr(), last)
             self.jobs[f"{name}_sample"] = sample
             self.jobs[f"{name}_step"] = (token, -token)
+
+    def sums(self, rows_BLE: Tensor) -> Tensor:
+        """float32 rows in which both directions add up: those of the result, or of the samples under way."""
+        is_bf16 = rows_BLE.dtype == torch.bfloat16
+        self._set(is_bf16=is_bf16)
+        return torch.empty(self.samples, *rows_BLE.shape[1:]) if is_bf16 else rows_BLE
 
     def share(self, **stacked: Tensor) -> None:
         """Tensors with one half for each direction, then samples."""

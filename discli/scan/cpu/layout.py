@@ -67,9 +67,14 @@ class Sizes(NamedTuple):
         return {"drate": self.states, "dskip": 1, "ddt_bias": 1, **weights, "dconv_bias": 1}
 
 
-def to_rows(tensor_BLE: Tensor, sizes: Sizes) -> Tensor:
-    """float32, padded with zeros, neighbouring channels side by side; a copy only where needed."""
-    rows = _pad(tensor_BLE.float(), (0, sizes.width - sizes.d_inner))
+def dtype_of_rows(x: Tensor, z: Tensor) -> torch.dtype:
+    """What the kernels read and write for these two: bf16 as it is, float32 in place of anything else."""
+    return torch.bfloat16 if x.dtype == z.dtype == torch.bfloat16 else torch.float32
+
+
+def to_rows(tensor_BLE: Tensor, sizes: Sizes, dtype: torch.dtype) -> Tensor:
+    """In ``dtype``, padded with zeros, neighbouring channels side by side; a copy only where needed."""
+    rows = _pad(tensor_BLE.to(dtype), (0, sizes.width - sizes.d_inner))
     return rows if rows.stride(-1) == 1 else rows.contiguous()
 
 
