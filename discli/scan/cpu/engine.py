@@ -23,9 +23,13 @@ _TASKS_PER_THREAD = 3  # at least, in the phases that count
 _SHORT = 64  # steps: samples that have fewer
 
 
-def scan_forward(x: Tensor, z: Tensor, directions: list[DirectionParams]) -> tuple[Tensor, Tensor, Tensor]:
-    """x and z (B, L, E) to y (B, L, E), and for `scan_backward` x_proj's output and the saved states (`Sizes`)."""
+def scan_forward(x: Tensor, z: Tensor | None, directions: list[DirectionParams]) -> tuple[Tensor, Tensor, Tensor]:
+    """x and z (B, L, E) to y (B, L, E), and for `scan_backward` x_proj's output and the saved states (`Sizes`).
+
+    Without z, x (B, L, 2E) holds both.
+    """
     sizes = Sizes.of(x, directions[0])
+    x, z = (x, z) if z is not None else x.chunk(2, dim=-1)
     dtype = dtype_of_rows(x, z)
     y = torch.empty(sizes.batch, sizes.length, sizes.width, dtype=dtype)
     projected, saved = torch.empty(sizes.projected_shape), torch.empty(sizes.saved_shape)
@@ -38,13 +42,20 @@ def scan_forward(x: Tensor, z: Tensor, directions: list[DirectionParams]) -> tup
 
 
 def scan_backward(
-    dy: Tensor, x: Tensor, z: Tensor, directions: list[DirectionParams], projected: Tensor, saved: Tensor
-) -> tuple[Tensor, Tensor, list[DirectionParams]]:
-    """dx and dz (B, L, E) and the gradients of both directions' parameters, in the shapes of `DirectionParams`."""
+    dy: Tensor, x: Tensor, z: Tensor | None, directions: list[DirectionParams], projected: Tensor, saved: Tensor
+) -> tuple[list[Tensor], list[DirectionParams]]:
+    """The gradients of x and z, or of x alone where it holds both, and of both directions' parameters."""
     sizes = Sizes.of(x, directions[0])
-    dtype = dtype_of_rows(x, z)
-    dx = torch.empty(sizes.batch, sizes.length, sizes.width, dtype=dtype)
-    dz = torch.empty_like(dx)
+    shape = (sizes.batch, sizes.length, sizes.width)
+    if z is None:
+        x, z = x.chunk(2, dim=-1)
+        dtype = dtype_of_rows(x, z)
+        results = [torch.empty(*shape[:2], 2, shape[2], dtype=dtype)]
+        dx, dz = results[0].unbind(2)
+    else:
+        dtype = dtype_of_rows(x, z)
+        results = [torch.empty(shape, dtype=dtype) for _ in range(2)]
+        dx, dz = results
     totals = torch.zeros(2, sum(sizes.gradient_rows.values()), sizes.width)
     call = _Call(sizes, is_backward_pass=True)
     call.walk(x=to_rows(x, sizes, dtype), z=to_rows(z, sizes, dtype), dy=to_rows(dy, sizes, dtype))
@@ -54,7 +65,7 @@ def scan_backward(
     call.run()
     del call  # before the gradients are copied into place
     gradients = [unpack_gradients(rows, p, sizes) for rows, p in zip(totals, directions, strict=True)]
-    return from_rows(dx, like=x), from_rows(dz, like=z), gradients
+    return [from_rows(rows, like) for rows, like in zip(results, (x, z), strict=False)], gradients
 
 
 class _Call:

@@ -26,7 +26,9 @@ class Sizes(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor, p: DirectionParams) -> "Sizes":
-        batch, length, d_inner = x.shape
+        """x is (B, L, E), or (B, L, 2E) with z beside it."""
+        batch, length, _ = x.shape
+        d_inner = p.conv_weight.shape[0]
         return cls(batch, length, d_inner, p.A_log.shape[1], p.conv_weight.shape[1], p.dt_weight.shape[1])
 
     @property
@@ -79,8 +81,8 @@ def to_rows(tensor_BLE: Tensor, sizes: Sizes, dtype: torch.dtype) -> Tensor:
 
 
 def from_rows(rows: Tensor, like: Tensor) -> Tensor:
-    """What `to_rows` made, to the shape and dtype of ``like`` (B, L, E)."""
-    return rows[..., : like.shape[-1]].to(like.dtype).contiguous()
+    """(B, L, padded E) to the shape and dtype of ``like``; (B, L, 2, padded E) to twice that, side by side."""
+    return rows[..., : like.shape[-1]].to(like.dtype).contiguous().flatten(2)
 
 
 def pack_for_forward(p: DirectionParams, sizes: Sizes) -> dict[str, Tensor]:

@@ -140,6 +140,40 @@ def test_repeating_changes_no_bit(two_threads, repeat):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "d_inner"),
+    [(torch.float32, 64), (torch.float32, 24), (torch.bfloat16, 64), (torch.float16, 40), (torch.float64, 16)],
+)
+def test_x_and_z_as_halves_of_one_tensor_give_the_same_bits(dtype, d_inner):
+    inputs = random_inputs(3, 21, d_inner, dtype=dtype, param_dtype=torch.float32)
+    apart = values_and_gradients(cpu.bidirectional_scan, inputs)
+
+    def joined(x, z, forward, backward):
+        return cpu.bidirectional_scan_of_halves(torch.cat([x, z], dim=-1), forward, backward)
+
+    found = values_and_gradients(joined, inputs)
+    assert [name for name in apart if not torch.equal(found[name], apart[name])] == []
+
+
+def test_the_gradient_of_halves_comes_in_one_piece():
+    inputs = random_inputs(16, 64, 768, dt_rank=24)
+    xz = torch.cat([inputs.x, inputs.z], dim=-1).detach().requires_grad_()
+    dy = torch.randn_like(inputs.x)
+
+    def run():
+        y = cpu.bidirectional_scan_of_halves(xz, inputs.forward, inputs.backward)
+        torch.autograd.grad(y, [xz, *inputs.forward, *inputs.backward], dy)
+
+    one = 4 * inputs.x.numel()
+    assert 3 * one < peak_bytes(run, torch.device("cpu")) <= 4.5 * one  # dx and dz beside it would make it five
+
+
+def test_the_operator_on_halves_keeps_pytorchs_promises():
+    inputs = random_inputs(2, 9, 64)
+    xz = torch.cat([inputs.x, inputs.z], dim=-1).detach().requires_grad_()
+    torch.library.opcheck(torch.ops.discli.cpu_scan.default, (xz, None, [*inputs.forward, *inputs.backward]))
+
+
 def test_compiles_without_a_graph_break():
     inputs = random_inputs(2, 17, 16)
     compiled = torch.compile(cpu.bidirectional_scan, fullgraph=True, backend="aot_eager")
