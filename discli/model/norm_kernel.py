@@ -20,6 +20,7 @@ from discli.scan.cpu import lanes as lanes_file
 from discli.scan.cpu.compiler import entry, jit
 from discli.scan.cpu.lanes import (
     FLOAT,
+    HALF,
     LANES,
     address,
     count,
@@ -28,38 +29,17 @@ from discli.scan.cpu.lanes import (
     instruction,
     lanes,
     load,
+    load_bf16,
     pointer,
     splat,
     store,
+    store_bf16,
 )
 from discli.scan.cpu.threads import run_on_threads
 
 ROWS = 32  # of a block
-HALF = FLOAT // 2
 
-_ints, _halves = ir.VectorType(ir.IntType(32), LANES), ir.VectorType(ir.IntType(16), LANES)
-
-
-def _all(number: int) -> ir.Constant:
-    return ir.Constant(_ints, [number] * LANES)
-
-
-@instruction(lanes, address)
-def load_bf16(builder, where):
-    """A bfloat16 is the upper half of a float."""
-    halves = builder.load(pointer(builder, where, _halves), align=HALF)
-    return builder.bitcast(builder.shl(builder.zext(halves, _ints), _all(16)), floats)
-
-
-@instruction(types.void, address, lanes)
-def store_bf16(builder, where, value):
-    """Rounds to the nearest, of two to the even one; NaN stays NaN."""
-    bits = builder.bitcast(value, _ints)
-    odd = builder.and_(builder.lshr(bits, _all(16)), _all(1))
-    rounded = builder.add(bits, builder.add(odd, _all(0x7FFF)))
-    kept = builder.select(builder.fcmp_unordered("uno", value, value), _all(0x7FC00000), rounded)
-    halves = builder.trunc(builder.lshr(kept, _all(16)), _halves)
-    builder.store(halves, pointer(builder, where, _halves), align=HALF)
+_ints = ir.VectorType(ir.IntType(32), LANES)
 
 
 @instruction(types.float32, address)

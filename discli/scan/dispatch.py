@@ -18,6 +18,7 @@ _MODULES = {"reference": "reference", "cpu": "cpu.backend", "triton": "triton.ba
 _PREFERENCE = {"cuda": ("triton", "mamba-ssm"), "cpu": ("cpu",)}
 
 _Scan = Callable[[Tensor, Tensor, DirectionParams, DirectionParams], Tensor]
+_ScanOfHalves = Callable[[Tensor, DirectionParams, DirectionParams], Tensor]
 
 
 class Choice(NamedTuple):
@@ -54,6 +55,16 @@ def bidirectional_scan(
     Raises `DiscliError` when a backend asked for by name can't run on x's device.
     """
     return _scans[_resolve(backend, x.device.type, x.device.index)](x, z, forward, backward)
+
+
+def bidirectional_scan_of_halves(
+    xz: Tensor, forward: DirectionParams, backward: DirectionParams, backend: str = "auto"
+) -> Tensor:
+    """As `bidirectional_scan`, of x and z that are the halves of one tensor (B, L, 2E), as ``in_proj`` makes them.
+
+    On a CPU its gradient is written as one tensor too, where autograd would put two together.
+    """
+    return _scans_of_halves[_resolve(backend, xz.device.type, xz.device.index)](xz, forward, backward)
 
 
 def choose_backend(name: str, device: torch.device) -> Choice:
@@ -96,7 +107,8 @@ def planned_backend(name: str, device_type: str) -> str:
 def assume_backend(name: str) -> Iterator[None]:
     """Scans within go to ``name`` whether or not it could run here: for fake tensors, which only have shapes."""
     global _assumed
-    _scans[name], _assumed = _load(name).bidirectional_scan, name
+    _take(name)
+    _assumed = name
     try:
         yield
     finally:
@@ -110,8 +122,20 @@ def _resolve(name: str, device_type: str, device_index: int | None) -> str:
     key = (name, device_type, device_index, os.environ.get(VARIABLE))
     if key not in _resolved:
         _resolved[key] = choose_backend(name, torch.device(device_type, device_index or 0)).name
-        _scans[_resolved[key]] = _load(_resolved[key]).bidirectional_scan
+        _take(_resolved[key])
     return _resolved[key]
+
+
+def _take(name: str) -> None:
+    backend = _load(name)
+    scan = backend.bidirectional_scan
+
+    def split_and_scan(xz: Tensor, forward: DirectionParams, backward: DirectionParams) -> Tensor:
+        x, z = xz.chunk(2, dim=-1)
+        return scan(x, z, forward, backward)
+
+    _scans[name] = scan
+    _scans_of_halves[name] = getattr(backend, "bidirectional_scan_of_halves", split_and_scan)
 
 
 # torch.compile runs this while it traces and keeps the answer: environment, imports and choice stay
@@ -121,6 +145,7 @@ _resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 _resolved: dict[tuple[str, str, int | None, str | None], str] = {}
 _scans: dict[str, _Scan] = {}
+_scans_of_halves: dict[str, _ScanOfHalves] = {}
 _assumed: str | None = None  # by assume_backend
 
 

@@ -8,7 +8,13 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from discli.runtime.errors import DiscliError
-from discli.scan import DirectionParams, assume_backend, bidirectional_scan, choose_backend
+from discli.scan import (
+    DirectionParams,
+    assume_backend,
+    bidirectional_scan,
+    bidirectional_scan_of_halves,
+    choose_backend,
+)
 from discli.scan.triton import backend
 from tests import readme
 from tests.scan.cases import random_inputs
@@ -69,6 +75,26 @@ def test_the_dispatch_compiles_without_a_graph_break():
     inputs = random_inputs(2, 17, 16)
     compiled = torch.compile(bidirectional_scan, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(*inputs), bidirectional_scan(*inputs))
+
+
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_halves_of_one_tensor_are_scanned_by_every_backend(name, compiled):
+    inputs = random_inputs(1, 5, 64)
+    xz = torch.cat([inputs.x, inputs.z], dim=-1).detach().requires_grad_()
+
+    def of_halves(xz):
+        return bidirectional_scan_of_halves(xz, inputs.forward, inputs.backward, name)
+
+    def of_two(xz):
+        return bidirectional_scan(*xz.chunk(2, dim=-1), inputs.forward, inputs.backward, name)
+
+    if compiled:
+        of_halves = torch.compile(of_halves, fullgraph=True, backend="aot_eager")
+    found, expected = of_halves(xz), of_two(xz)
+    torch.testing.assert_close(found, expected)
+    gradients = (torch.autograd.grad(y, [xz, *inputs.forward], torch.ones_like(y)) for y in (found, expected))
+    torch.testing.assert_close(*gradients)
 
 
 def test_commands_start_without_the_compiler():

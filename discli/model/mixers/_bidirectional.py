@@ -64,18 +64,18 @@ class BidirectionalMixer(Mixer):
                 nn.init.zeros_(direction.dt_bias)
 
     def forward(self, u_BLD: Tensor) -> Tensor:
-        x_BLE, z_BLE = self.in_proj(u_BLD).chunk(2, dim=-1)
+        xz_BLF = self.in_proj(u_BLD)
         scans = zip(cast(Iterable[TokenOrder], self.orders), self.forward_scans, self.backward_scans, strict=True)
-        ys = [
-            order.unpermute(self.scan_both_directions(order.permute(x_BLE), order.permute(z_BLE), *pair))
-            for order, *pair in scans
-        ]
+        ys = [order.unpermute(self.scan_both_directions(order.permute(xz_BLF), *pair)) for order, *pair in scans]
         mixed: Tensor = self.out_proj(reduce(operator.add, ys))
         return mixed
 
     @abstractmethod
-    def scan_both_directions(self, x_BLE: Tensor, z_BLE: Tensor, forward: nn.Module, backward: nn.Module) -> Tensor:
-        """(forward scan of x + backward scan of x) * SiLU(z), all (B, L, E) in the order of the walk."""
+    def scan_both_directions(self, xz_BLF: Tensor, forward: nn.Module, backward: nn.Module) -> Tensor:
+        """(forward scan of x + backward scan of x) * SiLU(z), (B, L, E) in the order of the walk.
+
+        x and z are the halves of each of the F = 2E channels.
+        """
 
     def flops(self, L: int) -> dict[str, int]:
         D, E = self.out_proj.out_features, self.out_proj.in_features

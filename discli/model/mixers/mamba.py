@@ -12,7 +12,7 @@ from discli.model.mixers._bidirectional import BidirectionalMixer, init_conv_and
 from discli.model.order import TokenOrder
 from discli.recipe.kinds import MixerSpec
 from discli.recipe.model import ModelSpec
-from discli.scan import DirectionParams, bidirectional_scan
+from discli.scan import DirectionParams, bidirectional_scan_of_halves
 
 # Operations of the recurrence, for each token, channel and state: delta*A, exp, two for decay*h + input,
 # (delta*x)*B, two for C*h summed over the states.
@@ -74,7 +74,7 @@ class BidirectionalMamba(BidirectionalMixer):
         super().__init__(model, orders, lambda: SSMDirection(d_inner, model.d_state, model.d_conv, dt_rank))
         self.scan = model.scan
 
-    def scan_both_directions(self, x_BLE: Tensor, z_BLE: Tensor, forward: nn.Module, backward: nn.Module) -> Tensor:
+    def scan_both_directions(self, xz_BLF: Tensor, forward: nn.Module, backward: nn.Module) -> Tensor:
         assert isinstance(forward, SSMDirection)
         assert isinstance(backward, SSMDirection)
-        return bidirectional_scan(x_BLE, z_BLE, forward.params(), backward.params(), self.scan)
+        return bidirectional_scan_of_halves(xz_BLF, forward.params(), backward.params(), self.scan)

@@ -98,6 +98,7 @@ class BidirectionalMamba2(BidirectionalMixer):
 
         super().__init__(model, orders, direction)
 
-    def scan_both_directions(self, x_BLE: Tensor, z_BLE: Tensor, forward: nn.Module, backward: nn.Module) -> Tensor:
+    def scan_both_directions(self, xz_BLF: Tensor, forward: nn.Module, backward: nn.Module) -> Tensor:
+        x_BLE, z_BLE = xz_BLF.chunk(2, dim=-1)
         y_BLE: Tensor = forward(x_BLE) + backward(x_BLE.flip(1)).flip(1)
         return (y_BLE * F.silu(z_BLE.to(y_BLE.dtype))).to(x_BLE.dtype)

@@ -1,14 +1,15 @@
-"""The scan on a CPU: numba kernels for float32, PyTorch operations for float64 or without numba.
+"""The scan on a CPU: numba kernels for float32 and bf16, PyTorch operations for float64 or without numba.
 
 The kernels (`forward`, `backward`) hold 16, 8 or 4 channels in a register and walk L a chunk of
 128 steps at a time, both directions by reversed indexing. Memory of a forward and backward pass, beside
 inputs, outputs and gradients: x_proj's output and one state per 128 steps, 2 (R + 2N) / E and 2N / 128
 tensors of (B, L, E); the weights in the kernels' layout; and what is under way, a chunk of one sample
-a thread or, where there are fewer samples, of as many as give each thread three tasks.
+a thread or, where there are fewer samples, of as many as give each thread three tasks. bf16 rows add
+(L, E) float32 sums of those samples, one forward and two backward.
 
 Results are the same to the last bit for any number of threads, and a sample of a batch comes out as
-it would alone: every sum has one order, and no BLAS is involved. Forward and backward passes of
-float16 and bfloat16 tensors work on float32 copies.
+it would alone: every sum has one order, and no BLAS is involved. bfloat16 tensors give
+the results of float32 ones, rounded once; float16 tensors are worked on as float32 copies.
 """
 
 import importlib.util
@@ -39,8 +40,18 @@ def bidirectional_scan(x: Tensor, z: Tensor, forward: DirectionParams, backward:
     return y
 
 
+def bidirectional_scan_of_halves(xz: Tensor, forward: DirectionParams, backward: DirectionParams) -> Tensor:
+    """x and z side by side (B, L, 2E) to (B, L, E); the gradient comes in one piece."""
+    if xz.dtype == torch.float64 or not HAS_NUMBA:
+        x, z = xz.chunk(2, dim=-1)
+        return torch_loop.bidirectional_scan(x, z, forward, backward)
+    y, _, _ = _scan(xz, None, [*forward, *backward])
+    return y
+
+
+# Without z, x holds both.
 @torch.library.custom_op("discli::cpu_scan", mutates_args=(), device_types="cpu")
-def _scan(x: Tensor, z: Tensor, params: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def _scan(x: Tensor, z: Tensor | None, params: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     from discli.scan.cpu.engine import scan_forward
 
     return scan_forward(x, z, _directions(params))
@@ -48,27 +59,28 @@ def _scan(x: Tensor, z: Tensor, params: list[Tensor]) -> tuple[Tensor, Tensor, T
 
 @torch.library.custom_op("discli::cpu_scan_backward", mutates_args=(), device_types="cpu")
 def _scan_backward(
-    dy: Tensor, x: Tensor, z: Tensor, params: list[Tensor], projected: Tensor, saved: Tensor
+    dy: Tensor, x: Tensor, z: Tensor | None, params: list[Tensor], projected: Tensor, saved: Tensor
 ) -> list[Tensor]:
     from discli.scan.cpu.engine import scan_backward
 
-    dx, dz, (forward, backward) = scan_backward(dy, x, z, _directions(params), projected, saved)
-    return [dx, dz, *forward, *backward]
+    inputs, (forward, backward) = scan_backward(dy, x, z, _directions(params), projected, saved)
+    return [*inputs, *forward, *backward]
 
 
 @_scan.register_fake
-def _(x: Tensor, z: Tensor, params: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def _(x: Tensor, z: Tensor | None, params: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     from discli.scan.cpu.layout import Sizes
 
     sizes = Sizes.of(x, _directions(params)[0])
     state = x.new_empty(sizes.projected_shape, dtype=torch.float32)
     saved = x.new_empty(sizes.saved_shape, dtype=torch.float32)
-    return torch.empty_like(x, memory_format=torch.contiguous_format), state, saved
+    return x.new_empty(sizes.batch, sizes.length, sizes.d_inner), state, saved
 
 
 @_scan_backward.register_fake
-def _(dy: Tensor, x: Tensor, z: Tensor, params: list[Tensor], projected: Tensor, saved: Tensor) -> list[Tensor]:
-    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, z, *params)]
+def _(dy: Tensor, x: Tensor, z: Tensor | None, params: list[Tensor], projected: Tensor, saved: Tensor) -> list[Tensor]:
+    inputs = [x] if z is None else [x, z]
+    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (*inputs, *params)]
 
 
 def _directions(params: list[Tensor]) -> list[DirectionParams]:
@@ -76,10 +88,10 @@ def _directions(params: list[Tensor]) -> list[DirectionParams]:
     return [DirectionParams(*params[:half]), DirectionParams(*params[half:])]
 
 
-def _keep(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, list[Tensor]], output: tuple[Tensor, ...]) -> None:
+def _keep(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor | None, list[Tensor]], output: tuple[Tensor, ...]) -> None:
     x, z, params = inputs
     _, projected, saved = output
-    ctx.save_for_backward(x, z, *params, projected, saved)
+    ctx.save_for_backward(x, z, *params, projected, saved)  # type: ignore[arg-type]  # None stays None
     ctx.set_materialize_grads(False)  # or autograd would make zeros as large as all that is kept
 
 
@@ -89,8 +101,9 @@ def _backward(
     if dy is None:
         return None, None, [None] * 2 * len(DirectionParams._fields)
     x, z, *params, projected, saved = ctx.saved_tensors  # type: ignore[attr-defined]
-    dx, dz, *dparams = _scan_backward(dy, x, z, params, projected, saved)
-    return dx, dz, dparams
+    gradients = _scan_backward(dy, x, z, params, projected, saved)
+    inputs, dparams = gradients[: -len(params)], gradients[-len(params) :]
+    return inputs[0], inputs[1] if z is not None else None, dparams
 
 
 _scan.register_autograd(_backward, setup_context=_keep)

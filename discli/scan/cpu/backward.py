@@ -6,12 +6,13 @@ its chunk once more from the first step to the last and keeps the decays, then b
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
 from discli.scan.cpu.compiler import jit
-from discli.scan.cpu.forward import AHEAD, TILE, fetch_row, load_states, step_sizes
+from discli.scan.cpu.forward import TILE, load_states, step_sizes
 from discli.scan.cpu.job import BLOCK, CHUNK, GROUP, PIECE, SPAN
 from discli.scan.cpu.lanes import FLOAT, LANES, VECTOR, fma, load, splat, store
 from discli.scan.cpu.math import sigmoid, softplus_and_slope
 from discli.scan.cpu.matmul import matmul
 from discli.scan.cpu.recurrence import DECAYS, PAIR, ROW, add_totals, advance_and_keep, go_back
+from discli.scan.cpu.rows import AHEAD, fetch_row, load_row, place_of_sums, store_row
 
 _LN_2 = 0.6931471805599453
 
@@ -99,20 +100,20 @@ def scan_back(
 @jit
 def prepare(job, sample, step, first_channel, vectors, rows, inner, scratch):
     """Fills the tiles of one chunk; delta comes in as dt_proj's output, without bias or softplus."""
-    z_rows = job.z + sample * job.z_sample + first_channel
-    dy_rows = job.dy + sample * job.dy_sample + first_channel
+    z_rows, dy_rows = job.z + sample * job.z_sample, job.dy + sample * job.dy_sample
+    part, size = first_channel >> job.is_bf16, (vectors * VECTOR) >> job.is_bf16
     for t in range(rows):
         z_row, dy_row = z_rows + (step + t) * job.z_step, dy_rows + (step + t) * job.dy_step
-        fetch_row(z_row + AHEAD * job.z_step, vectors)
-        fetch_row(dy_row + AHEAD * job.dy_step, vectors)
+        fetch_row(z_row + AHEAD * job.z_step + part, size)
+        fetch_row(dy_row + AHEAD * job.dy_step + part, size)
         for v in range(vectors):
             channel, at = first_channel + v * VECTOR, v * VECTOR
             tile = scratch + t * ROW + at
-            x, z = load(inner + t * job.width * FLOAT + at), load(z_row + at)
+            x, z = load(inner + t * job.width * FLOAT + at), load_row(job, z_row, channel)
             delta, slope = softplus_and_slope(load(tile + _DELTA) + load(job.dt_bias + channel))
             store(tile + _DELTA, delta)
             store(tile + _SOURCE, delta * x)
-            store(tile + _DY, load(dy_row + at) * (z * sigmoid(z)))
+            store(tile + _DY, load_row(job, dy_row, channel) * (z * sigmoid(z)))
             store(tile + _Y, load(job.skip + channel) * x)
             store(tile + _DSOURCE, splat(0.0))
             store(tile + _DDELTA, splat(0.0))
@@ -120,18 +121,20 @@ def prepare(job, sample, step, first_channel, vectors, rows, inner, scratch):
 
 
 @jit
-def finish(job, sample, step, first_channel, vectors, rows, inner, gradients, scratch):
+def finish(job, work, place, first_channel, vectors, inner, gradients, scratch):
     """From the tiles of one chunk: dx' (in the place of x'), dz, and in _SLOPE dt_proj's dL/doutput."""
-    z_rows = job.z + sample * job.z_sample + first_channel
-    dy_rows = job.dy + sample * job.dy_sample + first_channel
-    dz_rows = job.dz + sample * job.dz_sample + first_channel
-    for t in range(rows):
-        z_row, dy_row = z_rows + (step + t) * job.z_step, dy_rows + (step + t) * job.dy_step
-        dz_row = dz_rows + (step + t) * job.dz_step
-        fetch_row(dz_row + AHEAD * job.dz_step, vectors)
+    sample = work.first_sample + place
+    z_rows, dy_rows = job.z + sample * job.z_sample, job.dy + sample * job.dy_sample
+    sums = job.dz_sum + place_of_sums(job, work, place) * job.dz_sum_sample + first_channel
+    part, size = first_channel >> job.is_bf16, (vectors * VECTOR) >> job.is_bf16
+    for t in range(work.steps):
+        step = work.first_step + t
+        z_row, dy_row, sum_row = z_rows + step * job.z_step, dy_rows + step * job.dy_step, sums + step * job.dz_sum_step
+        dz_row = job.dz + sample * job.dz_sample + step * job.dz_step
+        fetch_row(sum_row + AHEAD * job.dz_sum_step, vectors * VECTOR)
         if job.is_last_direction:
-            fetch_row(z_row + AHEAD * job.z_step, vectors)
-            fetch_row(dy_row + AHEAD * job.dy_step, vectors)
+            fetch_row(z_row + AHEAD * job.z_step + part, size)
+            fetch_row(dy_row + AHEAD * job.dy_step + part, size)
         for v in range(vectors):
             channel, at = first_channel + v * VECTOR, v * VECTOR
             tile, x_here = scratch + t * ROW + at, inner + t * job.width * FLOAT + at
@@ -146,11 +149,13 @@ def finish(job, sample, step, first_channel, vectors, rows, inner, gradients, sc
 
             y = load(tile + _Y)
             if job.is_last_direction:
-                z = load(z_row + at)
+                z = load_row(job, z_row, channel)
                 gate = sigmoid(z)
                 dgate = gate * fma(z, splat(1.0) - gate, splat(1.0))
-                y = load(dy_row + at) * (load(dz_row + at) + y) * dgate
-            store(dz_row + at, y)
+                dz = load_row(job, dy_row, channel) * (load(sum_row + at) + y) * dgate
+                store_row(job, dz_row, channel, dz)
+            else:
+                store(sum_row + at, y)
 
 
 @jit
@@ -194,7 +199,7 @@ def scan_backward(job, work, task, scratch):
             begin = span * SPAN
             length, kept, state = min(rows - begin, SPAN), decays + span * kept_per_span, states + span * per_span
             scan_back(job, n, end, slot, first_vector, vectors, begin, length, projected, partial, scratch, kept, state)
-    finish(job, sample, work.first_step, first_channel, vectors, rows, inner, gradients, scratch)
+    finish(job, work, place, first_channel, vectors, inner, gradients, scratch)
 
     # dt_proj, towards its weight and towards its input
     draw, ddt_weight = scratch + _SLOPE, gradients + job.ddt_weight + first_channel

@@ -7,7 +7,15 @@ from torch import Tensor
 from discli.scan.cpu.job import CHUNK, JOB, kept_states, scratch_bytes
 from discli.scan.cpu.kernels import BACKWARD_PHASES, FORWARD_PHASES, run
 from discli.scan.cpu.lanes import FLOAT, LANES
-from discli.scan.cpu.layout import Sizes, from_rows, pack_for_backward, pack_for_forward, to_rows, unpack_gradients
+from discli.scan.cpu.layout import (
+    Sizes,
+    dtype_of_rows,
+    from_rows,
+    pack_for_backward,
+    pack_for_forward,
+    to_rows,
+    unpack_gradients,
+)
 from discli.scan.cpu.threads import run_on_threads
 from discli.scan.reference import DirectionParams
 
@@ -15,13 +23,18 @@ _TASKS_PER_THREAD = 3  # at least, in the phases that count
 _SHORT = 64  # steps: samples that have fewer
 
 
-def scan_forward(x: Tensor, z: Tensor, directions: list[DirectionParams]) -> tuple[Tensor, Tensor, Tensor]:
-    """x and z (B, L, E) to y (B, L, E), and for `scan_backward` x_proj's output and the saved states (`Sizes`)."""
+def scan_forward(x: Tensor, z: Tensor | None, directions: list[DirectionParams]) -> tuple[Tensor, Tensor, Tensor]:
+    """x and z (B, L, E) to y (B, L, E), and for `scan_backward` x_proj's output and the saved states (`Sizes`).
+
+    Without z, x (B, L, 2E) holds both.
+    """
     sizes = Sizes.of(x, directions[0])
-    y = torch.empty(sizes.batch, sizes.length, sizes.width)
+    x, z = (x, z) if z is not None else x.chunk(2, dim=-1)
+    dtype = dtype_of_rows(x, z)
+    y = torch.empty(sizes.batch, sizes.length, sizes.width, dtype=dtype)
     projected, saved = torch.empty(sizes.projected_shape), torch.empty(sizes.saved_shape)
     call = _Call(sizes, is_backward_pass=False)
-    call.walk(x=to_rows(x, sizes), z=to_rows(z, sizes), y=y)
+    call.walk(x=to_rows(x, sizes, dtype), z=to_rows(z, sizes, dtype), y=y, y_sum=call.sums(y))
     call.share(projected=projected, saved=saved)
     call.weights([pack_for_forward(p, sizes) for p in directions])
     call.run()
@@ -29,21 +42,30 @@ def scan_forward(x: Tensor, z: Tensor, directions: list[DirectionParams]) -> tup
 
 
 def scan_backward(
-    dy: Tensor, x: Tensor, z: Tensor, directions: list[DirectionParams], projected: Tensor, saved: Tensor
-) -> tuple[Tensor, Tensor, list[DirectionParams]]:
-    """dx and dz (B, L, E) and the gradients of both directions' parameters, in the shapes of `DirectionParams`."""
+    dy: Tensor, x: Tensor, z: Tensor | None, directions: list[DirectionParams], projected: Tensor, saved: Tensor
+) -> tuple[list[Tensor], list[DirectionParams]]:
+    """The gradients of x and z, or of x alone where it holds both, and of both directions' parameters."""
     sizes = Sizes.of(x, directions[0])
-    dx = torch.zeros(sizes.batch, sizes.length, sizes.width)
-    dz = torch.empty_like(dx)
+    shape = (sizes.batch, sizes.length, sizes.width)
+    if z is None:
+        x, z = x.chunk(2, dim=-1)
+        dtype = dtype_of_rows(x, z)
+        results = [torch.empty(*shape[:2], 2, shape[2], dtype=dtype)]
+        dx, dz = results[0].unbind(2)
+    else:
+        dtype = dtype_of_rows(x, z)
+        results = [torch.empty(shape, dtype=dtype) for _ in range(2)]
+        dx, dz = results
     totals = torch.zeros(2, sum(sizes.gradient_rows.values()), sizes.width)
     call = _Call(sizes, is_backward_pass=True)
-    call.walk(x=to_rows(x, sizes), z=to_rows(z, sizes), dy=to_rows(dy, sizes), dx=dx, dz=dz)
+    call.walk(x=to_rows(x, sizes, dtype), z=to_rows(z, sizes, dtype), dy=to_rows(dy, sizes, dtype))
+    call.walk(dx=dx, dx_sum=call.sums(dx).zero_(), dz=dz, dz_sum=call.sums(dz))
     call.share(projected=projected, saved=saved, totals=totals)
     call.weights([pack_for_backward(p, sizes) for p in directions])
     call.run()
     del call  # before the gradients are copied into place
     gradients = [unpack_gradients(rows, p, sizes) for rows, p in zip(totals, directions, strict=True)]
-    return from_rows(dx, like=x), from_rows(dz, like=z), gradients
+    return [from_rows(rows, like) for rows, like in zip(results, (x, z), strict=False)], gradients
 
 
 class _Call:
@@ -63,6 +85,7 @@ class _Call:
         else:
             samples = max(-(-_TASKS_PER_THREAD * self.threads // sizes.groups), 2 * _SHORT // steps)
             samples = max(1, min(samples, sizes.batch))
+        self.samples = samples
         self._set(is_backward_pass=is_backward_pass, batch=sizes.batch, samples=samples, length=sizes.length)
         self._set(whole_samples=whole_samples, phases=len(BACKWARD_PHASES if is_backward_pass else FORWARD_PHASES))
         self._set(width=sizes.width, vectors=sizes.width // LANES, states=sizes.states)
@@ -93,11 +116,17 @@ class _Call:
         """Tensors that the second direction reads or writes from the last token to the first."""
         for name, tensor in rows_BLE.items():
             self.memory.append(tensor)
-            sample, token, _ = (stride * FLOAT for stride in tensor.stride())
+            sample, token, _ = (stride * tensor.element_size() for stride in tensor.stride())
             last = tensor.data_ptr() + (self.sizes.length - 1) * token
             self.jobs[name] = (tensor.data_ptr(), last)
             self.jobs[f"{name}_sample"] = sample
             self.jobs[f"{name}_step"] = (token, -token)
+
+    def sums(self, rows_BLE: Tensor) -> Tensor:
+        """float32 rows in which both directions add up: those of the result, or of the samples under way."""
+        is_bf16 = rows_BLE.dtype == torch.bfloat16
+        self._set(is_bf16=is_bf16)
+        return torch.empty(self.samples, *rows_BLE.shape[1:]) if is_bf16 else rows_BLE
 
     def share(self, **stacked: Tensor) -> None:
         """Tensors with one half for each direction, then samples."""

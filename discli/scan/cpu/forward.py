@@ -3,51 +3,38 @@
 
 from discli.scan.cpu.compiler import jit
 from discli.scan.cpu.job import BLOCK, CHUNK, GROUP, PIECE, SPAN, STRIP
-from discli.scan.cpu.lanes import FLOAT, VECTOR, fma, load, prefetch, splat, store
+from discli.scan.cpu.lanes import FLOAT, VECTOR, fma, load, splat, store
 from discli.scan.cpu.math import sigmoid, softplus_and_slope
 from discli.scan.cpu.matmul import matmul
 from discli.scan.cpu.recurrence import PAIR, ROW, advance
+from discli.scan.cpu.rows import AHEAD, fetch_row, load_row, place_of_sums, row_before, store_row
 
-AHEAD = 6  # steps from what is fetched to what is needed
 TILE = CHUNK * ROW
 
 
 @jit
-def fetch_row(row, vectors):
-    """A task's part of a row of memory, which the processor does not foresee: the next row is far away."""
-    for v in range(vectors):
-        prefetch(row + v * VECTOR)
-
-
-@jit
-def before(column, step_size, step):
-    """A vector at ``step`` of a column of rows; zero before the first step."""
-    return load(column + step * step_size) if step >= 0 else splat(0.0)
-
-
-@jit
-def convolve_strip(job, x_column, channel, first, rows, out, out_step):
+def convolve_strip(job, x, channel, first, rows, out, out_step):
     """The causal depthwise convolution of one vector of channels over ``rows`` steps, before SiLU.
 
-    ``x_column`` is where step 0 of these channels lies, ``channel`` their offset in a row.
+    ``x`` is where step 0 lies, ``channel`` the offset of these channels in a row of floats.
     """
     row, bias = job.width * FLOAT, load(job.conv_bias + channel)
     weight, step_size = job.conv_weight + channel, job.x_step
     if job.taps == 4:  # Mamba's: the last inputs stay in registers
         w0, w1, w2, w3 = load(weight), load(weight + row), load(weight + 2 * row), load(weight + 3 * row)
-        x0 = before(x_column, step_size, first - 3)
-        x1 = before(x_column, step_size, first - 2)
-        x2 = before(x_column, step_size, first - 1)
+        x0 = row_before(job, x, step_size, channel, first - 3)
+        x1 = row_before(job, x, step_size, channel, first - 2)
+        x2 = row_before(job, x, step_size, channel, first - 1)
         for t in range(rows):
-            x3 = load(x_column + (first + t) * step_size)
+            x3 = load_row(job, x + (first + t) * step_size, channel)
             store(out + t * out_step, fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, bias)))))
             x0, x1, x2 = x1, x2, x3
         return
     for t in range(rows):
         total = bias
         for tap in range(max(0, job.taps - 1 - first - t), job.taps):
-            x = load(x_column + (first + t - job.taps + 1 + tap) * step_size)
-            total = fma(load(weight + tap * row), x, total)
+            x_then = load_row(job, x + (first + t - job.taps + 1 + tap) * step_size, channel)
+            total = fma(load(weight + tap * row), x_then, total)
         store(out + t * out_step, total)
 
 
@@ -65,7 +52,7 @@ def convolve(job, work, task):
     for strip in range(0, rows, STRIP):
         steps, here = min(STRIP, rows - strip), inner + strip * row
         for channel in range(0, row, VECTOR):
-            convolve_strip(job, x + channel, channel, first + strip, steps, here + channel, row)
+            convolve_strip(job, x, channel, first + strip, steps, here + channel, row)
             for t in range(steps):
                 conv = load(here + t * row + channel)
                 store(here + t * row + channel, conv * sigmoid(conv))
@@ -133,23 +120,30 @@ def scan(job, work, task, scratch):
                 B, here = B_rows + n * FLOAT, states + n * VECTOR
                 C, h = B + job.states * FLOAT, state + here
                 advance(delta + at, source + at, y + at, 0, 0, 0, B, C, columns, rate + here, h, h, per_vector, rows)
-    write_output(job, sample, work.first_step, first_channel, vectors, work.steps, y)
+    write_output(job, work, place, first_channel, vectors, y)
     if work.first_step + work.steps < job.length:
         save_states(job, sample, work.first_step + work.steps, first_vector, vectors, state)
 
 
 @jit
-def write_output(job, sample, step, first_channel, vectors, rows, y):
+def write_output(job, work, place, first_channel, vectors, y):
     """The first direction leaves its y, the second adds its own and gates the sum with SiLU(z)."""
-    for t in range(rows):
-        out = job.y + sample * job.y_sample + (step + t) * job.y_step + first_channel
-        z_row = job.z + sample * job.z_sample + (step + t) * job.z_step + first_channel
-        fetch_row(out + AHEAD * job.y_step, vectors)
+    sample, size = work.first_sample + place, vectors * VECTOR
+    sums = job.y_sum + place_of_sums(job, work, place) * job.y_sum_sample + first_channel
+    for t in range(work.steps):
+        step = work.first_step + t
+        sum_row = sums + step * job.y_sum_step
+        out, z_row = (
+            job.y + sample * job.y_sample + step * job.y_step,
+            job.z + sample * job.z_sample + step * job.z_step,
+        )
+        fetch_row(sum_row + AHEAD * job.y_sum_step, size)
         if job.is_last_direction:
-            fetch_row(z_row + AHEAD * job.z_step, vectors)
-        for v in range(vectors):
-            y_t = load(y + t * ROW + v * VECTOR)
+            fetch_row(z_row + AHEAD * job.z_step + (first_channel >> job.is_bf16), size >> job.is_bf16)
+        for at in range(0, size, VECTOR):
+            y_t = load(y + t * ROW + at)
             if job.is_last_direction:
-                z = load(z_row + v * VECTOR)
-                y_t = (load(out + v * VECTOR) + y_t) * (z * sigmoid(z))
-            store(out + v * VECTOR, y_t)
+                z = load_row(job, z_row, first_channel + at)
+                store_row(job, out, first_channel + at, (load(sum_row + at) + y_t) * (z * sigmoid(z)))
+            else:
+                store(sum_row + at, y_t)

@@ -18,11 +18,12 @@ from numba.extending import intrinsic, models, overload, register_model
 
 _features = config.CPU_FEATURES or binding.get_host_cpu_features().flatten()
 LANES = 16 if "+avx512f" in _features else 8 if "+avx" in _features else 4
-FLOAT = 4  # bytes
+FLOAT, HALF = 4, 2  # bytes
 VECTOR = FLOAT * LANES
 
 _float, _byte, _int32, _int64 = ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 floats, _ints = ir.VectorType(_float, LANES), ir.VectorType(_int32, LANES)
+_halves = ir.VectorType(ir.IntType(16), LANES)
 _Emit = Callable[..., Any]
 
 
@@ -68,6 +69,10 @@ def pointer(builder: ir.IRBuilder, where: ir.Value, to: ir.Type) -> ir.Value:
     return builder.inttoptr(where, to.as_pointer())
 
 
+def _all_ints(number: int) -> ir.Constant:
+    return ir.Constant(_ints, [number] * LANES)
+
+
 def broadcast(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
     undefined = ir.Constant(floats, ir.Undefined)
     first = builder.insert_element(undefined, value, _int32(0))
@@ -87,6 +92,24 @@ def load(builder, where):
 @instruction(types.void, address, lanes)
 def store(builder, where, value):
     builder.store(value, pointer(builder, where, floats), align=FLOAT)
+
+
+@instruction(lanes, address)
+def load_bf16(builder, where):
+    """A bfloat16 is the upper half of a float."""
+    halves = builder.load(pointer(builder, where, _halves), align=HALF)
+    return builder.bitcast(builder.shl(builder.zext(halves, _ints), _all_ints(16)), floats)
+
+
+@instruction(types.void, address, lanes)
+def store_bf16(builder, where, value):
+    """Rounds to the nearest, of two to the even one; NaN stays NaN."""
+    bits = builder.bitcast(value, _ints)
+    odd = builder.and_(builder.lshr(bits, _all_ints(16)), _all_ints(1))
+    rounded = builder.add(bits, builder.add(odd, _all_ints(0x7FFF)))
+    kept = builder.select(builder.fcmp_unordered("uno", value, value), _all_ints(0x7FC00000), rounded)
+    halves = builder.trunc(builder.lshr(kept, _all_ints(16)), _halves)
+    builder.store(halves, pointer(builder, where, _halves), align=HALF)
 
 
 @instruction(types.void, address)

@@ -26,7 +26,9 @@ class Sizes(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor, p: DirectionParams) -> "Sizes":
-        batch, length, d_inner = x.shape
+        """x is (B, L, E), or (B, L, 2E) with z beside it."""
+        batch, length, _ = x.shape
+        d_inner = p.conv_weight.shape[0]
         return cls(batch, length, d_inner, p.A_log.shape[1], p.conv_weight.shape[1], p.dt_weight.shape[1])
 
     @property
@@ -67,15 +69,20 @@ class Sizes(NamedTuple):
         return {"drate": self.states, "dskip": 1, "ddt_bias": 1, **weights, "dconv_bias": 1}
 
 
-def to_rows(tensor_BLE: Tensor, sizes: Sizes) -> Tensor:
-    """float32, padded with zeros, neighbouring channels side by side; a copy only where needed."""
-    rows = _pad(tensor_BLE.float(), (0, sizes.width - sizes.d_inner))
+def dtype_of_rows(x: Tensor, z: Tensor) -> torch.dtype:
+    """What the kernels read and write for these two: bf16 as it is, float32 in place of anything else."""
+    return torch.bfloat16 if x.dtype == z.dtype == torch.bfloat16 else torch.float32
+
+
+def to_rows(tensor_BLE: Tensor, sizes: Sizes, dtype: torch.dtype) -> Tensor:
+    """In ``dtype``, padded with zeros, neighbouring channels side by side; a copy only where needed."""
+    rows = _pad(tensor_BLE.to(dtype), (0, sizes.width - sizes.d_inner))
     return rows if rows.stride(-1) == 1 else rows.contiguous()
 
 
 def from_rows(rows: Tensor, like: Tensor) -> Tensor:
-    """What `to_rows` made, to the shape and dtype of ``like`` (B, L, E)."""
-    return rows[..., : like.shape[-1]].to(like.dtype).contiguous()
+    """(B, L, padded E) to the shape and dtype of ``like``; (B, L, 2, padded E) to twice that, side by side."""
+    return rows[..., : like.shape[-1]].to(like.dtype).contiguous().flatten(2)
 
 
 def pack_for_forward(p: DirectionParams, sizes: Sizes) -> dict[str, Tensor]:

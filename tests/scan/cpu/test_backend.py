@@ -53,14 +53,30 @@ def test_extreme_steps_and_learned_decays(scan, delta, A_log):
     assert_matches_reference(scan, random_inputs(2, 70, 32, delta=delta, A_log=A_log), 1e-4)
 
 
-def test_inputs_that_are_not_contiguous(scan):
-    assert_matches_reference(scan, random_inputs(3, 33, 24, contiguous=False), 2e-5)
+@pytest.mark.parametrize("d_inner", [24, 64])
+def test_inputs_that_are_not_contiguous(scan, d_inner):
+    assert_matches_reference(scan, random_inputs(3, 33, d_inner, contiguous=False), 2e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_inputs_keep_a_float32_state(scan, dtype):
     """Errors are those of rounding y and the gradients, which the reference's float64 does not do."""
     assert_matches_reference(scan, random_inputs(2, 65, 32, dtype=dtype, param_dtype=torch.float32), 2e-2)
+
+
+@pytest.mark.parametrize(
+    ("batch", "length", "d_inner", "d_conv"), [(5, 65, 64, 4), (2, 300, 320, 4), (3, 140, 40, 4), (2, 21, 64, 6)]
+)
+def test_bf16_is_float32_arithmetic_rounded_once(batch, length, d_inner, d_conv):
+    inputs = random_inputs(batch, length, d_inner, d_conv=d_conv, dtype=torch.bfloat16, param_dtype=torch.float32)
+    found = values_and_gradients(cpu.bidirectional_scan, inputs)
+    leaves = inputs.map(lambda t: t.detach().float().requires_grad_())
+    dy = torch.randn(inputs.x.shape, generator=torch.Generator().manual_seed(1)).bfloat16().float()
+    y = cpu.bidirectional_scan(*leaves)
+    gradients = torch.autograd.grad(y, list(leaves.named().values()), dy)
+    expected = {"y": y.detach(), **dict(zip(leaves.named(), gradients, strict=True))}
+    assert {name: found[name].dtype for name in ("y", "x", "z")} == dict.fromkeys(("y", "x", "z"), torch.bfloat16)
+    assert [name for name in found if not torch.equal(found[name], expected[name].to(found[name].dtype))] == []
 
 
 def test_float64_inputs_are_scanned_in_float64():
@@ -79,10 +95,11 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(scan, tuple(inputs.named().values()))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("threads", [2, 3])
 @pytest.mark.parametrize("batch", [1, 2, 3, 5])  # some share out a sample's channels, some whole samples
-def test_the_number_of_threads_changes_no_bit(two_threads, batch, threads):
-    inputs = random_inputs(batch, 300, 300, dt_rank=19)
+def test_the_number_of_threads_changes_no_bit(two_threads, batch, threads, dtype):
+    inputs = random_inputs(batch, 300, 320, dt_rank=19, dtype=dtype, param_dtype=torch.float32)
     torch.set_num_threads(threads)
     together = values_and_gradients(cpu.bidirectional_scan, inputs)
     torch.set_num_threads(1)
@@ -90,14 +107,17 @@ def test_the_number_of_threads_changes_no_bit(two_threads, batch, threads):
     assert [name for name in alone if not torch.equal(together[name], alone[name])] == []
 
 
-def test_a_samples_gradients_are_the_same_whatever_stands_beside_it(two_threads):
-    inputs = random_inputs(5, 150, 300, dt_rank=19)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_a_samples_gradients_are_the_same_whatever_stands_beside_it(two_threads, dtype, contiguous):
+    shape = {"dt_rank": 19, "dtype": dtype, "param_dtype": torch.float32, "contiguous": contiguous}
+    inputs = random_inputs(5, 150, 320, **shape)
     dy = torch.randn_like(inputs.x)
 
     def gradients_of_inputs(i: slice) -> list[torch.Tensor]:
         x, z = inputs.x[i], inputs.z[i]
         y = cpu.bidirectional_scan(x, z, inputs.forward, inputs.backward)
-        return list(torch.autograd.grad(y, [x, z], dy[i]))
+        return [y, *torch.autograd.grad(y, [x, z], dy[i])]
 
     together = gradients_of_inputs(slice(0, 5))
     for i in range(5):
@@ -118,6 +138,40 @@ def test_repeating_changes_no_bit(two_threads, repeat):
     inputs = random_inputs(4, 130, 64)
     first, second = (values_and_gradients(cpu.bidirectional_scan, inputs) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "d_inner"),
+    [(torch.float32, 64), (torch.float32, 24), (torch.bfloat16, 64), (torch.float16, 40), (torch.float64, 16)],
+)
+def test_x_and_z_as_halves_of_one_tensor_give_the_same_bits(dtype, d_inner):
+    inputs = random_inputs(3, 21, d_inner, dtype=dtype, param_dtype=torch.float32)
+    apart = values_and_gradients(cpu.bidirectional_scan, inputs)
+
+    def joined(x, z, forward, backward):
+        return cpu.bidirectional_scan_of_halves(torch.cat([x, z], dim=-1), forward, backward)
+
+    found = values_and_gradients(joined, inputs)
+    assert [name for name in apart if not torch.equal(found[name], apart[name])] == []
+
+
+def test_the_gradient_of_halves_comes_in_one_piece():
+    inputs = random_inputs(16, 64, 768, dt_rank=24)
+    xz = torch.cat([inputs.x, inputs.z], dim=-1).detach().requires_grad_()
+    dy = torch.randn_like(inputs.x)
+
+    def run():
+        y = cpu.bidirectional_scan_of_halves(xz, inputs.forward, inputs.backward)
+        torch.autograd.grad(y, [xz, *inputs.forward, *inputs.backward], dy)
+
+    one = 4 * inputs.x.numel()
+    assert 3 * one < peak_bytes(run, torch.device("cpu")) <= 4.5 * one  # dx and dz beside it would make it five
+
+
+def test_the_operator_on_halves_keeps_pytorchs_promises():
+    inputs = random_inputs(2, 9, 64)
+    xz = torch.cat([inputs.x, inputs.z], dim=-1).detach().requires_grad_()
+    torch.library.opcheck(torch.ops.discli.cpu_scan.default, (xz, None, [*inputs.forward, *inputs.backward]))
 
 
 def test_compiles_without_a_graph_break():
@@ -199,6 +253,14 @@ def test_without_numba_pytorch_does_the_work(monkeypatch):
     monkeypatch.setattr(cpu, "HAS_NUMBA", False)
     assert_matches_reference(cpu.bidirectional_scan, inputs, 2e-5)
     assert not torch.equal(cpu.bidirectional_scan(*inputs), fast)  # another order of additions: it did change hands
+
+
+def test_bf16_rows_are_read_and_written_without_copies_of_the_batch():
+    inputs = random_inputs(32, 64, 768, dt_rank=24, dtype=torch.bfloat16, param_dtype=torch.float32)
+    dy = torch.randn_like(inputs.x)
+    peak = peak_bytes(lambda: forward_and_backward(cpu.bidirectional_scan, inputs, dy), torch.device("cpu"))
+    one = 2 * inputs.x.numel()
+    assert 3 * one < peak <= 5 * one  # y, dx and dz are three, each in bf16; with float32 copies it would be twelve
 
 
 @pytest.mark.parametrize(("batch", "length"), [(32, 64), (8, 256), (2, 1024)])
