@@ -36,7 +36,7 @@ def bidirectional_scan(x: Tensor, z: Tensor, forward: DirectionParams, backward:
     """x and z (B, L, E) to (B, L, E). See `discli.scan.bidirectional_scan`."""
     if x.dtype == torch.float64 or not HAS_NUMBA:
         return torch_loop.bidirectional_scan(x, z, forward, backward)
-    y, _, _ = _scan(x, z, [*forward, *backward])
+    y, _, _ = _scan(x, z, *forward, *backward)
     return y
 
 
@@ -45,13 +45,18 @@ def bidirectional_scan_of_halves(xz: Tensor, forward: DirectionParams, backward:
     if xz.dtype == torch.float64 or not HAS_NUMBA:
         x, z = xz.chunk(2, dim=-1)
         return torch_loop.bidirectional_scan(x, z, forward, backward)
-    y, _, _ = _scan(xz, None, [*forward, *backward])
+    y, _, _ = _scan(xz, None, *forward, *backward)
     return y
 
 
+# Each parameter is an argument: PyTorch takes lists apart and puts them together in Python, at every call.
+_PARAMS = [f"Tensor {side}_{name}" for side in ("forward", "backward") for name in DirectionParams._fields]
+_SCHEMA = f"(Tensor x, Tensor? z, {', '.join(_PARAMS)}) -> (Tensor, Tensor, Tensor)"
+
+
 # Without z, x holds both.
-@torch.library.custom_op("discli::cpu_scan", mutates_args=(), device_types="cpu")
-def _scan(x: Tensor, z: Tensor | None, params: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+@torch.library.custom_op("discli::cpu_scan", mutates_args=(), device_types="cpu", schema=_SCHEMA)
+def _scan(x: Tensor, z: Tensor | None, *params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     from discli.scan.cpu.engine import scan_forward
 
     return scan_forward(x, z, _directions(params))
@@ -68,7 +73,7 @@ def _scan_backward(
 
 
 @_scan.register_fake
-def _(x: Tensor, z: Tensor | None, params: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def _(x: Tensor, z: Tensor | None, *params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     from discli.scan.cpu.layout import Sizes
 
     sizes = Sizes.of(x, _directions(params)[0])
@@ -83,27 +88,24 @@ def _(dy: Tensor, x: Tensor, z: Tensor | None, params: list[Tensor], projected: 
     return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (*inputs, *params)]
 
 
-def _directions(params: list[Tensor]) -> list[DirectionParams]:
+def _directions(params: Sequence[Tensor]) -> list[DirectionParams]:
     half = len(params) // 2
     return [DirectionParams(*params[:half]), DirectionParams(*params[half:])]
 
 
-def _keep(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor | None, list[Tensor]], output: tuple[Tensor, ...]) -> None:
-    x, z, params = inputs
+def _keep(ctx: FunctionCtx, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, ...]) -> None:
+    x, z, *params = inputs
     _, projected, saved = output
     ctx.save_for_backward(x, z, *params, projected, saved)  # type: ignore[arg-type]  # None stays None
     ctx.set_materialize_grads(False)  # or autograd would make zeros as large as all that is kept
 
 
-def _backward(
-    ctx: FunctionCtx, dy: Tensor | None, *_: Tensor | None
-) -> tuple[Tensor | None, Tensor | None, Sequence[Tensor | None]]:
+def _backward(ctx: FunctionCtx, dy: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     if dy is None:
-        return None, None, [None] * 2 * len(DirectionParams._fields)
+        return (None,) * (2 + len(_PARAMS))
     x, z, *params, projected, saved = ctx.saved_tensors  # type: ignore[attr-defined]
     gradients = _scan_backward(dy, x, z, params, projected, saved)
-    inputs, dparams = gradients[: -len(params)], gradients[-len(params) :]
-    return inputs[0], inputs[1] if z is not None else None, dparams
+    return tuple(gradients) if z is not None else (gradients[0], None, *gradients[1:])
 
 
 _scan.register_autograd(_backward, setup_context=_keep)

@@ -73,7 +73,7 @@ class _Call:
 
     def __init__(self, sizes: Sizes, *, is_backward_pass: bool) -> None:
         self.sizes = sizes
-        self.jobs = np.zeros(2, JOB)
+        self.fields: dict[str, tuple[int, int]] = {}  # of the two records
         self.memory: list[object] = []  # what the records point to
         self.threads = torch.get_num_threads()
         steps = max(1, min(sizes.length, CHUNK))
@@ -90,7 +90,7 @@ class _Call:
         self._set(whole_samples=whole_samples, phases=len(BACKWARD_PHASES if is_backward_pass else FORWARD_PHASES))
         self._set(width=sizes.width, vectors=sizes.width // LANES, states=sizes.states)
         self._set(taps=sizes.d_conv, rank=sizes.dt_rank, rank_columns=sizes.rank_columns, columns=sizes.columns)
-        self.jobs["is_last_direction"] = (False, True)
+        self.fields["is_last_direction"] = (False, True)
 
         counters = np.zeros(24, np.int64)  # three of them, each in a cache line of its own
         self.memory.append(counters)
@@ -118,9 +118,9 @@ class _Call:
             self.memory.append(tensor)
             sample, token, _ = (stride * tensor.element_size() for stride in tensor.stride())
             last = tensor.data_ptr() + (self.sizes.length - 1) * token
-            self.jobs[name] = (tensor.data_ptr(), last)
-            self.jobs[f"{name}_sample"] = sample
-            self.jobs[f"{name}_step"] = (token, -token)
+            self.fields[name] = (tensor.data_ptr(), last)
+            self.fields[f"{name}_step"] = (token, -token)
+            self._set(**{f"{name}_sample": sample})
 
     def sums(self, rows_BLE: Tensor) -> Tensor:
         """float32 rows in which both directions add up: those of the result, or of the samples under way."""
@@ -132,25 +132,26 @@ class _Call:
         """Tensors with one half for each direction, then samples."""
         for name, tensor in stacked.items():
             self.memory.append(tensor)
-            self.jobs[name] = [half.data_ptr() for half in tensor]
-            if f"{name}_sample" in (JOB.names or ()):
-                self.jobs[f"{name}_sample"] = tensor.stride(1) * FLOAT
+            first = tensor.data_ptr()
+            self.fields[name] = (first, first + tensor.stride(0) * FLOAT)
+            self._set(**{f"{name}_sample": tensor.stride(1) * FLOAT})
 
     def weights(self, packed: list[dict[str, Tensor]]) -> None:
         self.memory.append(packed)
-        for job, tensors in zip(self.jobs, packed, strict=True):
-            for name, tensor in tensors.items():
-                job[name] = tensor.data_ptr()
+        first, second = packed
+        for name, tensor in first.items():
+            self.fields[name] = (tensor.data_ptr(), second[name].data_ptr())
 
     def run(self) -> None:
-        run_on_threads(run.address, self.jobs.ctypes.data, self.threads)
+        jobs = np.array([self.fields.get(name, (0, 0)) for name in JOB.names or ()], np.int64).T.copy()
+        run_on_threads(run.address, jobs.ctypes.data, self.threads)
 
     def _allocate(self, name: str, *shape: int) -> Tensor:
         tensor = torch.empty(shape)
         self.memory.append(tensor)
-        self.jobs[name] = tensor.data_ptr()
+        self._set(**{name: tensor.data_ptr()})
         return tensor
 
     def _set(self, **fields: int) -> None:
         for name, value in fields.items():
-            self.jobs[name] = value
+            self.fields[name] = (value, value)

@@ -1,7 +1,8 @@
 """How the CPU kernels want their tensors: whole vectors of channels, weights in the order of use."""
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from discli.scan.reference import DirectionParams
 _LOG2_E = 1 / math.log(2)
 
 
-class Sizes(NamedTuple):
+@dataclass(frozen=True)
+class Sizes:
     """The shape of a problem, and what it becomes with padding."""
 
     batch: int
@@ -31,38 +33,38 @@ class Sizes(NamedTuple):
         d_inner = p.conv_weight.shape[0]
         return cls(batch, length, d_inner, p.A_log.shape[1], p.conv_weight.shape[1], p.dt_weight.shape[1])
 
-    @property
+    @cached_property
     def width(self) -> int:
         return _up_to_multiple(self.d_inner, BLOCK * LANES)
 
-    @property
+    @cached_property
     def states(self) -> int:
         return _up_to_multiple(self.d_state, 2)
 
-    @property
+    @cached_property
     def rank_columns(self) -> int:
         return _up_to_multiple(self.dt_rank, LANES)
 
-    @property
+    @cached_property
     def columns(self) -> int:
         """Of x_proj's output: dt, padding, B, C, padding."""
         return _up_to_multiple(self.rank_columns + 2 * self.states, LANES)
 
-    @property
+    @cached_property
     def groups(self) -> int:
         """Of channels; one group is one task."""
         return -(-self.width // (GROUP * LANES))
 
-    @property
+    @cached_property
     def projected_shape(self) -> tuple[int, ...]:
         return (2, self.batch, self.length, self.columns)
 
-    @property
+    @cached_property
     def saved_shape(self) -> tuple[int, ...]:
         """Both directions' state before every chunk but the first."""
         return (2, self.batch, max(self.length - 1, 0) // CHUNK, self.width * self.states)
 
-    @property
+    @cached_property
     def gradient_rows(self) -> dict[str, int]:
         """What the kernels leave of one direction's gradients: rows of ``width`` floats, in this order."""
         weights = {"ddt_weight": self.dt_rank, "dx_proj": self.columns, "dconv_weight": self.d_conv}
@@ -103,13 +105,13 @@ def pack_for_backward(p: DirectionParams, sizes: Sizes) -> dict[str, Tensor]:
 def _pack(p: DirectionParams, sizes: Sizes) -> dict[str, Tensor]:
     p = DirectionParams(*(t.float() for t in p))
     E, N = sizes.width - sizes.d_inner, sizes.states - sizes.d_state
-    decay_rate = _pad(-torch.exp(p.A_log) * _LOG2_E, (0, N, 0, E))  # exp(delta A) = 2^(delta rate)
+    decay_rate = _pad(torch.exp(p.A_log).mul_(-_LOG2_E), (0, N, 0, E))  # exp(delta A) = 2^(delta rate)
     packed = {
         "conv_weight": _pad(p.conv_weight.t(), (0, E)),
         "conv_bias": _pad(p.conv_bias, (0, E)),
         "dt_in": _pad(p.dt_weight.t(), (0, E)),
         "dt_bias": _pad(p.dt_bias, (0, E)),
-        "decay_rate": decay_rate.unflatten(0, (-1, LANES)).transpose(1, 2),
+        "decay_rate": decay_rate.reshape(-1, LANES, sizes.states).transpose(1, 2),
         "skip": _pad(p.D, (0, E)),
     }
     return {name: tensor.contiguous() for name, tensor in packed.items()}
@@ -122,31 +124,32 @@ def _x_proj(p: DirectionParams, sizes: Sizes, rank: int, count: int) -> Tensor:
     if rank == sizes.dt_rank and N == 0:
         rows = _pad(x_proj, (0, E))
     else:
-        dt, B, C = torch.split(x_proj, [sizes.dt_rank, sizes.d_state, sizes.d_state])
+        dt, B, C = torch.split_with_sizes(x_proj, [sizes.dt_rank, sizes.d_state, sizes.d_state])
         rows = torch.cat([_pad(dt, (0, E, 0, rank - sizes.dt_rank)), _pad(B, (0, E, 0, N)), _pad(C, (0, E, 0, N))])
     return _pad(rows, (0, 0, 0, count - len(rows))).contiguous()
 
 
 def unpack_gradients(rows: Tensor, p: DirectionParams, sizes: Sizes) -> DirectionParams:
-    """The gradients of one direction's parameters from the kernels' ``gradient_rows``."""
+    """The gradients of one direction's parameters from the kernels' ``gradient_rows``; none shares memory."""
     E, N, R = sizes.d_inner, sizes.d_state, sizes.dt_rank
-    parts = torch.split(rows, list(sizes.gradient_rows.values()))
-    found = dict(zip(sizes.gradient_rows, parts, strict=True))
-    drate_EN = found["drate"].reshape(-1, sizes.states, LANES).transpose(1, 2).flatten(0, 1)[:E, :N]
+    found = dict(zip(sizes.gradient_rows, rows.split_with_sizes(list(sizes.gradient_rows.values())), strict=True))
+    drate_EN = found["drate"].view(-1, sizes.states, LANES).transpose(1, 2).reshape(sizes.width, -1)[:E, :N]
     dx_proj = found["dx_proj"][:, :E]
     B, C = sizes.rank_columns, sizes.rank_columns + sizes.states
-    gradients = DirectionParams(
-        conv_weight=found["dconv_weight"][:, :E].t(),
-        conv_bias=found["dconv_bias"][0, :E],
+    made = DirectionParams(
+        conv_weight=_copy(found["dconv_weight"][:, :E].t()),
+        conv_bias=_copy(found["dconv_bias"][0, :E]),
         x_proj=torch.cat([dx_proj[:R], dx_proj[B : B + N], dx_proj[C : C + N]]),
-        dt_weight=found["ddt_weight"][:, :E].t(),
-        dt_bias=found["ddt_bias"][0, :E],
-        A_log=drate_EN * -torch.exp(p.A_log.float()),
-        D=found["dskip"][0, :E],
+        dt_weight=_copy(found["ddt_weight"][:, :E].t()),
+        dt_bias=_copy(found["ddt_bias"][0, :E]),
+        A_log=torch.exp(p.A_log.float()).neg_().mul_(drate_EN).contiguous(),
+        D=_copy(found["dskip"][0, :E]),
     )
-    return DirectionParams(
-        *(g.to(t.dtype).clone(memory_format=torch.contiguous_format) for g, t in zip(gradients, p, strict=True))
-    )
+    return DirectionParams(*(gradient.to(t.dtype) for gradient, t in zip(made, p, strict=True)))
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _pad(tensor: Tensor, amounts: tuple[int, ...]) -> Tensor:

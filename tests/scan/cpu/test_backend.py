@@ -171,7 +171,7 @@ def test_the_gradient_of_halves_comes_in_one_piece():
 def test_the_operator_on_halves_keeps_pytorchs_promises():
     inputs = random_inputs(2, 9, 64)
     xz = torch.cat([inputs.x, inputs.z], dim=-1).detach().requires_grad_()
-    torch.library.opcheck(torch.ops.discli.cpu_scan.default, (xz, None, [*inputs.forward, *inputs.backward]))
+    torch.library.opcheck(torch.ops.discli.cpu_scan.default, (xz, None, *inputs.forward, *inputs.backward))
 
 
 def test_compiles_without_a_graph_break():
@@ -183,7 +183,7 @@ def test_compiles_without_a_graph_break():
 
 def test_the_operator_keeps_pytorchs_promises():
     inputs = random_inputs(2, 9, 16)
-    arguments = (inputs.x, inputs.z, [*inputs.forward, *inputs.backward])
+    arguments = (inputs.x, inputs.z, *inputs.forward, *inputs.backward)
     torch.library.opcheck(torch.ops.discli.cpu_scan.default, arguments)
 
 
