@@ -12,7 +12,7 @@ from discli.scan.cpu.lanes import FLOAT, LANES, VECTOR, fma, load, splat, store
 from discli.scan.cpu.math import sigmoid, softplus_and_slope
 from discli.scan.cpu.matmul import matmul
 from discli.scan.cpu.recurrence import DECAYS, PAIR, ROW, add_totals, advance_and_keep, go_back
-from discli.scan.cpu.rows import AHEAD, fetch_row, load_row, place_of_sums, store_row
+from discli.scan.cpu.rows import AHEAD, fetch_row, in_row, load_row, place_of_sums, store_row
 
 _LN_2 = 0.6931471805599453
 
@@ -98,8 +98,9 @@ def scan_back(
 
 
 @jit
-def prepare(job, sample, step, first_channel, vectors, rows, inner, scratch):
+def prepare(job, sample, step, first_vector, vectors, rows, inner, scratch):
     """Fills the tiles of one chunk; delta comes in as dt_proj's output, without bias or softplus."""
+    first_channel, there = first_vector * VECTOR, in_row(job, first_vector, vectors)
     z_rows, dy_rows = job.z + sample * job.z_sample, job.dy + sample * job.dy_sample
     part, size = first_channel >> job.is_bf16, (vectors * VECTOR) >> job.is_bf16
     for t in range(rows):
@@ -109,11 +110,13 @@ def prepare(job, sample, step, first_channel, vectors, rows, inner, scratch):
         for v in range(vectors):
             channel, at = first_channel + v * VECTOR, v * VECTOR
             tile = scratch + t * ROW + at
-            x, z = load(inner + t * job.width * FLOAT + at), load_row(job, z_row, channel)
+            x = load(inner + t * job.width * FLOAT + at)
+            z = load_row(job, z_row, channel) if v < there else splat(0.0)
+            dy = load_row(job, dy_row, channel) if v < there else splat(0.0)
             delta, slope = softplus_and_slope(load(tile + _DELTA) + load(job.dt_bias + channel))
             store(tile + _DELTA, delta)
             store(tile + _SOURCE, delta * x)
-            store(tile + _DY, load_row(job, dy_row, channel) * (z * sigmoid(z)))
+            store(tile + _DY, dy * (z * sigmoid(z)))
             store(tile + _Y, load(job.skip + channel) * x)
             store(tile + _DSOURCE, splat(0.0))
             store(tile + _DDELTA, splat(0.0))
@@ -123,7 +126,7 @@ def prepare(job, sample, step, first_channel, vectors, rows, inner, scratch):
 @jit
 def finish(job, work, place, first_channel, vectors, inner, gradients, scratch):
     """From the tiles of one chunk: dx' (in the place of x'), dz, and in _SLOPE dt_proj's dL/doutput."""
-    sample = work.first_sample + place
+    sample, there = work.first_sample + place, in_row(job, first_channel // VECTOR, vectors)
     z_rows, dy_rows = job.z + sample * job.z_sample, job.dy + sample * job.dy_sample
     sums = job.dz_sum + place_of_sums(job, work, place) * job.dz_sum_sample + first_channel
     part, size = first_channel >> job.is_bf16, (vectors * VECTOR) >> job.is_bf16
@@ -147,7 +150,9 @@ def finish(job, work, place, first_channel, vectors, inner, gradients, scratch):
             store(dskip, fma(dy, x, load(dskip)))
             store(dbias, load(dbias) + draw)
 
-            y = load(tile + _Y)
+        for v in range(there):
+            channel, at = first_channel + v * VECTOR, v * VECTOR
+            y = load(scratch + t * ROW + at + _Y)
             if job.is_last_direction:
                 z = load_row(job, z_row, channel)
                 gate = sigmoid(z)
@@ -180,7 +185,7 @@ def scan_backward(job, work, task, scratch):
     partial = job.partial + group * job.partial_group + slot * job.partial_sample
     inner = job.inner + slot * job.inner_sample + first_channel
     step_sizes(job, projected, first_channel, vectors, rows, scratch + _DELTA)
-    prepare(job, sample, work.first_step, first_channel, vectors, rows, inner, scratch)
+    prepare(job, sample, work.first_step, first_vector, vectors, rows, inner, scratch)
     if group == 0 or not job.whole_samples:
         zero(partial, rows * columns)
 

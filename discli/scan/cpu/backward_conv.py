@@ -9,7 +9,7 @@ from discli.scan.cpu.lanes import FLOAT, VECTOR, fma, load, splat, store
 from discli.scan.cpu.math import sigmoid
 from discli.scan.cpu.matmul import matmul
 from discli.scan.cpu.recurrence import ROW
-from discli.scan.cpu.rows import fetch_row, load_row, place_of_sums, row_before, store_row
+from discli.scan.cpu.rows import fetch_row, in_row, load_row, place_of_sums, row_before, store_row
 
 
 @jit
@@ -25,6 +25,7 @@ def convolve_backward(job, work, task, scratch):
     place, first_vector = task // groups, task % groups * GROUP
     slot, sample, first_channel = work.first_slot + place, work.first_sample + place, first_vector * VECTOR
     vectors, rows = min(GROUP, job.vectors - first_vector), work.steps
+    there = in_row(job, first_vector, vectors)
     columns, row = job.columns * FLOAT, job.width * FLOAT
     gradients = job.gradients + slot * job.gradients_sample + first_channel
     dx_proj, dweight, dbias = gradients + job.dx_proj, gradients + job.dconv_weight, gradients + job.dconv_bias
@@ -63,7 +64,7 @@ def convolve_backward(job, work, task, scratch):
     matmul(dprojected, FLOAT, columns, activated, ROW, VECTOR, dx_proj, row, VECTOR, job.columns, vectors, rows, 1)
     for strip in range(0, rows, STRIP):
         steps = min(STRIP, rows - strip)
-        for v in range(vectors):
+        for v in range(there):
             here, at = v * VECTOR, first_channel + v * VECTOR
             dconv = slope + here
             for t in range(strip, strip + steps):
@@ -73,7 +74,7 @@ def convolve_backward(job, work, task, scratch):
             else:
                 any_taps(job, x, at, dx + here, work.first_step, dconv, dweight + here, dbias + here, strip, steps)
     if job.taps == 4:  # the inputs of the last steps, which no later step of this chunk reads
-        for v in range(vectors):
+        for v in range(there):
             here, weight = v * VECTOR, job.conv_weight + first_channel + v * VECTOR
             for t in range(rows, rows + 3):
                 into = work.first_step + t - 3
@@ -83,7 +84,7 @@ def convolve_backward(job, work, task, scratch):
                         total = fma(load(weight + tap * row), before(slope + here, t - tap), total)
                     store(dx + here + into * job.dx_sum_step, total)
     if job.is_bf16 and job.is_last_direction:
-        round_dx(job, sample, work.first_step, first_channel, vectors, rows, dx)
+        round_dx(job, sample, work.first_step, first_channel, there, rows, dx)
 
 
 @jit

@@ -31,7 +31,7 @@ def scan_forward(x: Tensor, z: Tensor | None, directions: list[DirectionParams])
     sizes = Sizes.of(x, directions[0])
     x, z = (x, z) if z is not None else x.chunk(2, dim=-1)
     dtype = dtype_of_rows(x, z)
-    y = torch.empty(sizes.batch, sizes.length, sizes.width, dtype=dtype)
+    y = torch.empty(sizes.batch, sizes.length, sizes.row_width, dtype=dtype)
     projected, saved = torch.empty(sizes.projected_shape), torch.empty(sizes.saved_shape)
     call = _Call(sizes, is_backward_pass=False)
     call.walk(x=to_rows(x, sizes, dtype), z=to_rows(z, sizes, dtype), y=y, y_sum=call.sums(y))
@@ -46,7 +46,7 @@ def scan_backward(
 ) -> tuple[list[Tensor], list[DirectionParams]]:
     """The gradients of x and z, or of x alone where it holds both, and of both directions' parameters."""
     sizes = Sizes.of(x, directions[0])
-    shape = (sizes.batch, sizes.length, sizes.width)
+    shape = (sizes.batch, sizes.length, sizes.row_width)
     if z is None:
         x, z = x.chunk(2, dim=-1)
         dtype = dtype_of_rows(x, z)
@@ -88,7 +88,9 @@ class _Call:
         self.samples = samples
         self._set(is_backward_pass=is_backward_pass, batch=sizes.batch, samples=samples, length=sizes.length)
         self._set(whole_samples=whole_samples, phases=len(BACKWARD_PHASES if is_backward_pass else FORWARD_PHASES))
-        self._set(width=sizes.width, vectors=sizes.width // LANES, states=sizes.states)
+        self._set(
+            width=sizes.width, vectors=sizes.width // LANES, row_vectors=sizes.row_width // LANES, states=sizes.states
+        )
         self._set(taps=sizes.d_conv, rank=sizes.dt_rank, rank_columns=sizes.rank_columns, columns=sizes.columns)
         self.fields["is_last_direction"] = (False, True)
 

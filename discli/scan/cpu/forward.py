@@ -7,7 +7,7 @@ from discli.scan.cpu.lanes import FLOAT, VECTOR, fma, load, splat, store
 from discli.scan.cpu.math import sigmoid, softplus_and_slope
 from discli.scan.cpu.matmul import matmul
 from discli.scan.cpu.recurrence import PAIR, ROW, advance
-from discli.scan.cpu.rows import AHEAD, fetch_row, load_row, place_of_sums, row_before, store_row
+from discli.scan.cpu.rows import AHEAD, fetch_row, in_row, load_row, place_of_sums, row_before, store_row
 
 TILE = CHUNK * ROW
 
@@ -18,6 +18,10 @@ def convolve_strip(job, x, channel, first, rows, out, out_step):
 
     ``x`` is where step 0 lies, ``channel`` the offset of these channels in a row of floats.
     """
+    if channel >= job.row_vectors * VECTOR:  # beyond the last channel
+        for t in range(rows):
+            store(out + t * out_step, splat(0.0))
+        return
     row, bias = job.width * FLOAT, load(job.conv_bias + channel)
     weight, step_size = job.conv_weight + channel, job.x_step
     if job.taps == 4:  # Mamba's: the last inputs stay in registers
@@ -120,7 +124,7 @@ def scan(job, work, task, scratch):
                 B, here = B_rows + n * FLOAT, states + n * VECTOR
                 C, h = B + job.states * FLOAT, state + here
                 advance(delta + at, source + at, y + at, 0, 0, 0, B, C, columns, rate + here, h, h, per_vector, rows)
-    write_output(job, work, place, first_channel, vectors, y)
+    write_output(job, work, place, first_channel, in_row(job, first_vector, vectors), y)
     if work.first_step + work.steps < job.length:
         save_states(job, sample, work.first_step + work.steps, first_vector, vectors, state)
 

@@ -31,6 +31,7 @@ _FIELDS = [
     "length",
     "width",
     "vectors",
+    "row_vectors",
     "states",
     "kept_states",
     "taps",

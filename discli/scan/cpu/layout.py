@@ -38,6 +38,11 @@ class Sizes:
         return _up_to_multiple(self.d_inner, BLOCK * LANES)
 
     @cached_property
+    def row_width(self) -> int:
+        """Of x, z, y and their gradients, which are copied where it is not ``d_inner``."""
+        return _up_to_multiple(self.d_inner, LANES)
+
+    @cached_property
     def states(self) -> int:
         return _up_to_multiple(self.d_state, 2)
 
@@ -78,7 +83,7 @@ def dtype_of_rows(x: Tensor, z: Tensor) -> torch.dtype:
 
 def to_rows(tensor_BLE: Tensor, sizes: Sizes, dtype: torch.dtype) -> Tensor:
     """In ``dtype``, padded with zeros, neighbouring channels side by side; a copy only where needed."""
-    rows = _pad(tensor_BLE.to(dtype), (0, sizes.width - sizes.d_inner))
+    rows = _pad(tensor_BLE.to(dtype), (0, sizes.row_width - sizes.d_inner))
     return rows if rows.stride(-1) == 1 else rows.contiguous()
 
 

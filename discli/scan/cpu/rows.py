@@ -33,6 +33,12 @@ def row_before(job, row, step_size, at, step):
 
 
 @jit
+def in_row(job, first_vector, vectors):
+    """How many of a task's vectors rows have: the last group's may be more, with weights of zeros."""
+    return min(vectors, job.row_vectors - first_vector)
+
+
+@jit
 def fetch_row(row, size):
     """A task's part of a row of memory, which the processor does not foresee: the next row is far away."""
     for offset in range(0, size, VECTOR):
