@@ -137,10 +137,14 @@ def _verdict(lines: Lines, floor: Floor | None) -> tuple[Kind, int, str, tuple[f
             else "The held-out loss is not rising yet: go on while it falls, and give it more images rather than steps."
         )
         since = lines[ahead]["step"]
-        text = (
-            f"Memorising since step {since:,}: the loss on held-out samples is {share:.0%} above that on trained ones,"
-            f" most of it at noise levels {_range(noise)}. {advice}"
-        )
+        paired = _ahead(last) / last["loss_held_out"]
+        how = f"the loss on held-out samples is {share:.0%} above that on trained ones"
+        if paired > share:
+            how = (
+                f"since step {lines[0]['step']:,} the loss on trained samples has fallen by {paired:.0%} of the"
+                " held-out one more than that"
+            )
+        text = f"Memorising since step {since:,}: {how}, most of it at noise levels {_range(noise)}. {advice}"
         return "memorising", since, text, noise
 
     alike = "The losses on trained and held-out samples are alike"
@@ -172,9 +176,17 @@ def _verdict(lines: Lines, floor: Floor | None) -> tuple[Kind, int, str, tuple[f
 
 
 def _memorises(line: Measured) -> bool:
+    """By the two losses, or by how they have fallen since they were first measured, which knows of easy samples."""
     more: float = line["loss_held_out"] - line["loss_train"]
     doubt = math.hypot(line["loss_train_se"], line["loss_held_out_se"])
-    return more > max(_CERTAIN * doubt, _CLEAR * float(line["loss_held_out"]))
+    clear = _CLEAR * float(line["loss_held_out"])
+    return more > max(_CERTAIN * doubt, clear) or _ahead(line) > max(_CERTAIN * line.get("ahead_se", 0.0), clear)
+
+
+def _ahead(line: Measured) -> float:
+    """0 where it is not known: at the first measurement, and in a line that somebody has edited."""
+    numbers = line.get("ahead"), line.get("ahead_se")
+    return float(numbers[0]) if all(is_finite(number) for number in numbers) else 0.0  # type: ignore[arg-type]
 
 
 def _last_in_a_row(flags: Sequence[bool]) -> int | None:

@@ -48,6 +48,11 @@ class RunFolder:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def first_losses(self) -> Path:
+        """Of every held-out and trained sample when they were first measured; later ones are compared with these."""
+        return self.path / "holdout.safetensors"
+
     def log(self, name: str) -> Path:
         """One of `LOGS`."""
         return self.path / f"{name}.jsonl"

@@ -1,15 +1,20 @@
 """The loss of the averaged weights on samples never trained on, and on as many that were, at fixed noise.
 
 Both fall alike while a network learns what images have in common. Where it learns the training images themselves,
-the held-out loss stays behind, and then rises.
+the held-out loss stays behind, and then rises. Some images are harder than others, and by chance one of the two sets
+has more of these, at every step: so each sample is also compared with itself when it was first measured.
 """
 
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from discli.data.holdout import in_order
@@ -19,6 +24,7 @@ from discli.diffusion.levels import noise_levels
 from discli.model import load_network
 from discli.recipe import Recipe
 from discli.runs.logs import Log
+from discli.runtime.files import write_beside
 from discli.runtime.rng import RngStream, normal, uniform
 from discli.training.callbacks import is_due
 from discli.training.engine import Engine, whole
@@ -44,10 +50,11 @@ class HeldOutLoss:
         self._sets = {"train": train, "held_out": held_out}
         self._loss, self._levels = DiffusionLoss(recipe.diffusion), noise_levels(recipe.diffusion)
         self._log: Log | None = None
+        self._first_losses = Path()
 
-    def open(self, log: Log) -> None:
-        """On the main process, before the first step."""
-        self._log = log
+    def open(self, log: Log, first_losses: Path) -> None:
+        """On the main process, before the first step. ``first_losses`` is the file for those of the first time."""
+        self._log, self._first_losses = log, first_losses
 
     def on_step(self, averaged: Mapping[str, Tensor], step: int, only_missing: bool = False) -> bool:
         """Called by all ranks after every step, and with ``only_missing`` before the first one; as of previews.
@@ -64,16 +71,33 @@ class HeldOutLoss:
         weights = whole(averaged, wanted=engine.is_main)  # the last that all ranks do together
         if self._log is not None:
             with self._interrupts.give_up_when_asked(f"The held-out loss of step {step:,}"):
-                found = self.measure(weights)
+                before = self._before(step)
+                found, losses = self.measure(weights, before)
+                if not before:
+                    write_beside(self._first_losses, lambda path: save_file(losses, path, {"step": str(step)}))
                 self._log.write({"step": step, **found})
                 engine.track({key: found[key] for key in ("loss_train", "loss_held_out")}, step)
         return True
 
+    def _before(self, step: int) -> dict[str, Tensor]:
+        """The losses of the first time; none where that was not before ``step``, as after a roll-back."""
+        try:
+            with safe_open(self._first_losses, "pt") as file:
+                if int((file.metadata() or {}).get("step", step)) >= step:
+                    return {}
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        except (OSError, SafetensorError, ValueError):
+            return {}
+
     @torch.no_grad()
-    def measure(self, weights: dict[str, Tensor]) -> dict[str, Any]:
+    def measure(
+        self, weights: dict[str, Tensor], first: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """A line of the log: mean losses over training's timesteps, and by noise level, each with its standard error.
+        And every single loss.
 
         ``floor_scale`` times the squared error of x0 is the loss at a level, ``mass`` its share of the timesteps.
+        ``ahead``: by how much more the loss on trained samples has fallen since ``first`` than that on held-out ones.
         """
         recipe, device = self._recipe, self._engine.device
         levels = self._levels
@@ -83,11 +107,19 @@ class HeldOutLoss:
             "mass": levels.mass.tolist(),
             "floor_scale": levels.scale.tolist(),
         }
+        all_losses: dict[str, Tensor] = {}
+        fell: dict[str, float] = {}
         for name, samples in self._sets.items():
             pairs = _Pairs(samples, len(levels.t), recipe.train.holdout_n)
             losses = torch.cat([self._losses(network, pairs, part) for part in pairs.parts()]).double().cpu()
             found |= pairs.summary(name, losses, levels.mass)
-        return found
+            all_losses[name] = losses
+            if name in first and first[name].shape == losses.shape:
+                fell |= pairs.summary(name, first[name] - losses, levels.mass)
+        if "loss_train" in fell and "loss_held_out" in fell:
+            found["ahead"] = fell["loss_train"] - fell["loss_held_out"]
+            found["ahead_se"] = math.hypot(fell["loss_train_se"], fell["loss_held_out_se"])
+        return found, all_losses
 
     def _losses(self, network: torch.nn.Module, pairs: "_Pairs", part: slice) -> Tensor:
         """(b,) squared errors as training weights them, of some noisy samples."""

@@ -316,7 +316,7 @@ class Trainer:
             now = {"step": self.state.step, "event": "settings changed", "rollbacks": self.state.rollbacks}
             self.logs.events.write(now | {"settings": run.changed})
         self.previews.open(data_file, self.logs.scores)
-        self.held_out_loss.open(self.logs.holdout)
+        self.held_out_loss.open(self.logs.holdout, self.files.first_losses)
         self.engine.start_tracker(recipe.name, run.id, self.state.step, {"recipe": recipe.model_dump_json()})
 
     def _log(self, seconds_waited: float) -> None:

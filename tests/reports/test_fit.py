@@ -72,6 +72,19 @@ def test_a_difference_within_its_error_is_none():
     assert fit_of([line(step, 0.1, 0.2, error=0.05) for step in STEPS]).kind != "memorising"
 
 
+def test_harder_held_out_samples_do_not_hide_that_others_are_learned():
+    """The trained samples' loss falls, the held-out ones' does not; but they were easier from the start."""
+    lines = [line(step, 0.3 - step / 3000, -0.05, error=0.05) for step in STEPS]
+    assert fit_of(lines).kind != "memorising"
+    for each in lines[1:]:
+        each |= {"ahead": (each["step"] - 100) / 3000, "ahead_se": 0.005}
+    assert (fit_of(lines).kind, fit_of(lines).since) == ("memorising", 200)
+    assert "since step 100" in fit_of(lines).sentence
+    for each in lines[1:]:
+        each["ahead_se"] = 1.0
+    assert fit_of(lines).kind != "memorising"
+
+
 def test_the_gap_integrates_to_one_number_with_an_interval():
     gap = loss_gap(line(100, 0.07), floor())
     assert gap.gap == pytest.approx(0.07)

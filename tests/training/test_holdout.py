@@ -96,6 +96,17 @@ def test_the_log_has_both_losses_by_noise_level(whole):
     assert line["loss_train"] > lines[-1]["loss_train_se"] > 0
 
 
+def test_each_sample_is_compared_with_itself_at_the_first_time(whole):
+    first, *later = read_log(whole / "holdout.jsonl")
+    assert "ahead" not in first
+    assert later
+    for line in later:
+        fell = {name: first[f"loss_{name}"] - line[f"loss_{name}"] for name in ("train", "held_out")}
+        assert line["ahead"] == pytest.approx(fell["train"] - fell["held_out"], abs=1e-9)
+        # What samples have in common falls out.
+        assert 0 < line["ahead_se"] < math.hypot(line["loss_train_se"], line["loss_held_out_se"])
+
+
 def test_neither_batch_nor_interruption_nor_what_is_measured_changes_it(whole, recipe, digits_file, tmp_path):
     run = tmp_path / "run"
     train(recipe, data=digits_file, out=run, overrides=[*HELD, "train.steps=4"])
