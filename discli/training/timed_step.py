@@ -130,7 +130,7 @@ def try_step(recipe: Recipe, device: torch.device, processes: int = 1) -> Trial:
 def _compiling(what: Callable[[], object]) -> None:
     """What may have to compile kernels, or finds them compiled at once; whoever waits is told why."""
     told = Timer(
-        _COMPILING, stderr.print, ["Kernels are being compiled for this machine: once, in up to a minute; then kept."]
+        _COMPILING, stderr.print, ["Kernels are being compiled for this machine: once, in some seconds; then kept."]
     )
     told.daemon = True
     told.start()
