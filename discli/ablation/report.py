@@ -56,6 +56,7 @@ def summarise(report: StudyReport) -> StudySummary:
                 settings=point.first.settings,
                 seeds=sorted(point.by_seed("score")),
                 score=point.estimate("score"),
+                recognised=point.recognised,
                 loss=point.estimate("loss"),
                 parameters=point.first.parameters,
                 forward_gflops=point.first.forward_gflops,
@@ -80,7 +81,7 @@ def study_page(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], mat
         "study.html",
         report=report,
         state=_state(report),
-        headings=_HEADINGS,
+        headings=_headings(report),
         rows=list(_rows(report)),
         findings=in_words(report),
         plots=[(title, explained, as_svg(figure, caption)) for figure, caption, (title, _, explained) in captions],
@@ -93,7 +94,8 @@ def study_markdown(report: StudyReport, plots: Mapping[str, tuple[Figure, str]],
     """For a README or an issue; it shows the plots and images beside it."""
     lines = [f"# Ablation: {report.name}", "", _state(report), ""]
     if report.results:
-        lines += ["| " + " | ".join(_HEADINGS) + " |", "|---" + "|---:" * (len(_HEADINGS) - 1) + "|"]
+        headings = _headings(report)
+        lines += ["| " + " | ".join(headings) + " |", "|---" + "|---:" * (len(headings) - 1) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in _rows(report)]
         lines += ["", *(f"- {line}" for line in in_words(report)), ""]
     if report.failures:
@@ -110,8 +112,8 @@ def study_markdown(report: StudyReport, plots: Mapping[str, tuple[Figure, str]],
 def study_csv(report: StudyReport) -> str:
     """One line per trial, all numbers unrounded."""
     keys = [
-        "trial", "point", "seed", "score", "score_name", "loss", "parameters", "forward_gflops", "steps", "images",
-        "training_tflops", "seconds", "images_per_second", "peak_memory",
+        "trial", "point", "seed", "score", "score_name", "recognised", "loss", "parameters", "forward_gflops", "steps",
+        "images", "training_tflops", "seconds", "images_per_second", "peak_memory",
     ]  # fmt: skip
     settings = list(dict.fromkeys(key for result in report.results for key in result.settings))
     text = io.StringIO()
@@ -128,15 +130,26 @@ def _plain(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, dict | list | bool) else value
 
 
-_HEADINGS = ("", "score", "loss", "seeds", "parameters", "GFLOPs", "steps", "time per trial", "images/s", "memory")
+def _by_class(report: StudyReport) -> bool:
+    return any(point.recognised is not None for point in report.points)
+
+
+def _headings(report: StudyReport) -> tuple[str, ...]:
+    recognised = ("recognised",) if _by_class(report) else ()
+    return (
+        "", "score", *recognised, "loss", "seeds", "parameters", "GFLOPs", "steps", "time per trial", "images/s",
+        "memory",
+    )  # fmt: skip
 
 
 def _rows(report: StudyReport) -> Iterator[tuple[str, ...]]:
     for point in report.points:
-        first = point.first
+        first, flattered = point.first, " (its teacher's own features: not comparable)" * point.own_teacher
+        recognised = (str(point.recognised or "") + flattered,) if _by_class(report) else ()
         yield (
             point.name,
-            str(point.estimate("score")) + " (its teacher's own features: not comparable)" * point.own_teacher,
+            str(point.estimate("score")) + flattered,
+            *recognised,
             str(point.estimate("loss")),
             str(len(point.results)),
             f"{first.parameters:,}",
@@ -153,12 +166,18 @@ def _state(report: StudyReport) -> str:
     seeds = f"{len(report.seeds)} seed{'s' if len(report.seeds) > 1 else ''}"
     if not report.results:
         return f"{done}; {report.budget}, {seeds}."
-    first = report.results[0]
-    n = first.eval.samples.n if first.score_name in first.eval.scores else first.curve[-1].n
+    n = _scored(report)
     return (
         f"{done}; {report.budget}, {seeds}. Score: {report.score_name}, of {n:,} samples, lower is better;"
         f" ± is half a {LEVEL:.0%} interval of the mean over seeds."
     )
+
+
+def _scored(report: StudyReport) -> int:
+    """Samples of a trial's score: drawn ones, or held-out ones of a loss, of which there is always a curve."""
+    first = report.results[0]
+    drawn = first.score_name in first.eval.scores or not first.curve
+    return first.eval.samples.n if drawn else first.curve[-1].n
 
 
 def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
@@ -171,6 +190,10 @@ def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
     yield "sampling", f"{sampling}, guidance {samples.cfg_scale}, seed {samples.seed} in all trials"
     yield "reference", f"{reference.path} (n = {reference.n:,}, sha256 {reference.sha256})"
     yield "features", f"{scored.features}: {scored.network} (weights sha256 {scored.weights_sha256})"
+    recognition = scored.recognised
+    if recognition is not None:
+        real = f"{recognition.held_out.share:.1%} of {recognition.held_out.n:,} held-out real images"
+        yield "recognised", f"{recognition.score}: share of samples recognised as the class asked for; {real}"
     yield "loss", "mean over the last tenth of training"
     yield "time", "training time of one trial, without scores"
     yield "memory", "the most that a trial's process held while it trained, scores along the way included"
@@ -185,8 +208,7 @@ def _plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
     lines = [line for point in report.points if (line := _curve(point)) is not None]
     if lines:
         n = next(result.curve[0].n for result in report.results if result.curve)
-        first = report.results[0]
-        final = first.eval.samples.n if first.score_name in first.eval.scores else n
+        final = _scored(report)
         fewer = "" if n == final else f", the final score of {final:,}"
         caption = f"Score by step: mean over seeds and their range; of {n:,} samples{fewer}"
         found["score-by-step.png"] = (curves(lines, "step", report.axis_label, log_y=True), caption)

@@ -66,6 +66,12 @@ class PointResults:
     def estimate(self, key: str) -> Estimate:
         return estimate(list(self.by_seed(key).values()))
 
+    @property
+    def recognised(self) -> Estimate | None:
+        """Share of samples recognised as the class asked for; None unless it was looked at in every trial."""
+        shares = [share for share in self.by_seed("recognised").values() if share is not None]
+        return estimate(shares) if len(shares) == len(self.results) else None
+
 
 class PointSummary(BaseModel):
     """One combination of settings: its score and loss over the seeds, and what it costs."""
@@ -74,6 +80,7 @@ class PointSummary(BaseModel):
     settings: dict[str, Any]  # dotted key -> value
     seeds: list[int]
     score: Estimate
+    recognised: Estimate | None  # share of samples recognised as the class asked for
     loss: Estimate
     parameters: int
     forward_gflops: float

@@ -42,6 +42,7 @@ RESULT, IMAGES, LOG, FAILURE = "result.json", "images.png", "log.txt", "failed.t
 _LOCK = ".lock"
 
 _LOSSES = ("held-out loss", "loss gap")
+_MISSED = "not "  # before the name of a share that is better when higher
 # Where a run lies, how it talks and what it keeps is nothing that a result depends on.
 _NOT_COMPARED = {
     "data.file", "data.cache", "train.tracker", "train.log_every", "train.preview_every", "train.preview_first",
@@ -78,7 +79,8 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> Tr
         train(recipe, data=file, out=run)
         # Named, for checkpoints know the data only where it was when they were written.
         reference = recipe.train.score.reference or file
-        scored = evaluate(run, reference, features=study.score.features, n=study.score.n, bootstrap=0)
+        metrics = ("fid", "recognised") if counts_recognised(study, recipe) else ("fid",)
+        scored = evaluate(run, reference, features=study.score.features, metrics=metrics, n=study.score.n, bootstrap=0)
         _draw(run, recipe, study.score.images, folder / IMAGES)
         score_name, score, along = _score(study, recipe, run, file, scored)
         result = TrialResult(
@@ -116,7 +118,7 @@ def read_result(study: Study, trial: Trial, recipe: Recipe, folder: Path) -> Tri
                 f"{trial.name}: {folder} was run with {key} = {old!r}, the study now says {new!r}.",
                 "Give another --out for the changed study, or change it back.",
             )
-    if (result.score_name in _LOSSES or study.score.by != "distance") and result.score_name != study.score.by:
+    if _scored_by(result) != study.score.by:
         raise DiscliError(
             f"{trial.name}: {folder} was scored by {result.score_name}, the study now says {study.score.by}.",
             f"Change it back, or remove {RESULT} in every trial: they are scored again from their runs.",
@@ -166,6 +168,20 @@ def _parameters(model: ModelSpec, input_size: int, in_channels: int, out_channel
         return sum(p.numel() for p in DiS(model, input_size, in_channels, out_channels).parameters())
 
 
+def counts_recognised(study: Study, recipe: Recipe) -> bool:
+    """Whether samples are looked at by class: there are classes to ask for, and the data file's images to learn from.
+
+    A reference of one's own may be statistics alone; it is asked for classes only where the study is scored by them.
+    """
+    return study.score.by == "recognised" or (recipe.model.num_classes > 1 and recipe.train.score.reference is None)
+
+
+def _scored_by(result: TrialResult) -> str:
+    if result.score_name in _LOSSES:
+        return result.score_name
+    return "recognised" if result.score_name.startswith(_MISSED) else "distance"
+
+
 def _score(
     study: Study, recipe: Recipe, run: Path, file: Path, scored: EvalResult
 ) -> tuple[str, float, tuple[CurvePoint, ...]]:
@@ -173,6 +189,9 @@ def _score(
     if study.score.by == "distance":
         name = next(iter(scored.scores))
         return name, scored.scores[name], curve(run, name)
+    if study.score.by == "recognised":
+        assert scored.recognised is not None
+        return _MISSED + scored.recognised.score, 1 - scored.recognised.samples.share, ()
     lines = read_log(RunFolder(run).log("holdout"))
     values = [float(line["loss_held_out"]) for line in lines]
     if study.score.by == "loss gap":

@@ -60,6 +60,11 @@ class TrialResult(Costs, TrainingFacts, _Part):
     environment: dict[str, str]
 
     @property
+    def recognised(self) -> float | None:
+        """Share of the samples recognised as the class asked for, where that was looked at."""
+        return None if self.eval.recognised is None else self.eval.recognised.samples.share
+
+    @property
     def resolution(self) -> int:
         """Side of its images in pixels."""
         return int(self.recipe["data"]["resolution"])

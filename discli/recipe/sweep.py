@@ -73,8 +73,11 @@ class StudyScore(Spec):
     """How every trial is scored: with the recipe's sampler and guidance, of the same noise and classes."""
 
     by: Annotated[
-        Literal["distance", "held-out loss", "loss gap"],
-        Field(description="what is called the score; the losses need data.holdout, and differ less between seeds"),
+        Literal["distance", "recognised", "held-out loss", "loss gap"],
+        Field(
+            description="what is called the score. recognised: the share of samples that a probe on the features does"
+            " not recognise as the class asked for; the losses need data.holdout, and differ less between seeds"
+        ),
     ] = "distance"
     features: FeatureName = "inception"
     n: Annotated[PositiveInt, Field(ge=2, description="samples of the final score")] = 10_000
