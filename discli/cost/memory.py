@@ -27,9 +27,11 @@ _PARTS = {
     "blocks.skip": "blocks: long skips",
     "blocks.norm": "blocks: norms",
     "blocks.modulation": "blocks: modulation",
+    "blocks.grid_conv": "blocks: grid convolutions",
     "blocks.mixer": "blocks: mixers",
     "blocks.mlp": "blocks: MLPs",
     "head": "head",
+    "head_conv": "head convolution",
 }
 # Its kernels stand outside of torch.library and need a GPU even for shapes.
 UNCOUNTED = ("mamba-ssm",)

@@ -14,12 +14,15 @@ from torch.utils.checkpoint import checkpoint
 from discli.model.block import Block, PairedBlock
 from discli.model.conditionings import Conditioning
 from discli.model.embed import TimeEmbed, unpatchify
+from discli.model.grid_convs import GridConv
+from discli.model.head_convs import HeadConv
 from discli.model.init import initialise
 from discli.model.mixers import Mixer
 from discli.model.mlp import Mlp
 from discli.model.modulation import Modulation
 from discli.model.norm import RMSNorm
 from discli.model.order import token_orders
+from discli.model.patch_embeds import PatchEmbed
 from discli.model.skips import Skip
 from discli.recipe import Recipe
 from discli.recipe.choices import build
@@ -59,7 +62,8 @@ class DiS(nn.Module):
         self.drop_path_rate = spec.drop_path_rate
         self.checkpoint_blocks = False
 
-        self.patch_embed = nn.Conv2d(in_channels, D, kernel_size=p, stride=p)
+        self.patch_size = p
+        self.patch_embed: PatchEmbed = build(spec.patch_embed, in_channels, D, p)
         self.time_embed = TimeEmbed(D)
         self.class_embed = nn.Embedding(spec.num_classes + 1, D) if spec.num_classes else None
         self.conditioning: Conditioning = build(spec.conditioning, D, has_classes=spec.num_classes > 0)
@@ -70,7 +74,10 @@ class DiS(nn.Module):
             orders = token_orders(spec.scan_order, input_size // p, index, self.conditioning.extra_tokens)
             mixer: Mixer = build(spec.mixer, spec, orders)
             skip: Skip | None = build(spec.skip, D) if index > spec.depth // 2 else None
-            mixing = Block(D, mixer, skip, self.conditioning.block_modulation())
+            before: GridConv | None = None
+            if spec.grid_conv.where == "before":
+                before = build(spec.grid_conv, D, input_size // p, self.conditioning.extra_tokens)
+            mixing = Block(D, mixer, skip, self.conditioning.block_modulation(), before)
             if not mixer.mlp_ratio:
                 return mixing
             return PairedBlock(mixing, Block(D, Mlp(D, mixer.mlp_ratio), None, self.conditioning.block_modulation()))
@@ -79,6 +86,9 @@ class DiS(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.layers_per_block = blocks[0].layers
         self.head = Head(D, p * p * out_channels, modulated=self.conditioning.modulates_head)
+        self.head_conv: HeadConv | None = None
+        if spec.head_conv.name != "none":
+            self.head_conv = build(spec.head_conv, out_channels)
 
         if self.pos_embed.device.type != "meta":
             initialise(self)
@@ -116,7 +126,8 @@ class DiS(nn.Module):
 
         out = self.head(residual, hidden, None if drop_path is None else drop_path[-1], conditions.head)
         out = out[:, self.conditioning.extra_tokens :]
-        return unpatchify(out, self.patch_embed.kernel_size[0])
+        image = unpatchify(out, self.patch_size)
+        return image if self.head_conv is None else self.head_conv(image)
 
     def drop_path_rates(self) -> Tensor:
         """(layers + 1,) chance that a sample loses what is added: the patches never, then block by block

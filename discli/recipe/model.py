@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from discli.recipe.choices import default_of, one_of, read_choices
-from discli.recipe.kinds import MixerSpec, ScanOrderSpec
+from discli.recipe.kinds import GridConvSpec, MixerSpec, ScanOrderSpec
 from discli.recipe.presets import PRESETS
 from discli.recipe.spec import ChoiceSpec, Count, Fraction, PositiveInt, Spec
 
@@ -13,17 +13,26 @@ MIXERS = read_choices("model/mixers", MixerSpec, default="mamba")
 SKIPS = read_choices("model/skips", ChoiceSpec, default="concat")
 CONDITIONINGS = read_choices("model/conditionings", ChoiceSpec, default="token")
 SCAN_ORDERS = read_choices("model/scan_orders", ScanOrderSpec, default="raster")
+PATCH_EMBEDS = read_choices("model/patch_embeds", ChoiceSpec, default="plain")
+GRID_CONVS = read_choices("model/grid_convs", GridConvSpec, default="none")
+HEAD_CONVS = read_choices("model/head_convs", ChoiceSpec, default="none")
 
 if TYPE_CHECKING:
     Mixer = MixerSpec
     Skip = ChoiceSpec
     Conditioning = ChoiceSpec
     ScanOrder = ScanOrderSpec
+    PatchEmbed = ChoiceSpec
+    GridConv = GridConvSpec
+    HeadConv = ChoiceSpec
 else:
     Mixer = one_of(MIXERS)
     Skip = one_of(SKIPS)
     Conditioning = one_of(CONDITIONINGS)
     ScanOrder = one_of(SCAN_ORDERS)
+    PatchEmbed = one_of(PATCH_EMBEDS)
+    GridConv = one_of(GRID_CONVS)
+    HeadConv = one_of(HEAD_CONVS)
 
 ScanBackend = Literal["auto", "reference", "cpu", "triton", "mamba-ssm"]
 
@@ -50,6 +59,11 @@ class ModelSpec(Spec):
     mixer: Annotated[Mixer, Field(description="how tokens exchange information")] = default_of(MIXERS)
     scan_order: Annotated[ScanOrder, Field(description="in which order scans visit the patches")] = default_of(
         SCAN_ORDERS
+    )
+    patch_embed: Annotated[PatchEmbed, Field(description="how an image becomes patches")] = default_of(PATCH_EMBEDS)
+    grid_conv: Annotated[GridConv, Field(description="a convolution over the grid of patches")] = default_of(GRID_CONVS)
+    head_conv: Annotated[HeadConv, Field(description="a convolution over the image after the head")] = default_of(
+        HEAD_CONVS
     )
     d_state: Annotated[PositiveInt, Field(le=2**12, description="states of a channel's recurrence")] = 16
     d_conv: Annotated[PositiveInt, Field(le=2**10, description="tokens that the convolution before the scan sees")] = 4
@@ -100,4 +114,33 @@ class ModelSpec(Spec):
                 f'scan_order "{self.scan_order.name}" means nothing to the mixer "{self.mixer.name}":'
                 ' use scan_order "raster"'
             )
+        if self.scan_order.walks_share not in self.mixer.walks_may_share and self.mixer.ordered:
+            raise ValueError(
+                f'scan_order "{self.scan_order.name}": walks of the mixer "{self.mixer.name}" cannot share'
+                f' {self.scan_order.walks_share}: use another scan_order, such as "four"'
+            )
+        if self.grid_conv.where == "instead" and not self.mixer.convolves:
+            raise ValueError(
+                f'grid_conv.place "instead": the mixer "{self.mixer.name}" has no convolution along its scan:'
+                ' use place "before"'
+            )
+        if (self.expand * self.embed_dim) % self.scan_parts:
+            raise ValueError(
+                f'scan_order "{self.scan_order.name}" needs expand * embed_dim to divide by {self.scan_parts}'
+            )
         return self
+
+    @property
+    def scan_parts(self) -> int:
+        """Groups of a mixer's inner channels, of which each is scanned along a walk of its own; one, if all are."""
+        return len(self.scan_order.walks(1, 0)) if self.scan_order.walks_share == "channels" else 1
+
+    @property
+    def scan_channels(self) -> int:
+        """Channels of one scan: the mixer's inner ones, or those of a part."""
+        return self.expand * self.embed_dim // self.scan_parts
+
+    @property
+    def scan_taps(self) -> int:
+        """Tokens that the convolution along a scan sees: 1, a scale and a shift, where the grid's takes its place."""
+        return 1 if self.grid_conv.where == "instead" else self.d_conv

@@ -51,6 +51,17 @@ def test_scans_in_every_order_equal_torchs_count(mixer, conditioning, order):
     _check_against_torch(model | {"embed_dim": 24, "depth": 3, "d_state": 5, "d_conv": 3, "scan": "reference"})
 
 
+@pytest.mark.parametrize("place", ["before", "instead"])
+@pytest.mark.parametrize("patch_size", [1, 2])
+def test_convolutions_equal_torchs_count(place, patch_size):
+    model = {
+        "patch_embed": {"name": "overlapping", "stem": 3}, "grid_conv": {"name": "depthwise", "place": place, "size": 5},
+        "head_conv": {"name": "residual", "width": 5}, "embed_dim": 24, "depth": 3, "patch_size": patch_size,
+        "scan": "reference",
+    }  # fmt: skip
+    _check_against_torch(model)
+
+
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
 @pytest.mark.parametrize("skip", ["concat", "gated"])
 def test_attention_equals_torchs_count(skip, conditioning):

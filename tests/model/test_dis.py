@@ -138,6 +138,8 @@ ACROSS = [
     {"mixer": "mamba", "scan_order": "four", "conditioning": "adaln-zero"},
     {"mixer": "mamba2", "scan_order": "zigzag", "conditioning": "adaln"},
     {"mixer": "attention", "skip": "gated", "conditioning": "adaln-zero"},
+    {"grid_conv": "depthwise", "patch_embed": "overlapping", "head_conv": "residual", "conditioning": "adaln-zero"},
+    {"grid_conv": {"name": "depthwise", "place": "instead"}, "scan_order": "four-split"},
 ]
 
 
@@ -151,7 +153,8 @@ def test_every_mixer_in_every_order_trains_every_parameter(variant):
 
 
 @pytest.mark.parametrize(
-    "variant", [*VARIANTS, *({"conditioning": name} for name in CONDITIONINGS), *({"skip": name} for name in SKIPS)]
+    "variant",
+    [*VARIANTS, *({"conditioning": name} for name in CONDITIONINGS), *({"skip": name} for name in SKIPS), *ACROSS[-2:]],
 )
 def test_two_steps_bring_every_variant_nearer_to_its_target(variant):
     torch.manual_seed(0)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from discli.model.order import TokenOrder
+from discli.recipe.kinds import MixerSpec
 from discli.recipe.model import ModelSpec
-from discli.recipe.spec import ChoiceSpec
 from discli.scan import Choice, choose_backend
 
 
@@ -20,7 +20,7 @@ class Mixer(nn.Module, ABC):
     where there is one, sets the other initial values (`discli.model.init`).
     """
 
-    spec: ClassVar[type[ChoiceSpec]]
+    spec: ClassVar[type[MixerSpec]]
     # An MLP follows as a second layer of the block, so many times as wide as the tokens; 0: none.
     mlp_ratio: ClassVar[int] = 0
     out_proj: nn.Linear

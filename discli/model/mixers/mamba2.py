@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from discli.model.flops import matmul_flops
 from discli.model.mixers._bidirectional import BidirectionalMixer, init_conv_and_x_proj, init_dt_bias
 from discli.model.order import TokenOrder
-from discli.recipe.kinds import HeadDim, MixerSpec, head_width
+from discli.recipe.kinds import HeadDim, MixerSpec, WalksShare, head_width
 from discli.recipe.model import ModelSpec
 from discli.recipe.spec import PositiveInt
 from discli.scan.ssd import ssd
@@ -25,11 +25,13 @@ class Mamba2Spec(MixerSpec):
     """The scan of Mamba-2 in both directions (arXiv:2405.21060): one rate for all channels of a head."""
 
     name: Literal["mamba2"] = "mamba2"
+    convolves: ClassVar[bool] = True
+    walks_may_share: ClassVar[tuple[WalksShare, ...]] = ("nothing", "parameters", "channels")
     head_dim: HeadDim = None
     chunk: Annotated[PositiveInt, Field(description="most tokens of a chunk: speed and memory, not results")] = 64
 
     def check(self, model: "ModelSpec") -> None:
-        self.check_heads(model.expand * model.embed_dim, self.head_dim)
+        self.check_heads(model.scan_channels, self.head_dim)
 
 
 class Mamba2Direction(nn.Module):
@@ -91,10 +93,10 @@ class BidirectionalMamba2(BidirectionalMixer):
     spec = Mamba2Spec
 
     def __init__(self, model: ModelSpec, orders: Sequence[TokenOrder], head_dim: int | None, chunk: int) -> None:
-        d_inner = model.expand * model.embed_dim
+        channels = model.scan_channels
 
         def direction() -> Mamba2Direction:
-            return Mamba2Direction(d_inner, model.d_state, model.d_conv, head_width(d_inner, head_dim), chunk)
+            return Mamba2Direction(channels, model.d_state, model.scan_taps, head_width(channels, head_dim), chunk)
 
         super().__init__(model, orders, direction)
 
