@@ -31,7 +31,8 @@ def quasiseparable(x_BLHP: Tensor, diagonal_BLH: Tensor, lower: Triangle, upper:
         """(B, L, H, ...) to (B, c, H, Q, ...). The zeros at the end change nothing before them."""
         padding = (0, 0) * (t_BL.ndim - 2) + (0, count * Q - L)
         padded = t_BL if count * Q == L else torch.nn.functional.pad(t_BL, padding)
-        return padded.unflatten(1, (count, Q)).transpose(2, 3)
+        split: Tensor = padded.unflatten(1, (count, Q)).transpose(2, 3)
+        return split
 
     x, (c_low, log_low, b_low), (c_up, log_up, b_up) = chunks(x_BLHP), map(chunks, lower), map(chunks, upper)
     # Sums of log_a from a chunk's beginning: with a token's own, and without it.

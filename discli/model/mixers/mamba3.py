@@ -52,7 +52,7 @@ class Mamba3Walk(Walk):
     h_t = exp(delta_t A_t) R_t h_{t-1} + (1 - lambda_t) delta_t exp(delta_t A_t) R_t B_{t-1} x_{t-1}
     + lambda_t delta_t B_t x_t,  y_t = C_t . h_t,  in each head and channel, with R_t a rotation of pairs of
     states by delta_t theta_t (propositions on the exponential-trapezoidal rule and on complex states). In
-    coordinates that rotate along, B and C are turned by the sum of the angles and R_t is gone. x_s then
+    coordinates that rotate along, B and C are turned back by the sum of the angles so far and R_t is gone. x_s then
     enters all later states with one weight, lambda_s delta_s + (1 - lambda_{s+1}) delta_{s+1}, and its own
     with the first summand alone: what `quasiseparable` computes, with one diagonal.
     """
@@ -107,15 +107,15 @@ class Mamba3Walk(Walk):
 
 
 def _next(t_BL2: Tensor) -> Tensor:
-    """Of each token that which the scan visits next has: the one after it, and backward the one before; at the end 0."""
+    """What the token has that the scan visits next: the one after, and backward the one before; at the end 0."""
     forward, backward = t_BL2.unbind(2)
     return torch.stack([F.pad(forward, (0, 0, -1, 1)), F.pad(backward, (0, 0, 1, -1))], dim=2)
 
 
 def _angles(turns_BL2HS: Tensor) -> Tensor:
-    """By how much B and C are turned: backward the sum from the end, but for a constant, which changes nothing."""
+    """By how much B and C are turned back: all turns so far, and backward, but for a constant, all from the end on."""
     forward, backward = turns_BL2HS.cumsum(1).unbind(2)
-    return torch.stack([forward, -F.pad(backward, (0, 0, 0, 0, 1, -1))], dim=2)
+    return torch.stack([-forward, F.pad(backward, (0, 0, 0, 0, 1, -1))], dim=2)
 
 
 def _rotate(BC: Tensor, angles_BL2HS: Tensor) -> Tensor:
