@@ -36,8 +36,8 @@ def one_direction(walk, x_LHP, own_LR, number):
     """One direction of one sample, without D: the forward one is number 0, and tokens come in the scan's order."""
     H, N, S = walk.heads, walk.states, walk.pairs
     dt_bias = walk.dt_bias.view(2, H)[number]
-    weight_B, weight_C = walk.BC_norm.view(2, 2, N)[number]
-    bias_B, bias_C = walk.BC_bias.view(2, 2, H, N)[number]
+    weight_B, weight_C = walk.BC_norm.view(2, 2, N)[:, number]
+    bias_B, bias_C = walk.BC_bias.view(2, 2, H, N)[:, number]
 
     def norm(v):
         return v / (v.square().mean() + 1e-5).sqrt()
@@ -122,7 +122,7 @@ def test_tokens_in_reverse_come_out_in_reverse_where_both_directions_are_alike()
     mixer = mixer_of()
     walk = mixer.walks[0]
     own = mixer.in_proj.weight[2 * mixer.out_proj.in_features :]
-    for both in (own, walk.dt_bias, walk.BC_norm, walk.BC_bias):
+    for both in (own, walk.dt_bias, *walk.BC_norm.chunk(2), *walk.BC_bias.chunk(2)):
         forward, backward = both.chunk(2)
         backward.copy_(forward)
     u = torch.randn(2, 11, 32, dtype=torch.float64)

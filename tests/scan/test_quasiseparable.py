@@ -26,8 +26,8 @@ def expected(x, diagonal, lower, upper):
     y = torch.empty_like(x)
     for batch in range(x.shape[0]):
         for head in range(x.shape[2]):
-            triangles = ([tensor[batch, :, head] for tensor in triangle] for triangle in (lower, upper))
-            y[batch, :, head] = matrix(diagonal[batch, :, head], *triangles) @ x[batch, :, head]
+            triangles = ([c[batch, head].T, log_a[batch, head], b[batch, head].T] for c, log_a, b in (lower, upper))
+            y[batch, :, head] = matrix(diagonal[batch, head], *triangles) @ x[batch, :, head]
     return y
 
 
@@ -35,10 +35,10 @@ def inputs(L, H=2, P=3, N=4, batch=2, dtype=torch.float64):
     torch.manual_seed(L)
 
     def triangle():
-        c, b = torch.randn(2, batch, L, H, N, dtype=dtype)
-        return [c, -torch.rand(batch, L, H, dtype=dtype), b]
+        c, b = torch.randn(2, batch, H, N, L, dtype=dtype)
+        return [c, -torch.rand(batch, H, L, dtype=dtype), b]
 
-    x, diagonal = torch.randn(batch, L, H, P, dtype=dtype), torch.randn(batch, L, H, dtype=dtype)
+    x, diagonal = torch.randn(batch, L, H, P, dtype=dtype), torch.randn(batch, H, L, dtype=dtype)
     return [x, diagonal, *triangle(), *triangle()]
 
 
@@ -77,8 +77,8 @@ def test_decays_that_forget_at_once_overflow_nowhere():
     y.sum().backward()
     assert all(generators[place].grad.isfinite().all() for place in (1, 4))
     # Neighbours alone are heard: nothing lies strictly between them.
-    c_low, _, b_low, c_up, _, b_up = generators
-    neighbours = diagonal.unsqueeze(-1) * x
+    c_low, _, b_low, c_up, _, b_up = (tensor.movedim(-1, 1) for tensor in generators)
+    neighbours = diagonal.mT.unsqueeze(-1) * x
     neighbours[:, 1:] += (c_low[:, 1:] * b_low[:, :-1]).sum(-1, keepdim=True) * x[:, :-1]
     neighbours[:, :-1] += (c_up[:, :-1] * b_up[:, 1:]).sum(-1, keepdim=True) * x[:, 1:]
     torch.testing.assert_close(y, neighbours)

@@ -66,27 +66,25 @@ class HydraWalk(Walk):
         E, H, N = x_BLE.shape[-1], self.heads, self.states
         BC, dt = settings_BLR.split(self.of_walk, dim=-1)
         x_BLE = self._convolve(x_BLE, slice(E))
-        BC = self._convolve(BC, slice(E, None))
         # Autocast or not, rates and states are float32 or wider: a sum over all tokens goes through them.
         wide = self.dt_bias.dtype
-        delta = F.softplus(dt.to(wide).unflatten(-1, (2, H)) + self.dt_bias)
-        log_a = -delta * torch.exp(self.A_log)
-        BC = BC.to(wide).unflatten(-1, (2, 2, N))
-        b = delta.unsqueeze(-1) * BC[:, :, :, :1]  # (B, L, 2, H, N)
+        delta = F.softplus(dt.to(wide).mT.contiguous().unflatten(1, (2, H)) + self.dt_bias.unsqueeze(-1))
+        log_a = -delta * torch.exp(self.A_log).unsqueeze(-1)  # (B, 2, H, L)
+        BC = self._convolve(BC, slice(E, None)).to(wide).mT.contiguous()
+        B, C, back_B, back_C = BC.unflatten(1, (4, 1, N)).unbind(1)  # (B, 1, N, L)
         # Shifted, what token t - 1 would answer is the answer at t.
-        c_low = F.pad(BC[:, :, 0, 1], (0, 0, 1, -1)).unsqueeze(2).expand(-1, -1, H, -1)
-        c_up = F.pad(BC[:, :, 1, 1], (0, 0, -1, 1)).unsqueeze(2).expand(-1, -1, H, -1)
-        lower, upper = (
-            Triangle(c, a, own) for c, a, own in zip((c_low, c_up), log_a.unbind(2), b.unbind(2), strict=True)
-        )
-        diagonal = F.linear(x_BLE, self.D_weight).to(wide) + self.D
+        cs = (F.pad(C, (1, -1)).expand(-1, H, -1, -1), F.pad(back_C, (-1, 1)).expand(-1, H, -1, -1))
+        bs = (own.unsqueeze(2) * b for own, b in zip(delta.unbind(1), (B, back_B), strict=True))
+        lower, upper = (Triangle(*own) for own in zip(cs, log_a.unbind(1), bs, strict=True))
+        diagonal = (F.linear(x_BLE, self.D_weight).to(wide) + self.D).mT
         return quasiseparable(x_BLE.unflatten(-1, (H, -1)), diagonal, lower, upper, self.chunk).flatten(2)
 
     def _convolve(self, t_BLC: Tensor, channels: slice) -> Tensor:
         """SiLU of each channel's convolution with as many tokens on either side."""
-        weight, bias = self.conv_weight[channels].unsqueeze(1), self.conv_bias[channels]
-        padding = self.conv_weight.shape[1] // 2
-        return F.silu(F.conv1d(t_BLC.transpose(1, 2), weight, bias, padding=padding, groups=len(bias))).transpose(1, 2)
+        weight, bias, padding = self.conv_weight[channels], self.conv_bias[channels], self.conv_weight.shape[1] // 2
+        # As an image of one row with its channels last, which is how tokens lie in memory: no copy, and half the time.
+        rows = F.conv2d(t_BLC.mT.unsqueeze(2), weight[:, None, None], bias, padding=(0, padding), groups=len(bias))
+        return F.silu(rows.squeeze(2).mT)
 
     def flops(self, L: int) -> dict[str, int]:
         C, K = self.conv_weight.shape

@@ -47,7 +47,7 @@ def rotating_pairs(d_state: int, rotating: float) -> int:
 
 
 class Mamba3Walk(Walk):
-    """Both directions of one walk. Every vector has the forward direction's numbers first, then the backward's.
+    """Both directions of one walk. Numbers of the forward direction come first, then the backward's.
 
     h_t = exp(delta_t A_t) R_t h_{t-1} + (1 - lambda_t) delta_t exp(delta_t A_t) R_t B_{t-1} x_{t-1}
     + lambda_t delta_t B_t x_t,  y_t = C_t . h_t,  in each head and channel, with R_t a rotation of pairs of
@@ -61,11 +61,11 @@ class Mamba3Walk(Walk):
         super().__init__()
         self.heads, self.head_dim, self.states = d_inner // head_dim, head_dim, d_state
         self.pairs, self.chunk = pairs, chunk
-        # For each direction: B and C, and for each head delta, A and lambda; the heads share the angles.
-        self.of_direction = [2 * d_state, self.heads, self.heads, self.heads, pairs]
+        # For each direction: B, C, and for each head delta, A and lambda; the heads share the angles.
+        self.of_direction = [d_state, d_state, self.heads, self.heads, self.heads, pairs]
         self.settings = 2 * sum(self.of_direction)
         self.dt_bias = nn.Parameter(torch.empty(2 * self.heads))
-        self.BC_norm = nn.Parameter(torch.empty(2 * 2 * d_state))  # B's, then C's
+        self.BC_norm = nn.Parameter(torch.empty(2 * 2 * d_state))  # B's in both directions, then C's
         self.BC_bias = nn.Parameter(torch.empty(2 * 2 * self.heads * d_state))
         self.D = nn.Parameter(torch.empty(self.heads))  # of both directions: they have the same x
 
@@ -78,26 +78,26 @@ class Mamba3Walk(Walk):
     def forward(self, x_BLE: Tensor, settings_BLR: Tensor) -> Tensor:
         H, N = self.heads, self.states
         # Autocast or not, rates, angles and states are float32 or wider: a sum over all tokens goes through them.
-        own = settings_BLR.to(self.dt_bias.dtype).unflatten(-1, (2, -1)).split(self.of_direction, dim=-1)
-        BC, dt, rate, trapezoid, theta = own  # (B, L, 2, ...)
+        wide_BRL = settings_BLR.to(self.dt_bias.dtype).mT.contiguous()
+        B, C, dt, rate, trapezoid, theta = wide_BRL.unflatten(1, (2, -1)).split(self.of_direction, dim=2)
 
-        delta = F.softplus(dt + self.dt_bias.view(2, H))
+        delta = F.softplus(dt + self.dt_bias.view(2, H, 1))  # (B, 2, H, L)
         # 1 + r above zero and 1 / (1 - r) below: positive, and steep nowhere.
         log_a = -delta * (rate.clamp(min=0) + 1 / (1 - rate.clamp(max=0))).clamp(min=_SLOWEST)
         now = torch.sigmoid(trapezoid) * delta
         with_next = now + _next(delta - now)
 
-        BC = F.rms_norm(BC.unflatten(-1, (2, N)), (N,), eps=_EPS) * self.BC_norm.view(2, 2, N)
-        BC = BC.unsqueeze(-2) + self.BC_bias.view(2, 2, H, N)  # (B, L, 2, 2, H, N)
-        diagonal = self.D + (now * (BC[:, :, :, 0] * BC[:, :, :, 1]).sum(-1)).sum(2)
+        (weight_B, weight_C), (bias_B, bias_C) = self.BC_norm.view(2, 2, N, 1), self.BC_bias.view(2, 2, H, N, 1)
+        B = _normed(B, weight_B).unsqueeze(2) + bias_B  # (B, 2, H, N, L)
+        C = _normed(C, weight_C).unsqueeze(2) + bias_C
+        diagonal = self.D.unsqueeze(-1) + (now * (B * C).sum(3)).sum(1)
         # The matrix's entries have the rates between two tokens, the recurrence also the later one's.
-        BC = BC * torch.stack([with_next, log_a.exp()], 3).unsqueeze(-1)
+        B, C = B * with_next.unsqueeze(3), C * log_a.exp().unsqueeze(3)
         if self.pairs:
-            BC = _rotate(BC, _angles(delta.unsqueeze(-1) * (math.pi * torch.tanh(theta)).unsqueeze(-2)))
-        (b_low, c_low), (b_up, c_up) = (direction.unbind(2) for direction in BC.unbind(2))
-        lower, upper = (
-            Triangle(c, a, b) for c, a, b in zip((c_low, c_up), log_a.unbind(2), (b_low, b_up), strict=True)
-        )
+            angles = _angles(delta.unsqueeze(3) * (math.pi * torch.tanh(theta)).unsqueeze(2))
+            cos, sin = angles.cos(), angles.sin()
+            B, C = _rotate(B, cos, sin), _rotate(C, cos, sin)
+        lower, upper = (Triangle(*own) for own in zip(C.unbind(1), log_a.unbind(1), B.unbind(1), strict=True))
         return quasiseparable(x_BLE.unflatten(-1, (H, -1)), diagonal, lower, upper, self.chunk).flatten(2)
 
     def flops(self, L: int) -> dict[str, int]:
@@ -106,24 +106,29 @@ class Mamba3Walk(Walk):
         return count
 
 
-def _next(t_BL2: Tensor) -> Tensor:
+def _normed(t_B2NL: Tensor, weight_2N1: Tensor) -> Tensor:
+    """RMSNorm over the states."""
+    return t_B2NL * torch.rsqrt(t_B2NL.square().mean(2, keepdim=True) + _EPS) * weight_2N1
+
+
+def _next(t_B2HL: Tensor) -> Tensor:
     """What the token has that the scan visits next: the one after, and backward the one before; at the end 0."""
-    forward, backward = t_BL2.unbind(2)
-    return torch.stack([F.pad(forward, (0, 0, -1, 1)), F.pad(backward, (0, 0, 1, -1))], dim=2)
+    forward, backward = t_B2HL.unbind(1)
+    return torch.stack([F.pad(forward, (-1, 1)), F.pad(backward, (1, -1))], dim=1)
 
 
-def _angles(turns_BL2HS: Tensor) -> Tensor:
+def _angles(turns_B2HSL: Tensor) -> Tensor:
     """By how much B and C are turned back: all turns so far, and backward, but for a constant, all from the end on."""
-    forward, backward = turns_BL2HS.cumsum(1).unbind(2)
-    return torch.stack([-forward, F.pad(backward, (0, 0, 0, 0, 1, -1))], dim=2)
+    forward, backward = turns_B2HSL.cumsum(-1).unbind(1)
+    return torch.stack([-forward, F.pad(backward, (1, -1))], dim=1)
 
 
-def _rotate(BC: Tensor, angles_BL2HS: Tensor) -> Tensor:
-    """State i with state S + i by the angle i, for the first S pairs; BC is (B, L, 2, 2, H, N)."""
-    S = angles_BL2HS.shape[-1]
-    cos, sin = angles_BL2HS.cos().unsqueeze(3), angles_BL2HS.sin().unsqueeze(3)
-    one, other, still = BC.split([S, S, BC.shape[-1] - 2 * S], dim=-1)
-    return torch.cat([one * cos - other * sin, one * sin + other * cos, still], dim=-1)
+def _rotate(t_B2HNL: Tensor, cos_B2HSL: Tensor, sin_B2HSL: Tensor) -> Tensor:
+    """State i with state S + i by the angle i, for the first S pairs."""
+    S = cos_B2HSL.shape[3]
+    one, other, still = t_B2HNL.split([S, S, t_B2HNL.shape[3] - 2 * S], dim=3)
+    turned = [one * cos_B2HSL - other * sin_B2HSL, one * sin_B2HSL + other * cos_B2HSL]
+    return torch.cat([*turned, still], dim=3)
 
 
 class BidirectionalMamba3(SharedInputMixer):
