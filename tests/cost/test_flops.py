@@ -45,7 +45,17 @@ def test_matrix_products_and_convolutions_equal_torchs_count(skip, conditioning,
 
 @pytest.mark.parametrize("order", SCAN_ORDERS)
 @pytest.mark.parametrize("conditioning", ["token", "adaln-zero"])
-@pytest.mark.parametrize("mixer", ["mamba", {"name": "mamba2", "head_dim": 8, "chunk": 5}])
+@pytest.mark.parametrize(
+    "mixer",
+    [
+        "mamba",
+        {"name": "mamba2", "head_dim": 8, "chunk": 5},
+        {"name": "mamba3", "head_dim": 8, "chunk": 5},
+        {"name": "mamba3", "head_dim": 8, "chunk": 64, "rotating": 1.0},
+        {"name": "hydra", "head_dim": 8, "chunk": 5, "d_conv": 3},
+    ],
+    ids=str,
+)
 def test_scans_in_every_order_equal_torchs_count(mixer, conditioning, order):
     model = {"mixer": mixer, "conditioning": conditioning, "scan_order": order}
     _check_against_torch(model | {"embed_dim": 24, "depth": 3, "d_state": 5, "d_conv": 3, "scan": "reference"})

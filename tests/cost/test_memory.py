@@ -6,6 +6,7 @@ import torch
 from discli.cost.memory import Saved, activation_memory, parameters_by_part
 from discli.model import DiS, empty_network
 from discli.recipe import parse_recipe
+from discli.recipe.model import MIXERS
 
 IMAGES = 4
 
@@ -52,7 +53,7 @@ def test_the_count_is_what_torch_then_allocates(precision, skip):
     assert -64 <= new <= real.size_of_inputs() < kept.of(IMAGES) / 100
 
 
-@pytest.mark.parametrize("mixer", ["mamba", "mamba2", "attention"])
+@pytest.mark.parametrize("mixer", MIXERS)
 def test_the_count_is_what_autograd_saves_of_real_tensors(mixer):
     recipe = _recipe(mixer=mixer, depth=3)
     real = Real(recipe, "fp32")

@@ -137,6 +137,8 @@ VARIANTS = [
 ACROSS = [
     {"mixer": "mamba", "scan_order": "four", "conditioning": "adaln-zero"},
     {"mixer": "mamba2", "scan_order": "zigzag", "conditioning": "adaln"},
+    {"mixer": "mamba3", "scan_order": "zigzag", "conditioning": "adaln"},
+    {"mixer": "hydra", "scan_order": "four", "skip": "gated"},
     {"mixer": "attention", "skip": "gated", "conditioning": "adaln-zero"},
     {"grid_conv": "depthwise", "patch_embed": "overlapping", "head_conv": "residual", "conditioning": "adaln-zero"},
     {"grid_conv": {"name": "depthwise", "place": "instead"}, "scan_order": "four-split"},

@@ -133,7 +133,7 @@ def test_heads_are_as_wide_as_asked_or_near_64():
         ({"mixer": "attention", "scan_order": "zigzag"}, ["zigzag", "attention", "raster"]),
         ({"mixer": {"name": "attention", "head_dim": 5}}, ["mixer.head_dim 5", "32", "attention"]),
         ({"mixer": {"name": "mamba2", "head_dim": 48}}, ["mixer.head_dim 48", "64", "mamba2"]),
-        ({"mixer": "rwkv"}, ["model.mixer", '"mamba", "attention", "mamba2"']),
+        ({"mixer": "rwkv"}, ["model.mixer", '"mamba", "attention", "hydra", "mamba2", "mamba3"']),
         ({"scan_order": "hilbert"}, ["model.scan_order", '"raster", "columns", "four", "four-shared", ']),
     ],
 )

@@ -58,6 +58,8 @@ def test_bf16_is_close_and_not_the_same(tiny_run):
     [
         {"mixer": "mamba", "scan_order": "zigzag", "skip": "gated"},
         {"mixer": "mamba2", "scan_order": "four", "conditioning": "adaln-zero"},
+        {"mixer": "mamba3", "scan_order": "columns"},
+        {"mixer": "hydra", "skip": "gated"},
         {"mixer": "attention", "conditioning": "final-only"},
     ],
 )
