@@ -33,6 +33,13 @@ def sample(
         ),
     ] = None,
     eta: Annotated[float | None, typer.Option(help="DDIM's noise: 0 none, 1 as much as DDPM.")] = None,
+    timestep_spacing: Annotated[
+        Literal["linspace", "leading", "trailing", "ddim"] | None,
+        typer.Option(help="Which timesteps: diffusers' three, or OpenAI's ddimN. Not of flow models."),
+    ] = None,
+    time_shift: Annotated[
+        float | None, typer.Option(help="Of flow models: the steps' noise levels times this. Default: as trained.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Image i depends on (seed, i) alone.")] = 0,
     classes: Annotated[
         str,
@@ -103,6 +110,8 @@ def sample(
         steps=steps,
         sampler=sampler,
         eta=eta,
+        timestep_spacing=timestep_spacing,
+        time_shift=time_shift,
         guided_channels=guided_channels,
         cfg_interval=low_high,
         cfg_schedule=cfg_schedule,

@@ -49,7 +49,8 @@ class DiffusionLoss:
         """``out`` (B, C or 2C, H, W) is the network's answer to ``x_t``. Means over C, H, W."""
         a, s = self.schedule.coefficients(t, x0)
         prediction, interpolation = split_variance(out, x0.shape[1])
-        squared = _mean_per_sample((prediction - self.objective.target(x0, noise, a, s)) ** 2)
+        error = self.objective.error(prediction, self.objective.target(x0, noise, a, s), a, s)
+        squared = _mean_per_sample(error**2)
         mse = squared * self.weighting.weight(a, s, self.objective).to(squared.dtype)
         if interpolation is None:
             return Losses(mse, mse, None)

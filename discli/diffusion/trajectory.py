@@ -31,7 +31,7 @@ def trajectory(
     """
     schedule = build_schedule(diffusion)
     objective: Objective = build(diffusion.objective)
-    sampler: Sampler = build(settings.sampler, schedule, settings.steps)
+    sampler: Sampler = build(settings.sampler, schedule, settings)
     network_guided = guided(network, settings, schedule, null_class, guide)
     yield from sampler.steps(predictor(network_guided, schedule, objective, y, settings.clip_denoised), x, noise)
 

@@ -12,8 +12,12 @@ from discli.recipe.spec import ChoiceSpec, Fraction, Positive, PositiveInt
 if TYPE_CHECKING:
     from discli.recipe.model import ModelSpec
 
-# betas: DDPM's schedule, of the objectives eps, v and x0. flow: the straight line from data to noise.
+# betas: DDPM's schedule, of the objectives eps, v and x0. flow: the straight line from data to noise, of flow
+# and x0-flow.
 Process = Literal["betas", "flow"]
+
+# Which of a schedule's timesteps a sampler visits: `discli.recipe.sample.spaced_timesteps`.
+TimestepSpacing = Literal["linspace", "leading", "trailing", "ddim"]
 
 HeadDim = Annotated[PositiveInt | None, Field(description="channels of a head; by default 64 or what comes near")]
 
@@ -77,6 +81,7 @@ class SamplerSpec(ChoiceSpec):
     """How noise becomes an image."""
 
     fits: ClassVar[tuple[Process, ...]] = ("betas",)
+    spacings: ClassVar[tuple[TimestepSpacing, ...]] = ("linspace", "leading", "trailing", "ddim")
 
 
 class ScaleScheduleSpec(ChoiceSpec):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, Unpack, cast, overload
 
 from discli.data.contact_sheet import Images, by_class, draw_sheet
+from discli.recipe.kinds import TimestepSpacing
 from discli.runs.manifest import Format
 from discli.sampling.folder import check_count, write_images, write_samples
 from discli.sampling.load import LoadedModel
@@ -44,6 +45,8 @@ def sample(
     steps: int | None = None,
     sampler: str | Mapping[str, Any] | None = None,
     eta: float | None = None,
+    timestep_spacing: TimestepSpacing | None = None,
+    time_shift: float | None = None,
     classes: str | Sequence[str | int] = "random",
     seed: int = 0,
     cfg_interval: tuple[float, float] | None = None,
@@ -77,6 +80,9 @@ def sample(
         steps: sampling steps.
         sampler: "ddpm", "ddim", "dpm-solver++", ..., or with settings of its own, {"name": "ddim", "eta": 0.5}.
         eta: DDIM's noise: 0 none, 1 as much as DDPM.
+        timestep_spacing: which of the schedule's timesteps: "linspace", diffusers' "leading" and "trailing", or
+            "ddim", OpenAI's ddimN with N = steps. Flow has none.
+        time_shift: for flow, the noise level of each step times this; None as in training.
         classes: "random", "balanced", or names and numbers, taken in turn.
         seed: from 0 to 2^64 - 1.
         cfg_interval: (low, high), the noise levels between which there is guidance.
@@ -104,6 +110,8 @@ def sample(
         steps=steps,
         sampler=sampler,
         eta=eta,
+        timestep_spacing=timestep_spacing,
+        time_shift=time_shift,
         cfg_interval=cfg_interval,
         cfg_schedule=cfg_schedule,
         guided_channels=guided_channels,

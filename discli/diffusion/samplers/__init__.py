@@ -14,7 +14,10 @@ from torch import Tensor
 from discli.diffusion.guidance import GuidedNetwork
 from discli.diffusion.loss import split_variance
 from discli.diffusion.objectives import Objective
-from discli.diffusion.schedule import LinearInterpolant, Schedule
+from discli.diffusion.schedule import LinearInterpolant, Schedule, build_schedule, shifted
+from discli.recipe.choices import build
+from discli.recipe.diffusion import DiffusionSpec
+from discli.recipe.sample import SampleSpec, spaced_timesteps
 from discli.recipe.spec import ChoiceSpec
 
 
@@ -33,13 +36,13 @@ Noise = Callable[[int], Tensor]
 
 
 class Sampler(ABC):
-    """Walks along ``times``: num_steps + 1 of them, from pure noise to clean."""
+    """Walks along ``times``: ``settings.steps`` + 1 of them, from pure noise to clean."""
 
     spec: ClassVar[type[ChoiceSpec]]
     schedule: Schedule
 
-    def __init__(self, schedule: Schedule, num_steps: int) -> None:
-        self.schedule, self.times = schedule, timestep_grid(schedule, num_steps)
+    def __init__(self, schedule: Schedule, settings: SampleSpec) -> None:
+        self.schedule, self.times = schedule, timestep_grid(schedule, settings)
 
     @abstractmethod
     def steps(self, predict: Predict, x: Tensor, noise: Noise) -> Iterator[Tensor]:
@@ -67,11 +70,19 @@ def predictor(
     return predict
 
 
-def timestep_grid(schedule: Schedule, num_steps: int) -> list[float]:
-    """num_steps + 1 times from pure noise to clean: linspace(T - 1, 0) rounded and then -1, or 1 to 0 for flow."""
+def build_sampler(diffusion: DiffusionSpec, settings: SampleSpec) -> Sampler:
+    """The sampler of ``settings`` along the noise process of ``diffusion``."""
+    sampler: Sampler = build(settings.sampler, build_schedule(diffusion), settings)
+    return sampler
+
+
+def timestep_grid(schedule: Schedule, settings: SampleSpec) -> list[float]:
+    """steps + 1 times from pure noise to clean: of T timesteps as ``timestep_spacing`` says and then -1.
+
+    1 to 0 for flow, evenly, then shifted by ``time_shift``, as the times of training where it is not given.
+    """
+    steps = settings.steps
     if isinstance(schedule, LinearInterpolant):
-        return [1 - k / num_steps for k in range(num_steps + 1)]
-    last = schedule.num_timesteps - 1
-    # A single step starts where all noise is.
-    spaced = [round(k * last / (num_steps - 1)) for k in range(num_steps)] if num_steps > 1 else [last]
-    return [*reversed(spaced), schedule.clean]
+        shift = schedule.time_shift if settings.time_shift is None else settings.time_shift
+        return [shifted(1 - k / steps, shift) for k in range(steps + 1)]
+    return [*spaced_timesteps(settings.timestep_spacing, schedule.num_timesteps, steps), schedule.clean]
