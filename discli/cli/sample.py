@@ -79,6 +79,13 @@ def sample(
     autoguidance: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Guide away from this weaker run or checkpoint.")
     ] = None,
+    contrastive_correction: Annotated[
+        bool | None,
+        typer.Option(
+            "--contrastive-correction/--no-contrastive-correction",
+            help="Under guidance, undo what training with diffusion.contrastive adds. Default: do.",
+        ),
+    ] = None,
     precision: Annotated[
         Literal["auto", "fp32", "bf16"] | None,
         typer.Option(help="auto: bf16 where the device is quicker in it, else fp32."),
@@ -115,6 +122,7 @@ def sample(
         guided_channels=guided_channels,
         cfg_interval=low_high,
         cfg_schedule=cfg_schedule,
+        contrastive_correction=contrastive_correction,
         autoguidance=autoguidance,
         precision=precision,
         compile=compile_,

@@ -33,6 +33,11 @@ class DiffusionSpec(Spec):
         Positive,
         Field(description="of flow, s / a times this in training and sampling: sqrt(m / n) for m pixels, n usual ones"),
     ] = 1.0
+    contrastive: Annotated[
+        float,
+        Strict(),
+        Field(ge=0, lt=1, description="of flow: weight of the loss's term against other samples' velocities"),
+    ] = 0.0
     num_timesteps: Annotated[int, Strict(), Field(ge=2, le=10**6, description="length of the schedule of betas")] = 1000
     beta_start: Annotated[float, Strict(), Field(gt=0, lt=1, description="of the first timestep")] = 1e-4
     beta_end: Annotated[float, Strict(), Field(gt=0, lt=1, description="of the last timestep")] = 0.02
@@ -47,6 +52,15 @@ class DiffusionSpec(Spec):
             raise ValueError(
                 f"time_shift {self.time_shift:g} shifts the times of the straight path, which"
                 f' "{self.objective.name}" has not: use 1.0'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _contrast_fits(self) -> Self:
+        if self.contrastive and self.objective.process != "flow":
+            raise ValueError(
+                f"contrastive {self.contrastive:g} compares velocities of the straight path, which"
+                f' "{self.objective.name}" has not: use 0.0'
             )
         return self
 

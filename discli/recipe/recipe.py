@@ -80,6 +80,12 @@ class Recipe(Spec):
         return self
 
     @model_validator(mode="after")
+    def _contrast_has_others(self) -> Self:
+        if self.diffusion.contrastive and self.train.batch_size < 2:
+            raise ValueError("diffusion.contrastive needs another sample in the batch: train.batch_size of 2 or more")
+        return self
+
+    @model_validator(mode="after")
     def _spacing_fits(self) -> Self:
         sample, objective = self.sample, self.diffusion.objective
         spacing = sample.timestep_spacing

@@ -68,6 +68,9 @@ class SampleSpec(Spec):
     cfg_interval: Annotated[
         GuidanceInterval | None, Field(description="guide only between these noise levels; default: everywhere")
     ] = None
+    contrastive_correction: Annotated[
+        Flag, Field(description="undo under guidance what diffusion.contrastive adds, as its paper does")
+    ] = True
     guided_channels: Annotated[
         Literal["all", "first-three"],
         Field(description='"first-three": as the authors\' code guides, for exact comparison'),

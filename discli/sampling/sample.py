@@ -52,6 +52,7 @@ def sample(
     cfg_interval: tuple[float, float] | None = None,
     cfg_schedule: str | Mapping[str, Any] | None = None,
     guided_channels: Literal["all", "first-three"] | None = None,
+    contrastive_correction: bool | None = None,
     autoguidance: str | Path | None = None,
     clip_denoised: bool | None = None,
     precision: Literal["auto", "fp32", "bf16"] | None = None,
@@ -88,6 +89,7 @@ def sample(
         cfg_interval: (low, high), the noise levels between which there is guidance.
         cfg_schedule: the scale over the steps, from 1 up: "constant", "linear" or "cosine".
         guided_channels: "first-three" guides as the DiS authors' code does.
+        contrastive_correction: False leaves what diffusion.contrastive has added in, under guidance too.
         autoguidance: guide away from this weaker run or checkpoint instead of the unconditional model.
         clip_denoised: clamp the predicted x0 to [-1, 1]; for pixels.
         precision: "auto" is bf16 where the device is quicker in it, else fp32.
@@ -115,6 +117,7 @@ def sample(
         cfg_interval=cfg_interval,
         cfg_schedule=cfg_schedule,
         guided_channels=guided_channels,
+        contrastive_correction=contrastive_correction,
         autoguidance=autoguidance,
         clip_denoised=clip_denoised,
         precision=precision,

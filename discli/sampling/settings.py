@@ -23,6 +23,7 @@ class SampleSettings(TypedDict, total=False):
     guided_channels: Literal["all", "first-three"] | None
     cfg_interval: tuple[float, float] | None  # guide only between these noise levels
     cfg_schedule: str | Mapping[str, Any] | None  # the scale over the steps: constant, linear, cosine
+    contrastive_correction: bool | None  # under guidance, of what was trained with diffusion.contrastive
     autoguidance: str | Path | None  # guide away from this weaker run or checkpoint
     clip_denoised: bool | None
     precision: Literal["auto", "fp32", "bf16"] | None

@@ -53,15 +53,26 @@ class Sampler(ABC):
 
 
 def predictor(
-    network: GuidedNetwork, schedule: Schedule, objective: Objective, y: Tensor | None, clip_denoised: bool
+    network: GuidedNetwork,
+    schedule: Schedule,
+    objective: Objective,
+    y: Tensor | None,
+    clip_denoised: bool,
+    correct: Callable[[Tensor, float], Tensor] | None = None,
 ) -> Predict:
-    """``predict(x, t)`` for classes y (B,); ``clip_denoised`` clamps x0 to [-1, 1] and makes eps fit it."""
+    """``predict(x, t)`` for classes y (B,); ``clip_denoised`` clamps x0 to [-1, 1] and makes eps fit it.
+
+    ``correct(velocity, t)`` (B, C, H, W): another velocity in place of what was predicted on the straight path.
+    """
 
     def predict(x: Tensor, t: float) -> Prediction:
         out, interpolation = split_variance(network(x, t, y).to(x.dtype), x.shape[1])
         # Zero-dimensional, on the CPU: a kernel's argument on any device, not a copy to wait for.
         a, s = (torch.tensor(number, dtype=torch.float64) for number in schedule.at(t))
         x0, eps = objective.read(x, out, a, s)
+        if correct is not None:
+            velocity = correct(eps - x0, t)
+            x0, eps = x - s * velocity, x + a * velocity
         if clip_denoised:
             x0 = x0.clamp(-1, 1)
             eps = (x - a * x0) / s
