@@ -12,11 +12,15 @@ from discli.recipe.spec import ChoiceSpec, Fraction, Positive, PositiveInt
 if TYPE_CHECKING:
     from discli.recipe.model import ModelSpec
 
-# betas: DDPM's schedule, of the objectives eps, v and x0. flow: the straight line from data to noise.
+# betas: DDPM's schedule, of the objectives eps, v and x0. flow: the straight line from data to noise, of flow
+# and x0-flow.
 Process = Literal["betas", "flow"]
 
 # What the walks of a scan order have in common: parameters, or channels, of which each then scans its part.
 WalksShare = Literal["nothing", "parameters", "channels"]
+
+# Which of a schedule's timesteps a sampler visits: `discli.recipe.sample.spaced_timesteps`.
+TimestepSpacing = Literal["linspace", "leading", "trailing", "ddim"]
 
 HeadDim = Annotated[PositiveInt | None, Field(description="channels of a head; by default 64 or what comes near")]
 
@@ -95,6 +99,7 @@ class SamplerSpec(ChoiceSpec):
     """How noise becomes an image."""
 
     fits: ClassVar[tuple[Process, ...]] = ("betas",)
+    spacings: ClassVar[tuple[TimestepSpacing, ...]] = ("linspace", "leading", "trailing", "ddim")
 
 
 class ScaleScheduleSpec(ChoiceSpec):

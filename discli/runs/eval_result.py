@@ -54,6 +54,8 @@ class Samples(_Sparse):
     step: Count | None = None
     sampler: Named | None = None
     steps: PositiveInt | None = None
+    timestep_spacing: str | None = None
+    time_shift: float | None = None
     nfe: PositiveInt | None = None
     cfg_scale: float | None = None
     guided_channels: str | int | None = None

@@ -20,6 +20,8 @@ from discli.training.timed_step import PREVIEW_STEPS
 def draw_preview(weights: dict[str, Tensor], recipe: Recipe, codec: Codec, device: torch.device, path: Path) -> None:
     """A contact sheet of ``train.preview_count`` samples from ``weights``, at ``path``."""
     steps = min(recipe.sample.steps, PREVIEW_STEPS)
+    if steps < recipe.sample.steps and recipe.sample.timestep_spacing == "ddim":  # of so few there may be no stride
+        recipe = recipe.model_copy(update={"sample": recipe.sample.model_copy(update={"timestep_spacing": "linspace"})})
     images = list(draw_samples(weights, recipe, codec, device, recipe.train.preview_count, steps))
     path.parent.mkdir(exist_ok=True)
     save_image(contact_sheet(torch.cat(images)), path)

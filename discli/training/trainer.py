@@ -156,17 +156,24 @@ class Trainer:
     def _loss(self, batch: Batch, part: slice) -> Tensor:
         """(b,) losses of some of the batch's samples, in which nothing is drawn but by address."""
         recipe, device = self.recipe, self.engine.device
-        slots = batch.slots[part].to(device, non_blocking=True)
+        contrastive = recipe.diffusion.contrastive > 0
+        # Of neighbours in the global batch, so that no partner depends on processes or micro-batches.
+        seen = slice(part.start, part.stop + 1) if contrastive else part
+        slots = batch.slots[seen].to(device, non_blocking=True)
         shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
 
-        stored = batch.stored[part].to(device, non_blocking=True)
+        stored = batch.stored[seen].to(device, non_blocking=True)
         codec = self.store.contract.codec
         eps = normal(self.seed, RngStream.LATENT, batch.step, slots, shape) if codec.stores_std else None
         x0 = codec.to_model_space(stored, eps)
 
+        noise = normal(self.seed, RngStream.NOISE, batch.step, slots, shape)
+        other = None
+        if contrastive:
+            other = (noise - x0)[1:]
+            slots, x0, noise = slots[:-1], x0[:-1], noise[:-1]
         fraction = uniform(self.seed, RngStream.TIMESTEP, batch.step, slots)
         t = self.loss.timesteps(fraction)
-        noise = normal(self.seed, RngStream.NOISE, batch.step, slots, shape)
         x_t, t_model = self.loss.noisy(x0, t, noise)
 
         y = self._labels(batch, part, slots)
@@ -178,7 +185,7 @@ class Trainer:
 
         with self.engine.autocast(), self.auxiliary.watching(batch.step):
             out = self.model(x_t, t_model, y, keep).float()
-        losses = self.loss(out, x0, x_t, t, noise)
+        losses = self.loss(out, x0, x_t, t, noise, other)
         further = self.auxiliary(batch.step, {name: grid[part] for name, grid in batch.features.items()})
         vb = None if losses.vb is None else losses.vb.detach()
         self.state.window.add_samples(losses.loss.detach(), losses.mse.detach(), vb, t / self._last_timestep)
@@ -357,12 +364,12 @@ class Trainer:
 
     def _feed(self) -> Feed:
         engine, spec = self.engine, self.recipe.train
-        plan = self._plan(engine.rank, engine.world_size)
+        plan = self._plan(engine.rank, engine.world_size, one_more=self.recipe.diffusion.contrastive > 0)
         pin = engine.device.type == "cuda" and self.source is self.store
         flip = self.recipe.data.horizontal_flip
         return Feed(self.source, plan, self.state.step, spec.steps, flip, pin, self.auxiliary.features)
 
-    def _plan(self, rank: int = 0, world_size: int = 1) -> BatchPlan:
+    def _plan(self, rank: int = 0, world_size: int = 1, one_more: bool = False) -> BatchPlan:
         samples = self.train_samples
         only = samples if len(samples) < len(self.store) else None
-        return BatchPlan(len(samples), self.recipe.train.batch_size, self.seed, rank, world_size, only)
+        return BatchPlan(len(samples), self.recipe.train.batch_size, self.seed, rank, world_size, only, one_more)
