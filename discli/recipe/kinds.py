@@ -3,7 +3,7 @@
 Skips, conditionings, timesteps and so on say nothing but their name, and derive from `ChoiceSpec` itself.
 """
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -90,6 +90,16 @@ class ScaleScheduleSpec(ChoiceSpec):
         raise NotImplementedError
 
 
+class Averaged(NamedTuple):
+    """What the averaged weights put out behind ``block``, from 1, at a timestep that is less noisy than training's.
+
+    By how much is drawn from 0 to ``earlier``, a share of all timesteps.
+    """
+
+    block: int
+    earlier: float
+
+
 class AuxiliarySpec(ChoiceSpec):
     """A further loss beside the diffusion's: the table ``[train.NAME]``; not there, there is no such loss."""
 
@@ -99,5 +109,26 @@ class AuxiliarySpec(ChoiceSpec):
     features: str | None = None
     input_size: PositiveInt | None = None
 
+    def looks_at(self, model: "ModelSpec") -> tuple[int, ...]:
+        """Blocks, from 1, whose outputs the loss is given."""
+        raise NotImplementedError
+
+    def learns_from(self, model: "ModelSpec") -> Averaged | None:
+        """What the loss is given of the averaged weights, if anything: one more forward pass in every step."""
+        return None
+
+    def group(self) -> int:
+        """How many neighbours in the global batch an image's loss depends on, itself among them."""
+        return 1
+
     def check(self, model: "ModelSpec") -> None:
         """Raises ValueError where it does not fit the model."""
+        averaged = self.learns_from(model)
+        deepest = max(*self.looks_at(model), averaged.block if averaged else 1)
+        if deepest > model.depth:
+            raise ValueError(f"train.{self.name}: there is no block {deepest}, model.depth is {model.depth}")
+
+
+def at_share(share: float, depth: int) -> int:
+    """The block, from 1, that lies at a share of ``depth`` blocks."""
+    return max(1, round(share * depth))

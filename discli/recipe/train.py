@@ -173,4 +173,11 @@ def share_of_batch(spec: TrainSpec, world_size: int) -> int:
             f"train.micro_batch {spec.micro_batch} does not divide the {share} samples of each process.",
             "Use a divisor of train.batch_size / number of processes.",
         )
+    at_once = spec.micro_batch or share
+    for loss in spec.auxiliary.values():
+        if at_once % loss.group():
+            raise DiscliError(
+                f"train.{loss.name} compares {loss.group()} neighbours in a batch, and a backward pass has {at_once}.",
+                f"Use a multiple of {loss.group()} for each process and micro-batch, or another number together.",
+            )
     return share

@@ -29,6 +29,7 @@ from discli.runtime.errors import DiscliError
 from discli.runtime.rng import RngStream, normal, uniform
 from discli.training.announce import say_what_it_takes
 from discli.training.auxiliary import Auxiliary
+from discli.training.auxiliary._averaged import Drawn
 from discli.training.batches import Batch, BatchPlan, Feed
 from discli.training.callbacks import PreviewAndScore
 from discli.training.clock import Clock
@@ -69,6 +70,7 @@ class Trainer:
         self.optimizer = build_optimizer(self.network, spec)
         self.ema = build_ema(spec.ema, self.network)
         self.loss = DiffusionLoss(recipe.diffusion)
+        self.auxiliary.learn_from(recipe, self.ema.averages[EMA], self.loss)
         self.state = TrainingState(folder, self.network, self.optimizer, self.ema, engine, self.auxiliary)
         self.state.resume()
         self.metadata = run.checkpoint_metadata if run else None
@@ -179,9 +181,10 @@ class Trainer:
         with self.engine.autocast(), self.auxiliary.watching(batch.step):
             out = self.model(x_t, t_model, y, keep).float()
         losses = self.loss(out, x0, x_t, t, noise)
-        further = self.auxiliary(batch.step, {name: grid[part] for name, grid in batch.features.items()})
+        drawn = Drawn(self.seed, batch.step, slots, x0, noise, t / self._last_timestep, y)
+        further = self.auxiliary(drawn, {name: grid[part] for name, grid in batch.features.items()})
         vb = None if losses.vb is None else losses.vb.detach()
-        self.state.window.add_samples(losses.loss.detach(), losses.mse.detach(), vb, t / self._last_timestep)
+        self.state.window.add_samples(losses.loss.detach(), losses.mse.detach(), vb, drawn.fraction)
         self.state.window.add_auxiliary(further)
         return losses.loss + self.auxiliary.weighted(further)
 
