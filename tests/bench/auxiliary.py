@@ -1,6 +1,6 @@
-"""What alignment costs a training step: thread CPU time of one thread, the two in turn, the best of several rounds.
+"""What losses on block outputs cost a training step: thread CPU time of one thread, in turn, the best of several rounds.
 
-    OMP_NUM_THREADS=1 python -m tests.bench.align
+    OMP_NUM_THREADS=1 python -m tests.bench.auxiliary
 
 Width 128, 7 blocks, patches of 4 of 32 px images, batches of 64; features of 8 x 8 x 112, as EfficientNet-Lite0's.
 """
@@ -15,6 +15,8 @@ from discli.model import DiS
 from discli.recipe import parse_recipe
 from discli.recipe.contract import FeatureGrid
 from discli.training.auxiliary import Auxiliary
+from discli.training.auxiliary._averaged import Drawn
+from discli.training.ema import ConstantEma
 from discli.training.engine import Engine
 from discli.training.optimizer import build_optimizer
 from tests.data.files import contract
@@ -43,6 +45,7 @@ class Contender:
         torch.manual_seed(0)
         self.network, self.loss = DiS.from_recipe(chosen), DiffusionLoss(chosen.diffusion)
         self.auxiliary = Auxiliary(chosen, contract(grids=(GRID,)), self.network, self.engine)
+        self.auxiliary.learn_from(chosen, ConstantEma(self.network, 0.9999).averages["ema"], self.loss)
         self.optimizer = build_optimizer(self.network, chosen.train)
         self.x0, self.noise = torch.randn(2, images, 3, 32, 32).unbind()
         self.y, self.t = torch.arange(images) % 10, self.loss.timesteps(torch.rand(images))
@@ -55,7 +58,8 @@ class Contender:
         with self.auxiliary.watching(0):
             out = self.network(x_t, t_model, self.y)
         losses = self.loss(out, self.x0, x_t, self.t, self.noise).loss
-        further = self.auxiliary(0, self.features)
+        drawn = Drawn(0, 0, torch.arange(len(self.t)), self.x0, self.noise, self.t, self.y)
+        further = self.auxiliary(drawn, self.features)
         (losses + self.auxiliary.weighted(further)).mean().backward()
         self.engine.clip(self.network, 1.0)
         self.auxiliary.clip(1.0)
@@ -73,8 +77,11 @@ def main() -> None:
     torch.set_num_threads(1)
     kinds = {
         "without": recipe(),
-        "mlp": recipe(align={"features": "net"}),
-        "conv": recipe(align={"features": "net", "projector": "conv", "spatial_norm": True}),
+        "align, mlp": recipe(align={"features": "net"}),
+        "align, conv": recipe(align={"features": "net", "projector": "conv", "spatial_norm": True}),
+        "layersync": recipe(layersync={}),
+        "dispersive": recipe(dispersive={}),
+        "sra": recipe(sra={}),
     }
     contenders = {name: Contender(chosen, given.images, "unused") for name, chosen in kinds.items()}
     best = dict.fromkeys(contenders, float("inf"))
@@ -85,7 +92,7 @@ def main() -> None:
                 best[name] = min(best[name], seconds)
     for name, seconds in best.items():
         more = seconds / best["without"] - 1
-        print(f"{name:8} {1000 * seconds:7.1f} ms a step of {given.images}, {more:+.1%}")
+        print(f"{name:11} {1000 * seconds:7.1f} ms a step of {given.images}, {more:+.1%}")
 
 
 if __name__ == "__main__":
