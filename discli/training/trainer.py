@@ -37,7 +37,7 @@ from discli.training.ema import build_ema
 from discli.training.engine import Engine
 from discli.training.holdout import HeldOutLoss
 from discli.training.interrupts import Interrupts, TrainingStoppedError
-from discli.training.optimizer import build_optimizer, lr_at
+from discli.training.optimizers import build_optimizer
 from discli.training.state import TrainingState
 
 
@@ -204,9 +204,8 @@ class Trainer:
 
     def _update(self, grad_norm: float) -> None:
         spec = self.recipe.train
-        lr = lr_at(spec.lr_schedule, spec.lr, self.state.step, spec.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        lr = spec.lr_schedule.at(spec.lr, self.state.step, spec.steps)
+        self.optimizer.set_lr(lr)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.auxiliary.update(lr)
@@ -330,7 +329,7 @@ class Trainer:
             return
         spec, step = self.recipe.train, self.state.step
         means = self.state.window.means(total, has_vb=self.recipe.diffusion.learn_sigma)
-        lr = lr_at(spec.lr_schedule, spec.lr, step - 1, spec.steps)
+        lr = spec.lr_schedule.at(spec.lr, step - 1, spec.steps)
         self.logs.metrics.write({"step": step, "images": step * spec.batch_size, **means, "lr": lr})
         speed = self.clock.lap(step, spec.batch_size, seconds_waited, self.engine.device)
         self.logs.speed.write({"step": step, **speed})

@@ -16,7 +16,7 @@ from discli.recipe.kinds import AuxiliarySpec, Averaged
 from discli.runtime.errors import DiscliError
 from discli.training.auxiliary._averaged import AveragedTeacher, Drawn
 from discli.training.engine import Engine, fill
-from discli.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
+from discli.training.optimizers import build_optimizer
 
 STEM = "auxiliary"  # of its file in a checkpoint
 
@@ -92,7 +92,9 @@ class Auxiliary:
         self.losses = nn.ModuleDict(made).to(engine.device)
         self._teacher: AveragedTeacher | None = None
         self._lessons: dict[str, Averaged] = {}
-        self.features = tuple(spec.features for spec in self._specs.values() if spec.features is not None)
+        compared = {name: spec.compares_with() for name, spec in self._specs.items()}
+        self._compared = {name: features.network for name, features in compared.items() if features}
+        self.features = tuple(self._compared.values())
         blocks = [block - 1 for spec in self._specs.values() for block in spec.looks_at(recipe.model)]
         self._outputs = BlockOutputs(network, blocks)
         self.optimizer = (
@@ -132,8 +134,7 @@ class Auxiliary:
         outputs = self._outputs.take()
         found: dict[str, Tensor] = {}
         for name in self.at(drawn.step):
-            wanted = self._specs[name].features
-            target = None if wanted is None else features[wanted]
+            target = features[self._compared[name]] if name in self._compared else None
             with self._engine.autocast():
                 if name in self._lessons:
                     assert self._teacher is not None
@@ -159,8 +160,7 @@ class Auxiliary:
 
     def update(self, lr: float) -> None:
         if self.optimizer is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
+            self.optimizer.set_lr(lr)
             self.optimizer.step()
         self.forget()
 
@@ -173,7 +173,7 @@ class Auxiliary:
         if self.optimizer is None:
             return {}
         weights = {f"weights.{name}": p.detach().cpu() for name, p in self.losses.named_parameters()}
-        return {STEM: weights | {k: v.cpu() for k, v in optimizer_tensors(self.losses, self.optimizer).items()}}
+        return {STEM: weights | {k: v.cpu() for k, v in self.optimizer.tensors().items()}}
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
         """What `tensors` gave."""
@@ -181,5 +181,4 @@ class Auxiliary:
             return
         parameters = dict(self.losses.named_parameters())
         fill(dict(parameters), {name: saved[f"weights.{name}"] for name in parameters})
-        of_optimizer = {name: tensor for name, tensor in saved.items() if not name.startswith("weights.")}
-        restore_optimizer(self.losses, self.optimizer, of_optimizer)
+        self.optimizer.restore({name: tensor for name, tensor in saved.items() if not name.startswith("weights.")})

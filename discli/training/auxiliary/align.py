@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from discli.recipe import DataContract, Recipe
-from discli.recipe.kinds import AuxiliarySpec, at_share
+from discli.recipe.kinds import AuxiliarySpec, Features, at_share
 from discli.recipe.spec import Flag, Positive, PositiveInt
 from discli.training.auxiliary import AuxiliaryLoss
 
@@ -44,6 +44,9 @@ class AlignSpec(AuxiliarySpec):
     spatial_norm: Annotated[
         Flag, Field(description="iREPA's: features less the image's mean, by its deviation (arXiv:2512.10794)")
     ] = False
+
+    def compares_with(self) -> Features:
+        return Features(self.features, self.input_size)
 
     def looks_at(self, model: "ModelSpec") -> tuple[int, ...]:
         return (self.block or at_share(2 / 5, model.depth),)

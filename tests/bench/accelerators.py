@@ -1,6 +1,6 @@
-"""What losses on block outputs cost a training step: thread CPU time of one thread, in turn, the best of several rounds.
+"""What losses on block outputs and Muon cost a step: CPU time of one thread, in turn, the best of several rounds.
 
-    OMP_NUM_THREADS=1 python -m tests.bench.auxiliary
+    OMP_NUM_THREADS=1 python -m tests.bench.accelerators
 
 Width 128, 7 blocks, patches of 4 of 32 px images, batches of 64; features of 8 x 8 x 112, as EfficientNet-Lite0's.
 """
@@ -18,7 +18,7 @@ from discli.training.auxiliary import Auxiliary
 from discli.training.auxiliary._averaged import Drawn
 from discli.training.ema import ConstantEma
 from discli.training.engine import Engine
-from discli.training.optimizer import build_optimizer
+from discli.training.optimizers import build_optimizer
 from tests.data.files import contract
 
 GRID = FeatureGrid(name="net", network="noise", weights_sha256="0", input_size=128, side=8, channels=112)
@@ -48,6 +48,7 @@ class Contender:
         self.auxiliary.learn_from(chosen, ConstantEma(self.network, 0.9999).averages["ema"], self.loss)
         self.optimizer = build_optimizer(self.network, chosen.train)
         self.x0, self.noise = torch.randn(2, images, 3, 32, 32).unbind()
+        self.update = float("inf")
         self.y, self.t = torch.arange(images) % 10, self.loss.timesteps(torch.rand(images))
         self.features = {name: torch.randn(images, 8, 8, 112).half() for name in self.auxiliary.features}
 
@@ -63,7 +64,9 @@ class Contender:
         (losses + self.auxiliary.weighted(further)).mean().backward()
         self.engine.clip(self.network, 1.0)
         self.auxiliary.clip(1.0)
+        updated = time.thread_time()
         self.optimizer.step()
+        self.update = min(self.update, time.thread_time() - updated)
         self.optimizer.zero_grad(set_to_none=True)
         self.auxiliary.update(1e-4)
         return time.thread_time() - started
@@ -73,6 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--only", nargs="*", help="rows, beside the one without")
     given = parser.parse_args()
     torch.set_num_threads(1)
     kinds = {
@@ -82,8 +86,13 @@ def main() -> None:
         "layersync": recipe(layersync={}),
         "dispersive": recipe(dispersive={}),
         "sra": recipe(sra={}),
+        "muon": recipe(optimizer="muon"),
     }
-    contenders = {name: Contender(chosen, given.images, "unused") for name, chosen in kinds.items()}
+    contenders = {
+        name: Contender(chosen, given.images, "unused")
+        for name, chosen in kinds.items()
+        if not given.only or name in ("without", *given.only)
+    }
     best = dict.fromkeys(contenders, float("inf"))
     for turn in range(given.rounds + 1):
         for name, contender in contenders.items():
@@ -92,7 +101,10 @@ def main() -> None:
                 best[name] = min(best[name], seconds)
     for name, seconds in best.items():
         more = seconds / best["without"] - 1
-        print(f"{name:11} {1000 * seconds:7.1f} ms a step of {given.images}, {more:+.1%}")
+        update = 1000 * contenders[name].update
+        print(
+            f"{name:11} {1000 * seconds:7.1f} ms a step of {given.images}, {more:+.1%}; the optimizer {update:.1f} ms"
+        )
 
 
 if __name__ == "__main__":
