@@ -102,7 +102,8 @@ class DataContract(Spec):
 
     def as_used_by(self, recipe: Recipe) -> Self:
         """Without the features that training ``recipe`` does not read: a run does not depend on them."""
-        used = {loss.features for loss in recipe.train.auxiliary.values()}
+        compared = (loss.compares_with() for loss in recipe.train.auxiliary.values())
+        used = {features.network for features in compared if features}
         return self.model_copy(update={"grids": tuple(grid for grid in self.grids if grid.name in used)})
 
     def is_teacher(self, recipe: Recipe, weights_sha256: str) -> bool:
@@ -191,24 +192,25 @@ def check_fits(recipe: Recipe, contract: DataContract, file: str) -> None:
 
 
 def _check_features(recipe: Recipe, loss: AuxiliarySpec, contract: DataContract, file: str) -> None:
-    if loss.features is None:
+    features = loss.compares_with()
+    if features is None:
         return
-    asks = f"{recipe.name}: train.{loss.name} asks for features of {loss.features}"
-    grid = contract.grid(loss.features)
+    asks = f"{recipe.name}: train.{loss.name} asks for features of {features.network}"
+    grid = contract.grid(features.network)
     if grid is None:
         held = ", ".join(one.name for one in contract.grids)
-        named = "" if loss.features == OWN_TEACHER else f" --name {loss.features}"
-        published = loss.features in plugins("data/teachers", "")
-        command = f"encode {file} --features {loss.features}" if published else f"teacher {file}{named}"
+        named = "" if features.network == OWN_TEACHER else f" --name {features.network}"
+        published = features.network in plugins("data/teachers", "")
+        command = f"encode {file} --features {features.network}" if published else f"teacher {file}{named}"
         raise DiscliError(
             f"{asks}, and {file} holds {f'those of {held}' if held else 'none'}.",
             f"Add them: discli {command}",
         )
-    if loss.input_size is not None and loss.input_size != grid.input_size:
+    if features.input_size is not None and features.input_size != grid.input_size:
         _refuse(
             recipe,
             file,
-            f"train.{loss.name}.input_size is {loss.input_size}",
+            f"train.{loss.name}.input_size is {features.input_size}",
             f"features of images of {grid.input_size} px",
             f"train.{loss.name}.input_size",
             str(grid.input_size),

@@ -3,11 +3,11 @@
 Skips, conditionings, timesteps and so on say nothing but their name, and derive from `ChoiceSpec` itself.
 """
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from discli.recipe.spec import ChoiceSpec, Fraction, Positive, PositiveInt
+from discli.recipe.spec import ChoiceSpec, Count, Fraction, Positive, PositiveInt
 
 if TYPE_CHECKING:
     from discli.recipe.model import ModelSpec
@@ -113,14 +113,69 @@ class ScaleScheduleSpec(ChoiceSpec):
         raise NotImplementedError
 
 
+class LrScheduleSpec(ChoiceSpec):
+    """The learning rate over the steps: a linear warm-up, and what comes after it."""
+
+    warmup_steps: Annotated[Count, Field(description="steps over which lr rises from 0")] = 0
+
+    def at(self, base: float, step: int, total: int) -> float:
+        """Learning rate of step 0 .. total - 1; a pure function, so that resuming needs no state."""
+        if step < self.warmup_steps:
+            return base * (step + 1) / self.warmup_steps
+        return self.after_warmup(base, step, total)
+
+    def after_warmup(self, base: float, step: int, total: int) -> float:
+        """`at` from step ``warmup_steps`` on, as a share or a function of ``base``."""
+        raise NotImplementedError
+
+
+class Averaged(NamedTuple):
+    """What the averaged weights put out behind ``block``, from 1, at a timestep that is less noisy than training's.
+
+    By how much is drawn from 0 to ``earlier``, a share of all timesteps.
+    """
+
+    block: int
+    earlier: float
+
+
+class Features(NamedTuple):
+    """Those of a network that the data file holds; ``input_size`` in px of its images, if one is asked for."""
+
+    network: str
+    input_size: int | None
+
+
 class AuxiliarySpec(ChoiceSpec):
     """A further loss beside the diffusion's: the table ``[train.NAME]``; not there, there is no such loss."""
 
     weight: Annotated[Positive, Field(description="times the loss, beside the diffusion's")] = 1.0
     stop_at: Annotated[Fraction, Field(description="share of train.steps after which it is left out")] = 1.0
-    # Of the data file, if the loss needs any, and the size in px of the images that they must be of, if one is asked.
-    features: str | None = None
-    input_size: PositiveInt | None = None
+
+    def looks_at(self, model: "ModelSpec") -> tuple[int, ...]:
+        """Blocks, from 1, whose outputs the loss is given."""
+        raise NotImplementedError
+
+    def compares_with(self) -> Features | None:
+        """Features of the clean images that the loss is given, if any."""
+        return None
+
+    def learns_from(self, model: "ModelSpec") -> Averaged | None:
+        """What the loss is given of the averaged weights, if anything: one more forward pass in every step."""
+        return None
+
+    def group(self) -> int:
+        """How many neighbours in the global batch an image's loss depends on, itself among them."""
+        return 1
 
     def check(self, model: "ModelSpec") -> None:
         """Raises ValueError where it does not fit the model."""
+        averaged = self.learns_from(model)
+        deepest = max(*self.looks_at(model), averaged.block if averaged else 1)
+        if deepest > model.depth:
+            raise ValueError(f"train.{self.name}: there is no block {deepest}, model.depth is {model.depth}")
+
+
+def at_share(share: float, depth: int) -> int:
+    """The block, from 1, that lies at a share of ``depth`` blocks."""
+    return max(1, round(share * depth))

@@ -84,6 +84,7 @@ Count = Annotated[int, Strict(), Field(ge=0, le=_LARGEST)]
 PositiveInt = Annotated[int, Strict(), Field(gt=0, le=_LARGEST)]
 Real = Annotated[float, Strict()]
 Positive = Annotated[float, Strict(), Field(gt=0)]
+NotNegative = Annotated[float, Strict(), Field(ge=0)]
 Fraction = Annotated[float, Strict(), Field(ge=0.0, le=1.0)]
 
 if TYPE_CHECKING:

@@ -5,41 +5,34 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, Strict, create_model, model_validator
 
-from discli.recipe.choices import read_choices
-from discli.recipe.kinds import AuxiliarySpec
-from discli.recipe.spec import Count, FeatureName, Flag, Fraction, Positive, PositiveInt, Real, Spec, by_name
+from discli.recipe.choices import default_of, one_of, read_choices
+from discli.recipe.kinds import AuxiliarySpec, LrScheduleSpec
+from discli.recipe.spec import (
+    ChoiceSpec,
+    Count,
+    FeatureName,
+    Flag,
+    Fraction,
+    NotNegative,
+    Positive,
+    PositiveInt,
+    Real,
+    Spec,
+    by_name,
+)
 from discli.runtime.errors import DiscliError
 
 Decay = Annotated[float, Strict(), Field(ge=0, lt=1)]
-Rate = Annotated[float, Strict(), Field(ge=0)]
-Warmup = Annotated[Count, Field(description="steps over which lr rises from 0")]
 
+LR_SCHEDULES = read_choices("training/schedules", LrScheduleSpec, default="constant")
+OPTIMIZERS = read_choices("training/optimizers", ChoiceSpec, default="adamw")
 
-class ConstantLr(Spec):
-    """A linear warm-up, then lr."""
-
-    name: Literal["constant"] = "constant"
-    warmup_steps: Warmup = 0
-
-
-class CosineLr(Spec):
-    """A linear warm-up, then half a cosine down to ``min_lr`` at the last step: the authors' choice."""
-
-    name: Literal["cosine"] = "cosine"
-    warmup_steps: Warmup = 0
-    min_lr: Annotated[Rate, Field(description="at the last step")] = 1e-6
-
-
-class InverseSqrtLr(Spec):
-    """A linear warm-up, then lr / sqrt(max(step / decay_after, 1)) (EDM2, arXiv:2312.02696, eq. 67)."""
-
-    name: Literal["inverse-sqrt"] = "inverse-sqrt"
-    warmup_steps: Warmup = 0
-    decay_after: Annotated[PositiveInt, Field(description="steps at the full lr")] = 70_000
-
-
-LrSchedule = Annotated[ConstantLr | CosineLr | InverseSqrtLr, *by_name("constant")]
-
+if TYPE_CHECKING:
+    LrSchedule = LrScheduleSpec
+    Optimizer = ChoiceSpec
+else:
+    LrSchedule = one_of(LR_SCHEDULES)
+    Optimizer = one_of(OPTIMIZERS)
 
 # Of a power function's averaging profile, relative to the steps so far: the flat one's.
 WIDEST_STD = 12**-0.5
@@ -110,10 +103,13 @@ class TrainSpec(_Losses):
     micro_batch: Annotated[
         PositiveInt | None, Field(description="samples per process and backward pass; default: all at once")
     ] = None
-    lr: Annotated[Positive, Field(description="AdamW's learning rate")] = 1e-4
-    lr_schedule: Annotated[LrSchedule, Field(description="lr over the steps")] = ConstantLr()
+    optimizer: Annotated[Optimizer, Field(description="how gradients change weights")] = default_of(OPTIMIZERS)
+    lr: Annotated[Positive, Field(description="the learning rate")] = 1e-4
+    lr_schedule: Annotated[LrSchedule, Field(description="lr over the steps")] = default_of(LR_SCHEDULES)
     betas: Annotated[tuple[Decay, Decay], Field(description="AdamW's averages of gradients and squares")] = (0.9, 0.999)
-    weight_decay: Annotated[Rate, Field(description="AdamW's")] = 0.0
+    weight_decay: Annotated[
+        NotNegative, Field(description="times lr, of each step; none of vectors and embeddings")
+    ] = 0.0
     grad_clip: Annotated[Positive, Field(description="the largest norm of all gradients together")] = 1.0
     class_dropout_prob: Annotated[Fraction, Field(description="samples that train without their class")] = 0.1
     ema: Annotated[Ema, Field(description="average of the weights, which is what samples")] = ConstantEma()
@@ -173,4 +169,11 @@ def share_of_batch(spec: TrainSpec, world_size: int) -> int:
             f"train.micro_batch {spec.micro_batch} does not divide the {share} samples of each process.",
             "Use a divisor of train.batch_size / number of processes.",
         )
+    at_once = spec.micro_batch or share
+    for loss in spec.auxiliary.values():
+        if at_once % loss.group():
+            raise DiscliError(
+                f"train.{loss.name} compares {loss.group()} neighbours in a batch, and a backward pass has {at_once}.",
+                f"Use a multiple of {loss.group()} for each process and micro-batch, or another number together.",
+            )
     return share

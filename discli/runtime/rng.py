@@ -32,6 +32,7 @@ class RngStream(IntEnum):
     PERMUTATION = 7
     HOLDOUT = 8
     FLOOR = 9
+    TEACHER = 10
 
 
 def uniform(seed: int, stream: RngStream, step: int, index: Tensor, shape: Sequence[int] = ()) -> Tensor:

@@ -6,7 +6,6 @@ from typing import Any
 
 from safetensors import SafetensorError
 from torch import nn
-from torch.optim import Optimizer
 
 from discli.recipe.train import TrainSpec
 from discli.runs.checkpoint import (
@@ -22,7 +21,7 @@ from discli.runtime.errors import DiscliError
 from discli.training.auxiliary import Auxiliary
 from discli.training.ema import ConstantEma, PowerEma
 from discli.training.engine import Engine, fill, whole
-from discli.training.optimizer import optimizer_tensors, restore_optimizer
+from discli.training.optimizers import Optimizer
 from discli.training.window import Window
 
 Metadata = Mapping[str, str]
@@ -78,7 +77,7 @@ class TrainingState:
         fill(dict(self.network.named_parameters()), read_tensors(checkpoint, "model"))
         for stem, weights in self.ema.averages.items():
             fill(weights, read_tensors(checkpoint, stem))
-        restore_optimizer(self.network, self.optimizer, read_tensors(checkpoint, "optimizer"))
+        self.optimizer.restore(read_tensors(checkpoint, "optimizer"))
         for stem in self._auxiliary.tensors():
             self._auxiliary.restore(read_tensors(checkpoint, stem))
         self.step, self.rollbacks = int(state["step"]), int(state["rollbacks"])
@@ -93,7 +92,7 @@ class TrainingState:
         main = metadata is not None
         files = {
             "model": whole(dict(self.network.named_parameters()), wanted=main),
-            "optimizer": whole(optimizer_tensors(self.network, self.optimizer), wanted=main),
+            "optimizer": whole(self.optimizer.tensors(), wanted=main),
         }
         files |= {stem: whole(weights, wanted=main) for stem, weights in self.ema.averages.items()}
         files |= self._auxiliary.tensors()

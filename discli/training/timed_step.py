@@ -25,7 +25,7 @@ from discli.runtime.facts import Facts
 from discli.runtime.rng import RngStream, normal, uniform
 from discli.scan.cpu import backend as cpu
 from discli.training.ema import build_ema
-from discli.training.optimizer import build_optimizer
+from discli.training.optimizers import build_optimizer
 
 A_DAY = 24 * 3600.0
 PREVIEW_STEPS = 50  # at most: enough to see by; a recipe's 250 would hold up the training

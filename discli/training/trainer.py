@@ -29,6 +29,7 @@ from discli.runtime.errors import DiscliError
 from discli.runtime.rng import RngStream, normal, uniform
 from discli.training.announce import say_what_it_takes
 from discli.training.auxiliary import Auxiliary
+from discli.training.auxiliary._averaged import Drawn
 from discli.training.batches import Batch, BatchPlan, Feed
 from discli.training.callbacks import PreviewAndScore
 from discli.training.clock import Clock
@@ -36,7 +37,7 @@ from discli.training.ema import build_ema
 from discli.training.engine import Engine
 from discli.training.holdout import HeldOutLoss
 from discli.training.interrupts import Interrupts, TrainingStoppedError
-from discli.training.optimizer import build_optimizer, lr_at
+from discli.training.optimizers import build_optimizer
 from discli.training.state import TrainingState
 
 
@@ -69,6 +70,7 @@ class Trainer:
         self.optimizer = build_optimizer(self.network, spec)
         self.ema = build_ema(spec.ema, self.network)
         self.loss = DiffusionLoss(recipe.diffusion)
+        self.auxiliary.learn_from(recipe, self.ema.averages[EMA], self.loss)
         self.state = TrainingState(folder, self.network, self.optimizer, self.ema, engine, self.auxiliary)
         self.state.resume()
         self.metadata = run.checkpoint_metadata if run else None
@@ -186,9 +188,10 @@ class Trainer:
         with self.engine.autocast(), self.auxiliary.watching(batch.step):
             out = self.model(x_t, t_model, y, keep).float()
         losses = self.loss(out, x0, x_t, t, noise, other)
-        further = self.auxiliary(batch.step, {name: grid[part] for name, grid in batch.features.items()})
+        drawn = Drawn(self.seed, batch.step, slots, x0, noise, t / self._last_timestep, y)
+        further = self.auxiliary(drawn, {name: grid[part] for name, grid in batch.features.items()})
         vb = None if losses.vb is None else losses.vb.detach()
-        self.state.window.add_samples(losses.loss.detach(), losses.mse.detach(), vb, t / self._last_timestep)
+        self.state.window.add_samples(losses.loss.detach(), losses.mse.detach(), vb, drawn.fraction)
         self.state.window.add_auxiliary(further)
         return losses.loss + self.auxiliary.weighted(further)
 
@@ -208,9 +211,8 @@ class Trainer:
 
     def _update(self, grad_norm: float) -> None:
         spec = self.recipe.train
-        lr = lr_at(spec.lr_schedule, spec.lr, self.state.step, spec.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        lr = spec.lr_schedule.at(spec.lr, self.state.step, spec.steps)
+        self.optimizer.set_lr(lr)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.auxiliary.update(lr)
@@ -334,7 +336,7 @@ class Trainer:
             return
         spec, step = self.recipe.train, self.state.step
         means = self.state.window.means(total, has_vb=self.recipe.diffusion.learn_sigma)
-        lr = lr_at(spec.lr_schedule, spec.lr, step - 1, spec.steps)
+        lr = spec.lr_schedule.at(spec.lr, step - 1, spec.steps)
         self.logs.metrics.write({"step": step, "images": step * spec.batch_size, **means, "lr": lr})
         speed = self.clock.lap(step, spec.batch_size, seconds_waited, self.engine.device)
         self.logs.speed.write({"step": step, **speed})

@@ -4,6 +4,7 @@ Trains the recipe for a few steps with small batches, twice: once undisturbed, o
 (SIGKILL) in the middle and started again. Then compares every byte.
 """
 
+import math
 import shutil
 import signal
 import subprocess
@@ -29,7 +30,9 @@ def verify_resume(
 ) -> dict[str, bool]:
     """File name -> whether it has the same bits in both runs. Raises DiscliError when one of them fails."""
     recipe = load_recipe(recipe_name, list(overrides))
-    batch = min(_BATCH, recipe.train.batch_size)
+    # Two micro-batches, of whole groups where a loss compares neighbours.
+    group = math.lcm(1, *(loss.group() for loss in recipe.train.auxiliary.values()))
+    batch = min(max(_BATCH, 2 * group), recipe.train.batch_size)
     command = [sys.executable, "-m", "discli", "train", str(recipe_name)]
     command += ["--data", str(data)] if data else []
     command += ["--device", device] if device else []

@@ -21,7 +21,7 @@ from discli.model import DiS
 from discli.recipe.load import load_recipe
 from discli.runtime.rng import RngStream, normal, uniform
 from discli.training.ema import build_ema
-from discli.training.optimizer import build_optimizer
+from discli.training.optimizers import build_optimizer
 from tests.bench.scan import environment
 
 _SMALL = ["model.embed_dim=128", "model.depth=7", "model.patch_size=4", 'data.codec="rgb"', "data.resolution=32"]

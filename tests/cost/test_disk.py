@@ -5,7 +5,7 @@ from discli.model import DiS
 from discli.recipe import parse_recipe
 from discli.runs.checkpoint import write_checkpoint, write_snapshot
 from discli.training.ema import build_ema
-from discli.training.optimizer import build_optimizer, optimizer_tensors
+from discli.training.optimizers import build_optimizer
 
 
 def _recipe(**train):
@@ -21,7 +21,7 @@ def test_the_disk_estimate_is_what_files_take(tmp_path):
         parameter.grad = parameter.detach().clone()
     optimizer.step()
     ema = build_ema(recipe.train.ema, model)
-    files = {"model": dict(model.named_parameters()), "optimizer": optimizer_tensors(model, optimizer), **ema.averages}
+    files = {"model": dict(model.named_parameters()), "optimizer": optimizer.tensors(), **ema.averages}
     for step in (10, 20, 30, 40):
         write_checkpoint(tmp_path, step, files, {}, {})
         write_snapshot(tmp_path, step, ema.averages, [0.05, 0.1], {})

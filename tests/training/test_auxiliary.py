@@ -153,7 +153,6 @@ def align(**settings) -> Align:
 
 def test_the_loss_is_the_mean_cosine_distance():
     loss = align(block=2)
-    assert loss.blocks == (1,)
     tokens, features = torch.randn(2, 16, 32), torch.randn(2, 4, 4, 5).half()
     projected, wanted = loss.projector(tokens), features.float().reshape(2, 16, 5)
     cosine = (projected * wanted).sum(-1) / (projected.norm(dim=-1) * wanted.norm(dim=-1))
@@ -176,7 +175,7 @@ def test_spatial_norm_takes_away_what_all_patches_share():
     features = torch.randn(2, 4, 4, 5)
     shifted = features + 100 * torch.randn(2, 1, 1, 5)
     assert torch.allclose(loss.target(features), loss.target(shifted), atol=1e-3)
-    assert loss({loss.blocks[0]: torch.randn(2, 16, 32)}, features).shape == (2,)
+    assert loss({loss.block: torch.randn(2, 16, 32)}, features).shape == (2,)
 
 
 def test_a_score_by_the_teachers_own_features_is_marked(recipe, data, tmp_path, monkeypatch):
@@ -223,7 +222,7 @@ def test_data_without_the_features_is_refused_before_the_first_step(settings, sa
 def test_a_block_that_is_not_there_is_refused():
     tree = small_recipe().model_dump(mode="json")
     tree["train"]["align"] = {"block": 6}
-    with pytest.raises(DiscliError, match=r"train\.align\.block 6"):
+    with pytest.raises(DiscliError, match=r"train\.align: there is no block 6"):
         parse_recipe(tree, "x")
 
 
@@ -235,9 +234,9 @@ def test_the_readmes_loss_is_found_by_its_folder(recipe, digits_file, tmp_path):
     shutil.copytree(readme.ROOT / "discli", tmp_path / "discli", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / code.splitlines()[0].removeprefix("# ")).write_text(code)
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "DISCLI_SCAN": "reference"}
-    settings = ["train.layersync.late=2", "train.steps=6", 'train.precision="fp32"']
+    settings = ["train.calm.block=2", "train.steps=6", 'train.precision="fp32"']
     command = [sys.executable, *arguments(recipe, digits_file, tmp_path / "run", *settings)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert all(0 < line["layersync_loss"] < 2 for line in read_log(tmp_path / "run" / "metrics.jsonl"))
+    assert all(line["calm_loss"] > 0 for line in read_log(tmp_path / "run" / "metrics.jsonl"))
     assert not list((tmp_path / "run").rglob("auxiliary.safetensors"))  # it has no parameters

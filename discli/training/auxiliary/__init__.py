@@ -8,12 +8,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from discli.diffusion import DiffusionLoss
 from discli.model import DiS
 from discli.recipe import DataContract, Recipe
 from discli.recipe.choices import implementation
-from discli.recipe.kinds import AuxiliarySpec
+from discli.recipe.kinds import AuxiliarySpec, Averaged
+from discli.runtime.errors import DiscliError
+from discli.training.auxiliary._averaged import AveragedTeacher, Drawn
 from discli.training.engine import Engine, fill
-from discli.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
+from discli.training.optimizers import build_optimizer
 
 STEM = "auxiliary"  # of its file in a checkpoint
 
@@ -25,17 +28,17 @@ class AuxiliaryLoss(nn.Module, ABC):
     """
 
     spec: ClassVar[type[AuxiliarySpec]]
-    blocks: tuple[int, ...]  # whose outputs it looks at, counted from 0
 
     def __init__(self, spec: AuxiliarySpec, recipe: Recipe, contract: DataContract) -> None:
         super().__init__()
 
     @abstractmethod
-    def forward(self, outputs: Mapping[int, Tensor], features: Tensor | None) -> Tensor:
-        """``outputs`` of the blocks, (b, patches, D) float32 in raster order, without conditioning tokens.
+    def forward(self, outputs: Mapping[int, Tensor], target: Tensor | None) -> Tensor:
+        """(b,) losses. ``outputs`` of the blocks that its Spec looks at, counted from 0: (b, patches, D) float32 in
+        raster order, without conditioning tokens.
 
-        ``features`` (b, side, side, channels) float16 of the clean images, mirrored as they are, where the
-        loss's Spec names some. Gives (b,) losses.
+        ``target``: the averaged weights' output, like ``outputs``, where its Spec learns from them; features
+        (b, side, side, channels) float16 of the clean images, mirrored as they are, where it names some.
         """
 
 
@@ -87,11 +90,31 @@ class Auxiliary:
             torch.manual_seed(recipe.train.seed)
             made = {name: implementation(type(spec))(spec, recipe, contract) for name, spec in self._specs.items()}
         self.losses = nn.ModuleDict(made).to(engine.device)
-        self.features = tuple(spec.features for spec in self._specs.values() if spec.features is not None)
-        self._outputs = BlockOutputs(network, [index for loss in made.values() for index in loss.blocks])
+        self._teacher: AveragedTeacher | None = None
+        self._lessons: dict[str, Averaged] = {}
+        compared = {name: spec.compares_with() for name, spec in self._specs.items()}
+        self._compared = {name: features.network for name, features in compared.items() if features}
+        self.features = tuple(self._compared.values())
+        blocks = [block - 1 for spec in self._specs.values() for block in spec.looks_at(recipe.model)]
+        self._outputs = BlockOutputs(network, blocks)
         self.optimizer = (
             build_optimizer(self.losses, recipe.train) if any(True for _ in self.losses.parameters()) else None
         )
+
+    def learn_from(self, recipe: Recipe, averaged: Mapping[str, Tensor], loss: DiffusionLoss) -> None:
+        """Use ``averaged``, the averaged weights, for the losses that learn from them; they must stay those tensors.
+
+        Raises DiscliError where they are sharded.
+        """
+        learners = {name: spec.learns_from(recipe.model) for name, spec in self._specs.items()}
+        self._lessons = {name: lesson for name, lesson in learners.items() if lesson}
+        if self._lessons:
+            if self._engine.sharded:
+                raise DiscliError(
+                    f"train.{next(iter(self._lessons))} needs the whole of the averaged weights, which fsdp2 shards.",
+                    'Use train.parallel = "ddp", or leave that loss out.',
+                )
+            self._teacher = AveragedTeacher(recipe, averaged, loss)
 
     def at(self, step: int) -> tuple[str, ...]:
         """Names of the losses that step 0, 1, ... has."""
@@ -106,14 +129,17 @@ class Auxiliary:
         with self._outputs.watching():
             yield
 
-    def __call__(self, step: int, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """(b,) of each loss, after a forward pass that was watched; ``features`` by network."""
+    def __call__(self, drawn: Drawn, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """(b,) of each loss, after a forward pass of ``drawn`` that was watched; ``features`` by network."""
         outputs = self._outputs.take()
         found: dict[str, Tensor] = {}
-        for name in self.at(step):
-            wanted = self._specs[name].features
+        for name in self.at(drawn.step):
+            target = features[self._compared[name]] if name in self._compared else None
             with self._engine.autocast():
-                found[name] = self.losses[name](outputs, None if wanted is None else features[wanted]).float()
+                if name in self._lessons:
+                    assert self._teacher is not None
+                    target = self._teacher(drawn, self._lessons[name])
+                found[name] = self.losses[name](outputs, target).float()
         return found
 
     def weighted(self, losses: Mapping[str, Tensor]) -> Tensor | float:
@@ -134,8 +160,7 @@ class Auxiliary:
 
     def update(self, lr: float) -> None:
         if self.optimizer is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
+            self.optimizer.set_lr(lr)
             self.optimizer.step()
         self.forget()
 
@@ -148,7 +173,7 @@ class Auxiliary:
         if self.optimizer is None:
             return {}
         weights = {f"weights.{name}": p.detach().cpu() for name, p in self.losses.named_parameters()}
-        return {STEM: weights | {k: v.cpu() for k, v in optimizer_tensors(self.losses, self.optimizer).items()}}
+        return {STEM: weights | {k: v.cpu() for k, v in self.optimizer.tensors().items()}}
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
         """What `tensors` gave."""
@@ -156,5 +181,4 @@ class Auxiliary:
             return
         parameters = dict(self.losses.named_parameters())
         fill(dict(parameters), {name: saved[f"weights.{name}"] for name in parameters})
-        of_optimizer = {name: tensor for name, tensor in saved.items() if not name.startswith("weights.")}
-        restore_optimizer(self.losses, self.optimizer, of_optimizer)
+        self.optimizer.restore({name: tensor for name, tensor in saved.items() if not name.startswith("weights.")})

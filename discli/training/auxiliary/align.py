@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from discli.recipe import DataContract, Recipe
-from discli.recipe.kinds import AuxiliarySpec
+from discli.recipe.kinds import AuxiliarySpec, Features, at_share
 from discli.recipe.spec import Flag, Positive, PositiveInt
 from discli.training.auxiliary import AuxiliaryLoss
 
@@ -45,9 +45,11 @@ class AlignSpec(AuxiliarySpec):
         Flag, Field(description="iREPA's: features less the image's mean, by its deviation (arXiv:2512.10794)")
     ] = False
 
-    def check(self, model: "ModelSpec") -> None:
-        if self.block is not None and self.block > model.depth:
-            raise ValueError(f"train.align.block {self.block} is more than model.depth {model.depth}")
+    def compares_with(self) -> Features:
+        return Features(self.features, self.input_size)
+
+    def looks_at(self, model: "ModelSpec") -> tuple[int, ...]:
+        return (self.block or at_share(2 / 5, model.depth),)
 
 
 class Align(AuxiliaryLoss):
@@ -60,7 +62,8 @@ class Align(AuxiliaryLoss):
         grid = contract.grid(spec.features)
         assert grid is not None, "check_fits refuses"
         model = recipe.model
-        self.blocks = ((spec.block or max(1, round(0.4 * model.depth))) - 1,)
+        [block] = spec.looks_at(model)
+        self.block = block - 1
         self.side = recipe.input_size // model.patch_size
         self.spatial_norm, D = spec.spatial_norm, model.embed_dim
         width = spec.projector_dim or 2 * D
@@ -77,16 +80,16 @@ class Align(AuxiliaryLoss):
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, outputs: Mapping[int, Tensor], features: Tensor | None) -> Tensor:
-        assert features is not None
-        tokens = outputs[self.blocks[0]]
+    def forward(self, outputs: Mapping[int, Tensor], target: Tensor | None) -> Tensor:
+        assert target is not None
+        tokens = outputs[self.block]
         if isinstance(self.projector, nn.Conv2d):
             square = tokens.transpose(1, 2).unflatten(2, (self.side, self.side))
             projected = self.projector(square).flatten(2).transpose(1, 2)
         else:
             projected = self.projector(tokens)
-        target = self.target(features.to(tokens.device, non_blocking=True))
-        return 1 - F.cosine_similarity(projected.float(), target, dim=-1).mean(1)
+        wanted = self.target(target.to(tokens.device, non_blocking=True))
+        return 1 - F.cosine_similarity(projected.float(), wanted, dim=-1).mean(1)
 
     @torch.no_grad()
     def target(self, features: Tensor) -> Tensor:

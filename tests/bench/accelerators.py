@@ -1,6 +1,6 @@
-"""What alignment costs a training step: thread CPU time of one thread, the two in turn, the best of several rounds.
+"""What losses on block outputs and Muon cost a step: CPU time of one thread, in turn, the best of several rounds.
 
-    OMP_NUM_THREADS=1 python -m tests.bench.align
+    OMP_NUM_THREADS=1 python -m tests.bench.accelerators
 
 Width 128, 7 blocks, patches of 4 of 32 px images, batches of 64; features of 8 x 8 x 112, as EfficientNet-Lite0's.
 """
@@ -15,8 +15,10 @@ from discli.model import DiS
 from discli.recipe import parse_recipe
 from discli.recipe.contract import FeatureGrid
 from discli.training.auxiliary import Auxiliary
+from discli.training.auxiliary._averaged import Drawn
+from discli.training.ema import ConstantEma
 from discli.training.engine import Engine
-from discli.training.optimizer import build_optimizer
+from discli.training.optimizers import build_optimizer
 from tests.data.files import contract
 
 GRID = FeatureGrid(name="net", network="noise", weights_sha256="0", input_size=128, side=8, channels=112)
@@ -43,8 +45,10 @@ class Contender:
         torch.manual_seed(0)
         self.network, self.loss = DiS.from_recipe(chosen), DiffusionLoss(chosen.diffusion)
         self.auxiliary = Auxiliary(chosen, contract(grids=(GRID,)), self.network, self.engine)
+        self.auxiliary.learn_from(chosen, ConstantEma(self.network, 0.9999).averages["ema"], self.loss)
         self.optimizer = build_optimizer(self.network, chosen.train)
         self.x0, self.noise = torch.randn(2, images, 3, 32, 32).unbind()
+        self.update = float("inf")
         self.y, self.t = torch.arange(images) % 10, self.loss.timesteps(torch.rand(images))
         self.features = {name: torch.randn(images, 8, 8, 112).half() for name in self.auxiliary.features}
 
@@ -55,11 +59,14 @@ class Contender:
         with self.auxiliary.watching(0):
             out = self.network(x_t, t_model, self.y)
         losses = self.loss(out, self.x0, x_t, self.t, self.noise).loss
-        further = self.auxiliary(0, self.features)
+        drawn = Drawn(0, 0, torch.arange(len(self.t)), self.x0, self.noise, self.t, self.y)
+        further = self.auxiliary(drawn, self.features)
         (losses + self.auxiliary.weighted(further)).mean().backward()
         self.engine.clip(self.network, 1.0)
         self.auxiliary.clip(1.0)
+        updated = time.thread_time()
         self.optimizer.step()
+        self.update = min(self.update, time.thread_time() - updated)
         self.optimizer.zero_grad(set_to_none=True)
         self.auxiliary.update(1e-4)
         return time.thread_time() - started
@@ -69,14 +76,23 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--only", nargs="*", help="rows, beside the one without")
     given = parser.parse_args()
     torch.set_num_threads(1)
     kinds = {
         "without": recipe(),
-        "mlp": recipe(align={"features": "net"}),
-        "conv": recipe(align={"features": "net", "projector": "conv", "spatial_norm": True}),
+        "align, mlp": recipe(align={"features": "net"}),
+        "align, conv": recipe(align={"features": "net", "projector": "conv", "spatial_norm": True}),
+        "layersync": recipe(layersync={}),
+        "dispersive": recipe(dispersive={}),
+        "sra": recipe(sra={}),
+        "muon": recipe(optimizer="muon"),
     }
-    contenders = {name: Contender(chosen, given.images, "unused") for name, chosen in kinds.items()}
+    contenders = {
+        name: Contender(chosen, given.images, "unused")
+        for name, chosen in kinds.items()
+        if not given.only or name in ("without", *given.only)
+    }
     best = dict.fromkeys(contenders, float("inf"))
     for turn in range(given.rounds + 1):
         for name, contender in contenders.items():
@@ -85,7 +101,10 @@ def main() -> None:
                 best[name] = min(best[name], seconds)
     for name, seconds in best.items():
         more = seconds / best["without"] - 1
-        print(f"{name:8} {1000 * seconds:7.1f} ms a step of {given.images}, {more:+.1%}")
+        update = 1000 * contenders[name].update
+        print(
+            f"{name:11} {1000 * seconds:7.1f} ms a step of {given.images}, {more:+.1%}; the optimizer {update:.1f} ms"
+        )
 
 
 if __name__ == "__main__":

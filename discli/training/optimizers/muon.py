@@ -1,0 +1,72 @@
+"""Muon for the hidden matrices, AdamW for the rest."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, Strict
+from torch import nn
+
+from discli.recipe.spec import ChoiceSpec, Flag, PositiveInt
+from discli.recipe.train import TrainSpec
+from discli.training.optimizers import Optimizer
+from discli.training.optimizers.adamw import adamw
+
+# Matrices that blocks multiply by and that are no nn.Linear's: those of a scan's direction.
+_OF_SCANS = ("x_proj", "dt_weight")
+
+
+class MuonSpec(ChoiceSpec):
+    """Muon for the blocks' matrices, scaled to AdamW's step (arXiv:2502.16982), and AdamW for all else.
+
+    A momentum's matrix U S V^T becomes U V^T, or near, by Newton-Schulz iterations in bf16; the step is lr times
+    0.2 sqrt(max(rows, columns)) times that, whose RMS is AdamW's. So ``lr`` and ``weight_decay`` carry over.
+    """
+
+    name: Literal["muon"] = "muon"
+    momentum: Annotated[float, Strict(), Field(ge=0, lt=1, description="what is kept of the average gradient")] = 0.95
+    nesterov: Annotated[Flag, Field(description="look ahead along the momentum")] = True
+    ns_steps: Annotated[PositiveInt, Field(lt=100, description="Newton-Schulz iterations")] = 5
+
+
+class Muon(Optimizer):
+    """PyTorch's own, and PyTorch's AdamW."""
+
+    spec = MuonSpec
+
+    def __init__(self, model: nn.Module, train: TrainSpec, momentum: float, nesterov: bool, ns_steps: int) -> None:
+        self._momentum, self._nesterov, self._ns_steps = momentum, nesterov, ns_steps
+        super().__init__(model, train)
+
+    def share_out(self, model: nn.Module, train: TrainSpec) -> list[torch.optim.Optimizer]:
+        hidden = hidden_matrices(model)
+        named = dict(model.named_parameters())
+        rest = adamw(((name, parameter) for name, parameter in named.items() if name not in hidden), train)
+        if not hidden:
+            return [rest]
+        muon = torch.optim.Muon(
+            [named[name] for name in hidden],
+            lr=train.lr,
+            weight_decay=train.weight_decay,
+            momentum=self._momentum,
+            nesterov=self._nesterov,
+            ns_steps=self._ns_steps,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        return [muon, rest]
+
+
+def hidden_matrices(model: nn.Module) -> list[str]:
+    """Names of what Muon is for: matrices inside ``blocks`` that tokens are multiplied by.
+
+    That is every nn.Linear's weight in there, long skips, MLPs and modulations among them, and a scan's x_proj
+    and dt_weight. Not: convolutions, A_log, D, biases and norms, whatever their shape; and nothing outside of
+    blocks, where tokens begin and end (embeddings, time and class, head), nor a further loss's projector.
+    """
+    weights = {f"{path}.weight" for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.ndim == 2
+        and name.startswith("blocks.")
+        and (name in weights or name.rpartition(".")[2] in _OF_SCANS)
+    ]
