@@ -56,7 +56,7 @@ class Trainer:
 
         self.scan = choose_scan(recipe.model, engine.device)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(spec.seed)
+            torch.manual_seed(spec.seed.init)
             self.network = DiS.from_recipe(recipe)
         self.network.checkpoint_blocks = spec.activation_checkpointing
         self.num_parameters = sum(p.numel() for p in self.network.parameters())
@@ -84,9 +84,14 @@ class Trainer:
         self.last_note = ""
 
     @property
-    def seed(self) -> int:
-        """Another stream of data and noise after a roll-back."""
-        return self.recipe.train.seed + (self.state.rollbacks << 32)
+    def noise_seed(self) -> int:
+        """Another stream of noise after a roll-back."""
+        return self.recipe.train.seed.noise + (self.state.rollbacks << 32)
+
+    @property
+    def order_seed(self) -> int:
+        """Other data after a roll-back."""
+        return self.recipe.train.seed.order + (self.state.rollbacks << 32)
 
     def loop(self) -> None:
         spec, engine, state = self.recipe.train, self.engine, self.state
@@ -161,18 +166,18 @@ class Trainer:
 
         stored = batch.stored[part].to(device, non_blocking=True)
         codec = self.store.contract.codec
-        eps = normal(self.seed, RngStream.LATENT, batch.step, slots, shape) if codec.stores_std else None
+        eps = normal(self.noise_seed, RngStream.LATENT, batch.step, slots, shape) if codec.stores_std else None
         x0 = codec.to_model_space(stored, eps)
 
-        fraction = uniform(self.seed, RngStream.TIMESTEP, batch.step, slots)
+        fraction = uniform(self.noise_seed, RngStream.TIMESTEP, batch.step, slots)
         t = self.loss.timesteps(fraction)
-        noise = normal(self.seed, RngStream.NOISE, batch.step, slots, shape)
+        noise = normal(self.noise_seed, RngStream.NOISE, batch.step, slots, shape)
         x_t, t_model = self.loss.noisy(x0, t, noise)
 
         y = self._labels(batch, part, slots)
         keep = None
         if recipe.model.drop_path_rate > 0:
-            draws = uniform(self.seed, RngStream.DROP_PATH, batch.step, slots, self.drop_path_rates.shape)
+            draws = uniform(self.noise_seed, RngStream.DROP_PATH, batch.step, slots, self.drop_path_rates.shape)
             rates = self.drop_path_rates
             keep = ((draws >= rates) / (1 - rates)).T.contiguous()
 
@@ -196,8 +201,8 @@ class Trainer:
             return None
         assert batch.labels is not None
         labels = batch.labels[part].to(slots.device, non_blocking=True)
-        dropped = uniform(self.seed, RngStream.CLASS_DROPOUT, batch.step, slots) < self.recipe.train.class_dropout_prob
-        return torch.where(dropped, num_classes, labels)
+        draws = uniform(self.noise_seed, RngStream.CLASS_DROPOUT, batch.step, slots)
+        return torch.where(draws < self.recipe.train.class_dropout_prob, num_classes, labels)
 
     def _update(self, grad_norm: float) -> None:
         spec = self.recipe.train
@@ -365,4 +370,4 @@ class Trainer:
     def _plan(self, rank: int = 0, world_size: int = 1) -> BatchPlan:
         samples = self.train_samples
         only = samples if len(samples) < len(self.store) else None
-        return BatchPlan(len(samples), self.recipe.train.batch_size, self.seed, rank, world_size, only)
+        return BatchPlan(len(samples), self.recipe.train.batch_size, self.order_seed, rank, world_size, only)
