@@ -7,6 +7,7 @@ from pydantic import Field, Strict, create_model, model_validator
 
 from discli.recipe.choices import default_of, one_of, read_choices
 from discli.recipe.kinds import AuxiliarySpec, LrScheduleSpec
+from discli.recipe.seeds import Seeds, SeedsOrNumber
 from discli.recipe.spec import (
     ChoiceSpec,
     Count,
@@ -113,7 +114,9 @@ class TrainSpec(_Losses):
     grad_clip: Annotated[Positive, Field(description="the largest norm of all gradients together")] = 1.0
     class_dropout_prob: Annotated[Fraction, Field(description="samples that train without their class")] = 0.1
     ema: Annotated[Ema, Field(description="average of the weights, which is what samples")] = ConstantEma()
-    seed: Annotated[Count, Field(description="of weights, order and noise")] = 0
+    seed: Annotated[
+        SeedsOrNumber, Field(description="of weights, order and noise: one number, or {init = 0, order = 0, noise = 0}")
+    ] = Seeds.of(0)
 
     precision: Annotated[
         Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 where the device is quicker in it, else fp32")

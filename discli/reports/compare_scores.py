@@ -103,6 +103,7 @@ def _sampling(a: EvalResult, b: EvalResult) -> list[str]:
         "ema": "EMA",
         "precision": "precision",
         "seed": "seed (the same model's scores differ between seeds by about their intervals)",
+        "train_seed": "seed of the training",
         "step": "training step",
         "run": "run",
     }

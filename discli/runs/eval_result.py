@@ -12,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from discli.recipe.seeds import Seeds
 from discli.recipe.spec import Count, PositiveInt
 from discli.runtime.files import read_model
 
@@ -63,6 +64,7 @@ class Samples(_Sparse):
     ema: Named | None = None
     precision: str | None = None
     seed: int | None = None
+    train_seed: Seeds | None = None
 
 
 class ReferenceFacts(_Sparse):

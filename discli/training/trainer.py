@@ -57,7 +57,7 @@ class Trainer:
 
         self.scan = choose_scan(recipe.model, engine.device)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(spec.seed)
+            torch.manual_seed(spec.seed.init)
             self.network = DiS.from_recipe(recipe)
         self.network.checkpoint_blocks = spec.activation_checkpointing
         self.num_parameters = sum(p.numel() for p in self.network.parameters())
@@ -86,9 +86,14 @@ class Trainer:
         self.last_note = ""
 
     @property
-    def seed(self) -> int:
-        """Another stream of data and noise after a roll-back."""
-        return self.recipe.train.seed + (self.state.rollbacks << 32)
+    def noise_seed(self) -> int:
+        """Another stream of noise after a roll-back."""
+        return self.recipe.train.seed.noise + (self.state.rollbacks << 32)
+
+    @property
+    def order_seed(self) -> int:
+        """Other data after a roll-back."""
+        return self.recipe.train.seed.order + (self.state.rollbacks << 32)
 
     def loop(self) -> None:
         spec, engine, state = self.recipe.train, self.engine, self.state
@@ -166,29 +171,29 @@ class Trainer:
 
         stored = batch.stored[seen].to(device, non_blocking=True)
         codec = self.store.contract.codec
-        eps = normal(self.seed, RngStream.LATENT, batch.step, slots, shape) if codec.stores_std else None
+        eps = normal(self.noise_seed, RngStream.LATENT, batch.step, slots, shape) if codec.stores_std else None
         x0 = codec.to_model_space(stored, eps)
 
-        noise = normal(self.seed, RngStream.NOISE, batch.step, slots, shape)
+        noise = normal(self.noise_seed, RngStream.NOISE, batch.step, slots, shape)
         other = None
         if contrastive:
             other = (noise - x0)[1:]
             slots, x0, noise = slots[:-1], x0[:-1], noise[:-1]
-        fraction = uniform(self.seed, RngStream.TIMESTEP, batch.step, slots)
+        fraction = uniform(self.noise_seed, RngStream.TIMESTEP, batch.step, slots)
         t = self.loss.timesteps(fraction)
         x_t, t_model = self.loss.noisy(x0, t, noise)
 
         y = self._labels(batch, part, slots)
         keep = None
         if recipe.model.drop_path_rate > 0:
-            draws = uniform(self.seed, RngStream.DROP_PATH, batch.step, slots, self.drop_path_rates.shape)
+            draws = uniform(self.noise_seed, RngStream.DROP_PATH, batch.step, slots, self.drop_path_rates.shape)
             rates = self.drop_path_rates
             keep = ((draws >= rates) / (1 - rates)).T.contiguous()
 
         with self.engine.autocast(), self.auxiliary.watching(batch.step):
             out = self.model(x_t, t_model, y, keep).float()
         losses = self.loss(out, x0, x_t, t, noise, other)
-        drawn = Drawn(self.seed, batch.step, slots, x0, noise, t / self._last_timestep, y)
+        drawn = Drawn(self.noise_seed, batch.step, slots, x0, noise, t / self._last_timestep, y)
         further = self.auxiliary(drawn, {name: grid[part] for name, grid in batch.features.items()})
         vb = None if losses.vb is None else losses.vb.detach()
         self.state.window.add_samples(losses.loss.detach(), losses.mse.detach(), vb, drawn.fraction)
@@ -206,8 +211,8 @@ class Trainer:
             return None
         assert batch.labels is not None
         labels = batch.labels[part].to(slots.device, non_blocking=True)
-        dropped = uniform(self.seed, RngStream.CLASS_DROPOUT, batch.step, slots) < self.recipe.train.class_dropout_prob
-        return torch.where(dropped, num_classes, labels)
+        draws = uniform(self.noise_seed, RngStream.CLASS_DROPOUT, batch.step, slots)
+        return torch.where(draws < self.recipe.train.class_dropout_prob, num_classes, labels)
 
     def _update(self, grad_norm: float) -> None:
         spec = self.recipe.train
@@ -374,4 +379,4 @@ class Trainer:
     def _plan(self, rank: int = 0, world_size: int = 1, one_more: bool = False) -> BatchPlan:
         samples = self.train_samples
         only = samples if len(samples) < len(self.store) else None
-        return BatchPlan(len(samples), self.recipe.train.batch_size, self.seed, rank, world_size, only, one_more)
+        return BatchPlan(len(samples), self.recipe.train.batch_size, self.order_seed, rank, world_size, only, one_more)

@@ -46,7 +46,12 @@ def test_axes_are_a_product_and_every_seed_repeats_it(study):
         f"patch_size={p},skip={skip}/seed-{seed}" for p in (2, 4) for skip in ("add", "none") for seed in (3, 5)
     ]
     recipe = trials[-1].recipe(steps=9)
-    assert (recipe.model.patch_size, recipe.model.skip.name, recipe.train.seed, recipe.train.steps) == (4, "none", 5, 9)
+    assert (recipe.model.patch_size, recipe.model.skip.name, recipe.train.seed.init, recipe.train.steps) == (
+        4,
+        "none",
+        5,
+        9,
+    )
     assert recipe.train.batch_size == 8
 
 
@@ -134,7 +139,7 @@ def test_every_paper_study_has_a_small_twin_and_loads():
         assert study.name == name
         assert f"{name.removesuffix('-small')}-small" in studies
         for trial in trials:
-            assert trial.recipe(10).train.seed == trial.seed
+            assert trial.recipe(10).train.seed == Seeds.of(trial.seed)
 
 
 @pytest.mark.parametrize(
