@@ -87,7 +87,7 @@ def train(data: Path, out: Path, epochs: int, seed: int) -> None:
     halves = {
         name: tensor.half().contiguous() for name, tensor in network.state_dict().items() if tensor.is_floating_point()
     }
-    network.load_state_dict({name: tensor.float() for name, tensor in halves.items()}, strict=False)
+    network.load_state_dict({name: tensor.float() for name, tensor in halves.items()}, strict=False)  # as it is read
     accuracy = share_recognised(network, lessons)  # of the weights that are written
     held_out = np.sort(lessons.held_out)
     about = {
