@@ -206,18 +206,21 @@ def learn(
 ) -> None:
     """Trains a classifier: learning rates go up and then linearly to zero, from those that the optimizers have.
 
+    Those are kept as ``peak_lr`` of their groups, where ``after_epoch`` may change them.
     ``first``: the epoch to go on from, of a network and optimizers that were restored.
     """
     steps = epochs * lessons.steps
     warmup = max(1, round(_WARMUP * steps))
-    groups = [(group, group.setdefault("peak_lr", group["lr"])) for each in optimizers for group in each.param_groups]
+    groups = [group for each in optimizers for group in each.param_groups]
+    for group in groups:
+        group.setdefault("peak_lr", group["lr"])
     network.train().to(memory_format=torch.channels_last)
     with progress("teacher", steps, "steps", first * lessons.steps, (lessons.batch, "images")) as ticker:
         for epoch in range(first, epochs):
             for number, (images, labels) in enumerate(lessons.batches(epoch)):
                 step = epoch * lessons.steps + number
-                for group, peak in groups:
-                    group["lr"] = peak * min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
+                for group in groups:
+                    group["lr"] = group["peak_lr"] * min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
                 scores = network(images.contiguous(memory_format=torch.channels_last))
                 loss = F.cross_entropy(scores, labels, label_smoothing=0.1)
                 loss.backward()
