@@ -15,7 +15,7 @@ import argparse
 import io
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ from discli import sample
 from discli.data.features.efficientnet_lite0 import EfficientNetLite0, find_weights
 from discli.evaluation.extractor import Extractor, load_extractor
 from discli.evaluation.frechet import FrechetTo
-from discli.evaluation.images import ImageSet, open_images
+from discli.evaluation.images import open_images
 from discli.evaluation.moments import Moments
 from discli.evaluation.probe import Probe, ProbeFit, wilson
 from discli.reports.fit import floor_of_run, loss_gap
@@ -74,8 +74,8 @@ def table(data: Path, n_reference: int, n: int, run: Path | None, keep: Path) ->
     judges = {}
     for name in NETWORKS:
         extractor = load_extractor(name, None, None, torch.device("cpu"))
-        file = keep / f"{name}-{extractor.weights_sha256[:8]}-{len(chosen)}.npy"
-        judges[name] = judge_of(extractor, kept(file, features(extractor, images, chosen)), images.labels[chosen])
+        reference = rows_of(images.batches(chosen, 64), f"reference-{len(chosen)}", extractor, keep)
+        judges[name] = judge_of(extractor, reference, images.labels[chosen])
         real = judges[name].probe.confusion
         right, seen = int(real.diagonal().sum()), int(real.sum())
         print(f"{extractor.score_name('FID')}: held-out images of the reference recognised {share(right, seen)}")
@@ -85,7 +85,8 @@ def table(data: Path, n_reference: int, n: int, run: Path | None, keep: Path) ->
     for what, (samples, asked) in (ways(others, classes, n) | drawn).items():
         line = ""
         for name, judge in judges.items():
-            distances[name][what], recognised = judged(samples, asked, judge)
+            rows = rows_of(samples.split(64), f"{what.replace('/', ' in ')}-{n}", judge.extractor, keep)
+            distances[name][what], recognised = judged(rows, asked, judge)
             line += f" {distances[name][what]:.4g} | {recognised} |"
         print(f"| {what} |{line}", flush=True)
     print("\nRank correlation of the distances over all rows:")
@@ -96,31 +97,25 @@ def table(data: Path, n_reference: int, n: int, run: Path | None, keep: Path) ->
         beside_losses(run, {name: {what: of[what] for what in drawn} for name, of in distances.items()})
 
 
-def features(extractor: Extractor, images: ImageSet, chosen: Sequence[int]) -> Callable[[], np.ndarray]:
-    def see() -> np.ndarray:
-        return torch.cat([extractor(batch)["features"] for batch in images.batches(chosen, 64)]).numpy()
-
-    return see
-
-
-def kept(file: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+def rows_of(batches: Iterable[Tensor], what: str, extractor: Extractor, keep: Path) -> Tensor:
+    """(n, D) features, from ``keep`` where they were computed before."""
+    file = keep / f"{extractor.name}-{extractor.weights_sha256[:8]}" / f"{what}.npy"
     if not file.exists():
-        made = make()
-        write_beside(file, lambda temporary: np.save(temporary.open("wb"), made))
-    found: np.ndarray = np.load(file)
-    return found
+        file.parent.mkdir(exist_ok=True)
+        rows = torch.cat([extractor(batch)["features"] for batch in batches]).numpy()
+        write_beside(file, lambda temporary: np.save(temporary.open("wb"), rows))
+    return torch.from_numpy(np.load(file))
 
 
-def judge_of(extractor: Extractor, reference: np.ndarray, labels: Tensor) -> Judge:
-    rows, moments = torch.from_numpy(reference), Moments(reference.shape[1])
+def judge_of(extractor: Extractor, rows: Tensor, labels: Tensor) -> Judge:
+    moments = Moments(rows.shape[1])
     moments.update(rows)
     fit = ProbeFit(labels, int(labels.max()) + 1, rows.shape[1])
     fit.update(rows, 0)
     return Judge(extractor, FrechetTo(moments.gaussian()), fit.fit())
 
 
-def judged(samples: Tensor, asked: Tensor, judge: Judge) -> tuple[float, str]:
-    rows = torch.cat([judge.extractor(batch)["features"] for batch in samples.split(64)])
+def judged(rows: Tensor, asked: Tensor, judge: Judge) -> tuple[float, str]:
     moments = Moments(rows.shape[1])
     moments.update(rows)
     right = int((judge.probe(rows).argmax(dim=1) == asked).sum())
