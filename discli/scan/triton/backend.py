@@ -150,7 +150,7 @@ def _forward(
             L, E, B, z.stride(0), z.stride(1),
             N=N, LANES=kernels.LANES, CHANNELS_PER_LANE=kernels.CHANNELS_PER_LANE, CHUNK=CHUNK,
             SAVE=needs_grad, STATE=state, num_warps=kernels.SCAN_WARPS,
-            maxnreg=kernels.SCAN_REGISTERS if N <= 16 else None, **_FUSED,
+            maxnreg=kernels.SCAN_REGISTERS if N <= 16 and A.dtype == torch.float32 else None, **_FUSED,
         )  # fmt: skip
     return [y, y_sum, conv, projected, draw, states] if needs_grad else [y]
 

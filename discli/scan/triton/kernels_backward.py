@@ -27,10 +27,13 @@ def gate_backward(
     blocks = tl.cdiv(E, BLOCK)
     pid = tl.program_id(0)
     e = (pid % blocks) * BLOCK + tl.arange(0, BLOCK)[None, :]
-    row = (pid // blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = (pid // blocks) * ROWS + tl.arange(0, ROWS)[:, None]
     inside = (row < rows) & (e < E)
+    sample = row // L  # in 32 bits: a division in 64 is a call
+    z_row = sample.to(tl.int64) * z_batch + (row - sample * L) * z_step
+    row = row.to(tl.int64)
 
-    z = tl.load(z_ptr + row // L * z_batch + row % L * z_step + e, mask=inside, other=0.0).to(STATE)
+    z = tl.load(z_ptr + z_row + e, mask=inside, other=0.0).to(STATE)
     dout = tl.load(dout_ptr + row * E + e, mask=inside, other=0.0).to(STATE)
     y = tl.load(sum_ptr + row * E + e, mask=inside, other=0.0).to(STATE)
     gate = sigmoid(z)
