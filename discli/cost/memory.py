@@ -82,7 +82,7 @@ def activation_memory(
     if backend in UNCOUNTED:
         return None
     network = empty_network(recipe)
-    scans = assume_backend(backend) if recipe.model.mixer.uses_scan else nullcontext()
+    scans = assume_backend(backend) if recipe.model.uses_scan else nullcontext()
     with FakeTensorMode(allow_non_fake_inputs=True), scans:
         network.to_empty(device=torch.device(device_type))
 

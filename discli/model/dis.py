@@ -18,7 +18,6 @@ from discli.model.grid_convs import GridConv
 from discli.model.head_convs import HeadConv
 from discli.model.init import initialise
 from discli.model.mixers import Mixer
-from discli.model.mlp import Mlp
 from discli.model.modulation import Modulation
 from discli.model.norm import RMSNorm
 from discli.model.order import token_orders
@@ -72,19 +71,19 @@ class DiS(nn.Module):
 
         def block(index: int) -> Block | PairedBlock:
             orders = token_orders(spec.scan_order, input_size // p, index, self.conditioning.extra_tokens)
-            mixer: Mixer = build(spec.mixer, spec, orders)
+            mixer: Mixer = build(spec.mixers[index % len(spec.mixers)], spec, orders)
             skip: Skip | None = build(spec.skip, D) if index > spec.depth // 2 else None
             before: GridConv | None = None
             if spec.grid_conv.where == "before":
                 before = build(spec.grid_conv, D, input_size // p, self.conditioning.extra_tokens)
             mixing = Block(D, mixer, skip, self.conditioning.block_modulation(), before)
-            if not mixer.mlp_ratio:
+            if mixer.channel_mixing is None:
                 return mixing
-            return PairedBlock(mixing, Block(D, Mlp(D, mixer.mlp_ratio), None, self.conditioning.block_modulation()))
+            return PairedBlock(mixing, Block(D, mixer.channel_mixing(D), None, self.conditioning.block_modulation()))
 
         blocks = [block(index) for index in range(spec.depth)]
         self.blocks = nn.ModuleList(blocks)
-        self.layers_per_block = blocks[0].layers
+        self.layers = [block.layers for block in blocks]  # of each block: one, or two with an MLP
         self.head = Head(D, p * p * out_channels, modulated=self.conditioning.modulates_head)
         self.head_conv: HeadConv | None = None
         if spec.head_conv.name != "none":
@@ -112,10 +111,11 @@ class DiS(nn.Module):
         residual: Tensor | None = None
         skips: list[Tensor] = []
         middle = len(self.blocks) // 2
-        per = self.layers_per_block
+        layer = 0
         for index, block in enumerate(self.blocks):
             skipped = skips.pop() if index > middle else None
-            of_block = None if drop_path is None else drop_path[index * per : (index + 1) * per]
+            of_block = None if drop_path is None else drop_path[layer : layer + self.layers[index]]
+            layer += self.layers[index]
             arguments = (hidden, residual, skipped, conditions.blocks, of_block)
             if self.checkpoint_blocks and torch.is_grad_enabled():
                 hidden, residual = checkpoint(block, *arguments, use_reentrant=False)
@@ -135,7 +135,8 @@ class DiS(nn.Module):
         """
         rising = torch.linspace(0.0, self.drop_path_rate, len(self.blocks) - 1)
         of_blocks = torch.cat([rising, torch.tensor([self.drop_path_rate])])
-        return torch.cat([torch.zeros(1), of_blocks.repeat_interleave(self.layers_per_block)])
+        blocks = [index for index, layers in enumerate(self.layers) for _ in range(layers)]
+        return torch.cat([torch.zeros(1), of_blocks[blocks]])
 
 
 def empty_network(recipe: Recipe) -> DiS:

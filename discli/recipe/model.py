@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from discli.recipe.choices import default_of, one_of, read_choices
 from discli.recipe.kinds import GridConvSpec, MixerSpec, ScanOrderSpec
 from discli.recipe.presets import PRESETS
-from discli.recipe.spec import ChoiceSpec, Count, Fraction, PositiveInt, Spec
+from discli.recipe.spec import ChoiceSpec, Count, Fraction, ListToo, PositiveInt, Spec
 
 MIXERS = read_choices("model/mixers", MixerSpec, default="mamba")
 SKIPS = read_choices("model/skips", ChoiceSpec, default="concat")
@@ -18,7 +18,7 @@ GRID_CONVS = read_choices("model/grid_convs", GridConvSpec, default="none")
 HEAD_CONVS = read_choices("model/head_convs", ChoiceSpec, default="none")
 
 if TYPE_CHECKING:
-    Mixer = MixerSpec
+    Mixers = MixerSpec | tuple[MixerSpec, ...]
     Skip = ChoiceSpec
     Conditioning = ChoiceSpec
     ScanOrder = ScanOrderSpec
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     GridConv = GridConvSpec
     HeadConv = ChoiceSpec
 else:
-    Mixer = one_of(MIXERS)
+    Mixers = Annotated[one_of(MIXERS), ListToo()]
     Skip = one_of(SKIPS)
     Conditioning = one_of(CONDITIONINGS)
     ScanOrder = one_of(SCAN_ORDERS)
@@ -56,7 +56,9 @@ class ModelSpec(Spec):
     conditioning: Annotated[Conditioning, Field(description="how time and class reach the blocks")] = default_of(
         CONDITIONINGS
     )
-    mixer: Annotated[Mixer, Field(description="how tokens exchange information")] = default_of(MIXERS)
+    mixer: Annotated[
+        Mixers, Field(description="how tokens exchange information; a list: block by block, then from its start again")
+    ] = default_of(MIXERS)
     scan_order: Annotated[ScanOrder, Field(description="in which order scans visit the patches")] = default_of(
         SCAN_ORDERS
     )
@@ -108,27 +110,41 @@ class ModelSpec(Spec):
 
     @model_validator(mode="after")
     def _mixer_fits(self) -> Self:
-        self.mixer.check(self)
-        if not self.mixer.ordered and self.scan_order.name != "raster":
+        if len(self.mixers) > self.depth:
+            raise ValueError(f"mixer lists {len(self.mixers)}, and depth is {self.depth}: leave some out")
+        for mixer in self.mixers:
+            mixer.check(self)
+        names = " and ".join(f'"{name}"' for name in dict.fromkeys(mixer.name for mixer in self.mixers))
+        ordered = [mixer for mixer in self.mixers if mixer.ordered]
+        if not ordered and self.scan_order.name != "raster":
             raise ValueError(
-                f'scan_order "{self.scan_order.name}" means nothing to the mixer "{self.mixer.name}":'
-                ' use scan_order "raster"'
+                f'scan_order "{self.scan_order.name}" means nothing to the mixer {names}: use scan_order "raster"'
             )
-        if self.scan_order.walks_share not in self.mixer.walks_may_share and self.mixer.ordered:
+        for mixer in ordered:
+            if self.scan_order.walks_share not in mixer.walks_may_share:
+                raise ValueError(
+                    f'scan_order "{self.scan_order.name}": walks of the mixer "{mixer.name}" cannot share'
+                    f' {self.scan_order.walks_share}: use another scan_order, such as "four"'
+                )
+        if self.grid_conv.where == "instead" and not any(mixer.convolves for mixer in self.mixers):
             raise ValueError(
-                f'scan_order "{self.scan_order.name}": walks of the mixer "{self.mixer.name}" cannot share'
-                f' {self.scan_order.walks_share}: use another scan_order, such as "four"'
-            )
-        if self.grid_conv.where == "instead" and not self.mixer.convolves:
-            raise ValueError(
-                f'grid_conv.place "instead": the mixer "{self.mixer.name}" has no convolution along its scan:'
-                ' use place "before"'
+                f'grid_conv.place "instead": the mixer {names} has no convolution along its scan: use place "before"'
             )
         if (self.expand * self.embed_dim) % self.scan_parts:
             raise ValueError(
                 f'scan_order "{self.scan_order.name}" needs expand * embed_dim to divide by {self.scan_parts}'
             )
         return self
+
+    @property
+    def mixers(self) -> tuple[MixerSpec, ...]:
+        """Block by block, repeated: block i has ``mixers[i % len(mixers)]``."""
+        return self.mixer if isinstance(self.mixer, tuple) else (self.mixer,)
+
+    @property
+    def uses_scan(self) -> bool:
+        """Whether any mixer calls `discli.scan.bidirectional_scan`."""
+        return any(mixer.uses_scan for mixer in self.mixers)
 
     @property
     def scan_parts(self) -> int:

@@ -65,7 +65,8 @@ def test_scans_in_every_order_equal_torchs_count(mixer, conditioning, order):
 @pytest.mark.parametrize("patch_size", [1, 2])
 def test_convolutions_equal_torchs_count(place, patch_size):
     model = {
-        "patch_embed": {"name": "overlapping", "stem": 3}, "grid_conv": {"name": "depthwise", "place": place, "size": 5},
+        "patch_embed": {"name": "overlapping", "stem": 3},
+        "grid_conv": {"name": "depthwise", "place": place, "size": 5},
         "head_conv": {"name": "residual", "width": 5}, "embed_dim": 24, "depth": 3, "patch_size": patch_size,
         "scan": "reference",
     }  # fmt: skip
@@ -90,4 +91,4 @@ def _check_against_torch(model):
         network(torch.zeros(1, 3, 8, 8), torch.zeros(1), y)
     ours = forward_flops(recipe)
     assert counter.get_total_flops() == sum(ours.values()) - ours.get("scan", 0)
-    assert ("scan" in ours) == (recipe.model.mixer.name != "attention")
+    assert ("scan" in ours) == (recipe.model.mixer.ordered)

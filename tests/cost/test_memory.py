@@ -98,6 +98,6 @@ def test_parts_add_up_and_every_parameter_is_in_one():
 
 
 def test_an_mlp_beside_a_mixer_is_a_part_of_its_own():
-    parts = parameters_by_part(empty_network(_recipe(mixer="attention")))
+    parts = parameters_by_part(empty_network(_recipe(mixer="dit")))
     assert parts["blocks: MLPs"] == 5 * (64 * 256 + 256 + 256 * 64 + 64)
     assert parts["blocks: norms"] == 2 * 5 * 64
