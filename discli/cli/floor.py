@@ -1,7 +1,7 @@
 """``discli floor``: the lowest loss that any network can reach on a data file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -67,9 +67,7 @@ def floor(
     if rank_and_world()[0] != 0:  # the first process speaks
         return
     if schedule:
-        from discli.recipe.toml import to_toml
-
-        typer.echo(to_toml(_schedule(data, found)), nl=False)
+        _print_schedule(data, found)
     elif as_json:
         import json
 
@@ -78,7 +76,8 @@ def floor(
         print_floor(found, chosen)
 
 
-def _schedule(run: Path, floor: "Floor") -> dict[str, Any]:
+def _print_schedule(run: Path, floor: "Floor") -> None:
+    from discli.recipe.toml import to_toml
     from discli.reports.schedule import schedule_of_run
     from discli.runs.layout import find_run, is_run
     from discli.runs.status import run_status
@@ -86,4 +85,7 @@ def _schedule(run: Path, floor: "Floor") -> dict[str, Any]:
     folder = find_run(run)
     if not is_run(folder):
         raise DiscliError(f"{run} is no run: a schedule is of a run's losses.", "Give a run with data.holdout above 0.")
-    return schedule_of_run(run_status(folder), floor)
+    found = schedule_of_run(run_status(folder), floor)
+    tables = {name: spec.model_dump(mode="json", exclude_defaults=True) for name, spec in found._asdict().items()}
+    named = {name: {"name": getattr(found, name).name, **table} for name, table in tables.items()}
+    typer.echo(to_toml({"diffusion": named}), nl=False)

@@ -1,6 +1,6 @@
 """A training schedule from a run's losses and the floor: timesteps and weights for a recipe (arXiv:2506.13763)."""
 
-from typing import Any
+from typing import NamedTuple
 
 import torch
 
@@ -15,8 +15,15 @@ from discli.runtime.errors import DiscliError
 _DIGITS = 5
 
 
-def schedule_of_run(run: RunStatus, floor: Floor | None = None) -> dict[str, Any]:
-    """``{"diffusion": {"timesteps": ..., "weighting": ...}}`` of the last held-out losses of ``run``.
+class TrainingSchedule(NamedTuple):
+    """For ``[diffusion]`` of a recipe."""
+
+    timesteps: LossAwareTimestepsSpec
+    weighting: OptimalLossWeightingSpec
+
+
+def schedule_of_run(run: RunStatus, floor: Floor | None = None) -> TrainingSchedule:
+    """Of the last held-out losses of ``run``.
 
     ``floor``: of its data, by default what lies beside them. Raises DiscliError where either is missing.
     """
@@ -34,12 +41,7 @@ def schedule_of_run(run: RunStatus, floor: Floor | None = None) -> dict[str, Any
     weight = build(weighting).of_x0(torch.tensor(sigmas, dtype=torch.float64).log()).tolist()
     share = shares(sigmas, weight, [loss - best for loss, best in zip(of_x0, least, strict=True)])
     timesteps = LossAwareTimestepsSpec(sigmas=tuple(sigmas), share=tuple(_rounded(one) for one in share))
-    return {
-        "diffusion": {
-            "timesteps": timesteps.model_dump(mode="json"),
-            "weighting": {key: getattr(weighting, key) for key in ("name", "sigmas", "floor", "cap")},
-        }
-    }
+    return TrainingSchedule(timesteps, weighting)
 
 
 def _rounded(number: float) -> float:

@@ -29,7 +29,8 @@ def recipe(tmp_path):
 def test_a_run_says_where_the_next_one_has_most_to_gain(recipe, digits_file, tmp_path):
     run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=HELD_OUT)
     floor = floor_of(digits_file, load_recipe(recipe, HELD_OUT), queries=64)
-    tree = schedule_of_run(run_status(run), floor)
+    found = schedule_of_run(run_status(run), floor)
+    tree = {"diffusion": {key: spec.model_dump(mode="json") for key, spec in found._asdict().items()}}
     sigmas = noise_levels(load_recipe(recipe, HELD_OUT).diffusion).sigma
     times, weights = tree["diffusion"]["timesteps"], tree["diffusion"]["weighting"]
     assert times["sigmas"] == pytest.approx(sigmas.tolist(), rel=1e-4)
