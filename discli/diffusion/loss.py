@@ -38,7 +38,8 @@ class DiffusionLoss:
 
     def timesteps(self, uniforms: Tensor) -> Tensor:
         """(B,) uniforms in [0, 1) to (B,) timesteps of the chosen distribution."""
-        return self.schedule.timestep(self.distribution.fractions(uniforms))
+        fractions = self.distribution.fractions(uniforms)
+        return (self.schedule.as_noisy if self.distribution.of_the_straight_path else self.schedule.timestep)(fractions)
 
     def noisy(self, x0: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """x_t (B, C, H, W) of x0 and noise alike at t (B,), and t as the network takes it, (B,)."""

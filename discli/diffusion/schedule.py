@@ -42,6 +42,12 @@ class LinearBetaSchedule:
         """(B,) in [0, 1) to (B,) int64 in 0 .. num_timesteps - 1."""
         return (fraction.double() * self.num_timesteps).long().clamp(max=self.num_timesteps - 1)
 
+    def as_noisy(self, time: Tensor) -> Tensor:
+        """(B,) times of the straight path to (B,) int64, the timesteps whose s / a is nearest, by its logarithm."""
+        abar = self.alphas_cumprod_on(time.device)
+        log_sigma = ((1 - abar) / abar).log() / 2
+        return torch.bucketize(torch.logit(time.double()), (log_sigma[1:] + log_sigma[:-1]) / 2)
+
     def model_time(self, t: Tensor) -> Tensor:
         """(B,) timesteps as the network takes them: as they are."""
         return t
@@ -91,6 +97,10 @@ class LinearInterpolant:
         if self.time_shift == 1.0:
             return fraction
         return shifted(fraction.double(), self.time_shift).to(fraction.dtype)
+
+    def as_noisy(self, time: Tensor) -> Tensor:
+        """(B,) times of the straight path, as they are."""
+        return time
 
     def model_time(self, t: Tensor) -> Tensor:
         """(B,) in [0, 1) to (B,): the network's time embedding expects numbers of the size of DDPM's timesteps."""
