@@ -24,10 +24,41 @@ def forward_flops(recipe: Recipe) -> dict[str, int]:
     return dict(_count(recipe.model, recipe.input_size, recipe.in_channels, recipe.out_channels))
 
 
+def training_flops(recipe: Recipe) -> float:
+    """Of training on one image, the mean over a run's steps: forward once, backward twice as much.
+
+    Patches that skip blocks are not counted there, and what goes through the averaged weights is: of a further
+    loss that learns from these, one forward pass of its teacher's blocks.
+    """
+    spec, model = recipe.train, recipe.model
+    _, tokens, _ = _network(model, recipe.input_size, recipe.in_channels, recipe.out_channels).pos_embed.shape
+    total = 3.0 * sum(forward_flops(recipe).values())
+    if spec.route is not None:
+        span, patches = spec.route.blocks(model.depth), recipe.num_patches
+        fewer = tokens - patches + spec.route.kept(patches)
+        total -= 3 * spec.route.stop_at * (_of_blocks(recipe, span, tokens) - _of_blocks(recipe, span, fewer))
+    for loss in spec.auxiliary.values():
+        if averaged := loss.learns_from(model):
+            total += loss.stop_at * _of_blocks(recipe, range(1, averaged.block + 1), tokens)
+    return total
+
+
+def _of_blocks(recipe: Recipe, numbers: range, L: int) -> int:
+    """Of one pass of L tokens through the blocks of those numbers, from 1; what modulates them left out."""
+    network = _network(recipe.model, recipe.input_size, recipe.in_channels, recipe.out_channels)
+    layers = [layer for number in numbers for layer in network.blocks[number - 1].modules() if isinstance(layer, Block)]
+    return sum(sum(layer.mixer.flops(L).values()) + (layer.skip.flops(L) if layer.skip else 0) for layer in layers)
+
+
+@cache
+def _network(model: ModelSpec, input_size: int, in_channels: int, out_channels: int) -> DiS:
+    with torch.device("meta"):
+        return DiS(model, input_size, in_channels, out_channels)
+
+
 @cache  # the trials of a study share networks, and one of a billion parameters takes long to lay out
 def _count(model: ModelSpec, input_size: int, in_channels: int, out_channels: int) -> dict[str, int]:
-    with torch.device("meta"):
-        network = DiS(model, input_size, in_channels, out_channels)
+    network = _network(model, input_size, in_channels, out_channels)
     _, L, D = network.pos_embed.shape
     blocks = [module for module in network.modules() if isinstance(module, Block)]
     modulations = [module for module in network.modules() if isinstance(module, Modulation)]

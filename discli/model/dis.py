@@ -22,6 +22,7 @@ from discli.model.modulation import Modulation
 from discli.model.norm import RMSNorm
 from discli.model.order import token_orders
 from discli.model.patch_embeds import PatchEmbed
+from discli.model.routing import Route, RoutedSpan, tell_orders
 from discli.model.skips import Skip
 from discli.recipe import Recipe
 from discli.recipe.choices import build
@@ -60,6 +61,7 @@ class DiS(nn.Module):
         self.num_classes = spec.num_classes
         self.drop_path_rate = spec.drop_path_rate
         self.checkpoint_blocks = False
+        self._was_routed = False
 
         self.patch_size = p
         self.patch_embed: PatchEmbed = build(spec.patch_embed, in_channels, D, p)
@@ -97,11 +99,22 @@ class DiS(nn.Module):
         """With initial values, except on the meta device."""
         return cls(recipe.model, recipe.input_size, recipe.in_channels, recipe.out_channels)
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, drop_path: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor | None = None,
+        drop_path: Tensor | None = None,
+        route: Route | None = None,
+    ) -> Tensor:
         """x (B, C, S, S), t (B,) and y (B,) int64 to (B, C_out, S, S).
 
         ``drop_path`` (layers + 1, B) scales what each layer adds to the residual stream; see `drop_path_rates`.
+        ``route``: patches that skip blocks.
         """
+        if self._was_routed:
+            tell_orders(self, None)
+        self._was_routed = route is not None
         patches = self.patch_embed(x).flatten(2).transpose(1, 2)
         time_token = self.time_embed(t)
         class_token = None if self.class_embed is None else self.class_embed(y)
@@ -112,7 +125,9 @@ class DiS(nn.Module):
         skips: list[Tensor] = []
         middle = len(self.blocks) // 2
         layer = 0
+        span = RoutedSpan(self.blocks, route, self.conditioning.extra_tokens)
         for index, block in enumerate(self.blocks):
+            hidden, residual = span.enter(index, hidden, residual)
             skipped = skips.pop() if index > middle else None
             of_block = None if drop_path is None else drop_path[layer : layer + self.layers[index]]
             layer += self.layers[index]
@@ -121,6 +136,7 @@ class DiS(nn.Module):
                 hidden, residual = checkpoint(block, *arguments, use_reentrant=False)
             else:
                 hidden, residual = block(*arguments)
+            hidden, residual = span.leave(index, hidden, residual)
             if index < middle:
                 skips.append(hidden)
 

@@ -24,14 +24,33 @@ class TokenOrder(nn.Module):
         # On the CPU even where the network is built without memory (the meta device): no file holds these.
         self.register_buffer("permutation", torch.tensor(order, device="cpu") if moves else None, persistent=False)
         self.register_buffer("inverse", torch.tensor(inverse, device="cpu") if moves else None, persistent=False)
+        self._of_some: tuple[Tensor, Tensor] | None = None
+
+    def only(self, tokens: Tensor | None) -> None:
+        """Until told otherwise only ``tokens`` are there: (B, L) indices in raster order, rising; None: all."""
+        self._of_some = None
+        if tokens is not None and self.inverse is not None:
+            visits = self.inverse[tokens].argsort(dim=1)
+            first = tokens.shape[1] * torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
+            self._of_some = visits + first, visits.argsort(dim=1) + first
 
     def permute(self, x_BLE: Tensor) -> Tensor:
         """Tokens from raster order into the walk's; (B, L, E)."""
+        if self._of_some is not None:
+            return pick(x_BLE, self._of_some[0])
         return x_BLE if self.permutation is None else x_BLE.index_select(1, self.permutation)
 
     def unpermute(self, x_BLE: Tensor) -> Tensor:
         """Tokens from the walk's order into raster order; (B, L, E)."""
+        if self._of_some is not None:
+            return pick(x_BLE, self._of_some[1])
         return x_BLE if self.inverse is None else x_BLE.index_select(1, self.inverse)
+
+
+def pick(x_BLE: Tensor, at_BK: Tensor) -> Tensor:
+    """(B, K, E): tokens of each image by their place among those of all, image * L + index."""
+    picked: Tensor = x_BLE.flatten(0, 1).index_select(0, at_BK.flatten()).unflatten(0, at_BK.shape)
+    return picked
 
 
 def token_orders(choice: ScanOrderSpec, side: int, block: int, extra_tokens: int) -> list[TokenOrder]:

@@ -55,6 +55,8 @@ class Recipe(Spec):
     def _auxiliary_losses_fit(self) -> Self:
         for loss in self.train.auxiliary.values():
             loss.check(self.model)
+        if self.train.route is not None:
+            self.train.route.check(self.model, self.train.auxiliary)
         return self
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """``[train]``: optimisation, averaging, and what a run writes down."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 else:
     LrSchedule = one_of(LR_SCHEDULES)
     Optimizer = one_of(OPTIMIZERS)
+
+if TYPE_CHECKING:
+    from discli.recipe.model import ModelSpec
 
 # Of a power function's averaging profile, relative to the steps so far: the flat one's.
 WIDEST_STD = 12**-0.5
@@ -81,6 +85,47 @@ class ScoreSpec(Spec):
     )
 
 
+class RouteSpec(Spec):
+    """While training, some patches skip the blocks in the middle (TREAD, arXiv:2501.04765).
+
+    Another part of each image in every step. Scans keep their order, and long skips whole grids.
+    """
+
+    share: Annotated[Fraction, Field(lt=1, description="of an image's patches that skip them")] = 0.5
+    outer: Annotated[
+        PositiveInt, Field(description="blocks at the beginning, and as many at the end, that see all patches")
+    ] = 2
+    stop_at: Annotated[Fraction, Field(description="share of train.steps after which nothing is skipped")] = 1.0
+
+    def kept(self, patches: int) -> int:
+        """How many of ``patches`` stay."""
+        return max(1, patches - round(self.share * patches))
+
+    def blocks(self, depth: int) -> range:
+        """Those that are skipped, counted from 1."""
+        return range(self.outer + 1, depth - self.outer + 1)
+
+    def check(self, model: "ModelSpec", auxiliary: "Mapping[str, AuxiliarySpec]") -> None:
+        """Raises ValueError where the model, or a loss on what blocks put out, does not go with it."""
+        blocks = self.blocks(model.depth)
+        if not blocks:
+            raise ValueError(
+                f"train.route.outer {self.outer} leaves none of {model.depth} blocks to skip: use a smaller one"
+            )
+        for key in type(model).model_fields:
+            value = getattr(model, key)
+            for choice in value if isinstance(value, tuple | list) else [value]:
+                if isinstance(choice, ChoiceSpec) and choice.needs_whole_grid():
+                    raise ValueError(f'model.{key} "{choice.name}" needs every patch: leave out train.route')
+        for name, loss in auxiliary.items():
+            for block in loss.looks_at(model):
+                if block in blocks:
+                    raise ValueError(
+                        f"train.{name} looks at block {block}, where train.route leaves patches out"
+                        f" (blocks {blocks[0]} to {blocks[-1]}): choose another block or train.route.outer"
+                    )
+
+
 AUXILIARY = read_choices("training/auxiliary", AuxiliarySpec, default="align")
 
 if TYPE_CHECKING:
@@ -117,6 +162,8 @@ class TrainSpec(_Losses):
     seed: Annotated[
         SeedsOrNumber, Field(description="of weights, order and noise: one number, or {init = 0, order = 0, noise = 0}")
     ] = Seeds.of(0)
+
+    route: Annotated[RouteSpec | None, Field(description="patches that skip blocks; default: none")] = None
 
     precision: Annotated[
         Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 where the device is quicker in it, else fp32")

@@ -33,6 +33,7 @@ class RngStream(IntEnum):
     HOLDOUT = 8
     FLOOR = 9
     TEACHER = 10
+    ROUTE = 11
 
 
 def uniform(seed: int, stream: RngStream, step: int, index: Tensor, shape: Sequence[int] = ()) -> Tensor:

@@ -13,7 +13,7 @@ from threading import Timer
 
 import torch
 
-from discli.cost.flops import forward_flops
+from discli.cost.flops import forward_flops, training_flops
 from discli.cost.hardware import Hardware
 from discli.diffusion import DiffusionLoss
 from discli.model import DiS, empty_network
@@ -123,7 +123,8 @@ def try_step(recipe: Recipe, device: torch.device, processes: int = 1) -> Trial:
 
     count = sum(p.numel() for p in network.parameters())
     larger = sum(p.numel() for p in empty_network(recipe).parameters()) / count
-    deeper = sum(forward_flops(recipe).values()) / sum(forward_flops(thin).values())
+    # What is tried has no routing and no further losses.
+    deeper = training_flops(recipe) / (3 * sum(forward_flops(thin).values()))
     return Trial(deeper * passes / images, larger * update, images)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from discli.cost.flops import forward_flops
+from discli.cost.flops import training_flops
 from discli.cost.peak import peak_flops
 from discli.data.device import OnDevice
 from discli.data.holdout import split_of
@@ -38,6 +38,7 @@ from discli.training.engine import Engine
 from discli.training.holdout import HeldOutLoss
 from discli.training.interrupts import Interrupts, TrainingStoppedError
 from discli.training.optimizers import build_optimizer
+from discli.training.routing import draw_route
 from discli.training.state import TrainingState
 
 
@@ -79,10 +80,7 @@ class Trainer:
         self.held_out_loss = HeldOutLoss(recipe, store, self.train_samples, held_out, engine, interrupts)
 
         peak = peak_flops(engine.device, engine.precision, spec.tf32, spec.peak_tflops)
-        # Forward once, backward twice as much.
-        self.clock = Clock(
-            self.state.step, spec.steps, 3 * sum(forward_flops(recipe).values()), peak and peak * engine.world_size
-        )
+        self.clock = Clock(self.state.step, spec.steps, training_flops(recipe), peak and peak * engine.world_size)
         self.last_note = ""
 
     @property
@@ -191,7 +189,8 @@ class Trainer:
             keep = ((draws >= rates) / (1 - rates)).T.contiguous()
 
         with self.engine.autocast(), self.auxiliary.watching(batch.step):
-            out = self.model(x_t, t_model, y, keep).float()
+            route = draw_route(recipe, self.noise_seed, batch.step, slots)
+            out = self.model(x_t, t_model, y, keep, route).float()
         losses = self.loss(out, x0, x_t, t, noise, other)
         drawn = Drawn(self.noise_seed, batch.step, slots, x0, noise, t / self._last_timestep, y)
         further = self.auxiliary(drawn, {name: grid[part] for name, grid in batch.features.items()})

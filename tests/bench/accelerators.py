@@ -1,8 +1,10 @@
-"""What losses on block outputs and Muon cost a step: CPU time of one thread, in turn, the best of several rounds.
+"""What losses on block outputs and Muon cost a training step, and what routing saves of it.
+
+CPU time of one thread, in turn, the best of several rounds.
 
     OMP_NUM_THREADS=1 python -m tests.bench.accelerators
 
-Width 128, 7 blocks, patches of 4 of 32 px images, batches of 64; features of 8 x 8 x 112, as EfficientNet-Lite0's.
+Width 128, 7 blocks, patches of 4 px of 32 px images, batches of 64; features of 8 x 8 x 112, as EfficientNet-Lite0's.
 """
 
 import argparse
@@ -19,8 +21,10 @@ from discli.training.auxiliary._averaged import Drawn
 from discli.training.ema import ConstantEma
 from discli.training.engine import Engine
 from discli.training.optimizers import build_optimizer
+from discli.training.routing import draw_route
 from tests.data.files import contract
 
+PATCH = 4
 GRID = FeatureGrid(name="net", network="noise", weights_sha256="0", input_size=128, side=8, channels=112)
 
 
@@ -28,7 +32,7 @@ def recipe(**train):
     tree = {
         "name": "bench",
         "model": {
-            "embed_dim": 128, "depth": 7, "patch_size": 4, "num_classes": 10, "drop_path_rate": 0.0,
+            "embed_dim": 128, "depth": 7, "patch_size": PATCH, "num_classes": 10, "drop_path_rate": 0.0,
             "scan_order": "zigzag",
         },
         "data": {"resolution": 32},
@@ -41,6 +45,7 @@ def recipe(**train):
 
 class Contender:
     def __init__(self, chosen, images: int, folder: str) -> None:
+        self.recipe = chosen
         self.engine = Engine(chosen.train, folder, torch.device("cpu"))
         torch.manual_seed(0)
         self.network, self.loss = DiS.from_recipe(chosen), DiffusionLoss(chosen.diffusion)
@@ -57,7 +62,8 @@ class Contender:
         started = time.thread_time()
         x_t, t_model = self.loss.noisy(self.x0, self.t, self.noise)
         with self.auxiliary.watching(0):
-            out = self.network(x_t, t_model, self.y)
+            route = draw_route(self.recipe, 0, 0, torch.arange(len(self.t)))
+            out = self.network(x_t, t_model, self.y, None, route)
         losses = self.loss(out, self.x0, x_t, self.t, self.noise).loss
         drawn = Drawn(0, 0, torch.arange(len(self.t)), self.x0, self.noise, self.t, self.y)
         further = self.auxiliary(drawn, self.features)
@@ -77,7 +83,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--only", nargs="*", help="rows, beside the one without")
+    parser.add_argument("--patch", type=int, default=4, help="px: 4 makes 64 tokens of an image, 2 makes 256")
     given = parser.parse_args()
+    global PATCH
+    PATCH = given.patch
     torch.set_num_threads(1)
     kinds = {
         "without": recipe(),
@@ -87,6 +96,8 @@ def main() -> None:
         "dispersive": recipe(dispersive={}),
         "sra": recipe(sra={}),
         "muon": recipe(optimizer="muon"),
+        "route": recipe(route={}),
+        "route, 1": recipe(route={"outer": 1}),
     }
     contenders = {
         name: Contender(chosen, given.images, "unused")
