@@ -7,6 +7,7 @@ started it, ``log.txt`` is what it said and ``failed.txt`` why it failed when it
 
 import math
 import platform
+import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -22,6 +23,7 @@ from discli.data.contact_sheet import save_image
 from discli.data.store import open_store
 from discli.evaluation.evaluate import evaluate
 from discli.evaluation.floor import floor_of
+from discli.evaluation.sampled import SampledImages
 from discli.model import DiS
 from discli.recipe import Recipe, Study, Trial, parse_recipe
 from discli.recipe.differences import differences
@@ -30,7 +32,7 @@ from discli.reports.fit import loss_gap
 from discli.runs.eval_result import EvalResult
 from discli.runs.layout import RunFolder
 from discli.runs.logs import read_log
-from discli.runtime.devices import device_name
+from discli.runtime.devices import device_name, pick_device
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import to_json, write_text
 from discli.runtime.processes import is_locked, try_lock
@@ -80,9 +82,16 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> Tr
         # Named, for checkpoints know the data only where it was when they were written.
         reference = recipe.train.score.reference or file
         metrics = ("fid", "recognised") if counts_recognised(study, recipe) else ("fid",)
-        scored = evaluate(run, reference, features=study.score.features, metrics=metrics, n=study.score.n, bootstrap=0)
+        device = pick_device(None)
+
+        def evaluate_with(seed: int) -> EvalResult:
+            images, chosen = SampledImages(run, device, seed=seed), study.score
+            return evaluate(images, reference, features=chosen.features, metrics=metrics, n=chosen.n, bootstrap=0)
+
+        scored, *others = [evaluate_with(seed) for seed in range(study.samplings)]
         _draw(run, recipe, study.score.images, folder / IMAGES)
         score_name, score, along = _score(study, recipe, run, file, scored)
+        by_sampling = [score, *(_score(study, recipe, run, file, other)[1] for other in others)]
         result = TrialResult(
             trial=trial.name,
             point=trial.point.name,
@@ -90,7 +99,8 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> Tr
             settings=trial.point.settings,
             recipe=recipe.model_dump(mode="json"),
             contract=open_store(file).contract.as_used_by(recipe).model_dump(mode="json"),
-            score=score,
+            score=statistics.fmean(by_sampling),
+            by_sampling=tuple(by_sampling) if others else (),
             score_name=score_name,
             curve=along,
             eval=scored,
@@ -121,6 +131,12 @@ def read_result(study: Study, trial: Trial, recipe: Recipe, folder: Path) -> Tri
     if _scored_by(result) != study.score.by:
         raise DiscliError(
             f"{trial.name}: {folder} was scored by {result.score_name}, the study now says {study.score.by}.",
+            f"Change it back, or remove {RESULT} in every trial: they are scored again from their runs.",
+        )
+    if study.samplings not in (1, len(result.by_sampling)):
+        raise DiscliError(
+            f"{trial.name}: {folder} was scored with {max(1, len(result.by_sampling))} sampling seeds, the study now"
+            f" says {study.samplings}.",
             f"Change it back, or remove {RESULT} in every trial: they are scored again from their runs.",
         )
     if n != study.score.n:  # on which every distance depends

@@ -222,6 +222,8 @@ def _keys_and_model(location: list[str], root: type[BaseModel]) -> tuple[list[st
     options: dict[str, type[BaseModel]] = {}
     keys: list[str] = []
     for part in location:
+        if part.startswith("("):  # a form that a value may have, in parentheses where it has no name
+            continue
         if part in options:
             model, options = options[part], {}
             continue

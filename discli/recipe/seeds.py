@@ -8,7 +8,7 @@ from pydantic_core import CoreSchema
 
 from discli.recipe.spec import Count, Spec
 
-_SOURCES = ("init", "order", "noise")
+SOURCES = ("init", "order", "noise")
 
 
 class Seeds(Spec):
@@ -31,7 +31,7 @@ class Seeds(Spec):
     @classmethod
     def _one_for_all(cls, given: Any) -> Any:
         if isinstance(given, int) and not isinstance(given, bool):
-            return dict.fromkeys(_SOURCES, given)
+            return dict.fromkeys(SOURCES, given)
         if not isinstance(given, dict | Seeds):
             raise ValueError("a seed is a whole number, or {init = 0, order = 0, noise = 0}")
         return given
@@ -44,7 +44,7 @@ class Seeds(Spec):
         """As in a trial's name: 3, or init-0,order-1,noise-2."""
         if self.init == self.order == self.noise:
             return str(self.init)
-        return ",".join(f"{name}-{getattr(self, name)}" for name in _SOURCES)
+        return ",".join(f"{name}-{getattr(self, name)}" for name in SOURCES)
 
 
 class _OrNumber:

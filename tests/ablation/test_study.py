@@ -17,7 +17,7 @@ from discli.ablation.checks import check_before
 from discli.ablation.plan import describe_plan, find_trial, make_plan, plan_study, refresh
 from discli.ablation.report import summarise
 from discli.ablation.study import ablate, ablate_trial
-from discli.ablation.trial import failure_of, plan_recipe, run_trial
+from discli.ablation.trial import failure_of, plan_recipe, read_result, run_trial
 from discli.ablation.workers import run_trials
 from discli.cli.ablate import ablate as command
 from discli.data.encode import encode
@@ -94,6 +94,21 @@ def test_a_study_reports_what_failed_and_runs_only_what_is_new(write, digits_fil
     assert "2 of 3 trials finished" in report
     assert "Failed: bad,skip=none/seed-0" in report
     assert "not finite" in report
+
+
+def test_a_trial_is_scored_by_each_sampling_seed(write, digits_file, tmp_path):
+    study, trials = load_study(write(steps=2, seeds="{ init = 2, sampling = 2 }"))
+    crossed = run_trial(study, trials[0], tmp_path / "trial", digits_file)
+    first, second = crossed.by_sampling
+    assert first != second
+    assert crossed.score == pytest.approx((first + second) / 2)
+    assert first == crossed.eval.distance
+    more, trials = load_study(write(steps=2, seeds="{ init = 2, sampling = 3 }"))
+    with pytest.raises(DiscliError, match="scored with 2 sampling seeds, the study now says 3"):
+        read_result(more, trials[0], plan_recipe(more, trials[0]), tmp_path / "trial")
+    plain, trials = load_study(write(steps=2, seeds="[0]"))
+    (tmp_path / "trial" / "result.json").unlink()
+    assert run_trial(plain, trials[0], tmp_path / "trial", digits_file).score == first  # of the same network
 
 
 def test_a_trial_depends_on_its_seed_and_settings_alone(write, digits_file, tmp_path):
