@@ -127,7 +127,7 @@ def _forward(
 
     y_sum (B, L, E) is y before the gate, conv (2, B, L, E) the convolved and SiLU'd x, projected
     (2, B * L, 2N + R) holds B, C and dt, draw (2, B * L, E) is delta before bias and softplus, and
-    states (2, B, chunks, E, N) the state before each chunk.
+    states (2, B, chunks, N / 4, E, 4) the state before each chunk.
     """
     from discli.scan.triton import kernels
 
@@ -149,7 +149,7 @@ def _forward(
             conv, draw, _B_and_C(projected, A), z, A, D, dt_bias, y_sum, y, states,
             L, E, B, z.stride(0), z.stride(1),
             N=N, LANES=kernels.LANES, CHANNELS_PER_LANE=kernels.CHANNELS_PER_LANE, CHUNK=CHUNK,
-            SAVE=needs_grad, STATE=state, num_warps=kernels.SCAN_WARPS,
+            SAVE=needs_grad, STATE=state, BC_AHEAD=N <= 16 and kernels.bc_ahead(), num_warps=kernels.SCAN_WARPS,
             maxnreg=kernels.SCAN_REGISTERS if N <= 16 and A.dtype == torch.float32 else None, **_FUSED,
         )  # fmt: skip
     return [y, y_sum, conv, projected, draw, states] if needs_grad else [y]
@@ -278,7 +278,8 @@ def _B_and_C(projected: Tensor, A: Tensor) -> Tensor:
 
 
 def _states_shape(x: Tensor, A: Tensor) -> tuple[int, ...]:
-    return 2, x.shape[0], 2 * _cdiv((x.shape[1] + 1) // 2, CHUNK), *A.shape[1:]
+    _, E, N = A.shape
+    return 2, x.shape[0], 2 * _cdiv((x.shape[1] + 1) // 2, CHUNK), N // 4, E, 4
 
 
 def _unit_stride(x: Tensor) -> Tensor:
