@@ -44,5 +44,5 @@ class Mixer(nn.Module, ABC):
 def choose_scan(model: ModelSpec, device: torch.device) -> Choice:
     """What computes the model's scans on ``device``. Raises DiscliError as `discli.scan.choose_backend` does."""
     if model.mixer.uses_scan:
-        return choose_backend(model.scan, device)
+        return choose_backend(model.scan, device, model.d_state)
     return Choice("torch", f"{model.mixer.name} is made of PyTorch's matrix products")

@@ -53,6 +53,17 @@ def unavailable(device: torch.device) -> str | None:
     return None
 
 
+def caution(d_state: int) -> str | None:
+    """What makes so many states slower than their number, in a clause; None for up to 16.
+
+    Counted in machine code for sm_90 (`tests.bench.triton_static`), not timed.
+    """
+    spilled = {32: "1.1 KB", 64: "3.7 KB"}.get(_padded_states(d_state), "kilobytes")
+    if d_state <= 16:
+        return None
+    return f"{d_state} states spill {spilled} of registers a thread in its backward pass, 16 next to nothing"
+
+
 def without_python_headers() -> str | None:
     """Where Triton's C compiler will look for Python.h in vain, or None if it finds it."""
     scheme = sysconfig.get_default_scheme()
@@ -85,7 +96,7 @@ def _pack(forward: DirectionParams, backward: DirectionParams, dtype: torch.dtyp
     state = _state_dtype(dtype)
     N = forward.A_log.shape[1]
     R = forward.dt_weight.shape[1]
-    N_padded = max(4, 1 << (N - 1).bit_length())
+    N_padded = _padded_states(N)
     R_padded = -(-R // 8) * 8
 
     def projection(p: DirectionParams) -> Tensor:
@@ -104,6 +115,10 @@ def _pack(forward: DirectionParams, backward: DirectionParams, dtype: torch.dtyp
         -torch.exp(F.pad(A_log, (0, N_padded - N)) if N_padded > N else A_log),
         torch.stack([p.D for p in both]).to(state),
     )
+
+
+def _padded_states(N: int) -> int:
+    return max(4, 1 << (N - 1).bit_length())
 
 
 def _pad_rows(weight: Tensor, rows: int) -> Tensor:
