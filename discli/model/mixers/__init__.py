@@ -45,6 +45,6 @@ class Mixer(nn.Module, ABC):
 def choose_scan(model: ModelSpec, device: torch.device) -> Choice:
     """What computes the model's scans on ``device``. Raises DiscliError as `discli.scan.choose_backend` does."""
     if model.uses_scan:
-        return choose_backend(model.scan, device)
+        return choose_backend(model.scan, device, model.d_state)
     names = " and ".join(dict.fromkeys(mixer.name for mixer in model.mixers))
     return Choice("torch", f"{names} is made of PyTorch's matrix products")
