@@ -22,7 +22,7 @@ from discli.model.modulation import Modulation
 from discli.model.norm import RMSNorm
 from discli.model.order import token_orders
 from discli.model.patch_embeds import PatchEmbed
-from discli.model.routing import Route, RoutedSpan, tell_orders
+from discli.model.routing import Route, RoutedSpan, tell_places
 from discli.model.skips import Skip
 from discli.recipe import Recipe
 from discli.recipe.choices import build
@@ -113,7 +113,7 @@ class DiS(nn.Module):
         ``route``: patches that skip blocks.
         """
         if self._was_routed:
-            tell_orders(self, None)
+            tell_places(self, None)
         self._was_routed = route is not None
         patches = self.patch_embed(x).flatten(2).transpose(1, 2)
         time_token = self.time_embed(t)

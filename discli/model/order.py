@@ -1,6 +1,7 @@
 """Tokens into the order in which a scan visits them, and back. The orders themselves are in ``scan_orders/``."""
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,15 @@ from torch import Tensor, nn
 from discli.recipe.kinds import ScanOrderSpec
 
 
-class TokenOrder(nn.Module):
+class Placed(nn.Module, ABC):
+    """A part of a block to which it matters where on the grid its tokens lie: it must know where some are left out."""
+
+    @abstractmethod
+    def only(self, tokens: Tensor | None) -> None:
+        """Until told otherwise only ``tokens`` are there: (B, L) indices in raster order, rising; None: all."""
+
+
+class TokenOrder(Placed):
     """One walk over all tokens: the extra ones in front stay there, then the patches by their raster indices."""
 
     permutation: Tensor | None
@@ -27,7 +36,6 @@ class TokenOrder(nn.Module):
         self._of_some: tuple[Tensor, Tensor] | None = None
 
     def only(self, tokens: Tensor | None) -> None:
-        """Until told otherwise only ``tokens`` are there: (B, L) indices in raster order, rising; None: all."""
         self._of_some = None
         if tokens is not None and self.inverse is not None:
             visits = self.inverse[tokens].argsort(dim=1)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from discli.model.order import TokenOrder, pick
+from discli.model.order import Placed, pick
 
 
 class Route(NamedTuple):
@@ -40,7 +40,7 @@ class RoutedSpan:
         self._first, self._last = route.outer, len(blocks) - 1 - route.outer
         # Kept there until the next pass: activation checkpointing calls blocks again on the way back.
         for block in blocks[self._first : self._last + 1]:
-            tell_orders(block, self._tokens)
+            tell_places(block, self._tokens)
 
     def enter(self, index: int, hidden: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Before block ``index``: both streams (B, L, D), and of those that stay where the span begins."""
@@ -64,8 +64,8 @@ class RoutedSpan:
         return filled
 
 
-def tell_orders(block: nn.Module, tokens: Tensor | None) -> None:
-    """Which tokens the scans in ``block`` are given, (B, L) rising indices, or all, until told otherwise."""
+def tell_places(block: nn.Module, tokens: Tensor | None) -> None:
+    """Which tokens ``block`` is given, (B, L) rising indices, or all, until told otherwise."""
     for module in block.modules():
-        if isinstance(module, TokenOrder):
+        if isinstance(module, Placed):
             module.only(tokens)

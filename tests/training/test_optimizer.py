@@ -130,7 +130,7 @@ def test_muon_has_what_tokens_are_multiplied_by_inside_blocks(mixer):
 
 
 def test_muons_step_is_the_polar_factor_with_adamws_rms():
-    """lr 0.2 sqrt(max(A, B)) U V^T of the first gradient, after the decay (arXiv:2502.16982, eq. 4 and section 2.2)."""
+    """lr 0.2 sqrt(max(A, B)) U V^T of the first gradient, after the decay (arXiv:2502.16982, section 2.2)."""
     recipe = _recipe("muon", embed_dim=64)
     model = DiS.from_recipe(recipe)
     optimizer = build_optimizer(model, recipe.train)

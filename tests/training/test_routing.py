@@ -7,6 +7,8 @@ import torch
 
 from discli.cost.flops import forward_flops, training_flops
 from discli.model import DiS
+from discli.model.grid_convs.depthwise import DepthwiseGridConv
+from discli.model.mixers.attention import Rotary
 from discli.model.order import token_orders
 from discli.model.routing import Route, RoutedSpan
 from discli.recipe import parse_recipe
@@ -91,9 +93,10 @@ def test_those_that_stay_out_come_back_as_they_went():
 
 
 @pytest.mark.parametrize("mixer", list(MIXERS))
-def test_with_all_patches_kept_it_is_the_same_network(mixer):
+@pytest.mark.parametrize("grid_conv", ["none", "depthwise"])
+def test_with_all_patches_kept_it_is_the_same_network(mixer, grid_conv):
     order = "zigzag" if MIXERS[mixer].ordered else "raster"
-    recipe = _with(mixer=mixer, scan_order=order)
+    recipe = _with(mixer=mixer, scan_order=order, grid_conv=grid_conv)
     network, inputs = DiS.from_recipe(recipe), _inputs(recipe)
     every = Route(torch.arange(recipe.num_patches).expand(3, -1), outer=1)
     plain = network(*inputs)
@@ -208,3 +211,27 @@ def test_compiled_blocks_do_the_same(recipe, whole, digits_file, tmp_path):
     run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=[*ROUTED, "train.compile=true"])
     assert losses(run) == pytest.approx(losses(whole), rel=1e-3)
     assert len(read_log(run / "metrics.jsonl")) == 4
+
+
+def test_a_convolution_over_the_grid_sees_zeros_where_patches_are_left_out():
+    torch.manual_seed(0)
+    conv = DepthwiseGridConv(4, 4, 2, "before", 3)
+    torch.nn.init.normal_(conv.weight)
+    torch.nn.init.normal_(conv.bias)
+    tokens, kept = torch.randn(3, 18, 4), _some(16, 3, 6)
+    there = torch.zeros(3, 16, 1).scatter(1, kept.unsqueeze(2), 1.0)
+    whole = conv(torch.cat([tokens[:, :2], tokens[:, 2:] * there], 1))
+    chosen = torch.cat([torch.arange(2).expand(3, -1), kept + 2], 1)
+    conv.only(chosen)
+    at = chosen.unsqueeze(2).expand(-1, -1, 4)
+    assert torch.allclose(conv(tokens.gather(1, at)), whole.gather(1, at), atol=1e-6)
+
+
+def test_rotary_positions_stay_with_their_patches():
+    torch.manual_seed(0)
+    rotary, x, kept = Rotary(8, 4, 2, 100.0), torch.randn(3, 2, 18, 8), _some(16, 3, 6)
+    chosen = torch.cat([torch.arange(2).expand(3, -1), kept + 2], 1)
+    at = chosen[:, None, :, None].expand(-1, 2, -1, 8)
+    turned = rotary(x).gather(2, at)
+    rotary.only(chosen)
+    assert torch.allclose(rotary(x.gather(2, at)), turned, atol=1e-6)

@@ -1,14 +1,16 @@
 """How neighbours on the grid of patches meet, whatever the scan's order is. One file each."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import ClassVar
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
+from discli.model.order import Placed
 from discli.recipe.spec import ChoiceSpec
 
 
-class GridConv(nn.Module, ABC):
+class GridConv(Placed):
     """Maps (B, L, C) to (B, L, C), patches in raster order; the first ``extra_tokens`` come out as they went in.
 
     Its Spec's ``where`` says what it is given: the tokens of a mixer, or the channels of its scans. An
@@ -20,10 +22,25 @@ class GridConv(nn.Module, ABC):
     def __init__(self, channels: int, side: int, extra_tokens: int) -> None:
         super().__init__()
         self.side, self.extra_tokens = side, extra_tokens
+        self._kept: Tensor | None = None
+
+    def only(self, tokens: Tensor | None) -> None:
+        self._kept = None if tokens is None else tokens[:, self.extra_tokens :] - self.extra_tokens
+
+    def forward(self, u_BLC: Tensor) -> Tensor:
+        """(B, L, C) to (B, L, C). Where patches are left out, their neighbours see zeros there, as at the edges."""
+        extra, patches = u_BLC[:, : self.extra_tokens], u_BLC[:, self.extra_tokens :]
+        kept = None if self._kept is None else self._kept.unsqueeze(-1).expand_as(patches)
+        if kept is not None:
+            patches = patches.new_zeros(len(patches), self.side**2, patches.shape[2]).scatter(1, kept, patches)
+        patches = self.convolve(patches.unflatten(1, (self.side, self.side))).flatten(1, 2)
+        if kept is not None:
+            patches = patches.gather(1, kept)
+        return torch.cat([extra.to(patches.dtype), patches], dim=1) if self.extra_tokens else patches
 
     @abstractmethod
-    def forward(self, u_BLC: Tensor) -> Tensor:
-        """(B, L, C) to (B, L, C)."""
+    def convolve(self, grid_BHWC: Tensor) -> Tensor:
+        """(B, side, side, C) to (B, side, side, C)."""
 
     @abstractmethod
     def flops(self) -> int:

@@ -66,14 +66,11 @@ class DepthwiseGridConv(GridConv):
             nn.init.uniform_(self.weight, -1 / size, 1 / size)
             nn.init.uniform_(self.bias, -1 / size, 1 / size)
 
-    def forward(self, u_BLC: Tensor) -> Tensor:
-        extra, patches = u_BLC[:, : self.extra_tokens], u_BLC[:, self.extra_tokens :]
+    def convolve(self, grid_BHWC: Tensor) -> Tensor:
         # As an image whose channels lie side by side, which is how tokens lie: nothing is transposed.
-        image = patches.unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)
+        image = grid_BHWC.permute(0, 3, 1, 2)
         channels, _, size, _ = self.weight.shape
-        image = F.conv2d(image, self.weight, self.bias, padding=size // 2, groups=channels)
-        patches = image.permute(0, 2, 3, 1).flatten(1, 2)
-        return torch.cat([extra.to(patches.dtype), patches], dim=1) if self.extra_tokens else patches
+        return F.conv2d(image, self.weight, self.bias, padding=size // 2, groups=channels).permute(0, 2, 3, 1)
 
     def flops(self) -> int:
         channels, _, size, _ = self.weight.shape

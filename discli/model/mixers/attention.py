@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from discli.model.flops import matmul_flops
 from discli.model.mixers import Mixer
 from discli.model.mlp import SwiGlu
-from discli.model.order import TokenOrder
+from discli.model.order import Placed, TokenOrder
 from discli.recipe.kinds import HeadDim, MixerSpec, head_width
 from discli.recipe.model import ModelSpec
 from discli.recipe.spec import Flag, Positive
@@ -96,7 +96,7 @@ class Attention(Mixer):
         }
 
 
-class Rotary(nn.Module):
+class Rotary(Placed):
     """Turns pairs of channels of a patch by angles that its row and its column set (RoPE-Axial, arXiv:2403.13298).
 
     Of d channels, n = d // 4 pairs turn by row * base^(-i/n) and n by column * base^(-i/n), i = 0 .. n - 1, so that a
@@ -111,12 +111,18 @@ class Rotary(nn.Module):
         # Row and column of each token; at 0, 0 nothing turns. On the CPU even on the meta device, as TokenOrder's.
         places = torch.tensor([(0, 0)] * extra_tokens + [divmod(i, side) for i in range(side**2)], device="cpu")
         self.register_buffer("places", places, persistent=False)
+        self._kept: Tensor | None = None
+
+    def only(self, tokens: Tensor | None) -> None:
+        self._kept = tokens
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, heads, L, d) to (B, heads, L, d)."""
         n = self.pairs
         rates = self.base ** (-torch.arange(n, device=x.device, dtype=x.dtype) / n)
-        angles = (self.places.to(x.dtype).unsqueeze(-1) * rates).flatten(1)  # (L, 2n): by rows, then by columns
+        places = self.places if self._kept is None else self.places[self._kept].unsqueeze(1)
+        # (L, 2n), by rows, then by columns; (B, 1, L, 2n) where tokens are left out.
+        angles = (places.to(x.dtype).unsqueeze(-1) * rates).flatten(-2)
         cos, sin = angles.cos(), angles.sin()
         first, second, rest = x[..., : 2 * n], x[..., 2 * n : 4 * n], x[..., 4 * n :]
         return torch.cat([first * cos - second * sin, first * sin + second * cos, rest], dim=-1)

@@ -41,7 +41,7 @@ class DispersiveSpec(AuxiliarySpec):
 class Dispersive(AuxiliaryLoss):
     """log mean_ij exp(-|z_i - z_j|^2 / (n t)) over all pairs of a group, i = j among them, for each of its images.
 
-    z is all that a block puts out for an image, n numbers; the variant "InfoNCE, l2" (table 1 and eq. 6).
+    z is all that a block puts out for an image, n numbers; the paper's variant "InfoNCE, l2".
     The division by n is that of the authors' code.
     """
 

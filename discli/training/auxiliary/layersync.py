@@ -40,7 +40,7 @@ class LayerSyncSpec(AuxiliarySpec):
 
 
 class LayerSync(AuxiliaryLoss):
-    """1 - cosine of both blocks' tokens, mean over patches; nothing flows into the later block (eq. 4 and 5)."""
+    """1 - cosine of both blocks' tokens, mean over patches; nothing flows into the later block."""
 
     spec = LayerSyncSpec
 

@@ -42,7 +42,7 @@ class SRASpec(AuxiliarySpec):
 
 
 class SRA(AuxiliaryLoss):
-    """Smooth L1 between projected tokens and the teacher's, mean over patches and channels (section 3.2).
+    """Smooth L1 between projected tokens and the teacher's, mean over patches and channels.
 
     Only the student's tokens go through the projector: two layers, as in the authors' code.
     """
