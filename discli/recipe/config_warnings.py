@@ -23,6 +23,8 @@ def fitting_decay(steps: int) -> float:
 def _x0_on_the_straight_path(recipe: Recipe) -> list[str]:
     """What turns a recipe of eps into one of x0-flow (arXiv:2511.13720, 2605.27102), with a sampler for it."""
     flags = ["diffusion.objective=x0-flow", "diffusion.timesteps=logit-normal"]
+    if recipe.data.codec.is_pixels:
+        flags.append("diffusion.timesteps.mean=0.4")  # of digits after 600 steps 95% were recognised, with 0 85%
     if "flow" not in recipe.diffusion.weighting.fits:
         flags.append("diffusion.weighting=uniform")
     if "flow" not in recipe.sample.sampler.fits:

@@ -55,9 +55,7 @@ class SampleSpec(Spec):
     steps: Annotated[PositiveInt, Field(le=10**6, description="sampling steps")] = 250
     timestep_spacing: Annotated[
         TimestepSpacing,
-        Field(
-            description="of the schedule's T timesteps, which: linspace from T - 1 to 0, diffusers' two, OpenAI's ddimN"
-        ),
+        Field(description="which timesteps: evenly from last to first, diffusers' two, or OpenAI's ddimN"),
     ] = "linspace"
     time_shift: Annotated[
         Positive | None, Field(description="of flow's steps; default: as diffusion.time_shift in training")

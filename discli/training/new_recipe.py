@@ -243,7 +243,8 @@ def _learn_fast(tree: Tree, spec: DataSpec) -> None:
 
     x0 on the straight path, by the velocity's error: 2.56 against 6.56 for v with the same network and latents
     (arXiv:2605.27102, FID-50K), and what large patches of pixels need (arXiv:2511.13720). Times around the middle:
-    29.4 against 34.5 (SiT-B/2, 80 epochs); of pixels, whose neighbours are alike, towards more noise, as JiT has it.
+    29.4 against 34.5 (SiT-B/2, 80 epochs); of pixels, whose neighbours are alike, towards more noise, as JiT has it:
+    of the quickstart's digits after 600 steps 95% were recognised with mean 0.4 and 85% with 0 (one seed each).
     Equal weights, for with min-SNR classes are learned last (recipes/quickstart.toml).
     """
     pixels = spec.codec.is_pixels

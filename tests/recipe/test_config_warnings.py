@@ -81,3 +81,4 @@ def test_the_flags_lead_to_a_recipe_that_loads(diffusion, sample):
     *_, remedy = config_warnings(parse_recipe(before, "t"))
     mended = parse_recipe(*with_overrides(before, "t", re.findall(r"--set (\S+)", remedy)))
     assert (mended.diffusion.objective.name, config_warnings(mended)) == ("x0-flow", [])
+    assert mended.diffusion.timesteps.mean == 0.4
