@@ -17,6 +17,9 @@ pytestmark = pytest.mark.slow
 
 pytest.importorskip("hatchling")
 
+ASSETS = ("digits.png", "digits.md", "cifar10.safetensors", "cifar10.md")
+NOTICES = ("LICENSE", "discli/assets/digits.md", "discli/assets/cifar10.md")
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
@@ -49,17 +52,17 @@ def test_what_is_in_it(unpacked):
     recipes = {
         f"discli/shipped_recipes/{path.relative_to(ROOT / 'recipes')}" for path in ROOT.glob("recipes/**/*.toml")
     }
-    assets = {"discli/py.typed", "discli/assets/digits.png", "discli/assets/digits.md"}
+    assets = {"discli/py.typed", *(f"discli/assets/{name}" for name in ASSETS)}
     templates = {str(path.relative_to(ROOT)) for path in (ROOT / "discli/reports/templates").iterdir()}
     pages = {name for name in files if name.endswith("/README.md")}
     metadata = files - modules - recipes - assets - templates - pages
     assert files >= modules | recipes | assets | templates
     info = f"discli-{__version__}.dist-info"
-    licences = {f"{info}/licenses/LICENSE", f"{info}/licenses/discli/assets/digits.md"}
+    licences = {f"{info}/licenses/{name}" for name in NOTICES}
     assert metadata == licences | {f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")}
 
 
-@pytest.mark.parametrize("asset", ["digits.png", "digits.md"])
+@pytest.mark.parametrize("asset", ASSETS)
 def test_assets_are_whole(unpacked, asset):
     assert (unpacked / "discli/assets" / asset).read_bytes() == (ROOT / "discli/assets" / asset).read_bytes()
 

@@ -37,7 +37,7 @@ def check_before(study: Study, plan: Sequence[Planned], data: Path | None) -> No
         if file not in contracts:
             contracts[file] = open_store(file).contract
         _check_data(planned, contracts[file], file)
-        _check_holdout(study, planned, file)
+        _check_score(study, planned, file)
         if planned.result is None:
             guidance = planned.recipe.sample.guidance
             weak = guidance.checkpoint if guidance.name == "autoguidance" else None
@@ -56,9 +56,14 @@ def check_before(study: Study, plan: Sequence[Planned], data: Path | None) -> No
             check_weak(load_model(Path(weak), _CPU), planned.recipe)
 
 
-def _check_holdout(study: Study, planned: Planned, file: Path) -> None:
+def _check_score(study: Study, planned: Planned, file: Path) -> None:
     recipe = planned.recipe
-    if study.score.by != "distance" and not (recipe.data.holdout and recipe.train.holdout_every):
+    if study.score.by == "recognised" and recipe.model.num_classes < 2:
+        raise DiscliError(
+            f'{study.name}: score.by is "recognised", but {planned.trial.name} has no classes to ask for.',
+            "Say set.model.num_classes in the study, or score by distance.",
+        )
+    if study.score.by in ("held-out loss", "loss gap") and not (recipe.data.holdout and recipe.train.holdout_every):
         raise DiscliError(
             f'{study.name}: score.by is "{study.score.by}", but {planned.trial.name} holds no samples out.',
             "Say set.data.holdout = 0.02 in the study, and leave train.holdout_every above 0.",

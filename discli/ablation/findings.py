@@ -2,20 +2,39 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
+from discli.ablation.components import SAMPLING, TOGETHER, components
 from discli.ablation.results import PointResults, StudyReport
-from discli.ablation.seeds import LEVEL, Estimate, difference
+from discli.reports.chance import LEVEL, Estimate, deviation, differences, estimate, seeds_needed
 
 # With more points, each is compared with the best alone; with still more, the comparisons are summed up.
 _MOST_FOR_ALL_PAIRS = 5
 _MOST_FOR_A_LINE_EACH = 20
 _MOST_NAMED = 12
 
-Pair = tuple[PointResults, PointResults, Estimate]
+_IN_WORDS = {
+    "init": "initialisation", "order": "the order of the data", "noise": "the noise of the training",
+    TOGETHER: "what these do together", SAMPLING: "sampling",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How two points differ: the mean of differences, and the standard deviation of one seed's difference."""
+
+    found: Estimate
+    noise: float
+    of: str  # what is counted
+
+
+Pair = tuple[PointResults, PointResults, Gap]
 
 
 def in_words(report: StudyReport) -> Iterator[str]:
     """Sentence by sentence; nothing where there are no two points to compare."""
+    for point in report.points:
+        yield from _spread(point)
     points = [point for point in report.points if not point.own_teacher]
     if len(points) < len(report.points):
         taught = _listed(point.name for point in report.points if point.own_teacher)
@@ -30,13 +49,13 @@ def in_words(report: StudyReport) -> Iterator[str]:
 
 
 def _differences(points: Sequence[PointResults]) -> Iterator[str]:
-    best = min(points, key=lambda point: point.estimate("score").mean)
+    best = min(points, key=lambda point: point.score.mean)
     all_pairs = len(points) <= _MOST_FOR_ALL_PAIRS
     pairs = list(itertools.combinations(points, 2)) if all_pairs else [(best, p) for p in points if p is not best]
     told: list[Pair] = []
     untold = []
     for a, b in pairs:
-        found = difference(a.by_seed("score"), b.by_seed("score"))
+        found = gap(a, b)
         if found is None:
             untold.append((a, b))
         else:
@@ -56,20 +75,66 @@ def _differences(points: Sequence[PointResults]) -> Iterator[str]:
         yield f"{best.name} was picked as the best of {len(points)} by these same scores, which flatters it."
 
 
-def _sentence(a: PointResults, b: PointResults, found: Estimate) -> str:
+def gap(a: PointResults, b: PointResults) -> Gap | None:
+    """a - b, seed by seed; None without two seeds in common."""
+    if a.grid is not None and b.grid is not None and a.design is not None:
+        crossed = components(a.grid - b.grid, list(a.design.varied))
+        return Gap(crossed.estimate, crossed.deviation.value, "networks")
+    by_seed = differences(a.by_seed("score"), b.by_seed("score"))
+    return Gap(estimate(by_seed), deviation(by_seed), "seeds") if len(by_seed) >= 2 else None
+
+
+def _spread(point: PointResults) -> Iterator[str]:
+    """Where the scores of a point whose seeds are crossed have their spread from."""
+    if point.design is None:
+        return
+    found = point.components
+    if found is None:
+        there, all_of_them = len(point.results), len(point.design.trainings())
+        yield f"{point.name}: {there} of {all_of_them} networks are finished, and its spread is told apart with all."
+        return
+    if found.deviation.value == 0:
+        yield f"{point.name}: all {found.networks} networks score the same."
+        return
+    shares = [
+        f"{part.share.value:.0%} is {_IN_WORDS[part.name]} ({part.share.low:.0%} to {part.share.high:.0%})"
+        for part in sorted(found.parts, key=lambda part: -part.share.value)
+    ]
+    size = found.deviation
+    mean = abs(found.mean.value)
+    relative = f", {size.value / mean:.2g} of the score" if mean else ""
+    yield (
+        f"{point.name}: one network's score has a standard deviation of {size.value:.3g}"
+        f" ({size.low:.3g} to {size.high:.3g}){relative}; of the spread, {', '.join(shares)}."
+    )
+    ratio = found.training_to_sampling
+    if ratio is None:
+        yield "With one sampling seed, the part of sampling cannot be told from what the others do together."
+    else:
+        yield (
+            f"Another training moves the score {ratio.value:.3g} times ({ratio.low:.3g} to {ratio.high:.3g}) as much as"
+            " other samples of the same network."
+        )
+
+
+def _sentence(a: PointResults, b: PointResults, gap: Gap) -> str:
+    found = gap.found
     low, high = _interval(found)
     if low == high == 0:
-        return f"{a.name} and {b.name} score the same with each of {found.count} seeds."
+        return f"{a.name} and {b.name} score the same with each of {found.count} {gap.of}."
     better, worse, low, high = (a, b, -high, -low) if found.mean < 0 else (b, a, low, high)
-    size = f"by {abs(found.mean):.3g} ({LEVEL:.0%} interval {low:.3g} to {high:.3g}, {found.count} seeds)"
+    size = f"by {abs(found.mean):.3g} ({LEVEL:.0%} interval {low:.3g} to {high:.3g}, {found.count} {gap.of})"
     if low > 0:
         return f"{better.name} scores better (lower) than {worse.name} {size}."
-    return f"{better.name} scores lower than {worse.name} {size}: no more than chance would do."
+    told = f"{better.name} scores lower than {worse.name} {size}: no more than chance would do."
+    needed = seeds_needed(found.mean, gap.noise)
+    size = "more than 100,000 seeds" if needed is None else f"about {needed:,} seeds"
+    return f"{told} Gap {abs(found.mean):.2g}, noise of one seed {gap.noise:.2g}: cannot be told; {size} would show it."
 
 
 def _summed_up(best: PointResults, told: Sequence[Pair]) -> Iterator[str]:
     """``told`` compares ``best`` with each of the others."""
-    chance = [other.name for _, other, found in told if _interval(found)[1] >= 0]
+    chance = [other.name for _, other, gap in told if _interval(gap.found)[1] >= 0]
     yield f"{best.name} scores better (lower) than {len(told) - len(chance)} of {len(told)} other points."
     if chance:
         yield f"No more than chance would do sets it apart from {_listed(chance)}."

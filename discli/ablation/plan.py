@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from pydantic import BaseModel
 
+from discli.ablation.power import StudyPower, check_power, plan_power
 from discli.ablation.trial import costs, failure_of, plan_recipe, read_result
 from discli.ablation.trial_result import Costs, TrialResult
 from discli.cost.disk import averages_kept, disk_needed
@@ -69,7 +70,9 @@ def make_plan(study: Study, trials: Sequence[Trial], out: Path) -> list[Planned]
         score = recipe.train.score
         along_the_way = -(-recipe.train.steps // score.every) * score.n if score.every else 0
         result = read_result(study, trial, recipe, folder)
-        plan.append(Planned(trial, recipe, folder, costs(recipe), result, along_the_way + study.score.n))
+        plan.append(
+            Planned(trial, recipe, folder, costs(recipe), result, along_the_way + study.score.n * study.samplings)
+        )
     return plan
 
 
@@ -114,6 +117,7 @@ class StudyPlan(BaseModel):
     flops_per_second: float | None
     rate: str  # where that figure is from
     disk: int  # bytes, of the trials to run
+    power: StudyPower
     trials: list[TrialPlan]
 
 
@@ -123,6 +127,7 @@ def plan_study(study: str | Path, *, out: str | Path | None = None, trial: str |
     Raises DiscliError for what `make_plan` and `discli.recipe.load_study` raise it for.
     """
     loaded, trials = load_study(study)
+    check_power(loaded)
     chosen = trials if trial is None else [find_trial(trials, trial)]
     return describe_plan(loaded, make_plan(loaded, chosen, study_folder(loaded, out)))
 
@@ -132,10 +137,11 @@ def describe_plan(study: Study, plan: Sequence[Planned]) -> StudyPlan:
     return StudyPlan(
         study=study.name,
         budget=study.budget.describe(),
-        samples=study.score.n,
+        samples=study.score.n * study.samplings,
         flops_per_second=rate,
         rate=source,
         disk=disk_to_fill(plan),
+        power=plan_power(study),
         trials=[
             TrialPlan(
                 trial=p.trial.name,

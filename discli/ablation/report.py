@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from discli.ablation.components import SAMPLING, TOGETHER, Interval
 from discli.ablation.findings import in_words
 from discli.ablation.results import PointResults, PointSummary, StudyReport, StudySummary
-from discli.ablation.seeds import LEVEL, correlation
 from discli.data.contact_sheet import rows_sheet, save_image
+from discli.reports.chance import LEVEL, correlation
 from discli.reports.page import image_uri, render
 from discli.reports.plots import Line, Point, as_svg, curves, save_plot, scatter
 from discli.runtime.console import format_bytes, format_seconds
@@ -25,6 +26,12 @@ from discli.runtime.files import write_text
 from discli.runtime.numbers import format_number
 
 _MATRIX = "The same noise and class in every trial"
+_SPREAD = "Where the spread comes from:"
+_SPREAD_EXPLAINED = (
+    "Variances of a crossed design by the method of moments, with generalized confidence intervals at 95%; beside them"
+    " a parametric bootstrap of the deviation, which is too narrow with few seeds. Varied alone: the deviation where"
+    " the other seeds are held."
+)
 _LARGEST_MATRIX, _LEAST_ROW = 8_000, 64  # px high
 
 
@@ -54,8 +61,10 @@ def summarise(report: StudyReport) -> StudySummary:
             PointSummary(
                 point=point.name,
                 settings=point.first.settings,
-                seeds=sorted(point.by_seed("score")),
-                score=point.estimate("score"),
+                seeds=sorted(point.by_seed("score"), key=lambda seed: (seed.init, seed.order, seed.noise)),
+                score=point.score,
+                components=point.components,
+                recognised=point.recognised,
                 loss=point.estimate("loss"),
                 parameters=point.first.parameters,
                 forward_gflops=point.first.forward_gflops,
@@ -80,9 +89,11 @@ def study_page(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], mat
         "study.html",
         report=report,
         state=_state(report),
-        headings=_HEADINGS,
+        headings=_headings(report),
         rows=list(_rows(report)),
         findings=in_words(report),
+        spreads=list(_spreads(report)),
+        spread_explained=_SPREAD_EXPLAINED,
         plots=[(title, explained, as_svg(figure, caption)) for figure, caption, (title, _, explained) in captions],
         matrix=shown,
         circumstances=list(_circumstances(report)) if report.results else [],
@@ -93,9 +104,13 @@ def study_markdown(report: StudyReport, plots: Mapping[str, tuple[Figure, str]],
     """For a README or an issue; it shows the plots and images beside it."""
     lines = [f"# Ablation: {report.name}", "", _state(report), ""]
     if report.results:
-        lines += ["| " + " | ".join(_HEADINGS) + " |", "|---" + "|---:" * (len(_HEADINGS) - 1) + "|"]
+        headings = _headings(report)
+        lines += ["| " + " | ".join(headings) + " |", "|---" + "|---:" * (len(headings) - 1) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in _rows(report)]
         lines += ["", *(f"- {line}" for line in in_words(report)), ""]
+    for name, of_parts, spread in _spreads(report):
+        lines += [f"{_SPREAD} {name}. {_SPREAD_EXPLAINED}", "", "| " + " | ".join(of_parts) + " |"]
+        lines += ["|---" + "|---:" * (len(of_parts) - 1) + "|", *("| " + " | ".join(row) + " |" for row in spread), ""]
     if report.failures:
         lines += [*(f"- Failed: {trial}: {why}" for trial, why in report.failures.items()), ""]
     for name, (_, caption) in plots.items():
@@ -110,8 +125,8 @@ def study_markdown(report: StudyReport, plots: Mapping[str, tuple[Figure, str]],
 def study_csv(report: StudyReport) -> str:
     """One line per trial, all numbers unrounded."""
     keys = [
-        "trial", "point", "seed", "score", "score_name", "loss", "parameters", "forward_gflops", "steps", "images",
-        "training_tflops", "seconds", "images_per_second", "peak_memory",
+        "trial", "point", "seed", "score", "score_name", "recognised", "loss", "parameters", "forward_gflops", "steps",
+        "images", "training_tflops", "seconds", "images_per_second", "peak_memory",
     ]  # fmt: skip
     settings = list(dict.fromkeys(key for result in report.results for key in result.settings))
     text = io.StringIO()
@@ -128,15 +143,26 @@ def _plain(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, dict | list | bool) else value
 
 
-_HEADINGS = ("", "score", "loss", "seeds", "parameters", "GFLOPs", "steps", "time per trial", "images/s", "memory")
+def _by_class(report: StudyReport) -> bool:
+    return any(point.recognised is not None for point in report.points)
+
+
+def _headings(report: StudyReport) -> tuple[str, ...]:
+    recognised = ("recognised",) if _by_class(report) else ()
+    return (
+        "", "score", *recognised, "loss", "seeds", "parameters", "GFLOPs", "steps", "time per trial", "images/s",
+        "memory",
+    )  # fmt: skip
 
 
 def _rows(report: StudyReport) -> Iterator[tuple[str, ...]]:
     for point in report.points:
-        first = point.first
+        first, flattered = point.first, " (its teacher's own features: not comparable)" * point.own_teacher
+        recognised = (str(point.recognised or "") + flattered,) if _by_class(report) else ()
         yield (
             point.name,
-            str(point.estimate("score")) + " (its teacher's own features: not comparable)" * point.own_teacher,
+            str(point.score) + flattered,
+            *recognised,
             str(point.estimate("loss")),
             str(len(point.results)),
             f"{first.parameters:,}",
@@ -148,17 +174,66 @@ def _rows(report: StudyReport) -> Iterator[tuple[str, ...]]:
         )
 
 
+def _spreads(report: StudyReport) -> Iterator[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
+    """(point, headings, rows) of each point whose spread is told apart."""
+    headings = ("", "seeds", "share", "deviation", "varied alone", "bootstrap", "one more seed costs")
+    for point in report.points:
+        found = point.components
+        if found is None:
+            continue
+        network = point.estimate("seconds").mean + found.samplings * point.scoring_seconds
+        rows: list[tuple[str, ...]] = []
+        for part in found.parts:
+            if part.name == SAMPLING:
+                cost = f"{found.networks} sets of samples, {format_seconds(found.networks * point.scoring_seconds)}"
+            elif part.name == TOGETHER:
+                cost = ""
+            else:
+                more = found.networks // part.levels
+                cost = f"{more} network{'s' if more > 1 else ''}, {format_seconds(more * network)}"
+            low, high = part.bootstrap
+            rows.append(
+                (
+                    part.name,
+                    "" if part.name == TOGETHER else str(part.levels),
+                    _with_interval(part.share, percent=True),
+                    _with_interval(part.deviation),
+                    "" if part.alone is None else _with_interval(part.alone),
+                    f"{format_number(low, 3)} to {format_number(high, 3)}",
+                    cost,
+                )
+            )
+        yield point.name, headings, rows
+
+
+def _with_interval(found: Interval, percent: bool = False) -> str:
+    def shown(number: float) -> str:
+        return f"{number:.0%}" if percent else format_number(number, 3)
+
+    return f"{shown(found.value)} ({shown(found.low)} to {shown(found.high)})"
+
+
 def _state(report: StudyReport) -> str:
     done = f"{len(report.results)} of {report.trials} trials finished"
     seeds = f"{len(report.seeds)} seed{'s' if len(report.seeds) > 1 else ''}"
+    if report.design is not None:
+        each = " x ".join(f"{count} of {name}" for name, count in report.design.varied.items())
+        seeds = f"{len(report.seeds)} networks a point, all combinations of seeds ({each})"
+        seeds += f", each scored with {report.design.sampling} sampling seeds" if report.design.sampling > 1 else ""
     if not report.results:
         return f"{done}; {report.budget}, {seeds}."
-    first = report.results[0]
-    n = first.eval.samples.n if first.score_name in first.eval.scores else first.curve[-1].n
+    n = _scored(report)
     return (
         f"{done}; {report.budget}, {seeds}. Score: {report.score_name}, of {n:,} samples, lower is better;"
         f" ± is half a {LEVEL:.0%} interval of the mean over seeds."
     )
+
+
+def _scored(report: StudyReport) -> int:
+    """Samples of a trial's score: drawn ones, or held-out ones of a loss, of which there is always a curve."""
+    first = report.results[0]
+    drawn = first.score_name in first.eval.scores or not first.curve
+    return first.eval.samples.n if drawn else first.curve[-1].n
 
 
 def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
@@ -168,9 +243,15 @@ def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
     yield "base recipe", report.base
     sampler = samples.sampler.name if samples.sampler else "an unknown sampler"
     sampling = f"{sampler}, {samples.steps} steps, NFE {samples.nfe}"
-    yield "sampling", f"{sampling}, guidance {samples.cfg_scale}, seed {samples.seed} in all trials"
+    count = report.design.sampling if report.design is not None else 1
+    seeds = f"seed {samples.seed}" if count == 1 else f"seeds 0 to {count - 1}"
+    yield "sampling", f"{sampling}, guidance {samples.cfg_scale}, {seeds} in all trials"
     yield "reference", f"{reference.path} (n = {reference.n:,}, sha256 {reference.sha256})"
     yield "features", f"{scored.features}: {scored.network} (weights sha256 {scored.weights_sha256})"
+    recognition = scored.recognised
+    if recognition is not None:
+        real = f"{recognition.held_out.share:.1%} of {recognition.held_out.n:,} held-out real images"
+        yield "recognised", f"{recognition.score}: share of samples recognised as the class asked for; {real}"
     yield "loss", "mean over the last tenth of training"
     yield "time", "training time of one trial, without scores"
     yield "memory", "the most that a trial's process held while it trained, scores along the way included"
@@ -185,14 +266,13 @@ def _plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
     lines = [line for point in report.points if (line := _curve(point)) is not None]
     if lines:
         n = next(result.curve[0].n for result in report.results if result.curve)
-        first = report.results[0]
-        final = first.eval.samples.n if first.score_name in first.eval.scores else n
+        final = _scored(report)
         fewer = "" if n == final else f", the final score of {final:,}"
         caption = f"Score by step: mean over seeds and their range; of {n:,} samples{fewer}"
         found["score-by-step.png"] = (curves(lines, "step", report.axis_label, log_y=True), caption)
     costs = [point.first.forward_gflops for point in report.points]
     if len({*costs}) > 1:
-        estimates = [point.estimate("score") for point in report.points]
+        estimates = [point.score for point in report.points]
         marks = [
             Point(point.name, cost, each.mean, each.low, each.high)
             for point, cost, each in zip(report.points, costs, estimates, strict=True)

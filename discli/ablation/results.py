@@ -6,10 +6,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel
 
-from discli.ablation.seeds import Estimate, estimate
+from discli.ablation.components import Array, Components, components
 from discli.ablation.trial_result import TrialResult
+from discli.recipe.seeds import Seeds
+from discli.recipe.sweep import SeedDesign
+from discli.reports.chance import Estimate, estimate
 
 
 @dataclass(frozen=True)
@@ -19,11 +23,12 @@ class StudyReport:
     name: str
     base: str
     budget: str
-    seeds: Sequence[int]
+    seeds: Sequence[Seeds]
     trials: int
     results: Sequence[TrialResult]
     failures: Mapping[str, str] = field(default_factory=dict)  # trial -> why
     images: Mapping[str, Path] = field(default_factory=dict)  # trial -> strip of square images
+    design: SeedDesign | None = None  # where seeds are crossed
 
     @cached_property
     def points(self) -> list["PointResults"]:
@@ -31,7 +36,7 @@ class StudyReport:
         found: dict[str, list[TrialResult]] = {}
         for result in self.results:
             found.setdefault(result.point, []).append(result)
-        return [PointResults(name, results) for name, results in found.items()]
+        return [PointResults(name, results, self.design) for name, results in found.items()]
 
     @property
     def score_name(self) -> str:
@@ -50,6 +55,7 @@ class PointResults:
 
     name: str
     results: Sequence[TrialResult]
+    design: SeedDesign | None = None
 
     @property
     def first(self) -> TrialResult:
@@ -60,11 +66,44 @@ class PointResults:
         """Whether it is scored by the features that it was trained to have."""
         return any(result.eval.own_teacher for result in self.results)
 
-    def by_seed(self, key: str) -> dict[int, float]:
+    def by_seed(self, key: str) -> dict[Seeds, float]:
         return {result.seed: getattr(result, key) for result in self.results}
 
     def estimate(self, key: str) -> Estimate:
         return estimate(list(self.by_seed(key).values()))
+
+    @cached_property
+    def grid(self) -> Array | None:
+        """Scores by each source of chance that varies, sampling last; None unless the whole design is finished."""
+        if self.design is None:
+            return None
+        found = {result.seed: result.by_sampling or (result.score,) for result in self.results}
+        wanted = self.design.trainings()
+        if any(len(found.get(seed, ())) < self.design.sampling for seed in wanted):
+            return None
+        scores = [found[seed][: self.design.sampling] for seed in wanted]
+        return np.array(scores).reshape(*self.design.varied.values(), self.design.sampling)
+
+    @cached_property
+    def components(self) -> Components | None:
+        """Where the spread of its scores comes from; None unless the whole design is finished."""
+        return None if self.grid is None or self.design is None else components(self.grid, list(self.design.varied))
+
+    @property
+    def score(self) -> Estimate:
+        """The mean score. Where seeds are crossed, scores that share one are alike, and its interval is wider."""
+        return self.estimate("score") if self.components is None else self.components.estimate
+
+    @property
+    def scoring_seconds(self) -> float:
+        """Drawing and scoring one set of samples."""
+        return sum(result.eval.seconds for result in self.results) / len(self.results)
+
+    @property
+    def recognised(self) -> Estimate | None:
+        """Share of samples recognised as the class asked for; None unless it was looked at in every trial."""
+        shares = [share for share in self.by_seed("recognised").values() if share is not None]
+        return estimate(shares) if len(shares) == len(self.results) else None
 
 
 class PointSummary(BaseModel):
@@ -72,8 +111,10 @@ class PointSummary(BaseModel):
 
     point: str
     settings: dict[str, Any]  # dotted key -> value
-    seeds: list[int]
+    seeds: list[Seeds]
     score: Estimate
+    components: Components | None  # of its spread, where seeds are crossed
+    recognised: Estimate | None  # share of samples recognised as the class asked for
     loss: Estimate
     parameters: int
     forward_gflops: float

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from discli.ablation.checks import check_before
 from discli.ablation.plan import Planned, disk_to_fill, find_trial, make_plan, refresh, say_disk, study_folder
+from discli.ablation.power import check_power
 from discli.ablation.report import write_report
 from discli.ablation.results import StudyReport
 from discli.ablation.trial import IMAGES, LOG, run_trial
@@ -49,6 +50,7 @@ def ablate(
     """
     name = study
     loaded, trials = load_study(name)
+    check_power(loaded)
     folder = study_folder(loaded, out)
     plan = make_plan(loaded, trials, folder)
     file = _data_for(loaded, plan, data)
@@ -114,7 +116,8 @@ def _report(study: Study, plan: Sequence[Planned], out: Path) -> tuple[list[Plan
             name=study.name,
             base=study.base,
             budget=study.budget.describe(),
-            seeds=study.seeds,
+            seeds=study.trainings,
+            design=study.design,
             trials=len(plan),
             results=[p.result for p in plan if p.result is not None],
             failures={p.trial.name: p.failure for p in plan if p.failure is not None},

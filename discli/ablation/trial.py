@@ -7,6 +7,7 @@ started it, ``log.txt`` is what it said and ``failed.txt`` why it failed when it
 
 import math
 import platform
+import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,11 +18,12 @@ from PIL import Image
 
 from discli import __version__
 from discli.ablation.trial_result import Costs, CurvePoint, TrainingFacts, TrialResult, read_trial_result
-from discli.cost.flops import forward_flops
+from discli.cost.flops import forward_flops, training_flops
 from discli.data.contact_sheet import save_image
 from discli.data.store import open_store
 from discli.evaluation.evaluate import evaluate
 from discli.evaluation.floor import floor_of
+from discli.evaluation.sampled import SampledImages
 from discli.model import DiS
 from discli.recipe import Recipe, Study, Trial, parse_recipe
 from discli.recipe.differences import differences
@@ -30,7 +32,7 @@ from discli.reports.fit import loss_gap
 from discli.runs.eval_result import EvalResult
 from discli.runs.layout import RunFolder
 from discli.runs.logs import read_log
-from discli.runtime.devices import device_name
+from discli.runtime.devices import device_name, pick_device
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import to_json, write_text
 from discli.runtime.processes import is_locked, try_lock
@@ -42,6 +44,7 @@ RESULT, IMAGES, LOG, FAILURE = "result.json", "images.png", "log.txt", "failed.t
 _LOCK = ".lock"
 
 _LOSSES = ("held-out loss", "loss gap")
+_MISSED = "not "  # before the name of a share that is better when higher
 # Where a run lies, how it talks and what it keeps is nothing that a result depends on.
 _NOT_COMPARED = {
     "data.file", "data.cache", "train.tracker", "train.log_every", "train.preview_every", "train.preview_first",
@@ -52,7 +55,7 @@ _NOT_COMPARED = {
 def plan_recipe(study: Study, trial: Trial) -> Recipe:
     """The trial's recipe with the steps that the budget gives it and the scores along the way."""
     sketch = trial.recipe(steps=1)
-    steps = study.budget.steps_of(sketch, 3 * sum(forward_flops(sketch).values()))
+    steps = study.budget.steps_of(sketch, training_flops(sketch))
     every = math.ceil(steps / study.score.curve_points) if study.score.curve_points else 0
     score = {"every": every, "n": study.score.curve_n, "features": study.score.features}
     tree = trial.recipe(steps).model_dump(mode="json")
@@ -78,9 +81,17 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> Tr
         train(recipe, data=file, out=run)
         # Named, for checkpoints know the data only where it was when they were written.
         reference = recipe.train.score.reference or file
-        scored = evaluate(run, reference, features=study.score.features, n=study.score.n, bootstrap=0)
+        metrics = ("fid", "recognised") if counts_recognised(study, recipe) else ("fid",)
+        device = pick_device(None)
+
+        def evaluate_with(seed: int) -> EvalResult:
+            images, chosen = SampledImages(run, device, seed=seed), study.score
+            return evaluate(images, reference, features=chosen.features, metrics=metrics, n=chosen.n, bootstrap=0)
+
+        scored, *others = [evaluate_with(seed) for seed in range(study.samplings)]
         _draw(run, recipe, study.score.images, folder / IMAGES)
         score_name, score, along = _score(study, recipe, run, file, scored)
+        by_sampling = [score, *(_score(study, recipe, run, file, other)[1] for other in others)]
         result = TrialResult(
             trial=trial.name,
             point=trial.point.name,
@@ -88,7 +99,8 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> Tr
             settings=trial.point.settings,
             recipe=recipe.model_dump(mode="json"),
             contract=open_store(file).contract.as_used_by(recipe).model_dump(mode="json"),
-            score=score,
+            score=statistics.fmean(by_sampling),
+            by_sampling=tuple(by_sampling) if others else (),
             score_name=score_name,
             curve=along,
             eval=scored,
@@ -116,9 +128,15 @@ def read_result(study: Study, trial: Trial, recipe: Recipe, folder: Path) -> Tri
                 f"{trial.name}: {folder} was run with {key} = {old!r}, the study now says {new!r}.",
                 "Give another --out for the changed study, or change it back.",
             )
-    if (result.score_name in _LOSSES or study.score.by != "distance") and result.score_name != study.score.by:
+    if _scored_by(result) != study.score.by:
         raise DiscliError(
             f"{trial.name}: {folder} was scored by {result.score_name}, the study now says {study.score.by}.",
+            f"Change it back, or remove {RESULT} in every trial: they are scored again from their runs.",
+        )
+    if study.samplings not in (1, len(result.by_sampling)):
+        raise DiscliError(
+            f"{trial.name}: {folder} was scored with {max(1, len(result.by_sampling))} sampling seeds, the study now"
+            f" says {study.samplings}.",
             f"Change it back, or remove {RESULT} in every trial: they are scored again from their runs.",
         )
     if n != study.score.n:  # on which every distance depends
@@ -166,6 +184,20 @@ def _parameters(model: ModelSpec, input_size: int, in_channels: int, out_channel
         return sum(p.numel() for p in DiS(model, input_size, in_channels, out_channels).parameters())
 
 
+def counts_recognised(study: Study, recipe: Recipe) -> bool:
+    """Whether samples are looked at by class: there are classes to ask for, and the data file's images to learn from.
+
+    A reference of one's own may be statistics alone; it is asked for classes only where the study is scored by them.
+    """
+    return study.score.by == "recognised" or (recipe.model.num_classes > 1 and recipe.train.score.reference is None)
+
+
+def _scored_by(result: TrialResult) -> str:
+    if result.score_name in _LOSSES:
+        return result.score_name
+    return "recognised" if result.score_name.startswith(_MISSED) else "distance"
+
+
 def _score(
     study: Study, recipe: Recipe, run: Path, file: Path, scored: EvalResult
 ) -> tuple[str, float, tuple[CurvePoint, ...]]:
@@ -173,6 +205,9 @@ def _score(
     if study.score.by == "distance":
         name = next(iter(scored.scores))
         return name, scored.scores[name], curve(run, name)
+    if study.score.by == "recognised":
+        assert scored.recognised is not None
+        return _MISSED + scored.recognised.score, 1 - scored.recognised.samples.share, ()
     lines = read_log(RunFolder(run).log("holdout"))
     values = [float(line["loss_held_out"]) for line in lines]
     if study.score.by == "loss gap":

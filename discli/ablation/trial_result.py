@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from discli.recipe.seeds import Seeds
 from discli.recipe.spec import Count, Positive, PositiveInt, Real
 from discli.runs.eval_result import EvalResult
 from discli.runtime.files import read_model
@@ -49,15 +50,21 @@ class TrialResult(Costs, TrainingFacts, _Part):
     format: Literal[1] = 1
     trial: str
     point: str
-    seed: Count
+    seed: Seeds
     settings: dict[str, Any]  # dotted key -> value
     recipe: dict[str, Any]  # as it was written, of whichever version
     contract: dict[str, Any] = {}
     score: Real
+    by_sampling: tuple[Real, ...] = ()  # the score by each sampling seed from 0, where there are several; else empty
     score_name: str
     curve: tuple[CurvePoint, ...]
     eval: EvalResult
     environment: dict[str, str]
+
+    @property
+    def recognised(self) -> float | None:
+        """Share of the samples recognised as the class asked for, where that was looked at."""
+        return None if self.eval.recognised is None else self.eval.recognised.samples.share
 
     @property
     def resolution(self) -> int:

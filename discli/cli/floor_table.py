@@ -16,7 +16,10 @@ _UNFOLDED = 400  # columns
 
 
 def losses_of(floor: Floor, recipe: Recipe | None) -> dict[str, DiffusionSpec]:
-    """Name -> what a floor is a floor of: the recipe's own loss alone, or every objective with each weighting."""
+    """Name -> what a floor is a floor of: the recipe's own loss alone, or every objective with each weighting.
+
+    A weighting that a name alone does not tell, such as optimal-loss, is left out.
+    """
     if recipe is not None:
         spec = recipe.diffusion
         return {_name(spec.objective.name, spec.weighting.name): spec}
@@ -24,7 +27,7 @@ def losses_of(floor: Floor, recipe: Recipe | None) -> dict[str, DiffusionSpec]:
         _name(objective, weighting): DiffusionSpec.model_validate({"objective": objective, "weighting": weighting})
         for objective, kind in OBJECTIVES.items()
         for weighting, how in WEIGHTINGS.items()
-        if kind.process in how.fits
+        if kind.process in how.fits and not any(field.is_required() for field in how.model_fields.values())
     }
 
 

@@ -33,5 +33,6 @@ def print_plan(plan: StudyPlan, out: Path) -> None:
     each = f"{plan.budget}, then {plan.samples:,} samples scored"
     stderr.print(f"{len(left)} of {len(plan.trials)} trials to run ({each}){total}.")
     say_disk(plan.disk, out)
+    stderr.print(plan.power.in_words)
     on_top = "each trial's start and the score's own network come on top"
     stderr.print(f"Times are {plan.rate}; {on_top}." if known else f"No times: {plan.rate}.")

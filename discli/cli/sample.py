@@ -33,6 +33,13 @@ def sample(
         ),
     ] = None,
     eta: Annotated[float | None, typer.Option(help="DDIM's noise: 0 none, 1 as much as DDPM.")] = None,
+    timestep_spacing: Annotated[
+        Literal["linspace", "leading", "trailing", "ddim"] | None,
+        typer.Option(help="Which timesteps: diffusers' three, or OpenAI's ddimN. Not of flow models."),
+    ] = None,
+    time_shift: Annotated[
+        float | None, typer.Option(help="Of flow models: the steps' noise levels times this. Default: as trained.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Image i depends on (seed, i) alone.")] = 0,
     classes: Annotated[
         str,
@@ -72,6 +79,13 @@ def sample(
     autoguidance: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Guide away from this weaker run or checkpoint.")
     ] = None,
+    contrastive_correction: Annotated[
+        bool | None,
+        typer.Option(
+            "--contrastive-correction/--no-contrastive-correction",
+            help="Under guidance, undo what training with diffusion.contrastive adds. Default: do.",
+        ),
+    ] = None,
     precision: Annotated[
         Literal["auto", "fp32", "bf16"] | None,
         typer.Option(help="auto: bf16 where the device is quicker in it, else fp32."),
@@ -103,9 +117,12 @@ def sample(
         steps=steps,
         sampler=sampler,
         eta=eta,
+        timestep_spacing=timestep_spacing,
+        time_shift=time_shift,
         guided_channels=guided_channels,
         cfg_interval=low_high,
         cfg_schedule=cfg_schedule,
+        contrastive_correction=contrastive_correction,
         autoguidance=autoguidance,
         precision=precision,
         compile=compile_,

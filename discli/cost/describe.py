@@ -12,6 +12,7 @@ from discli.diffusion import count_evaluations
 from discli.model import empty_network
 from discli.recipe import Recipe, parse_recipe
 from discli.recipe.model import ModelSpec
+from discli.recipe.spec import ChoiceSpec
 from discli.recipe.train import share_of_batch
 from discli.runtime.console import format_bytes, format_seconds
 from discli.runtime.facts import Facts
@@ -22,6 +23,7 @@ PAPER_GFLOPS = {"dis-s": 0.43, "dis-b": 1.86, "dis-m": 3.70, "dis-l": 6.57, "dis
 # What the paper's sizes have in common, whatever they are trained on.
 _ANY_DATA = {"patch_size", "num_classes", "drop_path_rate", "backward_dt_init", "scan"}
 _CHOICES = ("mixer", "scan_order", "skip", "conditioning")
+_ADDED = ("patch_embed", "grid_conv", "head_conv")  # named where they are not the paper's
 
 
 def recipe_facts(recipe: Recipe, machine: Hardware) -> Facts:
@@ -46,14 +48,20 @@ def _shape(recipe: Recipe) -> Facts:
     kind = "pixels" if recipe.data.codec.is_pixels else f"latents of {recipe.data.resolution} px"
     classes = f"{model.num_classes:,} classes" if model.num_classes else "no classes"
     extra = _tokens(recipe) - recipe.num_patches
+    fields = type(model).model_fields
+    choices = (*_CHOICES, *(key for key in _ADDED if getattr(model, key) != fields[key].default))
     rows = [
         ("network", f"{model.depth} blocks of width {model.embed_dim}, {classes}"),
-        ("choices", ", ".join(f"{key.replace('_', ' ')} {getattr(model, key).name}" for key in _CHOICES)),
+        ("choices", ", ".join(f"{key.replace('_', ' ')} {_name(getattr(model, key))}" for key in choices)),
         ("input", f"{recipe.in_channels} x {side} x {side} {kind}, in patches of {model.patch_size}"),
         ("tokens", f"{recipe.num_patches:,} patches and {extra} more"),
     ]
     record = {"name": recipe.name, "tokens": recipe.num_patches + extra, "patches": recipe.num_patches}
     return Facts(rows, record | {"settings": recipe.model_dump(mode="json")})
+
+
+def _name(choice: ChoiceSpec | tuple[ChoiceSpec, ...]) -> str:
+    return " + ".join(one.name for one in choice) if isinstance(choice, tuple) else choice.name
 
 
 def _tokens(recipe: Recipe) -> int:

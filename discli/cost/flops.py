@@ -65,12 +65,15 @@ def _count(model: ModelSpec, input_size: int, in_channels: int, out_channels: in
     layers: Counter[str] = Counter()
     for block in blocks:
         layers.update(block.mixer.flops(L))
+        if block.grid_conv is not None:
+            layers["grid convolution"] += block.grid_conv.flops()
     pixels = model.patch_size**2
     return {
-        "patch embedding": matmul_flops(input_size**2 // pixels, pixels * in_channels, D),
+        "patch embedding": network.patch_embed.flops(input_size),
         "time embedding": 2 * matmul_flops(1, D, 4 * D),
         **layers,
         "long skips": sum(block.skip.flops(L) for block in blocks if block.skip is not None),
         "modulation": network.conditioning.flops() + sum(modulation.flops() for modulation in modulations),
         "head": matmul_flops(L, D, pixels * out_channels),
+        "head convolution": 0 if network.head_conv is None else network.head_conv.flops(input_size),
     }

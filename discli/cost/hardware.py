@@ -65,7 +65,7 @@ class Hardware:
 
     def backend(self, model: ModelSpec) -> str:
         """What computes the model's scans there."""
-        if self.device is None and model.mixer.uses_scan:
+        if self.device is None and model.uses_scan:
             return planned_backend(model.scan, self.device_type)
         return choose_scan(model, self.device or torch.device(self.device_type)).name
 

@@ -27,9 +27,11 @@ _PARTS = {
     "blocks.skip": "blocks: long skips",
     "blocks.norm": "blocks: norms",
     "blocks.modulation": "blocks: modulation",
+    "blocks.grid_conv": "blocks: grid convolutions",
     "blocks.mixer": "blocks: mixers",
     "blocks.mlp": "blocks: MLPs",
     "head": "head",
+    "head_conv": "head convolution",
 }
 # Its kernels stand outside of torch.library and need a GPU even for shapes.
 UNCOUNTED = ("mamba-ssm",)
@@ -80,7 +82,7 @@ def activation_memory(
     if backend in UNCOUNTED:
         return None
     network = empty_network(recipe)
-    scans = assume_backend(backend) if recipe.model.mixer.uses_scan else nullcontext()
+    scans = assume_backend(backend) if recipe.model.uses_scan else nullcontext()
     with FakeTensorMode(allow_non_fake_inputs=True), scans:
         network.to_empty(device=torch.device(device_type))
 

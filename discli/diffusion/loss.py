@@ -31,26 +31,37 @@ class DiffusionLoss:
     """
 
     def __init__(self, spec: DiffusionSpec) -> None:
-        self.schedule = build_schedule(spec)
+        self.schedule, self.contrastive = build_schedule(spec), spec.contrastive
         self.objective: Objective = build(spec.objective)
         self.weighting: Weighting = build(spec.weighting)
         self.distribution: TimestepDistribution = build(spec.timesteps)
 
     def timesteps(self, uniforms: Tensor) -> Tensor:
         """(B,) uniforms in [0, 1) to (B,) timesteps of the chosen distribution."""
-        return self.schedule.timestep(self.distribution.fractions(uniforms))
+        fractions = self.distribution.fractions(uniforms)
+        return (self.schedule.as_noisy if self.distribution.of_the_straight_path else self.schedule.timestep)(fractions)
 
     def noisy(self, x0: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """x_t (B, C, H, W) of x0 and noise alike at t (B,), and t as the network takes it, (B,)."""
         a, s = self.schedule.coefficients(t, x0)
         return a * x0 + s * noise, self.schedule.model_time(t)
 
-    def __call__(self, out: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor) -> Losses:
-        """``out`` (B, C or 2C, H, W) is the network's answer to ``x_t``. Means over C, H, W."""
+    def __call__(
+        self, out: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor, other: Tensor | None = None
+    ) -> Losses:
+        """``out`` (B, C or 2C, H, W) is the network's answer to ``x_t``. Means over C, H, W.
+
+        ``other`` (B, C, H, W): the noise less x0 of another sample each, for a contrastive loss; mse is without it.
+        """
         a, s = self.schedule.coefficients(t, x0)
         prediction, interpolation = split_variance(out, x0.shape[1])
-        squared = _mean_per_sample((prediction - self.objective.target(x0, noise, a, s)) ** 2)
-        mse = squared * self.weighting.weight(a, s, self.objective).to(squared.dtype)
+        error = self.objective.error(prediction, self.objective.target(x0, noise, a, s), a, s)
+        squared = _mean_per_sample(error**2)
+        weight = self.weighting.weight(a, s, self.objective).to(squared.dtype)
+        mse = squared * weight
+        if other is not None:
+            away = _mean_per_sample((self.objective.velocity(x_t, prediction, a, s) - other) ** 2)
+            return Losses(mse - self.contrastive * weight * away, mse, None)
         if interpolation is None:
             return Losses(mse, mse, None)
 

@@ -7,6 +7,7 @@ Training asks for batches of timesteps: ``coefficients(t, like)``, ``timestep(fr
 """
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -41,6 +42,12 @@ class LinearBetaSchedule:
         """(B,) in [0, 1) to (B,) int64 in 0 .. num_timesteps - 1."""
         return (fraction.double() * self.num_timesteps).long().clamp(max=self.num_timesteps - 1)
 
+    def as_noisy(self, time: Tensor) -> Tensor:
+        """(B,) times of the straight path to (B,) int64, the timesteps whose s / a is nearest, by its logarithm."""
+        abar = self.alphas_cumprod_on(time.device)
+        log_sigma = ((1 - abar) / abar).log() / 2
+        return torch.bucketize(torch.logit(time.double()), (log_sigma[1:] + log_sigma[:-1]) / 2)
+
     def model_time(self, t: Tensor) -> Tensor:
         """(B,) timesteps as the network takes them: as they are."""
         return t
@@ -72,10 +79,13 @@ class LinearBetaSchedule:
 
 
 class LinearInterpolant:
-    """a_t = 1 - t, s_t = t; t in [0, 1] (SiT's linear interpolant, arXiv:2401.08740, section 2)."""
+    """a_t = 1 - t, s_t = t; t in [0, 1] (SiT's linear interpolant, arXiv:2401.08740, section 2).
 
-    def __init__(self, num_timesteps: int) -> None:
-        self.num_timesteps = num_timesteps
+    ``time_shift`` moves training's times towards noise, as `shifted` does.
+    """
+
+    def __init__(self, num_timesteps: int, time_shift: float = 1.0) -> None:
+        self.num_timesteps, self.time_shift = num_timesteps, time_shift
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """a_t and s_t, (B, 1, 1, 1) in the dtype of ``like``."""
@@ -83,8 +93,14 @@ class LinearInterpolant:
         return 1 - s, s
 
     def timestep(self, fraction: Tensor) -> Tensor:
-        """(B,) in [0, 1), which are its timesteps."""
-        return fraction
+        """(B,) in [0, 1), which are its timesteps before the shift, in the same dtype."""
+        if self.time_shift == 1.0:
+            return fraction
+        return shifted(fraction.double(), self.time_shift).to(fraction.dtype)
+
+    def as_noisy(self, time: Tensor) -> Tensor:
+        """(B,) times of the straight path, as they are."""
+        return time
 
     def model_time(self, t: Tensor) -> Tensor:
         """(B,) in [0, 1) to (B,): the network's time embedding expects numbers of the size of DDPM's timesteps."""
@@ -114,11 +130,23 @@ class LinearInterpolant:
         return torch.full((len(like),), t * self.num_timesteps, device=like.device, dtype=torch.float32)
 
 
+Time = TypeVar("Time", float, Tensor)
+
+
+def shifted(t: Time, shift: float) -> Time:
+    """shift t / (1 + (shift - 1) t): the same signal for each element as t has on fewer of them.
+
+    Stable Diffusion 3's, for more pixels (arXiv:2403.03206, eq. 23): shift = sqrt(m / n) of m pixels, where t suits n.
+    s / a becomes shift times as large.
+    """
+    return shift * t / (1 + (shift - 1) * t)
+
+
 Schedule = LinearBetaSchedule | LinearInterpolant
 
 
 def build_schedule(choice: DiffusionSpec) -> Schedule:
     """The schedule of the objective's noise process."""
     if choice.objective.process == "flow":
-        return LinearInterpolant(choice.num_timesteps)
+        return LinearInterpolant(choice.num_timesteps, choice.time_shift)
     return LinearBetaSchedule(choice.num_timesteps, choice.beta_start, choice.beta_end)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from discli.diffusion.guidance import Network, guided
+from discli.diffusion.contrastive import corrected, mean_velocity
+from discli.diffusion.guidance import Network, guided, scale_at
 from discli.diffusion.objectives import Objective
 from discli.diffusion.samplers import Noise, Sampler, predictor
 from discli.diffusion.schedule import build_schedule
@@ -31,9 +32,19 @@ def trajectory(
     """
     schedule = build_schedule(diffusion)
     objective: Objective = build(diffusion.objective)
-    sampler: Sampler = build(settings.sampler, schedule, settings.steps)
+    sampler: Sampler = build(settings.sampler, schedule, settings)
     network_guided = guided(network, settings, schedule, null_class, guide)
-    yield from sampler.steps(predictor(network_guided, schedule, objective, y, settings.clip_denoised), x, noise)
+    correct = None
+    if diffusion.contrastive and settings.contrastive_correction and settings.cfg_scale != 1.0:
+        weight, scale = diffusion.contrastive, scale_at(settings, schedule)
+        no_class = None if y is None else null_class
+        mean = mean_velocity(network, objective, schedule, weight, x, no_class)
+
+        def correct(velocity: Tensor, t: float) -> Tensor:
+            return velocity if scale(t) == 1.0 else corrected(velocity, mean, weight)
+
+    predict = predictor(network_guided, schedule, objective, y, settings.clip_denoised, correct)
+    yield from sampler.steps(predict, x, noise)
 
 
 def count_evaluations(diffusion: DiffusionSpec, settings: SampleSpec, channels: int) -> int:

@@ -50,7 +50,7 @@ _REFERENCE_KEPT = 50_000  # images, for metrics that need them all at once
 
 
 def evaluate(
-    samples: str | Path,
+    samples: str | Path | ImageSet,
     ref: str | Path | None = None,
     *,
     features: str = "inception",
@@ -66,7 +66,8 @@ def evaluate(
     cache: bool = True,
     card: CardImages | None = None,
 ) -> EvalResult:
-    """Score ``samples``: a run, a folder of ``discli sample``, any folder, zip or tar of images, a .npz or .h5.
+    """Score ``samples``: a run, a folder of ``discli sample``, any folder, zip or tar of images, a .npz or .h5,
+    or a set of images that is open, such as a run's `SampledImages` with other settings than its recipe's.
 
     ``ref``: FILE.h5, a folder, a zip, or STATS.npz; without it the data that the run was trained on.
     ``features`` and ``metrics`` are names of files in ``features/`` and ``metrics/``; ``metrics`` may hold "all".
@@ -77,12 +78,14 @@ def evaluate(
     Raises DiscliError for what is missing or does not fit, before any work where it can be known.
     """
     started = time.monotonic()
-    samples, wanted = Path(samples), choose_metrics(metrics, find_network(features))
+    opened = None if isinstance(samples, str | Path) else samples
+    samples = Path(samples) if isinstance(samples, str | Path) else samples.path
+    wanted = choose_metrics(metrics, find_network(features))
     with process_group() as group:
         where = pick_device(device)
         samples = samples if samples.exists() else find_run(samples)
         with_labels = per_class or any(metric.needs == "classes" for metric in wanted)
-        images = open_images(samples, where, with_labels)
+        images = opened or open_images(samples, where, with_labels)
         indices = choose(images, n)
         reference = open_reference(Path(ref or trained_on(samples, images.manifest)), where, with_labels)
         if "all" in metrics and not have_classes(images, reference.images):
@@ -233,6 +236,8 @@ def _sample_facts(path: Path, images: ImageSet, n: int) -> Samples:
     """Where the samples are, how many were scored, and what their manifest says of their making."""
     said = {} if images.manifest is None else images.manifest.model_dump(mode="json")
     made = {key: value for key, value in said.items() if key in Samples.model_fields}
+    if images.manifest is not None:
+        made["train_seed"] = images.manifest.recipe.train.seed
     facts = {"path": str(path), "kind": images.kind, "n": n, "resolution": images.size}
     return Samples.model_validate(made | facts)
 

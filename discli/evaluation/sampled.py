@@ -11,16 +11,17 @@ from torch import Tensor
 from discli.runs import layout
 from discli.sampling.generate import generate
 from discli.sampling.plan import plan_sampling
+from discli.sampling.settings import SampleSettings
 
 
 class SampledImages:
-    """A run's samples with the settings of its recipe and seed 0: those of ``discli sample RUN``."""
+    """A run's samples, by default with the settings of its recipe and seed 0: those of ``discli sample RUN``."""
 
     kind = "samples, drawn while they were scored"
 
-    def __init__(self, path: Path, device: torch.device) -> None:
+    def __init__(self, path: Path, device: torch.device, settings: SampleSettings | None = None, seed: int = 0) -> None:
         self.path = path
-        self._plan = plan_sampling(path, device=str(device))
+        self._plan = plan_sampling(path, settings, seed=seed, device=str(device))
         model = self._plan.model
         model.load_codec()  # where there is none, it says so now
         self.class_names: Sequence[str] = model.contract.class_names

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from discli.model.grid_convs import GridConv
 from discli.model.mixers import Mixer
 from discli.model.mlp import Mlp
 from discli.model.modulation import Modulation
@@ -18,11 +19,19 @@ class Block(nn.Module):
 
     layers = 1
 
-    def __init__(self, embed_dim: int, mixer: Mixer | Mlp, skip: Skip | None, modulation: Modulation | None) -> None:
+    def __init__(
+        self,
+        embed_dim: int,
+        mixer: Mixer | Mlp,
+        skip: Skip | None,
+        modulation: Modulation | None,
+        grid_conv: GridConv | None = None,
+    ) -> None:
         super().__init__()
         self.skip = skip
         self.norm = RMSNorm(embed_dim)
         self.modulation = modulation
+        self.grid_conv = grid_conv
         self.mixer = mixer
 
     def forward(
@@ -39,12 +48,16 @@ class Block(nn.Module):
         factors = None if drop_path is None else drop_path[0]
         if self.modulation is not None:
             residual, normed = self.norm(residual, hidden, factors)
-            return self.modulation(normed, condition, self.mixer), residual
+            return self.modulation(normed, condition, self._mix), residual
         # In the precision that the mixer's first product would turn it to.
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         residual, normed = self.norm(residual, hidden, factors, dtype)
-        return self.mixer(normed), residual
+        return self._mix(normed), residual
+
+    def _mix(self, normed: Tensor) -> Tensor:
+        mixed: Tensor = self.mixer(normed if self.grid_conv is None else self.grid_conv(normed))
+        return mixed
 
 
 class PairedBlock(nn.Module):

@@ -14,12 +14,14 @@ from torch.utils.checkpoint import checkpoint
 from discli.model.block import Block, PairedBlock
 from discli.model.conditionings import Conditioning
 from discli.model.embed import TimeEmbed, unpatchify
+from discli.model.grid_convs import GridConv
+from discli.model.head_convs import HeadConv
 from discli.model.init import initialise
 from discli.model.mixers import Mixer
-from discli.model.mlp import Mlp
 from discli.model.modulation import Modulation
 from discli.model.norm import RMSNorm
 from discli.model.order import token_orders
+from discli.model.patch_embeds import PatchEmbed
 from discli.model.routing import Route, RoutedSpan, tell_orders
 from discli.model.skips import Skip
 from discli.recipe import Recipe
@@ -61,7 +63,8 @@ class DiS(nn.Module):
         self.checkpoint_blocks = False
         self._was_routed = False
 
-        self.patch_embed = nn.Conv2d(in_channels, D, kernel_size=p, stride=p)
+        self.patch_size = p
+        self.patch_embed: PatchEmbed = build(spec.patch_embed, in_channels, D, p)
         self.time_embed = TimeEmbed(D)
         self.class_embed = nn.Embedding(spec.num_classes + 1, D) if spec.num_classes else None
         self.conditioning: Conditioning = build(spec.conditioning, D, has_classes=spec.num_classes > 0)
@@ -70,17 +73,23 @@ class DiS(nn.Module):
 
         def block(index: int) -> Block | PairedBlock:
             orders = token_orders(spec.scan_order, input_size // p, index, self.conditioning.extra_tokens)
-            mixer: Mixer = build(spec.mixer, spec, orders)
+            mixer: Mixer = build(spec.mixers[index % len(spec.mixers)], spec, orders)
             skip: Skip | None = build(spec.skip, D) if index > spec.depth // 2 else None
-            mixing = Block(D, mixer, skip, self.conditioning.block_modulation())
-            if not mixer.mlp_ratio:
+            before: GridConv | None = None
+            if spec.grid_conv.where == "before":
+                before = build(spec.grid_conv, D, input_size // p, self.conditioning.extra_tokens)
+            mixing = Block(D, mixer, skip, self.conditioning.block_modulation(), before)
+            if mixer.channel_mixing is None:
                 return mixing
-            return PairedBlock(mixing, Block(D, Mlp(D, mixer.mlp_ratio), None, self.conditioning.block_modulation()))
+            return PairedBlock(mixing, Block(D, mixer.channel_mixing(D), None, self.conditioning.block_modulation()))
 
         blocks = [block(index) for index in range(spec.depth)]
         self.blocks = nn.ModuleList(blocks)
-        self.layers_per_block = blocks[0].layers
+        self.layers = [block.layers for block in blocks]  # of each block: one, or two with an MLP
         self.head = Head(D, p * p * out_channels, modulated=self.conditioning.modulates_head)
+        self.head_conv: HeadConv | None = None
+        if spec.head_conv.name != "none":
+            self.head_conv = build(spec.head_conv, out_channels)
 
         if self.pos_embed.device.type != "meta":
             initialise(self)
@@ -115,12 +124,13 @@ class DiS(nn.Module):
         residual: Tensor | None = None
         skips: list[Tensor] = []
         middle = len(self.blocks) // 2
+        layer = 0
         span = RoutedSpan(self.blocks, route, self.conditioning.extra_tokens)
-        per = self.layers_per_block
         for index, block in enumerate(self.blocks):
             hidden, residual = span.enter(index, hidden, residual)
             skipped = skips.pop() if index > middle else None
-            of_block = None if drop_path is None else drop_path[index * per : (index + 1) * per]
+            of_block = None if drop_path is None else drop_path[layer : layer + self.layers[index]]
+            layer += self.layers[index]
             arguments = (hidden, residual, skipped, conditions.blocks, of_block)
             if self.checkpoint_blocks and torch.is_grad_enabled():
                 hidden, residual = checkpoint(block, *arguments, use_reentrant=False)
@@ -132,7 +142,8 @@ class DiS(nn.Module):
 
         out = self.head(residual, hidden, None if drop_path is None else drop_path[-1], conditions.head)
         out = out[:, self.conditioning.extra_tokens :]
-        return unpatchify(out, self.patch_embed.kernel_size[0])
+        image = unpatchify(out, self.patch_size)
+        return image if self.head_conv is None else self.head_conv(image)
 
     def drop_path_rates(self) -> Tensor:
         """(layers + 1,) chance that a sample loses what is added: the patches never, then block by block
@@ -140,7 +151,8 @@ class DiS(nn.Module):
         """
         rising = torch.linspace(0.0, self.drop_path_rate, len(self.blocks) - 1)
         of_blocks = torch.cat([rising, torch.tensor([self.drop_path_rate])])
-        return torch.cat([torch.zeros(1), of_blocks.repeat_interleave(self.layers_per_block)])
+        blocks = [index for index, layers in enumerate(self.layers) for _ in range(layers)]
+        return torch.cat([torch.zeros(1), of_blocks[blocks]])
 
 
 def empty_network(recipe: Recipe) -> DiS:

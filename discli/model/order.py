@@ -1,5 +1,7 @@
 """Tokens into the order in which a scan visits them, and back. The orders themselves are in ``scan_orders/``."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,7 @@ class TokenOrder(nn.Module):
 
     def __init__(self, walk: list[int], extra_tokens: int) -> None:
         super().__init__()
+        self.side, self.extra_tokens = math.isqrt(len(walk)), extra_tokens
         places = range(extra_tokens + len(walk))
         order = [*range(extra_tokens), *(extra_tokens + patch for patch in walk)]
         moves = order != list(places)

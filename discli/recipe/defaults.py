@@ -6,6 +6,7 @@ from typing import Any
 
 from discli.recipe.presets import PRESETS
 from discli.recipe.recipe import Recipe
+from discli.recipe.seeds import Seeds
 from discli.recipe.spec import Spec
 from discli.recipe.toml import toml_value
 
@@ -45,5 +46,5 @@ def _lines(spec: Spec, table: str) -> Iterator[Setting]:
 
 
 def _is_table(value: Any) -> bool:
-    """Choices have names and stand on one line."""
-    return isinstance(value, Spec) and "name" not in type(value).model_fields
+    """Choices have names and stand on one line; so do seeds, mostly a number."""
+    return isinstance(value, Spec) and not isinstance(value, Seeds) and "name" not in type(value).model_fields

@@ -7,7 +7,7 @@ from pydantic import Field, Strict, model_validator
 
 from discli.recipe.choices import default_of, one_of, read_choices
 from discli.recipe.kinds import ObjectiveSpec, Process, SamplerSpec, WeightingSpec
-from discli.recipe.spec import ChoiceSpec, Spec
+from discli.recipe.spec import ChoiceSpec, Positive, Spec
 
 OBJECTIVES = read_choices("diffusion/objectives", ObjectiveSpec, default="eps")
 WEIGHTINGS = read_choices("diffusion/weightings", WeightingSpec, default="uniform")
@@ -24,11 +24,20 @@ else:
 
 
 class DiffusionSpec(Spec):
-    """A linear schedule of betas (DDPM, arXiv:2006.11239), or a straight path for ``flow``."""
+    """A linear schedule of betas (DDPM, arXiv:2006.11239), or a straight path for ``flow`` and ``x0-flow``."""
 
     objective: Annotated[Objective, Field(description="what the network predicts")] = default_of(OBJECTIVES)
     weighting: Annotated[Weighting, Field(description="how much each timestep counts")] = default_of(WEIGHTINGS)
     timesteps: Annotated[Timesteps, Field(description="how often each timestep is drawn")] = default_of(TIMESTEPS)
+    time_shift: Annotated[
+        Positive,
+        Field(description="of flow, s / a times this in training and sampling: sqrt(m / n) for m pixels, n usual ones"),
+    ] = 1.0
+    contrastive: Annotated[
+        float,
+        Strict(),
+        Field(ge=0, lt=1, description="of flow: weight of the loss's term against other samples' velocities"),
+    ] = 0.0
     num_timesteps: Annotated[int, Strict(), Field(ge=2, le=10**6, description="length of the schedule of betas")] = 1000
     beta_start: Annotated[float, Strict(), Field(gt=0, lt=1, description="of the first timestep")] = 1e-4
     beta_end: Annotated[float, Strict(), Field(gt=0, lt=1, description="of the last timestep")] = 0.02
@@ -36,6 +45,24 @@ class DiffusionSpec(Spec):
     @property
     def learn_sigma(self) -> bool:
         return self.objective.learns_variance()
+
+    @model_validator(mode="after")
+    def _shift_fits(self) -> Self:
+        if self.time_shift != 1.0 and self.objective.process != "flow":
+            raise ValueError(
+                f"time_shift {self.time_shift:g} shifts the times of the straight path, which"
+                f' "{self.objective.name}" has not: use 1.0'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _contrast_fits(self) -> Self:
+        if self.contrastive and self.objective.process != "flow":
+            raise ValueError(
+                f"contrastive {self.contrastive:g} compares velocities of the straight path, which"
+                f' "{self.objective.name}" has not: use 0.0'
+            )
+        return self
 
     @model_validator(mode="after")
     def _weighting_fits(self) -> Self:

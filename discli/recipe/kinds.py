@@ -12,8 +12,15 @@ from discli.recipe.spec import ChoiceSpec, Count, Fraction, Positive, PositiveIn
 if TYPE_CHECKING:
     from discli.recipe.model import ModelSpec
 
-# betas: DDPM's schedule, of the objectives eps, v and x0. flow: the straight line from data to noise.
+# betas: DDPM's schedule, of the objectives eps, v and x0. flow: the straight line from data to noise, of flow
+# and x0-flow.
 Process = Literal["betas", "flow"]
+
+# What the walks of a scan order have in common: parameters, or channels, of which each then scans its part.
+WalksShare = Literal["nothing", "parameters", "channels"]
+
+# Which of a schedule's timesteps a sampler visits: `discli.recipe.sample.spaced_timesteps`.
+TimestepSpacing = Literal["linspace", "leading", "trailing", "ddim"]
 
 HeadDim = Annotated[PositiveInt | None, Field(description="channels of a head; by default 64 or what comes near")]
 
@@ -25,6 +32,10 @@ class MixerSpec(ChoiceSpec):
     ordered: ClassVar[bool] = True
     # True where it calls `discli.scan.bidirectional_scan`, whose backend model.scan chooses.
     uses_scan: ClassVar[bool] = False
+    # True where a convolution goes along its scans, which `GridConvSpec` may take the place of.
+    convolves: ClassVar[bool] = False
+    # What it can let the walks of a scan order share.
+    walks_may_share: ClassVar[tuple[WalksShare, ...]] = ("nothing",)
 
     def check(self, model: "ModelSpec") -> None:
         """Raises ValueError where the mixer's settings and those of the model do not fit together."""
@@ -47,14 +58,28 @@ def head_width(channels: int, head_dim: int | None) -> int:
 class ScanOrderSpec(ChoiceSpec):
     """In which order scans visit the patches."""
 
+    walks_share: ClassVar[WalksShare] = "nothing"
+
     def walks(self, side: int, block: int) -> list[list[int]]:
         """One walk or more over a square of ``side`` x ``side`` patches in block number ``block``.
 
         A walk lists each patch once, by its raster index (row * side + column), in the order of the visit.
-        Each is scanned in both directions, with parameters of its own. The number of walks must not depend
+        Each is scanned in both directions, each direction with its own parameters. The number of walks must not depend
         on ``side``.
         """
         raise NotImplementedError
+
+
+class GridConvSpec(ChoiceSpec):
+    """How neighbours on the grid of patches meet, whatever the scan's order is."""
+
+    @property
+    def where(self) -> Literal["before", "instead"] | None:
+        """Before each mixer, instead of the convolution along its scans, or nowhere."""
+        return None
+
+    def needs_whole_grid(self) -> bool:
+        return self.where is not None
 
 
 class ObjectiveSpec(ChoiceSpec):
@@ -77,6 +102,7 @@ class SamplerSpec(ChoiceSpec):
     """How noise becomes an image."""
 
     fits: ClassVar[tuple[Process, ...]] = ("betas",)
+    spacings: ClassVar[tuple[TimestepSpacing, ...]] = ("linspace", "leading", "trailing", "ddim")
 
 
 class ScaleScheduleSpec(ChoiceSpec):

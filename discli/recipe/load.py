@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from discli.recipe.presets import PRESETS
 from discli.recipe.recipe import Recipe
+from discli.recipe.spec import LIST_TAGS
 from discli.runtime.errors import DiscliError, did_you_mean
 from discli.runtime.shipped import shipped_files
 
@@ -159,6 +160,8 @@ def _apply(tree: Tree, override: str) -> None:
         child = tree.get(key)
         # skip = "concat" may be refined by --set model.skip.x=...: its short form is a table's name.
         child = {"name": child} if isinstance(child, str) else child
+        if isinstance(child, list):
+            raise DiscliError(f"--set {override}: {key} is a list in the recipe.", f"Set all of it: {key}=[...].")
         tree[key] = dict(child) if isinstance(child, dict) else {}
         tree = tree[key]
     tree[keys[-1]] = value
@@ -219,8 +222,12 @@ def _keys_and_model(location: list[str], root: type[BaseModel]) -> tuple[list[st
     options: dict[str, type[BaseModel]] = {}
     keys: list[str] = []
     for part in location:
+        if part.startswith("("):  # a form that a value may have, in parentheses where it has no name
+            continue
         if part in options:
             model, options = options[part], {}
+            continue
+        if part in LIST_TAGS:
             continue
         keys.append(part)
         field = model.model_fields.get(part) if model else None

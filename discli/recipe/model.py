@@ -5,25 +5,34 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from discli.recipe.choices import default_of, one_of, read_choices
-from discli.recipe.kinds import MixerSpec, ScanOrderSpec
+from discli.recipe.kinds import GridConvSpec, MixerSpec, ScanOrderSpec
 from discli.recipe.presets import PRESETS
-from discli.recipe.spec import ChoiceSpec, Count, Fraction, PositiveInt, Spec
+from discli.recipe.spec import ChoiceSpec, Count, Fraction, ListToo, PositiveInt, Spec
 
 MIXERS = read_choices("model/mixers", MixerSpec, default="mamba")
 SKIPS = read_choices("model/skips", ChoiceSpec, default="concat")
 CONDITIONINGS = read_choices("model/conditionings", ChoiceSpec, default="token")
 SCAN_ORDERS = read_choices("model/scan_orders", ScanOrderSpec, default="raster")
+PATCH_EMBEDS = read_choices("model/patch_embeds", ChoiceSpec, default="plain")
+GRID_CONVS = read_choices("model/grid_convs", GridConvSpec, default="none")
+HEAD_CONVS = read_choices("model/head_convs", ChoiceSpec, default="none")
 
 if TYPE_CHECKING:
-    Mixer = MixerSpec
+    Mixers = MixerSpec | tuple[MixerSpec, ...]
     Skip = ChoiceSpec
     Conditioning = ChoiceSpec
     ScanOrder = ScanOrderSpec
+    PatchEmbed = ChoiceSpec
+    GridConv = GridConvSpec
+    HeadConv = ChoiceSpec
 else:
-    Mixer = one_of(MIXERS)
+    Mixers = Annotated[one_of(MIXERS), ListToo()]
     Skip = one_of(SKIPS)
     Conditioning = one_of(CONDITIONINGS)
     ScanOrder = one_of(SCAN_ORDERS)
+    PatchEmbed = one_of(PATCH_EMBEDS)
+    GridConv = one_of(GRID_CONVS)
+    HeadConv = one_of(HEAD_CONVS)
 
 ScanBackend = Literal["auto", "reference", "cpu", "triton", "mamba-ssm"]
 
@@ -47,9 +56,16 @@ class ModelSpec(Spec):
     conditioning: Annotated[Conditioning, Field(description="how time and class reach the blocks")] = default_of(
         CONDITIONINGS
     )
-    mixer: Annotated[Mixer, Field(description="how tokens exchange information")] = default_of(MIXERS)
+    mixer: Annotated[
+        Mixers, Field(description="how tokens exchange information; a list: block by block, then from its start again")
+    ] = default_of(MIXERS)
     scan_order: Annotated[ScanOrder, Field(description="in which order scans visit the patches")] = default_of(
         SCAN_ORDERS
+    )
+    patch_embed: Annotated[PatchEmbed, Field(description="how an image becomes patches")] = default_of(PATCH_EMBEDS)
+    grid_conv: Annotated[GridConv, Field(description="a convolution over the grid of patches")] = default_of(GRID_CONVS)
+    head_conv: Annotated[HeadConv, Field(description="a convolution over the image after the head")] = default_of(
+        HEAD_CONVS
     )
     d_state: Annotated[PositiveInt, Field(le=2**12, description="states of a channel's recurrence")] = 16
     d_conv: Annotated[PositiveInt, Field(le=2**10, description="tokens that the convolution before the scan sees")] = 4
@@ -94,10 +110,53 @@ class ModelSpec(Spec):
 
     @model_validator(mode="after")
     def _mixer_fits(self) -> Self:
-        self.mixer.check(self)
-        if not self.mixer.ordered and self.scan_order.name != "raster":
+        if len(self.mixers) > self.depth:
+            raise ValueError(f"mixer lists {len(self.mixers)}, and depth is {self.depth}: leave some out")
+        for mixer in self.mixers:
+            mixer.check(self)
+        names = " and ".join(f'"{name}"' for name in dict.fromkeys(mixer.name for mixer in self.mixers))
+        ordered = [mixer for mixer in self.mixers if mixer.ordered]
+        if not ordered and self.scan_order.name != "raster":
             raise ValueError(
-                f'scan_order "{self.scan_order.name}" means nothing to the mixer "{self.mixer.name}":'
-                ' use scan_order "raster"'
+                f'scan_order "{self.scan_order.name}" means nothing to the mixer {names}: use scan_order "raster"'
+            )
+        for mixer in ordered:
+            if self.scan_order.walks_share not in mixer.walks_may_share:
+                raise ValueError(
+                    f'scan_order "{self.scan_order.name}": walks of the mixer "{mixer.name}" cannot share'
+                    f' {self.scan_order.walks_share}: use another scan_order, such as "four"'
+                )
+        if self.grid_conv.where == "instead" and not any(mixer.convolves for mixer in self.mixers):
+            raise ValueError(
+                f'grid_conv.place "instead": the mixer {names} has no convolution along its scan: use place "before"'
+            )
+        if (self.expand * self.embed_dim) % self.scan_parts:
+            raise ValueError(
+                f'scan_order "{self.scan_order.name}" needs expand * embed_dim to divide by {self.scan_parts}'
             )
         return self
+
+    @property
+    def mixers(self) -> tuple[MixerSpec, ...]:
+        """Block by block, repeated: block i has ``mixers[i % len(mixers)]``."""
+        return self.mixer if isinstance(self.mixer, tuple) else (self.mixer,)
+
+    @property
+    def uses_scan(self) -> bool:
+        """Whether any mixer calls `discli.scan.bidirectional_scan`."""
+        return any(mixer.uses_scan for mixer in self.mixers)
+
+    @property
+    def scan_parts(self) -> int:
+        """Groups of a mixer's inner channels, of which each is scanned along a walk of its own; one, if all are."""
+        return len(self.scan_order.walks(1, 0)) if self.scan_order.walks_share == "channels" else 1
+
+    @property
+    def scan_channels(self) -> int:
+        """Channels of one scan: the mixer's inner ones, or those of a part."""
+        return self.expand * self.embed_dim // self.scan_parts
+
+    @property
+    def scan_taps(self) -> int:
+        """Tokens that the convolution along a scan sees: 1, a scale and a shift, where the grid's takes its place."""
+        return 1 if self.grid_conv.where == "instead" else self.d_conv

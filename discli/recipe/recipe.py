@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from discli.recipe.data import DataSpec
 from discli.recipe.diffusion import DiffusionSpec, names_that_fit
 from discli.recipe.model import ModelSpec
-from discli.recipe.sample import SAMPLERS, EvalSpec, SampleSpec
+from discli.recipe.sample import SAMPLERS, EvalSpec, SampleSpec, spaced_timesteps
 from discli.recipe.spec import Spec
 from discli.recipe.train import TrainSpec
 
@@ -79,6 +79,44 @@ class Recipe(Spec):
         ):
             if self.diffusion.objective.process == "betas" and steps > most:
                 raise ValueError(f"{key} {steps} is more than diffusion.num_timesteps {most}")
+        return self
+
+    @model_validator(mode="after")
+    def _contrast_has_others(self) -> Self:
+        if self.diffusion.contrastive and self.train.batch_size < 2:
+            raise ValueError("diffusion.contrastive needs another sample in the batch: train.batch_size of 2 or more")
+        return self
+
+    @model_validator(mode="after")
+    def _spacing_fits(self) -> Self:
+        sample, objective = self.sample, self.diffusion.objective
+        spacing = sample.timestep_spacing
+        if objective.process == "flow":
+            if spacing != "linspace":
+                raise ValueError(
+                    f'sample.timestep_spacing "{spacing}" chooses among the timesteps of a schedule of betas;'
+                    f' the time of "{objective.name}" is continuous: use "linspace", and sample.time_shift'
+                )
+            return self
+        if sample.time_shift is not None:
+            raise ValueError(
+                f"sample.time_shift {sample.time_shift:g} is for the straight path, which"
+                f' "{objective.name}" has not: leave it out'
+            )
+        if spacing not in sample.sampler.spacings:
+            raise ValueError(
+                f'sample.timestep_spacing "{spacing}" is not one of sampler "{sample.sampler.name}":'
+                f" use {', '.join(repr(name) for name in sample.sampler.spacings)}"
+            )
+        for key, steps in (
+            ("sample.steps", sample.steps),
+            ("train.score.sampling_steps", self.train.score.sampling_steps),
+        ):
+            if steps is not None and spacing == "ddim":
+                try:
+                    spaced_timesteps(spacing, self.diffusion.num_timesteps, steps)
+                except ValueError as error:
+                    raise ValueError(f'{key} {steps} with timestep_spacing "ddim": {error}') from None
         return self
 
     @model_validator(mode="after")

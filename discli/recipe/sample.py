@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, Strict, model_validator
 
 from discli.recipe.choices import default_of, one_of, read_choices
-from discli.recipe.kinds import SamplerSpec, ScaleScheduleSpec
+from discli.recipe.kinds import SamplerSpec, ScaleScheduleSpec, TimestepSpacing
 from discli.recipe.spec import FeatureName, Flag, Positive, PositiveInt, Spec, by_name
 
 SAMPLERS = read_choices("diffusion/samplers", SamplerSpec, default="ddpm")
@@ -53,12 +53,24 @@ class SampleSpec(Spec):
 
     sampler: Annotated[Sampler, Field(description="how noise becomes an image")] = default_of(SAMPLERS)
     steps: Annotated[PositiveInt, Field(le=10**6, description="sampling steps")] = 250
+    timestep_spacing: Annotated[
+        TimestepSpacing,
+        Field(
+            description="of the schedule's T timesteps, which: linspace from T - 1 to 0, diffusers' two, OpenAI's ddimN"
+        ),
+    ] = "linspace"
+    time_shift: Annotated[
+        Positive | None, Field(description="of flow's steps; default: as diffusion.time_shift in training")
+    ] = None
     cfg_scale: Annotated[float, Strict(), Field(ge=0, description="guidance; 1: none")] = 1.0
     guidance: Annotated[Guidance, Field(description="what to guide away from")] = ClassifierFree()
     cfg_schedule: Annotated[ScaleSchedule, Field(description="the scale over the steps")] = default_of(SCALE_SCHEDULES)
     cfg_interval: Annotated[
         GuidanceInterval | None, Field(description="guide only between these noise levels; default: everywhere")
     ] = None
+    contrastive_correction: Annotated[
+        Flag, Field(description="undo under guidance what diffusion.contrastive adds, as its paper does")
+    ] = True
     guided_channels: Annotated[
         Literal["all", "first-three"],
         Field(description='"first-three": as the authors\' code guides, for exact comparison'),
@@ -72,6 +84,36 @@ class SampleSpec(Spec):
         PositiveInt | Literal["auto"],
         Field(description="images per model call, the same for all, so that image i never depends on -n"),
     ] = "auto"
+
+
+def spaced_timesteps(spacing: TimestepSpacing, num_timesteps: int, steps: int) -> list[int]:
+    """``steps`` of the timesteps 0 .. num_timesteps - 1, falling; diffusers' own times of that name, and OpenAI's.
+
+    linspace: from the last timestep to 0, evenly, as the DiS authors'. leading: 0, r, 2 r, ..., r = T // steps.
+    trailing: T - 1, T - 1 - T / steps, ... (arXiv:2305.08891, table 2). ddim: multiples of the least stride of which
+    there are exactly ``steps`` (arXiv:2102.09672's code, space_timesteps("ddimN")).
+
+    Raises ValueError where no stride gives as many, and for more steps than timesteps.
+    """
+    if steps > num_timesteps:
+        raise ValueError(f"{steps} steps of {num_timesteps} timesteps")
+    if spacing == "leading":
+        return [k * (num_timesteps // steps) for k in reversed(range(steps))]
+    if spacing == "trailing":
+        stride = (num_timesteps - num_timesteps / steps) - num_timesteps  # to the last bit as numpy.arange has it
+        return [round(num_timesteps + k * stride) - 1 for k in range(steps)]
+    if spacing == "ddim":
+        whole = next((s for s in range(1, num_timesteps) if -(-num_timesteps // s) == steps), None)
+        if whole is None:
+            possible = sorted({-(-num_timesteps // s) for s in range(1, num_timesteps)})
+            near = sorted(sorted(possible, key=lambda n: abs(n - steps))[:2])
+            raise ValueError(
+                f"no stride takes {steps} of {num_timesteps} timesteps: use {' or '.join(map(str, near))} steps"
+            )
+        return list(range(0, num_timesteps, whole))[::-1]
+    last = num_timesteps - 1
+    # A single step starts where all noise is.
+    return [round(k * last / (steps - 1)) for k in reversed(range(steps))] if steps > 1 else [last]
 
 
 class EvalSpec(Spec):

@@ -81,6 +81,22 @@ class _ShortForm:
         return {"anyOf": [short, *tables]}
 
 
+LIST_TAGS = ("one", "a list")  # in pydantic's locations
+
+
+class ListToo:
+    """Annotates a union of Specs that may also be given as a list of one or more, which becomes a tuple."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        one = handler(source)
+        choices = dict(zip(LIST_TAGS, (one, core_schema.tuple_variable_schema(one, min_length=1)), strict=True))
+        return core_schema.tagged_union_schema(choices, lambda value: LIST_TAGS[isinstance(value, list | tuple)])
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        one = handler(schema["choices"][LIST_TAGS[0]])
+        return {"anyOf": [*one["anyOf"], {"type": "array", "items": one, "minItems": 1}]}
+
+
 # Strict: a recipe that says depth = "25" or compile = 1 is more likely mistaken than terse.
 Flag = Annotated[bool, Strict()]
 _LARGEST = 2**63 - 1  # of TOML's integers
@@ -96,5 +112,5 @@ if TYPE_CHECKING:
 else:
     FeatureName = Annotated[
         Literal[tuple(plugins("evaluation/features", "inception"))],
-        Field(description="efficientnet-lite0 (pip install) and random need no download, and are not FID"),
+        Field(description="cifar10, random and efficientnet-lite0 (pip install) need no download; none is FID"),
     ]

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from discli.recipe.load import Tree, explain, find_recipe, find_shipped, is_file, merge, parse_recipe, read_tree
 from discli.recipe.recipe import Recipe
+from discli.recipe.seeds import SOURCES, Seeds
 from discli.recipe.spec import Count, FeatureName, Positive, PositiveInt, Spec
 from discli.runtime.errors import DiscliError
 from discli.runtime.numbers import format_number
@@ -73,8 +74,11 @@ class StudyScore(Spec):
     """How every trial is scored: with the recipe's sampler and guidance, of the same noise and classes."""
 
     by: Annotated[
-        Literal["distance", "held-out loss", "loss gap"],
-        Field(description="what is called the score; the losses need data.holdout, and differ less between seeds"),
+        Literal["distance", "recognised", "held-out loss", "loss gap"],
+        Field(
+            description="what is called the score. recognised: the share of samples that a probe on the features does"
+            " not recognise as the class asked for; the losses need data.holdout, and differ less between seeds"
+        ),
     ] = "distance"
     features: FeatureName = "inception"
     n: Annotated[PositiveInt, Field(ge=2, description="samples of the final score")] = 10_000
@@ -92,24 +96,85 @@ class StudyScore(Spec):
         return {"curve_n": n, **given} if isinstance(n, int) and 2 <= n < 2_000 else given
 
 
+class SeedDesign(Spec):
+    """How many seeds each source of chance has: crossed, all combinations of the training's are trained.
+
+    All networks are scored with the same ``sampling`` seeds. A network with the seeds 2, 2, 2 is that of the
+    plain seed 2.
+    """
+
+    init: Annotated[PositiveInt, Field(description="initial weights")] = 1
+    order: Annotated[PositiveInt, Field(description="orders of the data")] = 1
+    noise: Annotated[PositiveInt, Field(description="noises of the training")] = 1
+    sampling: Annotated[PositiveInt, Field(le=100, description="sets of samples, of every network")] = 1
+
+    @model_validator(mode="after")
+    def _something_varies(self) -> Self:
+        if max(self.levels) == 1:
+            raise ValueError("give one of init, order and noise two seeds at least")
+        return self
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Of init, order and noise."""
+        return tuple(getattr(self, source) for source in SOURCES)
+
+    @property
+    def varied(self) -> dict[str, int]:
+        """The sources of a training that have more than one seed, and how many."""
+        return {name: count for name, count in zip(SOURCES, self.levels, strict=True) if count > 1}
+
+    def trainings(self) -> tuple[Seeds, ...]:
+        """One for each network, the last source's seeds in turn."""
+        every = itertools.product(*(range(count) for count in self.levels))
+        return tuple(Seeds(**dict(zip(SOURCES, seeds, strict=True))) for seeds in every)
+
+
+class Power(Spec):
+    """What a study is to find out, so that one that is too small for it is refused before it is run."""
+
+    difference: Annotated[Positive, Field(description="between two points, as a part of the score: 0.02 is 2%")]
+    cv: Annotated[
+        Positive | None,
+        Field(description="standard deviation of one trial's score over seeds, as a part of it; default: 0.015"),
+    ] = None
+    earlier: Annotated[
+        str | None, Field(description="the folder of a study that was run, which says what the spread is")
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.cv is not None and self.earlier is not None:
+            raise ValueError("give cv or earlier: both say how much scores spread")
+        return self
+
+
 class Study(Spec):
     """What ``discli ablate`` is given."""
 
     name: Annotated[str, Field(pattern=r"^[\w.+-]+$", description="letters, digits, . _ + and -")]
     base: Annotated[str, Field(description="a shipped recipe's name, or a file relative to this one")]
-    seeds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0, 1, 2)
+    seeds: Annotated[
+        Annotated[tuple[Count, ...], Field(min_length=1), Tag("(list)")] | Annotated[SeedDesign, Tag("(table)")],
+        Discriminator(lambda given: "(table)" if isinstance(given, dict | SeedDesign) else "(list)"),
+        Field(description="a list, or how many of each: { init = 4, order = 4, noise = 4, sampling = 3 }"),
+    ] = (0, 1, 2)
     budget: Budget
     score: StudyScore = StudyScore()
+    power: Annotated[Power | None, Field(description="the difference to be found")] = None
     set: Annotated[Tree, Field(default_factory=dict, description="over the base recipe, in every trial")]
     axes: Annotated[Tree, Field(default_factory=dict, description="lists of values; all combinations are run")]
     points: Annotated[tuple[Tree, ...], Field(description="one table of settings each, with an optional name")] = ()
 
     @model_validator(mode="after")
     def _something_varies(self) -> Self:
-        if len(frozenset(self.seeds)) < len(self.seeds):
+        listed = () if isinstance(self.seeds, SeedDesign) else self.seeds
+        if len(frozenset(listed)) < len(listed):
             raise ValueError("seeds must differ from one another")
-        if not self.axes and not self.points:
+        if not self.axes and not self.points and self.design is None:
             raise ValueError("nothing varies: give [axes] or [[points]]")
+        if self.samplings > 1 and self.score.by in ("held-out loss", "loss gap"):
+            raise ValueError("seeds.sampling has no effect on a score by losses, which need no samples")
         for key, values in _leaves(self.axes):
             if not isinstance(values, list) or not values:
                 raise ValueError(f"axes.{key} must be a list of values, such as [2, 4]")
@@ -120,10 +185,25 @@ class Study(Spec):
             for key, _ in _leaves(tree):
                 if key in _DECIDED and (where, key) != ("points", "name"):
                     raise ValueError(f"{where}.{key} would have no effect: {_DECIDED[key]} decides it in all trials")
-        trials = len(self.seeds) * max(1, len(self.points)) * math.prod(len(v) for _, v in _leaves(self.axes))
+        trials = len(self.trainings) * max(1, len(self.points)) * math.prod(len(v) for _, v in _leaves(self.axes))
         if trials > _MOST_TRIALS:
             raise ValueError(f"these are {trials:,} trials, and {_MOST_TRIALS:,} are the most that one study has")
         return self
+
+    @property
+    def design(self) -> SeedDesign | None:
+        """None where seeds are a list."""
+        return self.seeds if isinstance(self.seeds, SeedDesign) else None
+
+    @property
+    def trainings(self) -> tuple[Seeds, ...]:
+        """Seeds of the networks of each point."""
+        return self.seeds.trainings() if isinstance(self.seeds, SeedDesign) else tuple(map(Seeds.of, self.seeds))
+
+    @property
+    def samplings(self) -> int:
+        """Sets of samples that each network is scored by: sampling seeds from 0."""
+        return self.seeds.sampling if isinstance(self.seeds, SeedDesign) else 1
 
 
 @dataclass(frozen=True)
@@ -139,12 +219,13 @@ class Trial:
     """One training run of a study."""
 
     point: Point
-    seed: int
+    seed: Seeds
     tree: Tree
 
     @property
     def name(self) -> str:
-        return f"{self.point.name}/seed-{self.seed}"
+        seed = str(self.seed)
+        return f"{self.point.name}/{'seed-' if seed.isdecimal() else ''}{seed}"
 
     def recipe(self, steps: int) -> Recipe:
         """Raises DiscliError where the point's settings do not make a recipe."""
@@ -181,7 +262,7 @@ def load_study(name_or_path: str | Path) -> tuple[Study, list[Trial]]:
                 f"{path}: {name} is too long for a folder's name.",
                 "Write the combinations as [[points]], each with a short name.",
             )
-    return study, [_trial(study, base_tree, point, seed) for point in points for seed in study.seeds]
+    return study, [_trial(study, base_tree, point, seed) for point in points for seed in study.trainings]
 
 
 def _relative_to(study_file: Path, base: str) -> str | Path:
@@ -200,14 +281,14 @@ def _points(study: Study) -> Iterator[Point]:
             shown = varied if named else fixed | varied
             parts = [named] if named else []
             parts += [f"{_word(_short(key, [*fixed, *axes]))}={_word(value)}" for key, value in shown.items()]
-            yield Point(",".join(parts), fixed | varied)
+            yield Point(",".join(parts) or "base", fixed | varied)
 
 
-def _trial(study: Study, base_tree: Tree, point: Point, seed: int) -> Trial:
+def _trial(study: Study, base_tree: Tree, point: Point, seed: Seeds) -> Trial:
     tree = merge(base_tree, study.set)
     for key, value in point.settings.items():
         tree = merge(tree, _nested(key, value))
-    return Trial(point, seed, merge(tree, {"name": study.name, "train": {"seed": seed}}))
+    return Trial(point, seed, merge(tree, {"name": study.name, "train": {"seed": seed.model_dump()}}))
 
 
 def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,6 +8,7 @@ from pydantic import Field, Strict, create_model, model_validator
 
 from discli.recipe.choices import default_of, one_of, read_choices
 from discli.recipe.kinds import AuxiliarySpec, LrScheduleSpec
+from discli.recipe.seeds import Seeds, SeedsOrNumber
 from discli.recipe.spec import (
     ChoiceSpec,
     Count,
@@ -158,7 +159,9 @@ class TrainSpec(_Losses):
     grad_clip: Annotated[Positive, Field(description="the largest norm of all gradients together")] = 1.0
     class_dropout_prob: Annotated[Fraction, Field(description="samples that train without their class")] = 0.1
     ema: Annotated[Ema, Field(description="average of the weights, which is what samples")] = ConstantEma()
-    seed: Annotated[Count, Field(description="of weights, order and noise")] = 0
+    seed: Annotated[
+        SeedsOrNumber, Field(description="of weights, order and noise: one number, or {init = 0, order = 0, noise = 0}")
+    ] = Seeds.of(0)
 
     route: Annotated[RouteSpec | None, Field(description="patches that skip blocks; default: none")] = None
 

@@ -94,6 +94,8 @@ def _sampling(a: EvalResult, b: EvalResult) -> list[str]:
     words = {
         "sampler": "sampler",
         "steps": "sampling steps",
+        "timestep_spacing": "spacing of timesteps",
+        "time_shift": "shift of times",
         "nfe": "network calls per image",
         "cfg_scale": "guidance",
         "guided_channels": "guided channels",
@@ -101,6 +103,7 @@ def _sampling(a: EvalResult, b: EvalResult) -> list[str]:
         "ema": "EMA",
         "precision": "precision",
         "seed": "seed (the same model's scores differ between seeds by about their intervals)",
+        "train_seed": "seed of the training",
         "step": "training step",
         "run": "run",
     }

@@ -35,7 +35,8 @@ def fact_rows(result: EvalResult) -> Iterator[tuple[str, str]]:
             "sampling",
             f"{samples.sampler.name}{settings}, {samples.steps} steps, NFE {samples.nfe},"
             f" guidance {samples.cfg_scale}, EMA {describe_ema(samples.ema)},"
-            f" {samples.precision}, seed {samples.seed}",
+            f" {samples.precision}, seed {samples.seed}"
+            + (f" (trained with seed {samples.train_seed})" if samples.train_seed is not None else ""),
         )
         yield "checkpoint", f"{samples.checkpoint} (step {samples.step or 0:,})"
     else:

@@ -12,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from discli.recipe.seeds import Seeds
 from discli.recipe.spec import Count, PositiveInt
 from discli.runtime.files import read_model
 
@@ -54,6 +55,8 @@ class Samples(_Sparse):
     step: Count | None = None
     sampler: Named | None = None
     steps: PositiveInt | None = None
+    timestep_spacing: str | None = None
+    time_shift: float | None = None
     nfe: PositiveInt | None = None
     cfg_scale: float | None = None
     guided_channels: str | int | None = None
@@ -61,6 +64,7 @@ class Samples(_Sparse):
     ema: Named | None = None
     precision: str | None = None
     seed: int | None = None
+    train_seed: Seeds | None = None
 
 
 class ReferenceFacts(_Sparse):

@@ -23,6 +23,7 @@ from discli.runtime.console import format_bytes, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import write_beside, write_text
 from discli.sampling.diffusers_pipeline import DiSModel
+from discli.sampling.diffusers_scheduler import diffusers_scheduler
 from discli.sampling.load import LoadedModel
 from discli.sampling.model_card import model_card
 from discli.sampling.sample import sample
@@ -54,7 +55,8 @@ def export_safetensors(model: LoadedModel, out: str | Path | None = None) -> Pat
 def export_diffusers(model: LoadedModel, out: str | Path | None = None, scores: Sequence[str | Path] = ()) -> Path:
     """A folder for ``DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)``; appears whole.
 
-    With samples.png and README.md, the model card; ``scores`` are files of ``discli eval-fid --json``.
+    With samples.png and README.md, the model card, and where diffusers has a scheduler of the same times its
+    configuration in scheduler/; ``scores`` are files of ``discli eval-fid --json``.
     """
     folder = Path(out or f"{model.recipe.name}-diffusers")
     if folder.exists():
@@ -80,6 +82,8 @@ def export_diffusers(model: LoadedModel, out: str | Path | None = None, scores: 
         network.save_pretrained(temporary / "network")
         (temporary / "network" / "dis.py").write_text(_NETWORK, encoding="utf-8")
         (temporary / "pipeline.py").write_text(_PIPELINE, encoding="utf-8")
+        if (scheduler := diffusers_scheduler(model.recipe)) is not None:
+            scheduler.save_pretrained(temporary / "scheduler")
         if isinstance(codec, VaeCodec):
             codec.module.save_pretrained(temporary / "vae")
             index["vae"] = ["diffusers", type(codec.module).__name__]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from discli.diffusion import trajectory
+from discli.diffusion.samplers import build_sampler
 from discli.diffusion.schedule import build_schedule
 from discli.recipe import Recipe
-from discli.recipe.choices import build
 from discli.recipe.sample import SampleSpec
 from discli.runtime.rng import RngStream, normal
 from discli.runtime.signals import safe_place
@@ -85,7 +85,7 @@ def denoising_trajectory(plan: SamplingPlan, decode: Callable[[Tensor], Tensor])
     for state in sample_batch(network, recipe, settings, members, plan.labels(members), plan.seed, weak):
         states.append(state[:TRAJECTORY_IMAGES].clone())  # a view would keep the whole group in memory
     schedule = build_schedule(recipe.diffusion)
-    levels = [schedule.at(t) for t in build(settings.sampler, schedule, settings.steps).times]
+    levels = [schedule.at(t) for t in build_sampler(recipe.diffusion, settings).times]
     shown = _spread_over([math.atan2(s, 0.5 * a) for a, s in levels], TRAJECTORY_FRAMES)
     return [(f"step {k}\nnoise {_ratio(*levels[k])}", decode(states[k]).cpu()) for k in shown]
 

@@ -69,6 +69,7 @@ def _training(recipe: Recipe, contract: DataContract, step: int) -> list[tuple[s
         ("network", f"{model.depth} blocks of width {model.embed_dim}, patches of {model.patch_size}"),
         ("objective", recipe.diffusion.objective.name),
         ("steps", f"{step:,} of {train.batch_size} images"),
+        ("seed", str(train.seed)),
         ("learning rate", f"{train.lr:g}, {train.lr_schedule.name}"),
         ("weights", f"averaged: {', '.join(f'{k} {v}' for k, v in train.ema.model_dump(mode='json').items())}"),
         ("sampling", f"{recipe.sample.sampler.name}, {recipe.sample.steps} steps, scale {recipe.sample.cfg_scale:g}"),

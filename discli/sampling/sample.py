@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, Unpack, cast, overload
 
 from discli.data.contact_sheet import Images, by_class, draw_sheet
+from discli.recipe.kinds import TimestepSpacing
 from discli.runs.manifest import Format
 from discli.sampling.folder import check_count, write_images, write_samples
 from discli.sampling.load import LoadedModel
@@ -44,11 +45,14 @@ def sample(
     steps: int | None = None,
     sampler: str | Mapping[str, Any] | None = None,
     eta: float | None = None,
+    timestep_spacing: TimestepSpacing | None = None,
+    time_shift: float | None = None,
     classes: str | Sequence[str | int] = "random",
     seed: int = 0,
     cfg_interval: tuple[float, float] | None = None,
     cfg_schedule: str | Mapping[str, Any] | None = None,
     guided_channels: Literal["all", "first-three"] | None = None,
+    contrastive_correction: bool | None = None,
     autoguidance: str | Path | None = None,
     clip_denoised: bool | None = None,
     precision: Literal["auto", "fp32", "bf16"] | None = None,
@@ -77,11 +81,15 @@ def sample(
         steps: sampling steps.
         sampler: "ddpm", "ddim", "dpm-solver++", ..., or with settings of its own, {"name": "ddim", "eta": 0.5}.
         eta: DDIM's noise: 0 none, 1 as much as DDPM.
+        timestep_spacing: which of the schedule's timesteps: "linspace", diffusers' "leading" and "trailing", or
+            "ddim", OpenAI's ddimN with N = steps. Flow has none.
+        time_shift: for flow, the noise level of each step times this; None as in training.
         classes: "random", "balanced", or names and numbers, taken in turn.
         seed: from 0 to 2^64 - 1.
         cfg_interval: (low, high), the noise levels between which there is guidance.
         cfg_schedule: the scale over the steps, from 1 up: "constant", "linear" or "cosine".
         guided_channels: "first-three" guides as the DiS authors' code does.
+        contrastive_correction: False leaves what diffusion.contrastive has added in, under guidance too.
         autoguidance: guide away from this weaker run or checkpoint instead of the unconditional model.
         clip_denoised: clamp the predicted x0 to [-1, 1]; for pixels.
         precision: "auto" is bf16 where the device is quicker in it, else fp32.
@@ -104,9 +112,12 @@ def sample(
         steps=steps,
         sampler=sampler,
         eta=eta,
+        timestep_spacing=timestep_spacing,
+        time_shift=time_shift,
         cfg_interval=cfg_interval,
         cfg_schedule=cfg_schedule,
         guided_channels=guided_channels,
+        contrastive_correction=contrastive_correction,
         autoguidance=autoguidance,
         clip_denoised=clip_denoised,
         precision=precision,

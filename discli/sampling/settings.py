@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from discli.recipe import Recipe, parse_recipe
+from discli.recipe.kinds import TimestepSpacing
 from discli.recipe.sample import SAMPLERS, SampleSpec
 from discli.runtime.errors import DiscliError
 
@@ -17,9 +18,12 @@ class SampleSettings(TypedDict, total=False):
     steps: int | None
     sampler: str | Mapping[str, Any] | None  # ddpm, ddim, ..., or with its own settings, as in a recipe
     eta: float | None  # DDIM's noise: 0 none, 1 as much as DDPM
+    timestep_spacing: TimestepSpacing | None  # which timesteps: linspace, leading, trailing, ddim
+    time_shift: float | None  # of flow's steps, towards noise
     guided_channels: Literal["all", "first-three"] | None
     cfg_interval: tuple[float, float] | None  # guide only between these noise levels
     cfg_schedule: str | Mapping[str, Any] | None  # the scale over the steps: constant, linear, cosine
+    contrastive_correction: bool | None  # under guidance, of what was trained with diffusion.contrastive
     autoguidance: str | Path | None  # guide away from this weaker run or checkpoint
     clip_denoised: bool | None
     precision: Literal["auto", "fp32", "bf16"] | None
@@ -42,8 +46,9 @@ def settle_settings(recipe: Recipe, given: SampleSettings) -> SampleSpec:
     if wanted.get("sampler") == recipe.sample.sampler.name:
         del wanted["sampler"]  # with what the recipe says about it
     sample |= wanted
-    if "cfg_scale" in wanted:
-        sample["cfg_scale"] = float(wanted["cfg_scale"])
+    for key in ("cfg_scale", "time_shift"):
+        if key in wanted:
+            sample[key] = float(wanted[key])
     if of_sampler:
         sampler = sample["sampler"]
         sample["sampler"] = ({"name": sampler} if isinstance(sampler, str) else sampler) | of_sampler

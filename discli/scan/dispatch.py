@@ -67,11 +67,19 @@ def bidirectional_scan_of_halves(
     return _scans_of_halves[_resolve(backend, xz.device.type, xz.device.index)](xz, forward, backward)
 
 
-def choose_backend(name: str, device: torch.device) -> Choice:
+def choose_backend(name: str, device: torch.device, d_state: int | None = None) -> Choice:
     """The backend that ``name`` means on ``device``: a recipe's ``scan``, or DISCLI_SCAN if that is "auto".
 
+    With ``d_state`` the reason also names what makes so many states slow there.
     Raises `DiscliError` if the name is unknown or the backend that it forces can't run there.
     """
+    choice = _choose(name, device)
+    caution = getattr(_load(choice.name), "caution", None)
+    slow = caution(d_state) if caution is not None and d_state is not None else None
+    return choice._replace(reason=f"{choice.reason}; {slow}") if slow else choice
+
+
+def _choose(name: str, device: torch.device) -> Choice:
     asked_by = "the recipe"
     if name == "auto" and (override := os.environ.get(VARIABLE)):
         name, asked_by = override, VARIABLE

@@ -26,7 +26,10 @@ class Source(Protocol):
 
 
 class Batch(NamedTuple):
-    """This process's share of one step. Random streams are keyed by ``slots``: places in the global batch."""
+    """This process's share of one step. Random streams are keyed by ``slots``: places in the global batch.
+
+    For a contrastive loss b is one more than the share: the last sample's neighbour.
+    """
 
     step: int
     slots: Tensor  # (b,) int64
@@ -51,14 +54,18 @@ class BatchPlan:
         rank: int = 0,
         world_size: int = 1,
         only: np.ndarray | None = None,
+        one_more: bool = False,
     ) -> None:
-        """``only``: (num_samples,) int64, the samples to train on; None: all that the data file has."""
+        """``only``: (num_samples,) int64, the samples to train on; None: all that the data file has.
+
+        ``one_more``: the slot behind this rank's too, another rank's first or the global batch's.
+        """
         assert batch_size % world_size == 0
         assert only is None or len(only) == num_samples
         self._only = only
         share = batch_size // world_size
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
-        self.slots = torch.arange(rank * share, (rank + 1) * share)
+        self.slots = torch.arange(rank * share, (rank + 1) * share + one_more) % batch_size
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def indices(self, step: int) -> np.ndarray:

@@ -20,6 +20,8 @@ from discli.training.timed_step import PREVIEW_STEPS
 def draw_preview(weights: dict[str, Tensor], recipe: Recipe, codec: Codec, device: torch.device, path: Path) -> None:
     """A contact sheet of ``train.preview_count`` samples from ``weights``, at ``path``."""
     steps = min(recipe.sample.steps, PREVIEW_STEPS)
+    if steps < recipe.sample.steps and recipe.sample.timestep_spacing == "ddim":  # of so few there may be no stride
+        recipe = recipe.model_copy(update={"sample": recipe.sample.model_copy(update={"timestep_spacing": "linspace"})})
     images = list(draw_samples(weights, recipe, codec, device, recipe.train.preview_count, steps))
     path.parent.mkdir(exist_ok=True)
     save_image(contact_sheet(torch.cat(images)), path)
@@ -28,7 +30,7 @@ def draw_preview(weights: dict[str, Tensor], recipe: Recipe, codec: Codec, devic
 def draw_samples(
     weights: dict[str, Tensor], recipe: Recipe, codec: Codec, device: torch.device, count: int, steps: int
 ) -> Iterator[Tensor]:
-    """(b, 3, H, W) uint8 on the CPU, ``count`` in all, always of the same noise and classes: the recipe's seed.
+    """(b, 3, H, W) uint8 on the CPU, ``count`` in all, always of the same noise and classes, by ``seed.noise``.
 
     Sampled by a network of its own, so that nothing here waits for other processes.
     """
@@ -37,10 +39,10 @@ def draw_samples(
     settings = recipe.sample.model_copy(update={"steps": steps, "compile": False})
     if settings.guidance.name == "autoguidance":  # the weaker network is for samples
         settings = settings.model_copy(update={"cfg_scale": 1.0})
-    call = as_sampled(network, device, settings)
+    call, seed = as_sampled(network, device, settings), recipe.train.seed.noise
     for members in torch.arange(count, device=device).split(_together(settings, device)):
-        labels = draw_classes(members, (), recipe.model.num_classes, recipe.train.seed)
-        *_, x0 = sample_batch(call, recipe, settings, members, labels, recipe.train.seed)
+        labels = draw_classes(members, (), recipe.model.num_classes, seed)
+        *_, x0 = sample_batch(call, recipe, settings, members, labels, seed)
         yield codec.decode(x0).cpu()
 
 

@@ -7,7 +7,7 @@ classes. A teacher is kept by the content that it was trained on, so that asking
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +102,7 @@ def teach(
     where = pick_device(device)
     kept = len(store) - len(store) // 10
     epochs = epochs or min(_MOST_EPOCHS, max(1, round(_MOST_IMAGES / kept)))
-    lessons = _Lessons(store, seed, flip and store.contract.can_flip, where)
+    lessons = Lessons(store, seed, flip=flip, device=where)
     mirrored = "" if lessons.flip else ", not mirrored"
     about = f"a residual classifier trained {epochs:,} epochs on this file's labels{mirrored}, seed {seed}"
     if (held := store.contract.grid(name)) is not None:
@@ -119,7 +119,9 @@ def teach(
     accuracy = _kept(file, network)
     if accuracy is None:
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-            accuracy = _train(network, lessons, epochs)
+            optimizer = torch.optim.AdamW(network.parameters(), _LR, weight_decay=_WEIGHT_DECAY, fused=True)
+            learn(network, lessons, epochs, [optimizer])
+            accuracy = share_recognised(network, lessons)
         _keep(file, network, accuracy)
     else:
         stderr.print(f"The teacher of these images is kept: {file}")
@@ -145,18 +147,23 @@ def teach(
     return grid
 
 
-class _Lessons:
+class Lessons:
     """The file's images for a classifier: what is held out, batches of the rest in an order by seed."""
 
-    def __init__(self, store: Store, seed: int, flip: bool, device: torch.device) -> None:
+    def __init__(
+        self, store: Store, seed: int, *, flip: bool = True, device: torch.device | str = "cpu", batch: int = _BATCH
+    ) -> None:
         assert store.labels is not None
-        self._store, self._seed, self.flip, self._device = store, seed, flip, device
+        self._store, self._seed, self._device, self.batch = store, seed, device, batch
+        self.flip = flip and store.contract.can_flip
         self._labels = torch.from_numpy(store.labels)
         order = permutation(seed, 0, len(store)).numpy()
-        self.held_out, self._rest = order[: len(store) // 10], order[len(store) // 10 :]
+        self.held_out, self.rest = order[: len(store) // 10], order[len(store) // 10 :]
 
-    def steps(self, epochs: int) -> int:
-        return epochs * (-(-len(self._rest) // _BATCH))
+    @property
+    def steps(self) -> int:
+        """Of an epoch."""
+        return -(-len(self.rest) // self.batch)
 
     def images(self, indices: npt.NDArray[np.int64], mirrored: npt.NDArray[np.bool_] | None = None) -> Tensor:
         """(b, C, S, S) as the diffusion model sees them; of latents the mean."""
@@ -165,17 +172,15 @@ class _Lessons:
     def labels(self, indices: npt.NDArray[np.int64]) -> Tensor:
         return self._labels[indices].to(self._device)
 
-    def batches(self, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images, moved by up to an eighth and, where it is wanted, mirrored; and labels."""
-        step = 0
-        for epoch in range(1, epochs + 1):
-            order = self._rest[permutation(self._seed, epoch, len(self._rest)).numpy()]
-            for start in range(0, len(order), _BATCH):
-                indices, slots = order[start : start + _BATCH], torch.arange(min(_BATCH, len(order) - start))
-                drawn = uniform(self._seed, RngStream.FLIP, step, slots, (3,))
-                mirrored = (drawn[:, 0] < 0.5).numpy() if self.flip else None
-                yield _moved(self.images(indices, mirrored), drawn[:, 1:]), self.labels(indices)
-                step += 1
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images, moved by up to an eighth and, where it is wanted, mirrored; and labels. Epochs count from 0."""
+        order = self.rest[permutation(self._seed, epoch + 1, len(self.rest)).numpy()]
+        for number in range(self.steps):
+            indices = order[number * self.batch : (number + 1) * self.batch]
+            slots = torch.arange(len(indices))
+            drawn = uniform(self._seed, RngStream.FLIP, epoch * self.steps + number, slots, (3,))
+            mirrored = (drawn[:, 0] < 0.5).numpy() if self.flip else None
+            yield _moved(self.images(indices, mirrored), drawn[:, 1:]), self.labels(indices)
 
 
 def _moved(images: Tensor, fractions: Tensor) -> Tensor:
@@ -190,22 +195,46 @@ def _moved(images: Tensor, fractions: Tensor) -> Tensor:
     return torch.stack(cut)
 
 
-def _train(network: Classifier, lessons: _Lessons, epochs: int) -> float:
-    """Gives the share of held-out images that it recognises."""
-    steps = lessons.steps(epochs)
-    optimizer = torch.optim.AdamW(network.parameters(), _LR, weight_decay=_WEIGHT_DECAY, fused=True)
+def learn(
+    network: nn.Module,
+    lessons: Lessons,
+    epochs: int,
+    optimizers: Sequence[torch.optim.Optimizer],
+    *,
+    first: int = 0,
+    after_epoch: Callable[[int], None] = lambda _epoch: None,
+) -> None:
+    """Trains a classifier: learning rates go up and then linearly to zero, from those that the optimizers have.
+
+    Those are kept as ``peak_lr`` of their groups, where ``after_epoch`` may change them.
+    ``first``: the epoch to go on from, of a network and optimizers that were restored.
+    """
+    steps = epochs * lessons.steps
     warmup = max(1, round(_WARMUP * steps))
+    groups = [group for each in optimizers for group in each.param_groups]
+    for group in groups:
+        group.setdefault("peak_lr", group["lr"])
     network.train().to(memory_format=torch.channels_last)
-    with progress("teacher", steps, "steps", counted=(_BATCH, "images")) as ticker:
-        for step, (images, labels) in enumerate(lessons.batches(epochs)):
-            for group in optimizer.param_groups:  # up, then linearly to zero
-                group["lr"] = _LR * min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
-            scores = network(images.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(scores, labels, label_smoothing=0.1)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            ticker.advance(1, f"loss {loss.item():.3f}" if step % 20 == 0 else "")
+    with progress("teacher", steps, "steps", first * lessons.steps, (lessons.batch, "images")) as ticker:
+        for epoch in range(first, epochs):
+            for number, (images, labels) in enumerate(lessons.batches(epoch)):
+                step = epoch * lessons.steps + number
+                for group in groups:
+                    group["lr"] = group["peak_lr"] * min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
+                scores = network(images.contiguous(memory_format=torch.channels_last))
+                loss = F.cross_entropy(scores, labels, label_smoothing=0.1)
+                loss.backward()
+                for optimizer in optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+                ticker.advance(1, f"loss {loss.item():.3f}" if step % 20 == 0 else "")
+            after_epoch(epoch)
+            network.train()
+    network.eval()
+
+
+def share_recognised(network: nn.Module, lessons: Lessons) -> float:
+    """Of the images held out; the network is left in evaluation mode."""
     network.eval()
     right = 0
     with torch.inference_mode():

@@ -58,7 +58,7 @@ class Trainer:
 
         self.scan = choose_scan(recipe.model, engine.device)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(spec.seed)
+            torch.manual_seed(spec.seed.init)
             self.network = DiS.from_recipe(recipe)
         self.network.checkpoint_blocks = spec.activation_checkpointing
         self.num_parameters = sum(p.numel() for p in self.network.parameters())
@@ -84,9 +84,14 @@ class Trainer:
         self.last_note = ""
 
     @property
-    def seed(self) -> int:
-        """Another stream of data and noise after a roll-back."""
-        return self.recipe.train.seed + (self.state.rollbacks << 32)
+    def noise_seed(self) -> int:
+        """Another stream of noise after a roll-back."""
+        return self.recipe.train.seed.noise + (self.state.rollbacks << 32)
+
+    @property
+    def order_seed(self) -> int:
+        """Other data after a roll-back."""
+        return self.recipe.train.seed.order + (self.state.rollbacks << 32)
 
     def loop(self) -> None:
         spec, engine, state = self.recipe.train, self.engine, self.state
@@ -156,31 +161,38 @@ class Trainer:
     def _loss(self, batch: Batch, part: slice) -> Tensor:
         """(b,) losses of some of the batch's samples, in which nothing is drawn but by address."""
         recipe, device = self.recipe, self.engine.device
-        slots = batch.slots[part].to(device, non_blocking=True)
+        contrastive = recipe.diffusion.contrastive > 0
+        # Of neighbours in the global batch, so that no partner depends on processes or micro-batches.
+        seen = slice(part.start, part.stop + 1) if contrastive else part
+        slots = batch.slots[seen].to(device, non_blocking=True)
         shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
 
-        stored = batch.stored[part].to(device, non_blocking=True)
+        stored = batch.stored[seen].to(device, non_blocking=True)
         codec = self.store.contract.codec
-        eps = normal(self.seed, RngStream.LATENT, batch.step, slots, shape) if codec.stores_std else None
+        eps = normal(self.noise_seed, RngStream.LATENT, batch.step, slots, shape) if codec.stores_std else None
         x0 = codec.to_model_space(stored, eps)
 
-        fraction = uniform(self.seed, RngStream.TIMESTEP, batch.step, slots)
+        noise = normal(self.noise_seed, RngStream.NOISE, batch.step, slots, shape)
+        other = None
+        if contrastive:
+            other = (noise - x0)[1:]
+            slots, x0, noise = slots[:-1], x0[:-1], noise[:-1]
+        fraction = uniform(self.noise_seed, RngStream.TIMESTEP, batch.step, slots)
         t = self.loss.timesteps(fraction)
-        noise = normal(self.seed, RngStream.NOISE, batch.step, slots, shape)
         x_t, t_model = self.loss.noisy(x0, t, noise)
 
         y = self._labels(batch, part, slots)
         keep = None
         if recipe.model.drop_path_rate > 0:
-            draws = uniform(self.seed, RngStream.DROP_PATH, batch.step, slots, self.drop_path_rates.shape)
+            draws = uniform(self.noise_seed, RngStream.DROP_PATH, batch.step, slots, self.drop_path_rates.shape)
             rates = self.drop_path_rates
             keep = ((draws >= rates) / (1 - rates)).T.contiguous()
 
         with self.engine.autocast(), self.auxiliary.watching(batch.step):
-            route = draw_route(recipe, self.seed, batch.step, slots)
+            route = draw_route(recipe, self.noise_seed, batch.step, slots)
             out = self.model(x_t, t_model, y, keep, route).float()
-        losses = self.loss(out, x0, x_t, t, noise)
-        drawn = Drawn(self.seed, batch.step, slots, x0, noise, t / self._last_timestep, y)
+        losses = self.loss(out, x0, x_t, t, noise, other)
+        drawn = Drawn(self.noise_seed, batch.step, slots, x0, noise, t / self._last_timestep, y)
         further = self.auxiliary(drawn, {name: grid[part] for name, grid in batch.features.items()})
         vb = None if losses.vb is None else losses.vb.detach()
         self.state.window.add_samples(losses.loss.detach(), losses.mse.detach(), vb, drawn.fraction)
@@ -198,8 +210,8 @@ class Trainer:
             return None
         assert batch.labels is not None
         labels = batch.labels[part].to(slots.device, non_blocking=True)
-        dropped = uniform(self.seed, RngStream.CLASS_DROPOUT, batch.step, slots) < self.recipe.train.class_dropout_prob
-        return torch.where(dropped, num_classes, labels)
+        draws = uniform(self.noise_seed, RngStream.CLASS_DROPOUT, batch.step, slots)
+        return torch.where(draws < self.recipe.train.class_dropout_prob, num_classes, labels)
 
     def _update(self, grad_norm: float) -> None:
         spec = self.recipe.train
@@ -358,12 +370,12 @@ class Trainer:
 
     def _feed(self) -> Feed:
         engine, spec = self.engine, self.recipe.train
-        plan = self._plan(engine.rank, engine.world_size)
+        plan = self._plan(engine.rank, engine.world_size, one_more=self.recipe.diffusion.contrastive > 0)
         pin = engine.device.type == "cuda" and self.source is self.store
         flip = self.recipe.data.horizontal_flip
         return Feed(self.source, plan, self.state.step, spec.steps, flip, pin, self.auxiliary.features)
 
-    def _plan(self, rank: int = 0, world_size: int = 1) -> BatchPlan:
+    def _plan(self, rank: int = 0, world_size: int = 1, one_more: bool = False) -> BatchPlan:
         samples = self.train_samples
         only = samples if len(samples) < len(self.store) else None
-        return BatchPlan(len(samples), self.recipe.train.batch_size, self.seed, rank, world_size, only)
+        return BatchPlan(len(samples), self.recipe.train.batch_size, self.order_seed, rank, world_size, only, one_more)

@@ -15,8 +15,9 @@ import pytest
 
 from discli.ablation.checks import check_before
 from discli.ablation.plan import describe_plan, find_trial, make_plan, plan_study, refresh
+from discli.ablation.report import summarise
 from discli.ablation.study import ablate, ablate_trial
-from discli.ablation.trial import failure_of, plan_recipe, run_trial
+from discli.ablation.trial import failure_of, plan_recipe, read_result, run_trial
 from discli.ablation.workers import run_trials
 from discli.cli.ablate import ablate as command
 from discli.data.encode import encode
@@ -93,6 +94,21 @@ def test_a_study_reports_what_failed_and_runs_only_what_is_new(write, digits_fil
     assert "2 of 3 trials finished" in report
     assert "Failed: bad,skip=none/seed-0" in report
     assert "not finite" in report
+
+
+def test_a_trial_is_scored_by_each_sampling_seed(write, digits_file, tmp_path):
+    study, trials = load_study(write(steps=2, seeds="{ init = 2, sampling = 2 }"))
+    crossed = run_trial(study, trials[0], tmp_path / "trial", digits_file)
+    first, second = crossed.by_sampling
+    assert first != second
+    assert crossed.score == pytest.approx((first + second) / 2)
+    assert first == crossed.eval.distance
+    more, trials = load_study(write(steps=2, seeds="{ init = 2, sampling = 3 }"))
+    with pytest.raises(DiscliError, match="scored with 2 sampling seeds, the study now says 3"):
+        read_result(more, trials[0], plan_recipe(more, trials[0]), tmp_path / "trial")
+    plain, trials = load_study(write(steps=2, seeds="[0]"))
+    (tmp_path / "trial" / "result.json").unlink()
+    assert run_trial(plain, trials[0], tmp_path / "trial", digits_file).score == first  # of the same network
 
 
 def test_a_trial_depends_on_its_seed_and_settings_alone(write, digits_file, tmp_path):
@@ -370,4 +386,34 @@ def test_a_study_by_losses_that_holds_nothing_out_is_refused(write, digits_file,
     study = write(more='by = "held-out loss"\n')
     with pytest.raises(DiscliError, match="holds no samples out"):
         ablate(study, data=digits_file, out=tmp_path / "out")
+    assert not (tmp_path / "out" / "trials").exists()
+
+
+def test_scored_by_what_is_recognised(write, digits_file, tmp_path):
+    """The share of samples that are not recognised; a study by distance reports the recognised ones beside it."""
+    study, trials = load_study(write(more='by = "recognised"\n'))
+    result = run_trial(study, trials[0], tmp_path / "trial", digits_file)
+    share = result.eval.recognised.samples
+    assert share.n == study.score.n
+    assert result.recognised == share.right / share.n
+    assert result.score == pytest.approx(1 - result.recognised)
+
+    plain, trials = load_study(write())
+    with pytest.raises(DiscliError, match="scored by not recognised"):
+        run_trial(plain, trials[0], tmp_path / "trial", digits_file)
+
+
+@pytest.mark.slow
+def test_what_is_recognised_stands_beside_the_distance(write, digits_file, tmp_path):
+    beside = ablate(write(skips='["none"]', seeds="[0]"), data=digits_file, out=tmp_path / "out")
+    [point] = beside.points
+    assert point.first.score == point.first.eval.distance
+    assert point.recognised.mean == point.first.recognised
+    assert "| recognised |" in (tmp_path / "out" / "report.md").read_text()
+    assert summarise(beside).points[0].recognised == point.recognised
+
+
+def test_a_study_by_classes_without_any_is_refused(write, digits_file, tmp_path):
+    with pytest.raises(DiscliError, match="no classes"):
+        ablate(write(more='by = "recognised"\n[set]\nmodel.num_classes = 0\n'), data=digits_file, out=tmp_path / "out")
     assert not (tmp_path / "out" / "trials").exists()

@@ -1,19 +1,23 @@
 """What distances and recognised shares say of images spoiled on purpose, and how fast EfficientNet-Lite0 is.
 
-    python -m tests.bench.features DATA.h5 [--reference 30000] [--n 500] [--run RUN]
+    python -m tests.bench.features DATA.h5 [--reference 30000] [--n 500] [--run RUN] [--keep FOLDER]
     python -m tests.bench.features --speed
 
 DATA.h5 holds images with classes (CIFAR-10 in the evaluation room's table). Samples are ``n`` of its images that the
-reference does not hold, spoiled in one way each. ``--run``: samples of that run's checkpoints too.
+reference does not hold, spoiled in one way each; they come from the tenth that `discli teacher` and the CIFAR-10
+classifier hold out (seed 0). ``--run``: samples of that run's checkpoints too, and how each distance ranks them beside
+the losses of trained and held-out images. Features and samples are kept in FOLDER: asked again, it goes on.
 ``--speed`` times the network beside the package ``efficientnet-lite-pytorch`` (0.1.0), where it can be imported:
 processor time of one thread, alternately, the least of several rounds.
 """
 
 import argparse
 import io
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,10 +32,20 @@ from discli.evaluation.frechet import FrechetTo
 from discli.evaluation.images import open_images
 from discli.evaluation.moments import Moments
 from discli.evaluation.probe import Probe, ProbeFit, wilson
+from discli.reports.fit import floor_of_run, loss_gap
 from discli.runs.layout import RunFolder
+from discli.runs.status import run_status
+from discli.runtime.files import write_beside
+from discli.runtime.rng import permutation
 
-NETWORKS = ("efficientnet-lite0", "random")
+NETWORKS = ("cifar10", "efficientnet-lite0", "random")
 Spoiled = tuple[Tensor, Tensor]  # images (n, 3, H, W) uint8, and the class each was asked for
+
+
+class Judge(NamedTuple):
+    extractor: Extractor
+    reference: FrechetTo
+    probe: Probe
 
 
 def main() -> None:
@@ -40,49 +54,109 @@ def main() -> None:
     parser.add_argument("--reference", type=int, default=30_000)
     parser.add_argument("--n", type=int, default=500)
     parser.add_argument("--run", type=Path)
+    parser.add_argument("--keep", type=Path, default=Path("bench-features"))
     parser.add_argument("--speed", action="store_true")
     flags = parser.parse_args()
     if flags.speed or flags.data is None:
         speed()
     else:
-        table(flags.data, flags.reference, flags.n, flags.run)
+        table(flags.data, flags.reference, flags.n, flags.run, flags.keep)
 
 
-def table(data: Path, n_reference: int, n: int, run: Path | None) -> None:
+def table(data: Path, n_reference: int, n: int, run: Path | None, keep: Path) -> None:
+    keep.mkdir(parents=True, exist_ok=True)
+    drawn = drawn_by(run, n, keep) if run is not None else {}
     images = open_images(data, torch.device("cpu"), with_labels=True)
     assert images.labels is not None
-    order = np.random.default_rng(0).permutation(images.n)
-    chosen = sorted(order[:n_reference].tolist())
-    rest = sorted(order[n_reference:].tolist())
+    order, held_out = permutation(0, 0, images.n), images.n // 10
+    rest, chosen = sorted(order[:held_out].tolist()), sorted(order[held_out:][:n_reference].tolist())
     others, classes = torch.cat(list(images.batches(rest, 1000))), images.labels[rest].long()
-    judges = []
+    judges = {}
     for name in NETWORKS:
         extractor = load_extractor(name, None, None, torch.device("cpu"))
-        moments = Moments(extractor.dims["features"])
-        count = int(images.labels.max()) + 1
-        fit, first = ProbeFit(images.labels[chosen], count, extractor.dims["features"]), 0
-        for batch in images.batches(chosen, 64):
-            rows = extractor(batch)["features"]
-            moments.update(rows)
-            fit.update(rows, first)
-            first += len(batch)
-        judges.append((extractor, FrechetTo(moments.gaussian()), fit.fit()))
-        real = judges[-1][2].confusion
+        reference = rows_of(images.batches(chosen, 64), f"reference-{len(chosen)}", extractor, keep)
+        judges[name] = judge_of(extractor, reference, images.labels[chosen])
+        real = judges[name].probe.confusion
         right, seen = int(real.diagonal().sum()), int(real.sum())
         print(f"{extractor.score_name('FID')}: held-out images of the reference recognised {share(right, seen)}")
-    print(f"\n| {n:,} samples |" + "".join(f" FD ({name}) | recognised |" for name in NETWORKS))
-    print("|---|" + "---|---|" * len(NETWORKS))
-    for what, (samples, asked) in ways(others, classes, n, run).items():
-        print(f"| {what} |" + "".join(judged(samples, asked, *judge) for judge in judges), flush=True)
+    print(f"\n| {n:,} samples |" + "".join(f" FD ({name}) | recognised |" for name in judges))
+    print("|---|" + "---|---|" * len(judges))
+    distances: dict[str, dict[str, float]] = {name: {} for name in judges}
+    for what, (samples, asked) in (ways(others, classes, n) | drawn).items():
+        line = ""
+        for name, judge in judges.items():
+            rows = rows_of(samples.split(64), f"{what.replace('/', ' in ')}-{n}", judge.extractor, keep)
+            distances[name][what], recognised = judged(rows, asked, judge)
+            line += f" {distances[name][what]:.4g} | {recognised} |"
+        print(f"| {what} |{line}", flush=True)
+    print("\nRank correlation of the distances over all rows:")
+    for name, other in itertools.combinations(judges, 2):
+        found = spearman(list(distances[name].values()), list(distances[other].values()))
+        print(f"- {name} and {other}: {found:.2f}")
+    if run is not None:
+        beside_losses(run, {name: {what: of[what] for what in drawn} for name, of in distances.items()})
 
 
-def judged(samples: Tensor, asked: Tensor, extractor: Extractor, reference: FrechetTo, probe: Probe) -> str:
-    rows = torch.cat([extractor(batch)["features"] for batch in samples.split(64)])
+def rows_of(batches: Iterable[Tensor], what: str, extractor: Extractor, keep: Path) -> Tensor:
+    """(n, D) features, from ``keep`` where they were computed before."""
+    file = keep / f"{extractor.name}-{extractor.weights_sha256[:8]}" / f"{what}.npy"
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        rows = torch.cat([extractor(batch)["features"] for batch in batches]).numpy()
+        write_beside(file, lambda temporary: np.save(temporary.open("wb"), rows))
+    return torch.from_numpy(np.load(file))
+
+
+def judge_of(extractor: Extractor, rows: Tensor, labels: Tensor) -> Judge:
     moments = Moments(rows.shape[1])
     moments.update(rows)
-    distance = reference.distance(moments.gaussian())
-    right = int((probe(rows).argmax(dim=1) == asked).sum())
-    return f" {distance:.4g} | {share(right, len(rows))} |"
+    fit = ProbeFit(labels, int(labels.max()) + 1, rows.shape[1])
+    fit.update(rows, 0)
+    return Judge(extractor, FrechetTo(moments.gaussian()), fit.fit())
+
+
+def judged(rows: Tensor, asked: Tensor, judge: Judge) -> tuple[float, str]:
+    moments = Moments(rows.shape[1])
+    moments.update(rows)
+    right = int((judge.probe(rows).argmax(dim=1) == asked).sum())
+    return judge.reference.distance(moments.gaussian()), share(right, len(rows))
+
+
+def drawn_by(run: Path, n: int, keep: Path) -> dict[str, Spoiled]:
+    """Of each checkpoint of a run, in the order of their steps; those drawn before are not drawn again."""
+    found = {}
+    for checkpoint in RunFolder(run).find_checkpoints():
+        file = keep / f"{run.name}-{checkpoint.name}-{n}.npz"
+        if not file.exists():
+            drawn = sample(checkpoint, n, classes="balanced")
+            arrays = {"pixels": drawn.pixels.numpy(), "classes": np.array(drawn.classes)}
+            write_beside(file, lambda temporary, arrays=arrays: np.savez(temporary.open("wb"), **arrays))
+        with np.load(file) as arrays:
+            found[f"a run at step {int(checkpoint.name):,}"] = tuple(map(torch.from_numpy, arrays.values()))
+    return found
+
+
+def beside_losses(run: Path, distances: dict[str, dict[str, float]]) -> None:
+    """How the distances rank a run's checkpoints, beside its losses: 1 is the same order, -1 the opposite."""
+    status = run_status(run)
+    floor = floor_of_run(status)
+    lines = {f"a run at step {line['step']:,}": line for line in status.logs["holdout"]}
+    steps = [what for what in next(iter(distances.values())) if what in lines]
+    losses = {"held-out loss": [lines[what]["loss_held_out"] for what in steps]}
+    if floor is not None:
+        losses["loss gap"] = [loss_gap(lines[what], floor).gap for what in steps]
+    for what, values in losses.items():
+        print(f"\n{what}: " + ", ".join(f"{value:.4f}" for value in values))
+        for name, of in distances.items():
+            print(f"- rank correlation with {name}: {spearman(values, [of[each] for each in steps]):.2f}")
+
+
+def spearman(one: Sequence[float], other: Sequence[float]) -> float:
+    def ranks(values: Sequence[float]) -> np.ndarray:  # of equal ones the mean
+        x = np.asarray(values)
+        return np.array([(x < each).sum() + (x == each).sum() / 2 for each in x])
+
+    return float(np.corrcoef(ranks(one), ranks(other))[0, 1])
 
 
 def share(right: int, n: int) -> str:
@@ -90,7 +164,7 @@ def share(right: int, n: int) -> str:
     return f"{100 * right / n:.1f}% ({100 * low:.0f} to {100 * high:.0f})"
 
 
-def ways(others: Tensor, classes: Tensor, n: int, run: Path | None) -> dict[str, Spoiled]:
+def ways(others: Tensor, classes: Tensor, n: int) -> dict[str, Spoiled]:
     """By what was done to them."""
     random = torch.Generator().manual_seed(0)
     pick = torch.randperm(len(others), generator=random)
@@ -102,7 +176,7 @@ def ways(others: Tensor, classes: Tensor, n: int, run: Path | None) -> dict[str,
         wanted = pick[classes[pick] < some][:n]
         return others[wanted], classes[wanted]
 
-    found = {
+    return {
         "untouched": (x, y),
         "another choice, untouched": (more, more_classes),
         **{f"noise of {levels} levels": (noisy(x, levels, random), y) for levels in (10, 30)},
@@ -116,10 +190,6 @@ def ways(others: Tensor, classes: Tensor, n: int, run: Path | None) -> dict[str,
         "colours reversed": (255 - x, y),
         "quarters of the image exchanged": (torch.roll(x, (x.shape[2] // 2, x.shape[3] // 2), (2, 3)), y),
     }
-    for checkpoint in RunFolder(run).find_checkpoints() if run is not None else ():
-        drawn = sample(checkpoint, n, classes="balanced")
-        found[f"a run at step {int(checkpoint.name):,}"] = drawn.pixels, torch.tensor(drawn.classes)
-    return found
 
 
 def noisy(x: Tensor, levels: float, random: torch.Generator) -> Tensor:

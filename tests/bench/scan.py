@@ -31,7 +31,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,6 +44,7 @@ from discli.scan.triton import backend as triton
 from tests.scan.cases import Scan, ScanInputs, errors_against_reference, random_inputs
 
 INDEXING = "indexing"
+_PROBE = 64  # tokens of the sample that tells how long the indexing loop will take
 
 # What ``--against`` runs in each tree, with nothing of this one: a line in asks for a round, a line out answers.
 _CONTENDER = """
@@ -179,9 +180,22 @@ def peak_bytes(run: Callable[[], None], device: torch.device) -> int:
     return peak
 
 
+def indexing_seconds(batch: int, length: int, args: argparse.Namespace, device: torch.device) -> float:
+    """About how long one pass of the quadratic loop will take, by one of at most 64 tokens and the same channels."""
+    short = min(length, _PROBE)
+    probe = random_inputs(1, short, args.d_inner, dtype=args.dtype, param_dtype=torch.float32, **shape_of(args, device))
+    loop = contenders(device)[INDEXING]
+    spent = seconds(lambda: forward_and_backward(loop, probe, torch.ones_like(probe.x)), device)
+    return spent * batch * (length / short) ** 2
+
+
+def shape_of(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    return {"dt_rank": math.ceil(args.d_inner / 32), "d_state": args.d_state, "device": str(device)}
+
+
 def measure(length: int, args: argparse.Namespace, device: torch.device, skip: set[str]) -> list[dict[str, object]]:
     batch = max(1, args.tokens // length)
-    shape = {"dt_rank": math.ceil(args.d_inner / 32), "d_state": args.d_state, "device": str(device)}
+    shape = shape_of(args, device)
     inputs = random_inputs(batch, length, args.d_inner, dtype=args.dtype, param_dtype=torch.float32, **shape)
     dy = torch.randn_like(inputs.x)
     runs = {name: (scan, inputs) for name, scan in contenders(device).items() if name not in skip}
@@ -304,16 +318,14 @@ def main() -> None:
     device = torch.device(args.device)
 
     rows: list[dict[str, object]] = []
-    expected = 0.0  # seconds for the indexing loop at this length: quadratic in L at a constant number of tokens
-    for previous, length in zip([0, *args.lengths], args.lengths, strict=False):
-        expected *= length / previous if previous else 1
-        skip = {*args.skip, *([INDEXING] if expected > args.limit else [])}
+    for length in args.lengths:
+        skip = set(args.skip)
+        if INDEXING not in skip:
+            expected = indexing_seconds(max(1, args.tokens // length), length, args, device)
+            if expected > args.limit:
+                skip.add(INDEXING)
+                rows.append({"backend": INDEXING, "length": length, "skipped": f"it would take about {expected:.0f} s"})
         rows += measure(length, args, device, skip)
-        slow = [row for row in rows if row["backend"] == INDEXING and row["length"] == length]
-        if slow:
-            expected = float(str(slow[0]["forward_backward_ms"])) / 1e3
-        elif INDEXING not in args.skip:
-            rows.append({"backend": INDEXING, "length": length, "skipped": f"it would take about {expected:.0f} s"})
     if args.json:
         json.dump({"environment": environment(device), "rows": rows}, sys.stdout, indent=1)
         return

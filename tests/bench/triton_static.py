@@ -10,7 +10,7 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
-from functools import partial
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +24,14 @@ ISSUE = 132 * 4 * 1.83e9
 class Loop(NamedTuple):
     """An innermost loop that computes states."""
 
-    steps: int  # of the sequence in one turn; 1 in the loop that takes an unrolled loop's remainder
+    steps: int  # of the sequence in one turn
     instructions: int  # per 512 states
     exps: int  # per 512 states
-    spills: int  # loads and stores of spilled registers, in the whole loop body
+    spills: int  # loads and stores of spilled registers, in the whole loop body, as are the next ones
+    barriers: int
+    shuffles: int
+    shared: int  # loads and stores of shared memory
+    memory: int  # of global memory
 
 
 class Statics(NamedTuple):
@@ -48,10 +52,11 @@ def tools() -> Path | None:
     return folder if all((folder / name).exists() for name in ("ptxas", "cuobjdump", "nvdisasm")) else None
 
 
-def compile_all(dtype: str = "bf16", arch: int = 90) -> dict[str, Statics]:
-    """Every kernel for x in Triton's ``dtype``, specialised as a launch on the model's tensors would be.
+def compile_all(dtype: str = "bf16", arch: int = 90, only: Collection[str] = (), N: int = 16) -> dict[str, Statics]:
+    """Every kernel, or ``only`` some, for x in Triton's ``dtype``, specialised as on the model's tensors.
 
-    ``arch`` is a compute capability: 80 is an A100, 89 an RTX 4090, 90 an H100, 120 an RTX 5090.
+    ``arch`` is a compute capability: 80 is an A100, 89 an RTX 4090, 90 an H100, 100 a B200, 120 an RTX 5090.
+    ``N`` is the number of states; with others than 16, the counts per 512 states are N / 16 times as many.
     """
     import triton.language as tl
 
@@ -60,26 +65,24 @@ def compile_all(dtype: str = "bf16", arch: int = 90) -> dict[str, Statics]:
     from discli.scan.triton.backend import CHUNK
 
     shared = {"STATE": tl.float32}
-    scan = {**shared, "N": 16, "CHUNK": CHUNK}
+    scan = {**shared, "N": N, "CHUNK": CHUNK}
     lanes = {"LANES": forward.LANES, "CHANNELS_PER_LANE": forward.CHANNELS_PER_LANE}
-    blocks = {"BLOCK": backward.BLOCK, "GROUP": backward.GROUP}
-    build = partial(_compile, arch=arch)
+    walk = {**scan, **lanes, "SAVE": True, "BC_AHEAD": N <= 16 and forward.bc_ahead()}
+    back = {**scan, "BLOCK": backward.BLOCK, "GROUP": backward.GROUP}
+    capped = forward.SCAN_REGISTERS if N <= 16 else None
+    # The kernel, its warps and constants, the steps in a turn of its loops (0: none to count) and its registers.
+    kernels: dict[str, tuple[Any, int, dict[str, Any], int, int | None]] = {
+        "conv_silu": (forward.conv_silu, 4, {**shared, "K": 4, "TOKENS": 16, "BLOCK": 64}, 0, None),
+        "scan_forward": (forward.scan_forward, forward.SCAN_WARPS, walk, 1, capped),
+        "gate_backward": (backward.gate_backward, 4, {**shared, "ROWS": 16, "BLOCK": 64}, 0, None),
+        "scan_backward": (backward.scan_backward, backward.SCAN_WARPS, back, backward.GROUP, None),
+        "conv_backward": (backward.conv_backward, 1, {**shared, "K": 4, "TOKENS": 64, "BLOCK": 64}, 0, None),
+        "sum_partials": (backward.sum_partials, 4, {**shared, "PARTS": 16, "BLOCK": 128}, 0, None),
+    }
     return {
-        "conv_silu": build(forward.conv_silu, dtype, 4, {**shared, "K": 4, "TOKENS": 16, "BLOCK": 64}),
-        "scan_forward": build(
-            forward.scan_forward,
-            dtype,
-            forward.SCAN_WARPS,
-            {**scan, **lanes, "SAVE": True},
-            steps=None,
-            maxnreg=forward.SCAN_REGISTERS,
-        ),
-        "gate_backward": build(backward.gate_backward, dtype, 4, {**shared, "ROWS": 16, "BLOCK": 64}),
-        "scan_backward": build(
-            backward.scan_backward, dtype, backward.SCAN_WARPS, {**scan, **blocks}, steps=backward.GROUP
-        ),
-        "conv_backward": build(backward.conv_backward, dtype, 1, {**shared, "K": 4, "TOKENS": 64, "BLOCK": 64}),
-        "sum_partials": build(backward.sum_partials, dtype, 4, {**shared, "PARTS": 16, "BLOCK": 128}),
+        name: _compile(kernel, dtype, warps, constants, steps, maxnreg, arch)
+        for name, (kernel, warps, constants, steps, maxnreg) in kernels.items()
+        if not only or name in only
     }
 
 
@@ -88,14 +91,7 @@ _STATE = ("weight", "bias", "A", "D", "BC", "states", "scratch", "dBC", "dparams
 
 
 def _compile(
-    kernel: Any,
-    dtype: str,
-    warps: int,
-    constants: dict[str, Any],
-    steps: int | None = 0,
-    maxnreg: int | None = None,
-    *,
-    arch: int,
+    kernel: Any, dtype: str, warps: int, constants: dict[str, Any], steps: int, maxnreg: int | None, arch: int
 ) -> Statics:
     import triton
     from triton.backends.compiler import GPUTarget
@@ -126,8 +122,10 @@ def _compile(
         code = _run(folder / "cuobjdump", "-sass", cubin.name)
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found, usage
-    instructions = _instructions(code)
-    loops = [] if steps == 0 else _state_loops(instructions, steps)
+    instructions = instructions_of(code)
+    # A warp's 512 states are 16 of each lane; the forward kernel has two channels a lane.
+    units = steps * constants.get("CHANNELS_PER_LANE", 1)
+    loops = state_loops(instructions, steps, units) if steps else []
     return Statics(int(found[1]), int(found[2]), compiled.metadata.shared, len(instructions), loops)
 
 
@@ -135,16 +133,16 @@ def _run(*command: str | Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def _instructions(code: str) -> list[tuple[int, str]]:
+def instructions_of(code: str) -> list[tuple[int, str]]:
     """(address, instruction) of cuobjdump's listing, predicates removed."""
     lines = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([^;]+?)\s*;", code)
     return [(int(address, 16), text) for address, text in lines]
 
 
-def _state_loops(instructions: list[tuple[int, str]], steps: int | None) -> list[Loop]:
-    """The innermost loops with exps for at least one step, by their backward branches.
+def state_loops(instructions: list[tuple[int, str]], steps: int, units: int) -> list[Loop]:
+    """The innermost loops with exps of states, by their backward branches.
 
-    ``steps`` of the sequence are in one turn of the loop; None: as many as its exps tell, at 32 a step.
+    ``steps`` of the sequence and ``units`` times 512 states are in one turn of the loop.
     """
     jumps = [
         (int(target[1], 16), address)
@@ -159,11 +157,22 @@ def _state_loops(instructions: list[tuple[int, str]], steps: int | None) -> list
         exps = body["MUFU.EX2"]
         if exps < 16:
             continue
-        # One warp's 512 states are 16 exps of a lane; the forward kernel has two channels of 16 a lane.
-        turn, units = (steps, steps) if steps is not None else (exps // 32, exps // 32 * 2)
-        spills = sum(count for name, count in body.items() if name.startswith(("LDL", "STL")))
-        loops.append(Loop(turn, round(body.total() / units), round(exps / units), spills))
+        loop = Loop(
+            steps=steps,
+            instructions=round(body.total() / units),
+            exps=round(exps / units),
+            spills=_count(body, "LDL", "STL"),
+            barriers=_count(body, "BAR", "WARPSYNC"),
+            shuffles=_count(body, "SHFL"),
+            shared=_count(body, "LDS", "STS"),
+            memory=_count(body, "LDG", "STG"),
+        )
+        loops.append(loop)
     return loops
+
+
+def _count(body: Counter[str], *names: str) -> int:
+    return sum(count for name, count in body.items() if name.startswith(names))
 
 
 class Work(NamedTuple):
@@ -195,7 +204,7 @@ def work(batch: int, length: int, d_inner: int, dt_rank: int, compiled: dict[str
     matmul = 2 * steps * (2 * N + 2 * dt_rank)
     twice = 2 - GROUP / CHUNK  # a chunk's last group is recomputed only once
 
-    first, second = (loop.instructions for loop in compiled["scan_forward"].loops if loop.steps > 1)
+    first, second = (loop.instructions for loop in compiled["scan_forward"].loops)
     ahead, back = (loop.instructions for loop in compiled["scan_backward"].loops)
     forward = (first + second) / 2
     backward = back + (twice - 1) * ahead
@@ -226,7 +235,8 @@ def main() -> None:
         for loop in kernel.loops:
             print(
                 f"    loop of {loop.steps} steps: {loop.instructions} instructions and {loop.exps} exps "
-                f"per 512 states, {loop.spills} spills"
+                f"per 512 states, {loop.spills} spills; a turn {loop.barriers} barriers, {loop.shuffles} shuffles, "
+                f"{loop.shared} of shared and {loop.memory} of global memory"
             )
     for name, shape in {
         "DiS-L/2, 256 px, batch 32": (32, 258, 2048, 64),

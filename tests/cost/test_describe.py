@@ -77,7 +77,7 @@ def test_the_papers_count_stands_beside_its_own_networks_only():
     assert recipe_facts(_tiny(), HERE).record["paper"] is None
 
 
-@pytest.mark.parametrize("mixer", ["mamba2", "attention"])
+@pytest.mark.parametrize("mixer", ["mamba2", "mamba3", "hydra", "attention"])
 def test_other_mixers_are_counted_as_well(mixer):
     memory = recipe_facts(_tiny(model={**TINY, "mixer": mixer}), HERE).record["memory"]
     assert memory["scan"] == "torch"

@@ -45,10 +45,32 @@ def test_matrix_products_and_convolutions_equal_torchs_count(skip, conditioning,
 
 @pytest.mark.parametrize("order", SCAN_ORDERS)
 @pytest.mark.parametrize("conditioning", ["token", "adaln-zero"])
-@pytest.mark.parametrize("mixer", ["mamba", {"name": "mamba2", "head_dim": 8, "chunk": 5}])
+@pytest.mark.parametrize(
+    "mixer",
+    [
+        "mamba",
+        {"name": "mamba2", "head_dim": 8, "chunk": 5},
+        {"name": "mamba3", "head_dim": 8, "chunk": 5},
+        {"name": "mamba3", "head_dim": 8, "chunk": 64, "rotating": 1.0},
+        {"name": "hydra", "head_dim": 8, "chunk": 5, "d_conv": 3},
+    ],
+    ids=str,
+)
 def test_scans_in_every_order_equal_torchs_count(mixer, conditioning, order):
     model = {"mixer": mixer, "conditioning": conditioning, "scan_order": order}
     _check_against_torch(model | {"embed_dim": 24, "depth": 3, "d_state": 5, "d_conv": 3, "scan": "reference"})
+
+
+@pytest.mark.parametrize("place", ["before", "instead"])
+@pytest.mark.parametrize("patch_size", [1, 2])
+def test_convolutions_equal_torchs_count(place, patch_size):
+    model = {
+        "patch_embed": {"name": "overlapping", "stem": 3},
+        "grid_conv": {"name": "depthwise", "place": place, "size": 5},
+        "head_conv": {"name": "residual", "width": 5}, "embed_dim": 24, "depth": 3, "patch_size": patch_size,
+        "scan": "reference",
+    }  # fmt: skip
+    _check_against_torch(model)
 
 
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
@@ -69,4 +91,4 @@ def _check_against_torch(model):
         network(torch.zeros(1, 3, 8, 8), torch.zeros(1), y)
     ours = forward_flops(recipe)
     assert counter.get_total_flops() == sum(ours.values()) - ours.get("scan", 0)
-    assert ("scan" in ours) == (recipe.model.mixer.name != "attention")
+    assert ("scan" in ours) == (recipe.model.mixer.ordered)

@@ -6,6 +6,7 @@ import torch
 from discli.cost.memory import Saved, activation_memory, parameters_by_part
 from discli.model import DiS, empty_network
 from discli.recipe import parse_recipe
+from discli.recipe.model import MIXERS
 
 IMAGES = 4
 
@@ -52,7 +53,7 @@ def test_the_count_is_what_torch_then_allocates(precision, skip):
     assert -64 <= new <= real.size_of_inputs() < kept.of(IMAGES) / 100
 
 
-@pytest.mark.parametrize("mixer", ["mamba", "mamba2", "attention"])
+@pytest.mark.parametrize("mixer", MIXERS)
 def test_the_count_is_what_autograd_saves_of_real_tensors(mixer):
     recipe = _recipe(mixer=mixer, depth=3)
     real = Real(recipe, "fp32")
@@ -97,6 +98,6 @@ def test_parts_add_up_and_every_parameter_is_in_one():
 
 
 def test_an_mlp_beside_a_mixer_is_a_part_of_its_own():
-    parts = parameters_by_part(empty_network(_recipe(mixer="attention")))
+    parts = parameters_by_part(empty_network(_recipe(mixer="dit")))
     assert parts["blocks: MLPs"] == 5 * (64 * 256 + 256 + 256 * 64 + 64)
     assert parts["blocks: norms"] == 2 * 5 * 64

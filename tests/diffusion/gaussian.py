@@ -9,10 +9,12 @@ from discli.recipe.diffusion import DiffusionSpec
 from discli.recipe.sample import SampleSpec
 
 VARIANCE = 4.0
+FLOWS = ("flow", "x0-flow")
 
 
 def diffusion_of(objective: str) -> DiffusionSpec:
-    plain = {"learn_sigma": False} if objective == "eps" else {}
+    # Without its clamp, at which JiT's samplers leave the exact ODE.
+    plain = {"eps": {"learn_sigma": False}, "x0-flow": {"clamp": 1e-6}}.get(objective, {})
     return DiffusionSpec.model_validate({"objective": {"name": objective, **plain}})
 
 
@@ -20,11 +22,11 @@ def ideal_network(objective: str):
     schedule = build_schedule(diffusion_of(objective))
 
     def network(x, t, y=None):
-        t = float(t[0]) / (schedule.num_timesteps if objective == "flow" else 1)
+        t = float(t[0]) / (schedule.num_timesteps if objective in FLOWS else 1)
         a, s = schedule.at(t)
         total = VARIANCE * a**2 + s**2
         x0, eps = VARIANCE * a * x / total, s * x / total
-        return {"eps": eps, "x0": x0, "v": a * eps - s * x0, "flow": eps - x0}[objective]
+        return {"eps": eps, "x0": x0, "v": a * eps - s * x0, "flow": eps - x0, "x0-flow": x0}[objective]
 
     return network
 
@@ -39,7 +41,7 @@ def solve(sampler, objective: str, steps: int, x, noise=None):
 
 def ode_end(objective: str, x):
     """The probability-flow ODE scales x by std(data) / std(x_T)."""
-    if objective == "flow":
+    if objective in FLOWS:
         return math.sqrt(VARIANCE) * x
     a, s = build_schedule(diffusion_of(objective)).at(999)
     return x * math.sqrt(VARIANCE / (VARIANCE * a**2 + s**2))

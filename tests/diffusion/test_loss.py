@@ -29,7 +29,7 @@ def test_hybrid_loss_and_its_gradient_equal_the_authors(shared, dtype, tolerance
     torch.testing.assert_close(out.grad, golden["grad_model_out_of_mean_loss"], rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", ["eps", "v", "x0", "flow"])
+@pytest.mark.parametrize("name", ["eps", "v", "x0", "flow", "x0-flow"])
 def test_a_perfect_prediction_has_no_error_and_reads_back_exactly(name):
     loss = DiffusionLoss(_spec(objective={"name": name, **({"learn_sigma": False} if name == "eps" else {})}))
     x0, noise = torch.randn(2, 6, 3, 4, 4, dtype=torch.float64).unbind()
@@ -57,6 +57,43 @@ def test_min_snr_weights_the_error_of_x0_by_the_clipped_snr(name):
     snr = (a / s).flatten() ** 2
     expected = snr.clamp(max=5.0) * ((x0 - x0_hat) ** 2).flatten(1).mean(1)
     torch.testing.assert_close(loss(prediction, x0, x_t, t, noise).loss, expected)
+
+
+@pytest.mark.parametrize("clamp", [0.05, 0.5])
+def test_x0_on_the_straight_path_has_the_error_of_the_velocity(clamp):
+    """JiT, in its own direction of time (arXiv:2511.13720): z = t x + (1 - t) e, |v - v_hat|^2."""
+    loss = DiffusionLoss(_spec(objective={"name": "x0-flow", "clamp": clamp}))
+    x, e, x_pred = torch.randn(3, 6, 3, 4, 4, dtype=torch.float64).unbind()
+    t = torch.tensor([0.0, 0.3, 0.7, 0.94, 0.96, 1.0], dtype=torch.float64)
+    jit = t[:, None, None, None]
+    z = jit * x + (1 - jit) * e
+    v, v_pred = ((one - z) / (1 - jit).clamp(min=clamp) for one in (x, x_pred))
+
+    x_t, t_model = loss.noisy(x, 1 - t, e)
+    torch.testing.assert_close(x_t, z)
+    torch.testing.assert_close(t_model, 1000 * (1 - t))
+    torch.testing.assert_close(loss(x_pred, x, x_t, 1 - t, e).mse, ((v - v_pred) ** 2).flatten(1).mean(1))
+    # It is flow's own loss above the clamp, for the velocity that x_pred amounts to.
+    flow = DiffusionLoss(_spec(objective="flow"))
+    velocity = loss.objective.velocity(x_t, x_pred, *loss.schedule.coefficients(1 - t, x))
+    above = 1 - t > clamp
+    theirs = flow(velocity, x, x_t, 1 - t, e).mse
+    torch.testing.assert_close(theirs[above], loss(x_pred, x, x_t, 1 - t, e).mse[above])
+
+
+@pytest.mark.parametrize("objective", ["flow", "x0-flow"])
+def test_shifted_times_are_those_of_sd3(objective):
+    """arXiv:2403.03206, eq. 23, of m = 4 n pixels: t_m = 2 t_n / (1 + t_n); the noise level s / a is doubled."""
+    draws = (torch.arange(1000) + 0.5) / 1000
+    for timesteps in ("uniform", "logit-normal"):
+        plain, shifted = (
+            DiffusionLoss(_spec(objective=objective, timesteps=timesteps, time_shift=shift)) for shift in (1.0, 2.0)
+        )
+        t_n, t_m = plain.timesteps(draws), shifted.timesteps(draws)
+        torch.testing.assert_close(t_m, 2 * t_n / (1 + t_n))
+        torch.testing.assert_close(t_m / (1 - t_m), 2 * t_n / (1 - t_n), rtol=1e-3, atol=0)
+        assert t_m.dtype == torch.float32
+        assert float(t_m.max()) < 1
 
 
 def test_uniform_timesteps_are_uniform_and_cover_both_ends():

@@ -81,6 +81,8 @@ def test_the_order_and_size_of_parts_do_not_matter():
         {"objective": "v", "weighting": "min-snr"},
         {"objective": "x0"},
         {"objective": "flow", "timesteps": "logit-normal"},
+        {"objective": "x0-flow", "timesteps": "logit-normal", "time_shift": 2.0},
+        {"objective": {"name": "x0-flow", "clamp": 0.5}},
     ],
 )
 def test_a_network_that_is_the_posterior_mean_has_no_gap(settings):

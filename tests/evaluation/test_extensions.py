@@ -68,7 +68,13 @@ def test_help_and_recipes_know_them(copy):
 
 def test_built_in_ones_are_found_the_same_way_the_usual_one_first():
     assert list(plugins("evaluation/metrics", "fid")) == ["fid", "copies", "is", "kid", "prc", "recognised", "sfid"]
-    assert list(plugins("evaluation/features", "inception")) == ["inception", "dinov2", "efficientnet-lite0", "random"]
+    assert list(plugins("evaluation/features", "inception")) == [
+        "inception",
+        "cifar10",
+        "dinov2",
+        "efficientnet-lite0",
+        "random",
+    ]
     for folder, first in (("evaluation/metrics", "fid"), ("evaluation/features", "inception")):
         for name, plugin in plugins(folder, first).items():
             assert plugin.summary

@@ -65,7 +65,7 @@ def result_of(planned) -> dict:
     scored = copy.deepcopy(SCORED)
     scored["samples"]["n"] = 8
     return {
-        "trial": planned.trial.name, "point": planned.trial.point.name, "seed": planned.trial.seed,
+        "trial": planned.trial.name, "point": planned.trial.point.name, "seed": planned.trial.seed.model_dump(),
         "settings": planned.trial.point.settings, "recipe": planned.recipe.model_dump(mode="json"), "contract": {},
         **planned.costs.model_dump(), "loss": 1.0, "seconds": 2.0, "images_per_second": 3.0, "peak_memory": 10**9,
         "score": 3.0, "score_name": "FID", "curve": [{"step": 3, "score": 4.0, "n": 8}], "eval": scored,

@@ -21,7 +21,7 @@ CASES: dict[str, dict[str, Any]] = {
     "class-conditional": {"num_classes": 4},
     "adaln-zero, gated, zigzag": {"conditioning": "adaln-zero", "skip": "gated", "scan_order": "zigzag"},
     "mamba2": {"mixer": "mamba2"},
-    "attention": {"mixer": "attention"},
+    "dit": {"mixer": "dit"},
 }
 
 

@@ -29,9 +29,16 @@ def inputs():
 
 
 @pytest.mark.parametrize(
-    "choices", [{}, {"scan_order": "zigzag", "skip": "gated"}, {"mixer": "attention", "conditioning": "adaln-zero"}]
+    ("choices", "kinds"),
+    [
+        ({}, 1),
+        ({"scan_order": "zigzag", "skip": "gated"}, 1),
+        ({"mixer": "attention", "conditioning": "adaln-zero"}, 1),
+        ({"grid_conv": {"name": "depthwise", "place": "instead"}, "scan_order": "four-split"}, 1),
+        ({"mixer": ["mamba", "mamba", "attention"], "grid_conv": "depthwise"}, 2),
+    ],
 )
-def test_deep_networks_need_two_graphs_and_answer_alike(choices, without_inductor):
+def test_deep_networks_need_two_graphs_a_kind_of_block_and_answer_alike(choices, kinds, without_inductor):
     torch.manual_seed(0)
     network = small(num_classes=4, depth=11, **choices)
     x, t, y = inputs()
@@ -43,7 +50,7 @@ def test_deep_networks_need_two_graphs_and_answer_alike(choices, without_inducto
     compile_blocks(network, CPU)
     out = network(x, t, y)
     out.square().sum().backward()
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2 * kinds
     assert not torch._dynamo.utils.counters["graph_break"]
     torch.testing.assert_close(out, expected)
     for parameter, gradient in zip(network.parameters(), gradients, strict=True):

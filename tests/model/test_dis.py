@@ -132,12 +132,17 @@ def test_every_choice_runs_and_trains_every_parameter(skip, conditioning):
 VARIANTS = [
     {"mixer": mixer, "scan_order": order}
     for mixer, order in itertools.product(MIXERS, SCAN_ORDERS)
-    if mixer != "attention" or order == "raster"
+    if MIXERS[mixer].ordered or order == "raster"
 ]
 ACROSS = [
     {"mixer": "mamba", "scan_order": "four", "conditioning": "adaln-zero"},
     {"mixer": "mamba2", "scan_order": "zigzag", "conditioning": "adaln"},
+    {"mixer": "mamba3", "scan_order": "zigzag", "conditioning": "adaln"},
+    {"mixer": "hydra", "scan_order": "four", "skip": "gated"},
     {"mixer": "attention", "skip": "gated", "conditioning": "adaln-zero"},
+    {"grid_conv": "depthwise", "patch_embed": "overlapping", "head_conv": "residual", "conditioning": "adaln-zero"},
+    {"grid_conv": {"name": "depthwise", "place": "instead"}, "scan_order": "four-split"},
+    {"mixer": ["mamba", "mamba", "attention"], "scan_order": "zigzag", "conditioning": "adaln"},
 ]
 
 
@@ -151,7 +156,8 @@ def test_every_mixer_in_every_order_trains_every_parameter(variant):
 
 
 @pytest.mark.parametrize(
-    "variant", [*VARIANTS, *({"conditioning": name} for name in CONDITIONINGS), *({"skip": name} for name in SKIPS)]
+    "variant",
+    [*VARIANTS, *({"conditioning": name} for name in CONDITIONINGS), *({"skip": name} for name in SKIPS), *ACROSS[-3:]],
 )
 def test_two_steps_bring_every_variant_nearer_to_its_target(variant):
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Mamba-2 and attention against the formulas written out token by token, and what they are refused for."""
+"""Mamba-2 and DiT's attention against the formulas written out token by token, and what they are refused for."""
 
 import math
 
@@ -53,9 +53,9 @@ def test_the_chunk_of_mamba2_changes_no_result():
 
 
 @torch.no_grad()
-def test_attention_is_a_softmax_over_all_tokens_in_each_head():
+def test_dit_is_a_softmax_over_all_tokens_in_each_head():
     torch.manual_seed(0)
-    block = small(mixer={"name": "attention", "head_dim": 8}).double().blocks[0]
+    block = small(mixer={"name": "dit", "head_dim": 8}).double().blocks[0]
     mixer = block.token_mixing.mixer
     mixer.qkv.bias.normal_()
     u = torch.randn(2, 5, 32, dtype=torch.float64)
@@ -72,10 +72,10 @@ def test_attention_is_a_softmax_over_all_tokens_in_each_head():
 
 
 @torch.no_grad()
-def test_with_attention_a_block_is_two_residual_layers():
+def test_with_dit_a_block_is_two_residual_layers():
     """Their sum over a whole network is that of a transformer whose skips are off: x + attention, then + MLP."""
     torch.manual_seed(0)
-    model = small(mixer="attention", skip="none", num_classes=0).double()
+    model = small(mixer="dit", skip="none", num_classes=0).double()
     x, t = torch.randn(2, 3, 8, 8, dtype=torch.float64), torch.tensor([5, 900])
     patches = model.patch_embed(x).flatten(2).transpose(1, 2)
     tokens = torch.cat([model.time_embed(t).unsqueeze(1), patches], dim=1)
@@ -98,7 +98,7 @@ def test_with_attention_a_block_is_two_residual_layers():
 @torch.no_grad()
 def test_drop_path_takes_each_layer_of_a_pair_by_itself():
     torch.manual_seed(0)
-    model = small(mixer="attention", skip="add", num_classes=0, depth=3).double()
+    model = small(mixer="dit", skip="add", num_classes=0, depth=3).double()
     rates = model.drop_path_rates().tolist()
     assert rates == pytest.approx([0, 0, 0, 0.2, 0.2, 0.2, 0.2])
     streams = []
@@ -133,8 +133,8 @@ def test_heads_are_as_wide_as_asked_or_near_64():
         ({"mixer": "attention", "scan_order": "zigzag"}, ["zigzag", "attention", "raster"]),
         ({"mixer": {"name": "attention", "head_dim": 5}}, ["mixer.head_dim 5", "32", "attention"]),
         ({"mixer": {"name": "mamba2", "head_dim": 48}}, ["mixer.head_dim 48", "64", "mamba2"]),
-        ({"mixer": "rwkv"}, ["model.mixer", '"mamba", "attention", "mamba2"']),
-        ({"scan_order": "hilbert"}, ["model.scan_order", '"raster", "columns", "four", "zigzag"']),
+        ({"mixer": "rwkv"}, ["model.mixer", '"mamba", "attention", "dit", "hydra", "mamba2", "mamba3"']),
+        ({"scan_order": "hilbert"}, ["model.scan_order", '"raster", "columns", "four", "four-shared", ']),
     ],
 )
 def test_what_does_not_go_together_is_refused_in_one_line(settings, says):

@@ -9,7 +9,7 @@ from discli.recipe.config_warnings import config_warnings
 from discli.recipe.load import with_overrides
 
 FITTING = {"steps": 100, "ema": {"name": "constant", "decay": 0.95}}
-SHORT = {"objective": "v", "weighting": "min-snr"}
+SHORT = {"objective": "v"}
 
 
 def tree(diffusion=SHORT, **changed):
@@ -56,7 +56,28 @@ def test_the_flags_that_are_named_leave_no_doubt(steps):
     long = tree({"objective": "eps"}, steps=steps, ema="constant", lr_schedule={"warmup_steps": 20_000})
     *_, remedy = config_warnings(parse_recipe(long, "t"))
     flags = re.findall(r"--set (\S+)", remedy)
-    assert {"diffusion.objective=v", "diffusion.weighting=min-snr"} < set(flags)
+    assert {"diffusion.objective=x0-flow", "diffusion.timesteps=logit-normal", "sample.sampler=heun"} < set(flags)
     mended = parse_recipe(*with_overrides(long, "t", flags))
     assert config_warnings(mended) == []
     assert mended.train.steps == steps
+
+
+def test_min_snr_in_a_short_run():
+    line, remedy = doubted({"objective": "v", "weighting": "min-snr"})
+    assert "min-snr" in line
+    assert re.findall(r"--set (\S+)", remedy) == ["diffusion.weighting=uniform"]
+    assert doubted({"objective": "v", "weighting": "min-snr"}, steps=20_000, ema={"decay": 0.99}) == []
+
+
+@pytest.mark.parametrize(
+    ("diffusion", "sample"),
+    [
+        ({"objective": "eps", "weighting": "min-snr"}, {"sampler": "ddim", "timestep_spacing": "trailing"}),
+        ({"objective": "eps"}, {"sampler": "euler", "steps": 30}),
+    ],
+)
+def test_the_flags_lead_to_a_recipe_that_loads(diffusion, sample):
+    before = tree(diffusion) | {"sample": sample}
+    *_, remedy = config_warnings(parse_recipe(before, "t"))
+    mended = parse_recipe(*with_overrides(before, "t", re.findall(r"--set (\S+)", remedy)))
+    assert (mended.diffusion.objective.name, config_warnings(mended)) == ("x0-flow", [])

@@ -8,7 +8,7 @@ import pytest
 
 from discli.recipe import Recipe, parse_recipe
 from discli.recipe.choices import declared, implementation
-from discli.recipe.diffusion import OBJECTIVES, TIMESTEPS, WEIGHTINGS
+from discli.recipe.diffusion import OBJECTIVES, TIMESTEPS, WEIGHTINGS, DiffusionSpec
 from discli.recipe.model import CONDITIONINGS, MIXERS, SCAN_ORDERS, SKIPS
 from discli.recipe.sample import SAMPLERS, SCALE_SCHEDULES
 from discli.runtime.errors import DiscliError
@@ -18,7 +18,7 @@ BUILT = [
     (SKIPS, {"embed_dim"}),
     (CONDITIONINGS, {"embed_dim", "has_classes"}),
     (MIXERS, {"model", "orders"}),
-    (SAMPLERS, {"schedule", "num_steps"}),
+    (SAMPLERS, {"schedule", "settings"}),
     (OBJECTIVES, set()),
     (WEIGHTINGS, set()),
     (TIMESTEPS, set()),
@@ -89,3 +89,33 @@ assert pickle.loads(pickle.dumps(recipe)) == recipe
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def _sampled(objective: str, **sample) -> Recipe:
+    tree = {"name": "t", "model": {"embed_dim": 16, "depth": 3}, "data": {"resolution": 8}, "train": {"steps": 1}}
+    return parse_recipe(tree | {"diffusion": {"objective": objective}, "sample": sample}, "t")
+
+
+@pytest.mark.parametrize(
+    ("objective", "sample", "key"),
+    [
+        ("x0-flow", {"sampler": "heun", "timestep_spacing": "trailing"}, "timestep_spacing"),
+        ("v", {"time_shift": 2.0}, "time_shift"),
+        ("v", {"sampler": "unipc", "timestep_spacing": "ddim"}, "linspace"),
+        ("v", {"sampler": "ddim", "timestep_spacing": "ddim", "steps": 333}, "250 or 334"),
+        ("v", {"sampler": "ddim", "timestep_spacing": "sideways"}, "trailing"),
+        ("flow", {"sampler": "heun", "time_shift": 0.0}, "time_shift"),
+        ("flow", {"sampler": "ddim"}, "euler"),
+    ],
+)
+def test_times_that_mean_nothing_are_refused(objective, sample, key):
+    with pytest.raises(DiscliError) as refused:
+        _sampled(objective, **sample)
+    assert key in refused.value.message + refused.value.hint
+
+
+def test_the_path_alone_has_a_shift():
+    assert _sampled("x0-flow", sampler="heun", time_shift=2.0).sample.time_shift == 2.0
+    tree = {"objective": "v", "time_shift": 2.0}
+    with pytest.raises(ValueError, match="straight path"):
+        DiffusionSpec.model_validate(tree)

@@ -46,8 +46,20 @@ def test_axes_are_a_product_and_every_seed_repeats_it(study):
         f"patch_size={p},skip={skip}/seed-{seed}" for p in (2, 4) for skip in ("add", "none") for seed in (3, 5)
     ]
     recipe = trials[-1].recipe(steps=9)
-    assert (recipe.model.patch_size, recipe.model.skip.name, recipe.train.seed, recipe.train.steps) == (4, "none", 5, 9)
+    assert (recipe.model.patch_size, recipe.model.skip.name, recipe.train.seed.init, recipe.train.steps) == (
+        4,
+        "none",
+        5,
+        9,
+    )
     assert recipe.train.batch_size == 8
+
+
+def test_seeds_of_each_source_are_crossed_and_equal_ones_are_the_plain_seed(study):
+    _, trials = study("seeds = { init = 2, noise = 2, sampling = 3 }\nbudget.steps = 2")
+    names = ["seed-0", "init-0,order-0,noise-1", "init-1,order-0,noise-0", "init-1,order-0,noise-1"]
+    assert [trial.name for trial in trials] == [f"base/{name}" for name in names]
+    assert [trial.recipe(2).train.seed for trial in trials] == [trial.seed for trial in trials]
 
 
 def test_points_are_settings_of_their_own_and_may_be_named(study):
@@ -99,6 +111,10 @@ def test_a_budget_is_the_same_for_all_and_the_steps_follow(study, budget, steps)
         ("budget = {}\n[axes]\nmodel.depth = [1]", "exactly one"),
         ("budget = {steps = 1, images = 2}\n[axes]\nmodel.depth = [1]", "exactly one"),
         ("budget.steps = 1\n[axes]\nmodel.depth = 3", "axes.model.depth must be a list"),
+        ("budget.steps = 1\nseeds = { sampling = 4 }", "seeds: give one of init, order and noise two seeds"),
+        ("budget.steps = 1\nseeds = { init = 2, data = 2 }", "seeds.data: unknown key"),
+        ("budget.steps = 1\nseeds = [-1]", "seeds.0: found -1"),
+        ('budget.steps = 1\nseeds = { init = 2, sampling = 2 }\nscore.by = "loss gap"', "seeds.sampling has no effect"),
         ("budget.steps = 1\nseeds = [1, 1]\n[axes]\nmodel.depth = [1]", "seeds must differ"),
         ("budget.steps = 1\nbudgte = 2\n[axes]\nmodel.depth = [1]", "Did you mean budget?"),
         ("budget.steps = 1\n[score]\nn = 1\n[axes]\nmodel.depth = [1]", "score.n"),

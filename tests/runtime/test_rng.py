@@ -85,7 +85,7 @@ def test_the_largest_seed_of_a_recipe_leaves_room_for_a_run_that_rolls_back():
     tree = {"name": "t", "model": {"embed_dim": 16, "depth": 3}, "data": {"resolution": 8}}
     with pytest.raises(DiscliError):
         parse_recipe(tree | {"train": {"steps": 1, "seed": largest + 1}}, "t")
-    seed = parse_recipe(tree | {"train": {"steps": 1, "seed": largest}}, "t").train.seed
+    seed = parse_recipe(tree | {"train": {"steps": 1, "seed": largest}}, "t").train.seed.noise
     drawn = [
         normal(seed + (rollbacks << 32), RngStream.NOISE, 0, torch.arange(2), (3,)) for rollbacks in (0, 1, 2**31 - 1)
     ]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -15,9 +16,11 @@ from safetensors.torch import load_file, save_file
 
 import discli
 from discli.data.autoencoders import open_codec
+from discli.diffusion.samplers import build_sampler
 from discli.model import DiS
 from discli.recipe import DataContract, parse_recipe
 from discli.runtime.errors import DiscliError
+from discli.sampling.diffusers_scheduler import diffusers_scheduler
 from discli.sampling.export import export_diffusers, export_safetensors, push_to_hub
 from tests.local_hub import local_hub
 from tests.reports.test_compare_scores import changed
@@ -223,3 +226,51 @@ def test_the_hubs_own_client_uploads_the_folder_whole(tiny_run, tmp_path, token)
         exported = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         assert hub.files == exported
         assert hub.large
+
+
+def _recipe(objective, **sample):
+    tree = {"name": "t", "model": {"embed_dim": 16, "depth": 3}, "data": {"resolution": 8}, "train": {"steps": 1}}
+    return parse_recipe(tree | {"diffusion": {"objective": objective}, "sample": sample}, "t")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "spacing", "steps"),
+    [
+        ("ddpm", "linspace", 250),
+        ("ddim", "leading", 50),
+        ("ddim", "trailing", 30),
+        ("ddim", "ddim", 50),
+        ("euler", "trailing", 20),
+        ("dpm-solver++", "trailing", 20),
+        ("sde-dpm-solver++", "leading", 20),
+        ("unipc", "linspace", 20),
+    ],
+)
+def test_the_exported_scheduler_has_the_same_times(sampler, spacing, steps, tmp_path):
+    recipe = _recipe("v", sampler=sampler, timestep_spacing=spacing, steps=steps)
+    found = diffusers_scheduler(recipe)
+    found.save_pretrained(tmp_path)
+    theirs = type(found).from_pretrained(tmp_path)
+    theirs.set_timesteps(steps)
+    assert theirs.timesteps.tolist() == build_sampler(recipe.diffusion, recipe.sample).times[:-1]
+    assert theirs.config.prediction_type == "v_prediction"
+
+
+@pytest.mark.parametrize(
+    ("objective", "sample"),
+    [
+        ("x0-flow", {"sampler": "heun"}),
+        ("v", {"sampler": "ddim", "timestep_spacing": "ddim", "steps": 334}),  # diffusers would take 0, 2, 4, ...
+        ("v", {"sampler": "heun", "steps": 20}),
+    ],
+)
+def test_no_scheduler_is_exported_of_other_times(objective, sample):
+    assert diffusers_scheduler(_recipe(objective, **sample)) is None
+
+
+def test_the_folder_has_its_scheduler(folder, tiny_run):
+    name = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["_class_name"]
+    sample = discli.load(tiny_run).recipe.sample
+    found = getattr(diffusers, name).from_pretrained(folder, subfolder="scheduler")
+    found.set_timesteps(sample.steps)
+    assert found.timesteps.tolist() == build_sampler(discli.load(tiny_run).recipe.diffusion, sample).times[:-1]

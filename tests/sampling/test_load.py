@@ -58,7 +58,10 @@ def test_bf16_is_close_and_not_the_same(tiny_run):
     [
         {"mixer": "mamba", "scan_order": "zigzag", "skip": "gated"},
         {"mixer": "mamba2", "scan_order": "four", "conditioning": "adaln-zero"},
-        {"mixer": "attention", "conditioning": "final-only"},
+        {"mixer": "mamba3", "scan_order": "columns"},
+        {"mixer": "hydra", "skip": "gated"},
+        {"mixer": ["mamba", "attention"], "conditioning": "final-only", "scan_order": "four-split"},
+        {"grid_conv": "depthwise", "patch_embed": "overlapping", "head_conv": "residual"},
     ],
 )
 def test_every_kind_of_network_is_built_from_a_file_as_it_was_trained(model, tiny_run, tmp_path):

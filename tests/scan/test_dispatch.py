@@ -49,6 +49,14 @@ def test_forcing_one_that_cannot_run_is_an_error_with_the_remedy(name, monkeypat
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("d_state", "named"), [(16, False), (17, True), (32, True), (64, True)])
+def test_states_that_spill_registers_are_named_where_the_backend_is_chosen(d_state, named, monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert ("spill" in choose_backend("triton", CPU, d_state).reason) is named
+    assert "spill" not in choose_backend("cpu", CPU, d_state).reason
+
+
 def test_an_unknown_name_lists_the_known():
     with pytest.raises(DiscliError, match="auto, reference, cpu, triton, mamba-ssm"):
         choose_backend("cuda", CPU)

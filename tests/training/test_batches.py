@@ -30,6 +30,16 @@ def test_processes_share_the_batch_that_one_would_see(world_size):
         assert torch.cat([share.slots for share in shares]).tolist() == alone.slots.tolist()
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_one_more_is_the_neighbour_in_the_global_batch(world_size):
+    alone = BatchPlan(1000, 16, seed=3).indices(5).tolist()
+    size = 16 // world_size
+    for rank in range(world_size):
+        plan = BatchPlan(1000, 16, seed=3, rank=rank, world_size=world_size, one_more=True)
+        assert plan.slots.tolist() == [*range(rank * size, (rank + 1) * size), (rank + 1) * size % 16]
+        assert plan.indices(5).tolist() == (alone + alone)[rank * size : (rank + 1) * size + 1]
+
+
 def test_an_epoch_shows_every_sample_once_and_the_next_in_another_order():
     plan = BatchPlan(100, 30, seed=1)
     seen = np.concatenate([plan.indices(step) for step in range(20)])

@@ -183,7 +183,8 @@ def test_its_settings_suit_its_length(machine, minutes, flags, tmp_path):
     )
     recipe = load_recipe(written)
     assert config_warnings(recipe) == []
-    assert (recipe.diffusion.objective.name, recipe.diffusion.weighting.name) == ("v", "min-snr")
+    assert (recipe.diffusion.objective.name, recipe.diffusion.weighting.name) == ("x0-flow", "uniform")
+    assert (recipe.diffusion.timesteps.name, recipe.sample.sampler.name) == ("logit-normal", "heun")
     assert recipe.train.lr_schedule.warmup_steps <= recipe.train.steps / 10
 
 
@@ -207,6 +208,7 @@ def test_a_real_trial_stands_behind_it(digits_file, tmp_path, capsys):
 def test_a_preset_alone_is_the_long_run_and_needs_no_trial(machine, tmp_path):
     recipe = load_recipe(new_recipe("mine", "dis-s", resolution=32, out=tmp_path / "mine.toml"))
     assert (recipe.train.steps, machine[1]) == (100_000, [])
-    assert recipe.diffusion.objective.name == "v"
+    assert recipe.diffusion.objective.name == "x0-flow"
+    assert recipe.diffusion.timesteps.mean > 0
     latents = load_recipe(new_recipe("mine", "dis-s", resolution=256, out=tmp_path / "latents.toml"))
-    assert latents.diffusion.objective.name == "eps"
+    assert (latents.diffusion.objective.name, latents.diffusion.timesteps.mean) == ("x0-flow", 0)

@@ -90,7 +90,7 @@ def test_those_that_stay_out_come_back_as_they_went():
             assert torch.allclose(stream[image][stays], before[image][stays] + change)
 
 
-@pytest.mark.parametrize("mixer", list(MIXERS))
+@pytest.mark.parametrize("mixer", [name for name, spec in MIXERS.items() if not spec().needs_whole_grid()])
 def test_with_all_patches_kept_it_is_the_same_network(mixer):
     order = "zigzag" if MIXERS[mixer].ordered else "raster"
     recipe = _with(mixer=mixer, scan_order=order)
@@ -152,10 +152,11 @@ def test_what_does_not_go_with_it_is_refused(settings, says):
     assert refusal.value.status == 2
 
 
-def test_a_choice_that_needs_the_whole_grid_is_refused(monkeypatch):
-    monkeypatch.setattr(MIXERS["mamba"], "needs_whole_grid", lambda self: True)
-    with pytest.raises(DiscliError, match=r'model\.mixer "mamba" needs every patch'):
-        _with(train={"route": {"outer": 1}})
+@pytest.mark.parametrize("model", [{"mixer": "attention"}, {"grid_conv": "depthwise"}])
+def test_a_choice_that_needs_the_whole_grid_is_refused(model):
+    [(key, name)] = model.items()
+    with pytest.raises(DiscliError, match=rf'model\.{key} "{name}" needs every patch'):
+        _with(train={"route": {"outer": 1}}, **model)
 
 
 def test_a_loss_outside_of_the_span_goes_with_it():

@@ -1,13 +1,15 @@
 """A teacher made of a data file's own labels."""
 
+import copy
 import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from discli.data.store import Store
 from discli.runtime.errors import DiscliError
-from discli.training.teacher import teach
+from discli.training.teacher import Classifier, Lessons, learn, share_recognised, teach
 from tests.cli.commands import discli
 from tests.data.files import contract, some_rows, write_store
 
@@ -39,7 +41,7 @@ def test_it_learns_classes_and_stores_its_features(digits):
 def test_by_seed_it_is_the_same_and_kept_it_trains_nothing(digits, tmp_path, capsys, monkeypatch):
     again, other = (shutil.copy(digits, tmp_path / name) for name in ("again.h5", "other.h5"))
     first = teach(digits, epochs=1, device="cpu")
-    monkeypatch.setattr("discli.training.teacher._train", None)
+    monkeypatch.setattr("discli.training.teacher.learn", None)
     assert teach(again, epochs=1, device="cpu") == first
     monkeypatch.undo()
     monkeypatch.setenv("DISCLI_CACHE", str(tmp_path / "elsewhere"))
@@ -48,9 +50,33 @@ def test_by_seed_it_is_the_same_and_kept_it_trains_nothing(digits, tmp_path, cap
     assert teach(shutil.copy(other, tmp_path / "third.h5"), name="own-1", epochs=1, seed=1, device="cpu") != first
 
 
+def test_a_lesson_that_was_interrupted_goes_on_to_the_same_weights(digits):
+    def student():
+        torch.manual_seed(0)
+        network = Classifier(3, 8, 10)
+        return network, torch.optim.AdamW(network.parameters(), 1e-3)
+
+    lessons = Lessons(Store(digits), seed=0, flip=False, batch=64)
+    whole, optimizer = student()
+    saved = {}
+
+    def save(epoch):
+        if epoch == 1:
+            saved.update(copy.deepcopy({"network": whole.state_dict(), "optimizer": optimizer.state_dict()}))
+
+    learn(whole, lessons, 3, [optimizer], after_epoch=save)
+    resumed, optimizer = student()
+    resumed.load_state_dict(saved["network"])
+    optimizer.load_state_dict(saved["optimizer"])
+    learn(resumed, lessons, 3, [optimizer], first=2)
+    for name, value in resumed.state_dict().items():
+        assert torch.equal(value, whole.state_dict()[name]), name
+    assert share_recognised(resumed, lessons) == share_recognised(whole, lessons)
+
+
 def test_another_teacher_of_the_same_name_is_refused_before_it_is_trained(digits, monkeypatch):
     first = teach(digits, epochs=1, device="cpu")
-    monkeypatch.setattr("discli.training.teacher._train", None)
+    monkeypatch.setattr("discli.training.teacher.learn", None)
     assert teach(digits, epochs=1, device="cpu") == first
     with pytest.raises(DiscliError, match="own already") as refusal:
         teach(digits, epochs=2, device="cpu")

@@ -37,7 +37,7 @@ def test_torchs_random_state_and_switches_are_as_before():
 @pytest.mark.parametrize(
     "changed",
     [
-        {"model": {"mixer": "attention"}},
+        {"model": {"mixer": ["mamba", "attention"], "grid_conv": "depthwise", "head_conv": "residual"}},
         {"model": {"num_classes": 0}},
         {"diffusion": {"objective": "flow"}, "sample": {"sampler": "euler"}},
         {"train": {"steps": 1, "batch_size": 1, "ema": "power"}},

@@ -194,6 +194,41 @@ def test_accumulated_micro_batches_equal_the_large_batch(recipe, digits_file, tm
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
+CONTRASTIVE = ["diffusion.objective=x0-flow", "diffusion.contrastive=0.1", "sample.sampler=heun"]
+
+
+@pytest.fixture(scope="module")
+def contrastive(tmp_path_factory, digits_file) -> Path:
+    folder = tmp_path_factory.mktemp("contrastive")
+    (folder / "tiny.toml").write_text(RECIPE)
+    settings = [*CONTRASTIVE, "train.precision=fp32"]
+    return train(folder / "tiny.toml", data=digits_file, out=folder / "run", overrides=settings)
+
+
+def test_a_contrastive_run_resumes_to_the_bit_and_says_its_mse(contrastive, recipe, digits_file, tmp_path):
+    settings = [*CONTRASTIVE, "train.precision=fp32"]
+    run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=[*settings, "train.steps=6"])
+    train(recipe, data=digits_file, out=run, overrides=settings)
+    assert content(run) == content(contrastive)
+    assert all(line["loss"] < line["mse"] for line in read_log(run / "metrics.jsonl"))
+
+
+def test_partners_do_not_depend_on_micro_batches(contrastive, recipe, digits_file, tmp_path):
+    settings = [*CONTRASTIVE, "train.precision=fp32", "train.micro_batch=2", "train.steps=4"]
+    run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=settings)
+    ours, theirs = (load_file(r / "checkpoints" / "00000004" / "model.safetensors") for r in (run, contrastive))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_partners_do_not_depend_on_processes(contrastive, recipe, digits_file, tmp_path):
+    settings = [*CONTRASTIVE, "train.precision=fp32", "train.micro_batch=2"]
+    (done,) = launch("torchrun", *arguments(recipe, digits_file, tmp_path / "run", *settings))
+    assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "run") == pytest.approx(losses(contrastive), rel=1e-4)
+
+
 @pytest.mark.parametrize("setting", ['data.cache="ram"', 'data.cache="device"', "train.activation_checkpointing=true"])
 def test_what_may_change_between_sessions_changes_no_bit(setting, undisturbed, recipe, digits_file, tmp_path):
     run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=["train.steps=6"])

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from discli.data.features._fused import Conv, works
+from discli.data.features.fused_conv import FusedConv, works
 from discli.runtime.errors import DiscliError
 from discli.runtime.signals import hold_ctrl_c
 
@@ -96,7 +96,7 @@ class EfficientNetLite0:
         """
         grid = self._to_grid(images_BCHW, side)
         last = self._through(grid, range(_GRID_BLOCK + 1, len(self.blocks)))
-        return Seen(grid.float(), self.head(last, relu6=True).float().mean(dim=(2, 3)))
+        return Seen(grid.float(), self.head(last, "relu6").float().mean(dim=(2, 3)))
 
     @torch.inference_mode()
     def grid(self, images_BCHW: Tensor, side: int | None = None) -> Tensor:
@@ -109,23 +109,36 @@ class EfficientNetLite0:
         if x.shape[2:] != (side, side):
             x = F.interpolate(x, size=(side, side), mode="bicubic", antialias=True).clamp(0, 255)
         x = ((x - 127) / 128).to(self._dtype).contiguous(memory_format=torch.channels_last)
-        x = self.stem(x, relu6=True)
+        x = self.stem(x, "relu6")
         return self._through(x, range(_GRID_BLOCK + 1))
 
     def _through(self, x: Tensor, blocks: range) -> Tensor:
         for index in blocks:
             expand, depthwise, project = self.blocks[index]
-            inner = depthwise(x if expand is None else expand(x, relu6=True), relu6=True)
+            inner = depthwise(x if expand is None else expand(x, "relu6"), "relu6")
             x = project(inner, add=x if index in self._residual else None)
         return x
 
-    def _conv(self, state: dict[str, Tensor], conv: str, norm: str, stride: int = 1) -> Conv:
+    def _conv(self, state: dict[str, Tensor], conv: str, norm: str, stride: int = 1) -> FusedConv:
         weight = state[f"{conv}.weight"]
         scale = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + _EPS).sqrt()
         bias = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
         fused = self.device.type == "cpu" and works()
         folded = (weight * scale.view(-1, 1, 1, 1)).to(self.device, self._dtype)
-        return Conv(folded, bias.to(self.device, self._dtype), stride, fused)
+        return same_conv(folded, bias.to(self.device, self._dtype), stride, fused)
+
+
+def same_conv(weight: Tensor, bias: Tensor, stride: int = 1, fused: bool = False) -> FusedConv:
+    """With TensorFlow's SAME padding, of an even side where the stride is 2; of one filter a channel where it has one.
+
+    Where that padding is odd, the right and lower edges get more. With stride 2 and an even side it always is; a
+    kernel with a row and a column of zeros before it asks for the same of ordinary padding, and saves a padded copy
+    of the image, which took longer than the convolution.
+    """
+    padding, groups = weight.shape[-1] // 2, len(weight) if weight.shape[1] == 1 else 1
+    if stride == 2:
+        weight = F.pad(weight, (1, 0, 1, 0))
+    return FusedConv(weight, bias, [stride] * 2, [padding] * 2, groups, fused)
 
 
 def find_weights(given: Path | None = None) -> Path:

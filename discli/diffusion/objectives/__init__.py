@@ -27,4 +27,13 @@ class Objective(ABC):
 
     @abstractmethod
     def weight_of_x0_error(self, snr: Tensor) -> Tensor:
-        """(B,): squared error of x0 = this weight * squared error of the target; snr (B,) is (a / s)^2."""
+        """(B,): mean square of x0's error = this weight * that of `error`; snr (B,) is (a / s)^2."""
+
+    def error(self, prediction: Tensor, target: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        """(B, C, H, W), whose mean square is the loss: of the target, unless an objective is trained on another."""
+        return prediction - target
+
+    def velocity(self, x_t: Tensor, prediction: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        """dx/dt of the straight path that the prediction amounts to, (B, C, H, W)."""
+        x0, noise = self.read(x_t, prediction, a, s)
+        return noise - x0

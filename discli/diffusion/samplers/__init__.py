@@ -14,7 +14,10 @@ from torch import Tensor
 from discli.diffusion.guidance import GuidedNetwork
 from discli.diffusion.loss import split_variance
 from discli.diffusion.objectives import Objective
-from discli.diffusion.schedule import LinearInterpolant, Schedule
+from discli.diffusion.schedule import LinearInterpolant, Schedule, build_schedule, shifted
+from discli.recipe.choices import build
+from discli.recipe.diffusion import DiffusionSpec
+from discli.recipe.sample import SampleSpec, spaced_timesteps
 from discli.recipe.spec import ChoiceSpec
 
 
@@ -33,13 +36,13 @@ Noise = Callable[[int], Tensor]
 
 
 class Sampler(ABC):
-    """Walks along ``times``: num_steps + 1 of them, from pure noise to clean."""
+    """Walks along ``times``: ``settings.steps`` + 1 of them, from pure noise to clean."""
 
     spec: ClassVar[type[ChoiceSpec]]
     schedule: Schedule
 
-    def __init__(self, schedule: Schedule, num_steps: int) -> None:
-        self.schedule, self.times = schedule, timestep_grid(schedule, num_steps)
+    def __init__(self, schedule: Schedule, settings: SampleSpec) -> None:
+        self.schedule, self.times = schedule, timestep_grid(schedule, settings)
 
     @abstractmethod
     def steps(self, predict: Predict, x: Tensor, noise: Noise) -> Iterator[Tensor]:
@@ -50,15 +53,26 @@ class Sampler(ABC):
 
 
 def predictor(
-    network: GuidedNetwork, schedule: Schedule, objective: Objective, y: Tensor | None, clip_denoised: bool
+    network: GuidedNetwork,
+    schedule: Schedule,
+    objective: Objective,
+    y: Tensor | None,
+    clip_denoised: bool,
+    correct: Callable[[Tensor, float], Tensor] | None = None,
 ) -> Predict:
-    """``predict(x, t)`` for classes y (B,); ``clip_denoised`` clamps x0 to [-1, 1] and makes eps fit it."""
+    """``predict(x, t)`` for classes y (B,); ``clip_denoised`` clamps x0 to [-1, 1] and makes eps fit it.
+
+    ``correct(velocity, t)`` (B, C, H, W): another velocity in place of what was predicted on the straight path.
+    """
 
     def predict(x: Tensor, t: float) -> Prediction:
         out, interpolation = split_variance(network(x, t, y).to(x.dtype), x.shape[1])
         # Zero-dimensional, on the CPU: a kernel's argument on any device, not a copy to wait for.
         a, s = (torch.tensor(number, dtype=torch.float64) for number in schedule.at(t))
         x0, eps = objective.read(x, out, a, s)
+        if correct is not None:
+            velocity = correct(eps - x0, t)
+            x0, eps = x - s * velocity, x + a * velocity
         if clip_denoised:
             x0 = x0.clamp(-1, 1)
             eps = (x - a * x0) / s
@@ -67,11 +81,19 @@ def predictor(
     return predict
 
 
-def timestep_grid(schedule: Schedule, num_steps: int) -> list[float]:
-    """num_steps + 1 times from pure noise to clean: linspace(T - 1, 0) rounded and then -1, or 1 to 0 for flow."""
+def build_sampler(diffusion: DiffusionSpec, settings: SampleSpec) -> Sampler:
+    """The sampler of ``settings`` along the noise process of ``diffusion``."""
+    sampler: Sampler = build(settings.sampler, build_schedule(diffusion), settings)
+    return sampler
+
+
+def timestep_grid(schedule: Schedule, settings: SampleSpec) -> list[float]:
+    """steps + 1 times from pure noise to clean: of T timesteps as ``timestep_spacing`` says and then -1.
+
+    1 to 0 for flow, evenly, then shifted by ``time_shift``, as the times of training where it is not given.
+    """
+    steps = settings.steps
     if isinstance(schedule, LinearInterpolant):
-        return [1 - k / num_steps for k in range(num_steps + 1)]
-    last = schedule.num_timesteps - 1
-    # A single step starts where all noise is.
-    spaced = [round(k * last / (num_steps - 1)) for k in range(num_steps)] if num_steps > 1 else [last]
-    return [*reversed(spaced), schedule.clean]
+        shift = schedule.time_shift if settings.time_shift is None else settings.time_shift
+        return [shifted(1 - k / steps, shift) for k in range(steps + 1)]
+    return [*spaced_timesteps(settings.timestep_spacing, schedule.num_timesteps, steps), schedule.clean]

@@ -15,6 +15,7 @@ from torch import Tensor
 from discli.diffusion.samplers import Noise, Predict, Sampler
 from discli.diffusion.schedule import Schedule
 from discli.recipe.kinds import SamplerSpec
+from discli.recipe.sample import SampleSpec
 from discli.recipe.spec import Fraction
 
 
@@ -30,8 +31,8 @@ class Ddim(Sampler):
 
     spec = DdimSpec
 
-    def __init__(self, schedule: Schedule, num_steps: int, eta: float) -> None:
-        super().__init__(schedule, num_steps)
+    def __init__(self, schedule: Schedule, settings: SampleSpec, eta: float) -> None:
+        super().__init__(schedule, settings)
         self.eta = eta
 
     def steps(self, predict: Predict, x: Tensor, noise: Noise) -> Iterator[Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from discli.diffusion.samplers import Noise, Predict, Sampler
 from discli.diffusion.schedule import Schedule
 from discli.recipe.kinds import Process, SamplerSpec
+from discli.recipe.sample import SampleSpec
 
 
 class EulerMaruyamaSpec(SamplerSpec):
@@ -29,8 +30,8 @@ class EulerMaruyama(Sampler):
 
     spec = EulerMaruyamaSpec
 
-    def __init__(self, schedule: Schedule, num_steps: int, noise_scale: float) -> None:
-        super().__init__(schedule, num_steps)
+    def __init__(self, schedule: Schedule, settings: SampleSpec, noise_scale: float) -> None:
+        super().__init__(schedule, settings)
         self.noise_scale = noise_scale
 
     def steps(self, predict: Predict, x: Tensor, noise: Noise) -> Iterator[Tensor]:

@@ -9,9 +9,14 @@ from discli.recipe.spec import ChoiceSpec
 
 
 class TimestepDistribution(ABC):
-    """A distribution over [0, 1), which the schedule turns into timesteps."""
+    """A distribution over [0, 1), which the schedule turns into timesteps.
+
+    ``of_the_straight_path``: what is drawn are times t of flow, and of any schedule the timesteps of as much noise,
+    s / a = t / (1 - t).
+    """
 
     spec: ClassVar[type[ChoiceSpec]]
+    of_the_straight_path: ClassVar[bool] = False
 
     @abstractmethod
     def fractions(self, uniforms: Tensor) -> Tensor:

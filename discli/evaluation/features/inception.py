@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from discli.evaluation import fused_conv
+from discli.data.features import fused_conv
 from discli.evaluation.convention import CONVENTIONS, Convention, resize
 from discli.evaluation.extractor import Extractor, Precision, hub_cache, named_weights, read_state_dict
 from discli.evaluation.parallel import in_small_batches
@@ -44,7 +44,7 @@ class Inception(Extractor):
     - ``logits`` (B, 1008): without the bias, for IS, as the original code and all its ports have it.
 
     Batch norms are folded into the convolutions, memory is channels-last, and on a CPU a convolution
-    and its ReLU are one call (`discli.evaluation.fused_conv`): twice as fast, and the same to rounding.
+    and its ReLU are one call (`discli.data.features.fused_conv`): twice as fast, and the same to rounding.
 
     ``precision`` "bf16" computes the network in bfloat16, after a resize in float32: for processors that
     multiply it faster, at the cost of a shifted score.
@@ -80,8 +80,8 @@ class Inception(Extractor):
         if precision != "fp32":
             self.network = f"{type(self).network}, computed in {precision}"
         if self._device.type == "cpu" and fused_conv.works():
-            _fuse_activations(network)
             network.to(self._dtype)
+            _fuse_activations(network)
         else:
             network.to(self._device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._to_spatial = nn.Sequential(*(network.get_submodule(name) for name in _TO_SPATIAL))
@@ -141,12 +141,23 @@ def _fold_batch_norms(network: nn.Module) -> None:
             block.bn = nn.Identity()
 
 
+class _ConvRelu(nn.Module):
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        assert conv.bias is not None
+        where = conv.stride, conv.padding, conv.groups
+        self._conv = fused_conv.FusedConv(conv.weight.detach(), conv.bias.detach(), *where)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv(x, "relu")
+
+
 def _fuse_activations(network: nn.Module) -> None:
     """Every one of its convolutions is followed by its norm, folded by now, and a ReLU."""
     for parent in list(network.modules()):
         for name, block in list(parent.named_children()):
             if isinstance(getattr(block, "bn", None), nn.Identity):
-                setattr(parent, name, fused_conv.FusedConv(block.get_submodule("conv")))  # type: ignore[arg-type]
+                setattr(parent, name, _ConvRelu(block.get_submodule("conv")))  # type: ignore[arg-type]
 
 
 def find_inception_weights(given: Path | None = None) -> Path:

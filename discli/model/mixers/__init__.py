@@ -7,9 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from discli.model.mlp import Mlp
 from discli.model.order import TokenOrder
+from discli.recipe.kinds import MixerSpec
 from discli.recipe.model import ModelSpec
-from discli.recipe.spec import ChoiceSpec
 from discli.scan import Choice, choose_backend
 
 
@@ -20,9 +21,9 @@ class Mixer(nn.Module, ABC):
     where there is one, sets the other initial values (`discli.model.init`).
     """
 
-    spec: ClassVar[type[ChoiceSpec]]
-    # An MLP follows as a second layer of the block, so many times as wide as the tokens; 0: none.
-    mlp_ratio: ClassVar[int] = 0
+    spec: ClassVar[type[MixerSpec]]
+    # What mixes channels after it, as a second layer of the block; None: nothing.
+    channel_mixing: ClassVar[type[Mlp] | None] = None
     out_proj: nn.Linear
 
     def __init__(self, model: ModelSpec, orders: Sequence[TokenOrder]) -> None:
@@ -43,6 +44,7 @@ class Mixer(nn.Module, ABC):
 
 def choose_scan(model: ModelSpec, device: torch.device) -> Choice:
     """What computes the model's scans on ``device``. Raises DiscliError as `discli.scan.choose_backend` does."""
-    if model.mixer.uses_scan:
-        return choose_backend(model.scan, device)
-    return Choice("torch", f"{model.mixer.name} is made of PyTorch's matrix products")
+    if model.uses_scan:
+        return choose_backend(model.scan, device, model.d_state)
+    names = " and ".join(dict.fromkeys(mixer.name for mixer in model.mixers))
+    return Choice("torch", f"{names} is made of PyTorch's matrix products")

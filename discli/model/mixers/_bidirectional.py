@@ -12,14 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from discli.model.flops import matmul_flops
+from discli.model.grid_convs import GridConv
 from discli.model.mixers import Mixer
 from discli.model.order import TokenOrder
+from discli.recipe.choices import build
 from discli.recipe.model import ModelSpec
 
 
 class Direction(Protocol):
     """What one direction of one scan learns."""
 
+    conv_weight: nn.Parameter
+    conv_bias: nn.Parameter
     dt_bias: nn.Parameter
 
     def flops(self, L: int) -> dict[str, int]:
@@ -30,7 +34,8 @@ class BidirectionalMixer(Mixer):
     """Each token hears all others, at a cost linear in L.
 
     ``in_proj`` makes what is scanned and a gate, ``out_proj`` brings back what the scans found, added
-    up; both are shared, while each direction of each order has parameters of its own.
+    up; both are shared, while each direction of each walk has parameters of its own, unless the scan order
+    shares them. Where it shares the channels, each walk has its part of them and gives its part of the result.
     """
 
     def __init__(self, model: ModelSpec, orders: Sequence[TokenOrder], direction: Callable[[], nn.Module]) -> None:
@@ -39,19 +44,24 @@ class BidirectionalMixer(Mixer):
         self.in_proj = nn.Linear(model.embed_dim, 2 * d_inner, bias=False)
         self.forward_scan = direction()
         self.backward_scan = direction()
-        self.other_scans = nn.ModuleList(direction() for _ in range(2 * (len(orders) - 1)))
+        self.shared = model.scan_order.walks_share == "parameters"
+        self.parts = model.scan_parts
+        self.other_scans = nn.ModuleList(direction() for _ in range(0 if self.shared else 2 * (len(orders) - 1)))
         self.out_proj = nn.Linear(d_inner, model.embed_dim, bias=False)
         self.orders = nn.ModuleList(orders)
+        self.grid_conv: GridConv | None = None
+        if model.grid_conv.where == "instead" and self.spec.convolves:
+            self.grid_conv = build(model.grid_conv, d_inner, orders[0].side, orders[0].extra_tokens)
         self.zero_backward_dt = model.backward_dt_init == "authors"
 
     @property
     def forward_scans(self) -> list[nn.Module]:
-        """One for each order."""
+        """One for each walk, or one for all."""
         return [self.forward_scan, *self.other_scans[::2]]
 
     @property
     def backward_scans(self) -> list[nn.Module]:
-        """One for each order."""
+        """One for each walk, or one for all."""
         return [self.backward_scan, *self.other_scans[1::2]]
 
     def init_weights(self) -> None:
@@ -62,12 +72,25 @@ class BidirectionalMixer(Mixer):
         if self.zero_backward_dt:
             for direction in cast(list[Direction], self.backward_scans):
                 nn.init.zeros_(direction.dt_bias)
+        if self.grid_conv is not None:  # of each scan's own convolution a scale and a shift are left: 1 and 0
+            for direction in cast(list[Direction], self.forward_scans + self.backward_scans):
+                nn.init.ones_(direction.conv_weight)
+                nn.init.zeros_(direction.conv_bias)
 
     def forward(self, u_BLD: Tensor) -> Tensor:
         xz_BLF = self.in_proj(u_BLD)
-        scans = zip(cast(Iterable[TokenOrder], self.orders), self.forward_scans, self.backward_scans, strict=True)
-        ys = [order.unpermute(self.scan_both_directions(order.permute(xz_BLF), *pair)) for order, *pair in scans]
-        mixed: Tensor = self.out_proj(reduce(operator.add, ys))
+        if self.grid_conv is not None:
+            x_BLPE, z_BLPE = xz_BLF.unflatten(-1, (self.parts, 2, -1)).unbind(-2)
+            x_BLPE = self.grid_conv(x_BLPE.flatten(2)).unflatten(-1, (self.parts, -1))
+            xz_BLF = torch.stack([x_BLPE, z_BLPE], dim=-2).flatten(2)
+        # Where walks share the channels, each has x and z of its part side by side.
+        given = xz_BLF.chunk(self.parts, dim=-1) if self.parts > 1 else [xz_BLF] * len(self.orders)
+        pairs = list(zip(self.forward_scans, self.backward_scans, strict=True))
+        if self.shared:
+            pairs *= len(self.orders)
+        scans = zip(cast(Iterable[TokenOrder], self.orders), given, pairs, strict=True)
+        ys = [order.unpermute(self.scan_both_directions(order.permute(xz), *pair)) for order, xz, pair in scans]
+        mixed: Tensor = self.out_proj(reduce(operator.add, ys) if self.parts == 1 else torch.cat(ys, dim=-1))
         return mixed
 
     @abstractmethod
@@ -80,8 +103,11 @@ class BidirectionalMixer(Mixer):
     def flops(self, L: int) -> dict[str, int]:
         D, E = self.out_proj.out_features, self.out_proj.in_features
         count = Counter({"in_proj and out_proj": matmul_flops(L, D, 2 * E) + matmul_flops(L, E, D)})
-        for direction in cast(list[Direction], self.forward_scans + self.backward_scans):
+        walks = len(self.orders) if self.shared else 1
+        for direction in walks * cast(list[Direction], self.forward_scans + self.backward_scans):
             count.update(direction.flops(L))
+        if self.grid_conv is not None:
+            count["grid convolution"] = self.grid_conv.flops()
         return dict(count)
 
 

@@ -1,54 +1,95 @@
-"""The yardstick in the same network: DiT's self-attention (arXiv:2212.09748)."""
+"""The yardstick of today: self-attention with rotary positions on two axes, normed queries and keys, and a SwiGLU."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from discli.model.flops import matmul_flops
 from discli.model.mixers import Mixer
+from discli.model.mlp import SwiGlu
 from discli.model.order import TokenOrder
 from discli.recipe.kinds import HeadDim, MixerSpec, head_width
 from discli.recipe.model import ModelSpec
+from discli.recipe.spec import Flag, Positive
 
 
 class AttentionSpec(MixerSpec):
-    """Self-attention and an MLP, as in DiT (arXiv:2212.09748); expand, d_state, d_conv and scan mean nothing to it.
+    """Self-attention of today and a SwiGLU: rotary positions on two axes, normed queries and keys (arXiv:2511.13720).
 
-    A block has about twice the parameters of one of Mamba's: half the ``depth`` makes equals.
+    expand, d_state, d_conv and scan mean nothing to it. A block has about twice the parameters of one of Mamba's:
+    half the ``depth`` makes equals.
     """
 
     name: Literal["attention"] = "attention"
     head_dim: HeadDim = None
+    qk_norm: Annotated[Flag, Field(description="RMSNorm of queries and keys (arXiv:2302.05442)")] = True
+    rope: Annotated[Flag, Field(description="rotary positions on both axes (arXiv:2403.13298)")] = True
+    rope_base: Annotated[Positive, Field(description="slowest rotation: about 1 / rope_base radians a patch")] = 100.0
     ordered: ClassVar[bool] = False
+
+    def needs_whole_grid(self) -> bool:
+        return self.rope
 
     def check(self, model: "ModelSpec") -> None:
         self.check_heads(model.embed_dim, self.head_dim)
+        width = head_width(model.embed_dim, self.head_dim)
+        if self.rope and width < 4:
+            raise ValueError(
+                f"mixer.rope needs heads of 4 channels or more, and these have {width}: set mixer.head_dim"
+            )
 
 
 class Attention(Mixer):
-    """Multi-head self-attention of a set of tokens.
+    """Multi-head self-attention of tokens that know where on the grid they lie.
 
-    With the MLP after it, each behind its own norm, it is the block of DiT and, but for GELU's form,
-    of U-ViT (arXiv:2209.12152). The rest is DiS's: RMSNorm, long skips, two streams, initial values.
+    q and k are RMSNorm(q) and RMSNorm(k), turned by `Rotary`; with the SwiGLU after it, behind norms of DiS's,
+    it is the block of JiT (arXiv:2511.13720) and LightningDiT (arXiv:2501.01423).
     """
 
     spec = AttentionSpec
-    mlp_ratio = 4
+    channel_mixing = SwiGlu
 
-    def __init__(self, model: ModelSpec, orders: Sequence[TokenOrder], head_dim: int | None) -> None:
+    def __init__(
+        self,
+        model: ModelSpec,
+        orders: Sequence[TokenOrder],
+        head_dim: int | None,
+        qk_norm: bool,
+        rope: bool,
+        rope_base: float,
+    ) -> None:
         super().__init__(model, orders)
         D = model.embed_dim
-        self.heads = D // head_width(D, head_dim)
+        width = head_width(D, head_dim)
+        self.heads = D // width
         self.qkv = nn.Linear(D, 3 * D)
+        self.q_norm = nn.Parameter(torch.empty(width)) if qk_norm else None
+        self.k_norm = nn.Parameter(torch.empty(width)) if qk_norm else None
+        self.rotary = Rotary(width, orders[0].side, orders[0].extra_tokens, rope_base) if rope else None
         self.out_proj = nn.Linear(D, D)
+
+    def init_weights(self) -> None:
+        for norm in (self.q_norm, self.k_norm):
+            if norm is not None:
+                nn.init.ones_(norm)
 
     def forward(self, u_BLD: Tensor) -> Tensor:
         q, k, v = self.qkv(u_BLD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, L, D / heads)
+        q, k = self._placed(q, self.q_norm), self._placed(k, self.k_norm)
         heard_BLD = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         mixed: Tensor = self.out_proj(heard_BLD)
         return mixed
+
+    def _placed(self, x: Tensor, norm: Tensor | None) -> Tensor:
+        """Normed and turned in float32 or wider, and given back in ``x``'s precision."""
+        wide = x if x.dtype == torch.float64 else x.float()
+        if norm is not None:
+            wide = F.rms_norm(wide, norm.shape, norm, 1e-6)
+        return (wide if self.rotary is None else self.rotary(wide)).to(x.dtype)
 
     def flops(self, L: int) -> dict[str, int]:
         D = self.out_proj.in_features
@@ -56,3 +97,29 @@ class Attention(Mixer):
             "qkv and out_proj": matmul_flops(L, D, 3 * D) + matmul_flops(L, D, D),
             "attention": 2 * matmul_flops(L, D, L),
         }
+
+
+class Rotary(nn.Module):
+    """Turns pairs of channels of a patch by angles that its row and its column set (RoPE-Axial, arXiv:2403.13298).
+
+    Of d channels, n = d // 4 pairs turn by row * base^(-i/n) and n by column * base^(-i/n), i = 0 .. n - 1, so that a
+    product of two patches depends on how far they lie apart alone. Extra tokens, and channels beyond 4n, stay.
+    """
+
+    places: Tensor
+
+    def __init__(self, width: int, side: int, extra_tokens: int, base: float) -> None:
+        super().__init__()
+        self.pairs, self.base = width // 4, base
+        # Row and column of each token; at 0, 0 nothing turns. On the CPU even on the meta device, as TokenOrder's.
+        places = torch.tensor([(0, 0)] * extra_tokens + [divmod(i, side) for i in range(side**2)], device="cpu")
+        self.register_buffer("places", places, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, heads, L, d) to (B, heads, L, d)."""
+        n = self.pairs
+        rates = self.base ** (-torch.arange(n, device=x.device, dtype=x.dtype) / n)
+        angles = (self.places.to(x.dtype).unsqueeze(-1) * rates).flatten(1)  # (L, 2n): by rows, then by columns
+        cos, sin = angles.cos(), angles.sin()
+        first, second, rest = x[..., : 2 * n], x[..., 2 * n : 4 * n], x[..., 4 * n :]
+        return torch.cat([first * cos - second * sin, first * sin + second * cos, rest], dim=-1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from discli.model.flops import matmul_flops
 from discli.model.mixers._bidirectional import BidirectionalMixer, init_conv_and_x_proj, init_dt_bias, init_uniform
 from discli.model.order import TokenOrder
-from discli.recipe.kinds import MixerSpec
+from discli.recipe.kinds import MixerSpec, WalksShare
 from discli.recipe.model import ModelSpec
 from discli.scan import DirectionParams, bidirectional_scan_of_halves
 
@@ -24,6 +24,8 @@ class MambaSpec(MixerSpec):
 
     name: Literal["mamba"] = "mamba"
     uses_scan: ClassVar[bool] = True
+    convolves: ClassVar[bool] = True
+    walks_may_share: ClassVar[tuple[WalksShare, ...]] = ("nothing", "parameters", "channels")
 
 
 class SSMDirection(nn.Module):
@@ -70,8 +72,8 @@ class BidirectionalMamba(BidirectionalMixer):
     spec = MambaSpec
 
     def __init__(self, model: ModelSpec, orders: Sequence[TokenOrder]) -> None:
-        d_inner, dt_rank = model.expand * model.embed_dim, math.ceil(model.embed_dim / 16)
-        super().__init__(model, orders, lambda: SSMDirection(d_inner, model.d_state, model.d_conv, dt_rank))
+        channels, dt_rank = model.scan_channels, math.ceil(model.embed_dim / 16)
+        super().__init__(model, orders, lambda: SSMDirection(channels, model.d_state, model.scan_taps, dt_rank))
         self.scan = model.scan
 
     def scan_both_directions(self, xz_BLF: Tensor, forward: nn.Module, backward: nn.Module) -> Tensor:

@@ -1,8 +1,8 @@
 """Along rows, along columns, or both."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from discli.recipe.kinds import ScanOrderSpec
+from discli.recipe.kinds import ScanOrderSpec, WalksShare
 
 
 class RasterOrderSpec(ScanOrderSpec):
@@ -23,13 +23,31 @@ class ColumnsOrderSpec(ScanOrderSpec):
         return [_columns(side)]
 
 
-class FourOrderSpec(ScanOrderSpec):
+class _RowsAndColumnsSpec(ScanOrderSpec):
+    """Both in every block."""
+
+    def walks(self, side: int, block: int) -> list[list[int]]:
+        return [_rows(side), _columns(side)]
+
+
+class FourOrderSpec(_RowsAndColumnsSpec):
     """Rows and columns in every block, both ways, each with its own parameters (VMamba, arXiv:2401.10166)."""
 
     name: Literal["four"] = "four"
 
-    def walks(self, side: int, block: int) -> list[list[int]]:
-        return [_rows(side), _columns(side)]
+
+class FourSharedOrderSpec(_RowsAndColumnsSpec):
+    """As four, with the same parameters along rows and columns: no more of them than raster has."""
+
+    name: Literal["four-shared"] = "four-shared"
+    walks_share: ClassVar[WalksShare] = "parameters"
+
+
+class FourSplitOrderSpec(_RowsAndColumnsSpec):
+    """As four, half of the channels along rows, half along columns: raster's cost (GroupMamba, arXiv:2407.13772)."""
+
+    name: Literal["four-split"] = "four-split"
+    walks_share: ClassVar[WalksShare] = "channels"
 
 
 def _rows(side: int) -> list[int]:

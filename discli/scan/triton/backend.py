@@ -53,6 +53,17 @@ def unavailable(device: torch.device) -> str | None:
     return None
 
 
+def caution(d_state: int) -> str | None:
+    """What makes so many states slower than their number, in a clause; None for up to 16.
+
+    Counted in machine code for sm_90 (`tests.bench.triton_static`), not timed.
+    """
+    spilled = {32: "1.1 KB", 64: "3.7 KB"}.get(_padded_states(d_state), "kilobytes")
+    if d_state <= 16:
+        return None
+    return f"{d_state} states spill {spilled} of registers a thread in its backward pass, 16 next to nothing"
+
+
 def without_python_headers() -> str | None:
     """Where Triton's C compiler will look for Python.h in vain, or None if it finds it."""
     scheme = sysconfig.get_default_scheme()
@@ -85,7 +96,7 @@ def _pack(forward: DirectionParams, backward: DirectionParams, dtype: torch.dtyp
     state = _state_dtype(dtype)
     N = forward.A_log.shape[1]
     R = forward.dt_weight.shape[1]
-    N_padded = max(4, 1 << (N - 1).bit_length())
+    N_padded = _padded_states(N)
     R_padded = -(-R // 8) * 8
 
     def projection(p: DirectionParams) -> Tensor:
@@ -104,6 +115,10 @@ def _pack(forward: DirectionParams, backward: DirectionParams, dtype: torch.dtyp
         -torch.exp(F.pad(A_log, (0, N_padded - N)) if N_padded > N else A_log),
         torch.stack([p.D for p in both]).to(state),
     )
+
+
+def _padded_states(N: int) -> int:
+    return max(4, 1 << (N - 1).bit_length())
 
 
 def _pad_rows(weight: Tensor, rows: int) -> Tensor:
@@ -127,7 +142,7 @@ def _forward(
 
     y_sum (B, L, E) is y before the gate, conv (2, B, L, E) the convolved and SiLU'd x, projected
     (2, B * L, 2N + R) holds B, C and dt, draw (2, B * L, E) is delta before bias and softplus, and
-    states (2, B, chunks, E, N) the state before each chunk.
+    states (2, B, chunks, N / 4, E, 4) the state before each chunk.
     """
     from discli.scan.triton import kernels
 
@@ -149,8 +164,8 @@ def _forward(
             conv, draw, _B_and_C(projected, A), z, A, D, dt_bias, y_sum, y, states,
             L, E, B, z.stride(0), z.stride(1),
             N=N, LANES=kernels.LANES, CHANNELS_PER_LANE=kernels.CHANNELS_PER_LANE, CHUNK=CHUNK,
-            SAVE=needs_grad, STATE=state, num_warps=kernels.SCAN_WARPS,
-            maxnreg=kernels.SCAN_REGISTERS if N <= 16 else None, **_FUSED,
+            SAVE=needs_grad, STATE=state, BC_AHEAD=N <= 16 and kernels.bc_ahead(), num_warps=kernels.SCAN_WARPS,
+            maxnreg=kernels.SCAN_REGISTERS if N <= 16 and A.dtype == torch.float32 else None, **_FUSED,
         )  # fmt: skip
     return [y, y_sum, conv, projected, draw, states] if needs_grad else [y]
 
@@ -278,7 +293,8 @@ def _B_and_C(projected: Tensor, A: Tensor) -> Tensor:
 
 
 def _states_shape(x: Tensor, A: Tensor) -> tuple[int, ...]:
-    return 2, x.shape[0], 2 * _cdiv((x.shape[1] + 1) // 2, CHUNK), *A.shape[1:]
+    _, E, N = A.shape
+    return 2, x.shape[0], 2 * _cdiv((x.shape[1] + 1) // 2, CHUNK), N // 4, E, 4
 
 
 def _unit_stride(x: Tensor) -> Tensor:

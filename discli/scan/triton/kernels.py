@@ -37,9 +37,11 @@ shuffles forward):
       at most 200 registers                                          450, 132 of 1798 of them spills
 """
 # mypy: ignore-errors
+# ruff: noqa: RUF005 - Triton's tuples grow by +, it knows no unpacking.
 
 import triton
 import triton.language as tl
+from packaging.version import Version
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -50,6 +52,11 @@ CHANNELS_PER_LANE = 2
 SCAN_WARPS = 2
 # Lets 8 programs share a multiprocessor instead of 6; at N = 16 that spills 2 of a loop's 604 instructions.
 SCAN_REGISTERS = 128
+
+
+def bc_ahead() -> bool:
+    """Whether the forward scan asks for B and C a step ahead too: in 128 registers, older compilers spill them."""
+    return Version(triton.__version__) >= Version("3.8")
 
 
 @triton.jit
@@ -121,64 +128,105 @@ def conv_silu(
 
 
 @triton.jit
-def load_step(x_ptr, draw_ptr, t, L, E, in_block):
-    """x and delta before bias and softplus, at one step; 0 outside the sequence, where x then adds nothing to h."""
-    inside = in_block & (t >= 0) & (t < L)
-    return tl.load(x_ptr + t * E, mask=inside, other=0.0), tl.load(draw_ptr + t * E, mask=inside, other=0.0)
+def load_token(ptr, t, step, L, e, E, CHANNELS: tl.constexpr, LANES: tl.constexpr):
+    """One number of each of a lane's channels at token t, ``step`` numbers behind the one before; 0 outside."""
+    at_t = (t >= 0) & (t < L)
+    values = ()
+    for c in tl.static_range(CHANNELS):
+        inside = at_t & (e + c * LANES < E)
+        values = values + (tl.load(ptr + (t * step + c * LANES), mask=inside, other=0.0),)
+    return values
+
+
+@triton.jit
+def load_row(row_ptr, t, L, FIRST: tl.constexpr, N: tl.constexpr):
+    """Numbers FIRST to FIRST + N of token t's row of B and C, four to a lane.
+
+    Outside the sequence those of the nearest token: garbage might be NaN, and 0 * NaN is no zero.
+    """
+    row = row_ptr + tl.minimum(tl.maximum(t, 0), L - 1) * (2 * N)
+    quads = ()
+    for q in tl.static_range(N // 4):
+        quads = quads + (tl.load(row + (FIRST + 4 * q)),)
+    return quads
 
 
 @triton.jit
 def walk_half(
-    x, draw, h, A, D, bias,
-    x_ptr, draw_ptr, BC_ptr, z_ptr, sum_ptr, y_ptr, states_ptr, first, sign, L, E, z_step, in_block,
+    x, draw, B, C, h, A, D, bias, e,
+    x_ptr, draw_ptr, BC_ptr, z_ptr, sum_ptr, y_ptr, states_ptr, first, sign, L, E, z_step,
     SECOND: tl.constexpr, SAVE: tl.constexpr, CHUNK: tl.constexpr, N: tl.constexpr, STATE: tl.constexpr,
+    CHANNELS: tl.constexpr, LANES: tl.constexpr, BC_AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """Half of the steps of both directions; x and draw are the first one's, each step loads the next one's.
+    """Half of the steps of both directions; x and draw (and B and C) are the first one's.
 
     In the first half each direction leaves its y in ``sum_ptr``. In the second it finds there what
     the other direction left at the same token, adds its own and gates.
+
+    Each step asks for the next one's numbers before it does its own work, and the loop is not unrolled:
+    ptxas moves loads to where they are used, but never over the end of a turn.
     """
+    QUADS: tl.constexpr = N // 4
     half = (L + 1) // 2
     start = half * SECOND
+    z, other = x, x
+    if SECOND:
+        z = load_token(z_ptr, first + sign * start, z_step, L, e, E, CHANNELS, LANES)
+        other = load_token(sum_ptr, first + sign * start, E, L, e, E, CHANNELS, LANES)
     for chunk in range(0, tl.cdiv(half, CHUNK)):
         if SAVE:
-            slot = chunk + SECOND * tl.cdiv(half, CHUNK)
-            tl.store(states_ptr + slot.to(tl.int64) * E * N, h, mask=in_block)
+            slot = states_ptr + (chunk + SECOND * tl.cdiv(half, CHUNK)).to(tl.int64) * E * N
+            for c in tl.static_range(CHANNELS):
+                for q in tl.static_range(QUADS):
+                    quad = slot + (q * E + c * LANES) * 4
+                    tl.store(quad, h[c * QUADS + q], mask=e + c * LANES < E)
         low = start + chunk * CHUNK
-        high = tl.minimum(low + CHUNK, start + half)
-        for i in tl.range(low, high, loop_unroll_factor=2):
+        for i in range(low, tl.minimum(low + CHUNK, start + half)):
             t = first + sign * i
-            inside = in_block & (t >= 0) & (t < L)
+            next_x = load_token(x_ptr, t + sign, E, L, e, E, CHANNELS, LANES)
+            next_draw = load_token(draw_ptr, t + sign, E, L, e, E, CHANNELS, LANES)
+            next_z, next_other = z, other
             if SECOND:
-                z = tl.load(z_ptr + t * z_step, mask=inside, other=0.0).to(STATE)
-                other_y = tl.load(sum_ptr + t * E, mask=inside, other=0.0).to(STATE)
-            # Outside the sequence, those of the nearest token: garbage might be NaN, and 0 * NaN is no zero.
-            row = BC_ptr + tl.minimum(tl.maximum(t, 0), L - 1) * (2 * N)
-            B = tl.load(row)
-            C = tl.load(row + N)
-            next_x, next_draw = load_step(x_ptr, draw_ptr, t + sign, L, E, in_block)
+                next_z = load_token(z_ptr, t + sign, z_step, L, e, E, CHANNELS, LANES)
+                next_other = load_token(sum_ptr, t + sign, E, L, e, E, CHANNELS, LANES)
+            if BC_AHEAD:
+                next_B = load_row(BC_ptr, t + sign, L, 0, N)
+                next_C = load_row(BC_ptr, t + sign, L, N, N)
+            else:
+                B = load_row(BC_ptr, t, L, 0, N)
+                C = load_row(BC_ptr, t, L, N, N)
+                next_B, next_C = B, C
 
-            x = x.to(STATE)
-            delta, _ = softplus(draw.to(STATE) + bias)
-            h = tl.exp2(delta * A) * h + (delta * x) * B
-            y = tl.sum(tl.sum(h * C, axis=3, keep_dims=True), axis=0, keep_dims=True) + D * x
-            if SECOND:
-                y += other_y
-                tl.store(y_ptr + t * E, (y * z * sigmoid(z)).to(y_ptr.dtype.element_ty), mask=inside)
-            if SAVE or not SECOND:
-                tl.store(sum_ptr + t * E, y.to(sum_ptr.dtype.element_ty), mask=inside)
-            x, draw = next_x, next_draw
-    return x, draw, h
+            new_h = ()
+            for c in tl.static_range(CHANNELS):
+                x_c = x[c].to(STATE)
+                delta, _ = softplus(draw[c].to(STATE) + bias[c])
+                delta_x = delta * x_c
+                products = tl.zeros_like(h[0])
+                for q in tl.static_range(QUADS):
+                    h_q = tl.exp2(delta * A[c * QUADS + q]) * h[c * QUADS + q] + delta_x * B[q]
+                    new_h = new_h + (h_q,)
+                    products += h_q * C[q]
+                y = tl.sum(products, axis=1, keep_dims=True) + D[c] * x_c
+                inside = (t >= 0) & (t < L) & (e + c * LANES < E)
+                if SECOND:
+                    y += other[c].to(STATE)
+                    gate = z[c].to(STATE)
+                    gated = (y * gate * sigmoid(gate)).to(y_ptr.dtype.element_ty)
+                    tl.store(y_ptr + (t * E + c * LANES), gated, mask=inside)
+                if SAVE or not SECOND:
+                    tl.store(sum_ptr + (t * E + c * LANES), y.to(sum_ptr.dtype.element_ty), mask=inside)
+            h = new_h
+            x, draw, B, C, z, other = next_x, next_draw, next_B, next_C, next_z, next_other
+    return x, draw, B, C, h
 
 
-# L and E are not specialised: were Triton told that E is a multiple of 16, it would give each lane
-# neighbouring channels for the loads of x, and shuffle them into the state's layout at every step.
 @triton.jit(do_not_specialize=["L", "E", "batch", "z_batch", "z_step"])
 def scan_forward(
     x_ptr, draw_ptr, BC_ptr, z_ptr, A_ptr, D_ptr, bias_ptr, sum_ptr, y_ptr, states_ptr,
     L, E, batch, z_batch, z_step,
     N: tl.constexpr, LANES: tl.constexpr, CHANNELS_PER_LANE: tl.constexpr,
-    CHUNK: tl.constexpr, SAVE: tl.constexpr, STATE: tl.constexpr,
+    CHUNK: tl.constexpr, SAVE: tl.constexpr, STATE: tl.constexpr, BC_AHEAD: tl.constexpr,
 ):  # fmt: skip
     """Both directions' scans, their sum and the gate, for one sample and LANES * CHANNELS_PER_LANE channels.
 
@@ -186,23 +234,31 @@ def scan_forward(
     token's two halves of y meet in one read and no second kernel is needed. For odd L the mirrored
     direction begins with an empty step.
 
-    The state's axes are (N / 4, channels of a lane, 2 * LANES, 4): four neighbouring states make one
-    16-byte load of B or C, the third axis is the threads, and everything else stays in a lane.
+    The state is a tuple of (2 * LANES, 4) tensors, N / 4 for each of a lane's channels: rows are the
+    threads, and four neighbouring states make one 16-byte load of B or C. Of two axes Triton has but one
+    way to lay them out; of the four axes that one tensor would need, 3.3 to 3.6 choose one that spills.
     """
-    BLOCK: tl.constexpr = LANES * CHANNELS_PER_LANE
-    blocks = tl.cdiv(E, BLOCK)
+    blocks = tl.cdiv(E, LANES * CHANNELS_PER_LANE)
     pid = tl.program_id(0)
     b = (pid // blocks).to(tl.int64)
 
-    thread = tl.arange(0, 2 * LANES)[None, None, :, None]
+    thread = tl.arange(0, 2 * LANES)[:, None]
     direction = thread // LANES
-    e = (pid % blocks) * BLOCK + tl.arange(0, CHANNELS_PER_LANE)[None, :, None, None] * LANES + thread % LANES
-    n = tl.arange(0, N // 4)[:, None, None, None] * 4 + tl.arange(0, 4)[None, None, None, :]
-    in_block = e < E
+    e = (pid % blocks) * (LANES * CHANNELS_PER_LANE) + thread % LANES
+    n = tl.arange(0, 4)[None, :]
 
-    A = tl.load(A_ptr + (direction * E + e) * N + n, mask=in_block, other=0.0) * LOG2E
-    D = tl.load(D_ptr + direction * E + e, mask=in_block, other=0.0)
-    bias = tl.load(bias_ptr + direction * E + e, mask=in_block, other=0.0)
+    A = ()
+    h = ()
+    D = ()
+    bias = ()
+    for c in tl.static_range(CHANNELS_PER_LANE):
+        in_block = e + c * LANES < E
+        channel = direction * E + e + c * LANES
+        D = D + (tl.load(D_ptr + channel, mask=in_block, other=0.0),)
+        bias = bias + (tl.load(bias_ptr + channel, mask=in_block, other=0.0),)
+        for q in tl.static_range(N // 4):
+            A = A + (tl.load(A_ptr + (channel * N + 4 * q + n), mask=in_block, other=0.0) * LOG2E,)
+            h = h + (tl.zeros([2 * LANES, 4], STATE),)
 
     half = (L + 1) // 2
     first = direction * (2 * half - 1)
@@ -211,22 +267,24 @@ def scan_forward(
     x_ptr += sequence * L * E + e
     draw_ptr += sequence * L * E + e
     BC_ptr += sequence * L * (2 * N) + n
-    states_ptr += (sequence * 2 * tl.cdiv(half, CHUNK) * E + e) * N + n
+    states_ptr += sequence * 2 * tl.cdiv(half, CHUNK) * E * N + e * 4 + n
     z_ptr += b * z_batch + e
     sum_ptr += b * L * E + e
     y_ptr += b * L * E + e
 
-    h = tl.zeros([N // 4, CHANNELS_PER_LANE, 2 * LANES, 4], STATE)
-    x, draw = load_step(x_ptr, draw_ptr, first, L, E, in_block)
-    x, draw, h = walk_half(
-        x, draw, h, A, D, bias,
-        x_ptr, draw_ptr, BC_ptr, z_ptr, sum_ptr, y_ptr, states_ptr, first, sign, L, E, z_step, in_block,
-        False, SAVE, CHUNK, N, STATE,
+    x = load_token(x_ptr, first, E, L, e, E, CHANNELS_PER_LANE, LANES)
+    draw = load_token(draw_ptr, first, E, L, e, E, CHANNELS_PER_LANE, LANES)
+    B = load_row(BC_ptr, first, L, 0, N)
+    C = load_row(BC_ptr, first, L, N, N)
+    x, draw, B, C, h = walk_half(
+        x, draw, B, C, h, A, D, bias, e,
+        x_ptr, draw_ptr, BC_ptr, z_ptr, sum_ptr, y_ptr, states_ptr, first, sign, L, E, z_step,
+        False, SAVE, CHUNK, N, STATE, CHANNELS_PER_LANE, LANES, BC_AHEAD,
     )  # fmt: skip
     # What one direction's warp stored, the other's is about to load.
     tl.debug_barrier()
     walk_half(
-        x, draw, h, A, D, bias,
-        x_ptr, draw_ptr, BC_ptr, z_ptr, sum_ptr, y_ptr, states_ptr, first, sign, L, E, z_step, in_block,
-        True, SAVE, CHUNK, N, STATE,
+        x, draw, B, C, h, A, D, bias, e,
+        x_ptr, draw_ptr, BC_ptr, z_ptr, sum_ptr, y_ptr, states_ptr, first, sign, L, E, z_step,
+        True, SAVE, CHUNK, N, STATE, CHANNELS_PER_LANE, LANES, BC_AHEAD,
     )  # fmt: skip

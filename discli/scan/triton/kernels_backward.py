@@ -27,10 +27,13 @@ def gate_backward(
     blocks = tl.cdiv(E, BLOCK)
     pid = tl.program_id(0)
     e = (pid % blocks) * BLOCK + tl.arange(0, BLOCK)[None, :]
-    row = (pid // blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = (pid // blocks) * ROWS + tl.arange(0, ROWS)[:, None]
     inside = (row < rows) & (e < E)
+    sample = row // L  # in 32 bits: a division in 64 is a call
+    z_row = sample.to(tl.int64) * z_batch + (row - sample * L) * z_step
+    row = row.to(tl.int64)
 
-    z = tl.load(z_ptr + row // L * z_batch + row % L * z_step + e, mask=inside, other=0.0).to(STATE)
+    z = tl.load(z_ptr + z_row + e, mask=inside, other=0.0).to(STATE)
     dout = tl.load(dout_ptr + row * E + e, mask=inside, other=0.0).to(STATE)
     y = tl.load(sum_ptr + row * E + e, mask=inside, other=0.0).to(STATE)
     gate = sigmoid(z)
@@ -49,16 +52,37 @@ def where_valid(valid, index, end):
 
 
 @triton.jit
-def recompute_step(
-    x_ptr, draw_ptr, B_ptr, t, inside, in_row, E, e, h, A_log2e, bias, N: tl.constexpr, STATE: tl.constexpr
-):
-    """One forward step: its x, delta, softplus's derivative, decay and the state after it.
+def load_x_and_draw(x_ptr, draw_ptr, first, sign, i, high, L, E, e, GROUP: tl.constexpr):
+    """x and draw of GROUP steps from step i of the walk.
 
     A step that fills up a group and is no step of the sequence has delta 0 and changes nothing.
     """
-    x = tl.load(x_ptr + (t * E + e), mask=inside, other=0.0).to(STATE)
-    v = tl.load(draw_ptr + (t * E + e), mask=inside, other=float("-inf")).to(STATE) + bias
-    B = tl.load(B_ptr + t * (2 * N), mask=in_row, other=0.0)
+    steps = ()
+    for s in tl.static_range(GROUP):
+        t = first + sign * (i + s)
+        inside = where_valid((i + s < high) & (t >= 0) & (t < L), e, E)
+        x = tl.load(x_ptr + (t * E + e), mask=inside, other=0.0)
+        draw = tl.load(draw_ptr + (t * E + e), mask=inside, other=float("-inf"))
+        steps = steps + ((x, draw),)
+    return steps
+
+
+@triton.jit
+def load_B(BC_ptr, first, sign, i, high, L, n, N: tl.constexpr, GROUP: tl.constexpr):
+    """B of the same steps."""
+    steps = ()
+    for s in tl.static_range(GROUP):
+        t = first + sign * (i + s)
+        in_row = where_valid((i + s < high) & (t >= 0) & (t < L), n, N)
+        steps = steps + (tl.load(BC_ptr + t * (2 * N), mask=in_row, other=0.0),)
+    return steps
+
+
+@triton.jit
+def recompute_step(x, draw, B, h, A_log2e, bias, STATE: tl.constexpr):
+    """One forward step: its x, delta, softplus's derivative, decay and the state after it."""
+    x = x.to(STATE)
+    v = draw.to(STATE) + bias
     delta, u = softplus(v)
     derivative = tl.where(v >= 0.0, 1.0, u) / (1.0 + u)
     decay = tl.exp2(delta[:, None] * A_log2e)
@@ -79,6 +103,10 @@ def scan_backward(
 
     A chunk is walked forward from its stored state first, leaving the state before each group in
     ``scratch`` (which stays in cache); then group by group backward.
+
+    Each change of layout, and so each sum, is a barrier that no load moves over: a group's numbers are
+    asked for together before the first one, the next group's while the one before is computed, and B and
+    C a step ahead.
     """
     blocks = tl.cdiv(E, BLOCK)
     pid = tl.program_id(0)
@@ -90,8 +118,7 @@ def scan_backward(
     in_block = e < E
     in_block_N = in_block[:, None]
 
-    state = e[:, None] * N + n[None, :]
-    A_log2e = tl.load(A_ptr + direction * E * N + state, mask=in_block_N, other=0.0) * LOG2E
+    A_log2e = tl.load(A_ptr + direction * E * N + e[:, None] * N + n[None, :], mask=in_block_N, other=0.0) * LOG2E
     D = tl.load(D_ptr + direction * E + e, mask=in_block, other=0.0)
     bias = tl.load(bias_ptr + direction * E + e, mask=in_block, other=0.0)
 
@@ -106,7 +133,7 @@ def scan_backward(
     dy_ptr += (sequence % batch) * L * E
     BC_ptr += sequence * L * (2 * N) + n
     dBC_ptr += (block * (2 * batch).to(tl.int64) + sequence) * L * (2 * N) + n
-    states_ptr += sequence * (2 * chunks) * E * N + state
+    states_ptr += sequence * (2 * chunks) * E * N + (n[None, :] // 4 * E + e[:, None]) * 4 + n[None, :] % 4
     scratch_ptr += pid.to(tl.int64) * (CHUNK // GROUP * BLOCK * N) + tl.arange(0, BLOCK)[:, None] * N + n[None, :]
 
     decayed_dh = tl.zeros([BLOCK, N], STATE)
@@ -121,40 +148,51 @@ def scan_backward(
 
         h = tl.load(states_ptr + chunk.to(tl.int64) * E * N, mask=in_block_N, other=0.0)
         tl.store(scratch_ptr, h)
+        given = load_x_and_draw(x_ptr, draw_ptr, first, sign, low, high, L, E, e, GROUP)
         for group in range(0, groups - 1):
+            i = low + group * GROUP
+            ahead = load_x_and_draw(x_ptr, draw_ptr, first, sign, i + GROUP, high, L, E, e, GROUP)
+            Bs = load_B(BC_ptr, first, sign, i, high, L, n, N, GROUP)
             for s in tl.static_range(GROUP):
-                t = first + sign * (low + group * GROUP + s)
-                valid = (t >= 0) & (t < L)
-                inside, in_row = where_valid(valid, e, E), where_valid(valid, n, N)
-                _, _, _, _, h = recompute_step(
-                    x_ptr, draw_ptr, BC_ptr, t, inside, in_row, E, e, h, A_log2e, bias, N, STATE
-                )
+                x, draw = given[s]
+                _, _, _, _, h = recompute_step(x, draw, Bs[s], h, A_log2e, bias, STATE)
             tl.store(scratch_ptr + (group + 1) * (BLOCK * N), h)
+            given = ahead
         tl.debug_barrier()
 
         for group_from_end in range(0, groups):
             group = groups - 1 - group_from_end
             i = low + group * GROUP
+            # First, for Triton lays out what follows by it: after the others, everything is computed in two layouts.
             hs = (tl.load(scratch_ptr + group * (BLOCK * N)),)
-            steps = ()
+            again = load_x_and_draw(x_ptr, draw_ptr, first, sign, i, high, L, E, e, GROUP)
+            B_again = load_B(BC_ptr, first, sign, i, high, L, n, N, GROUP)
+            dys = ()
             for s in tl.static_range(GROUP):
                 t = first + sign * (i + s)
-                valid = (i + s < high) & (t >= 0) & (t < L)
-                inside, in_row = where_valid(valid, e, E), where_valid(valid, n, N)
-                x, delta, derivative, decay, h = recompute_step(
-                    x_ptr, draw_ptr, BC_ptr, t, inside, in_row, E, e, hs[s], A_log2e, bias, N, STATE
-                )
+                inside = where_valid((i + s < high) & (t >= 0) & (t < L), e, E)
+                dys = dys + (tl.load(dy_ptr + (t * E + e), mask=inside, other=0.0),)
+            steps = ()
+            for s in tl.static_range(GROUP):
+                x, draw = again[s]
+                x, delta, derivative, decay, after = recompute_step(x, draw, B_again[s], hs[s], A_log2e, bias, STATE)
                 steps = steps + ((x, delta, derivative, decay),)
-                hs = hs + (h,)
+                hs = hs + (after,)
 
             for s in tl.static_range(GROUP - 1, -1, -1):
                 t = first + sign * (i + s)
                 valid = (i + s < high) & (t >= 0) & (t < L)
                 inside, in_row = where_valid(valid, e, E), where_valid(valid, n, N)
-                dy = tl.load(dy_ptr + (t * E + e), mask=inside, other=0.0).to(STATE)
-                B = tl.load(BC_ptr + t * (2 * N), mask=in_row, other=0.0)
-                C = tl.load(BC_ptr + t * (2 * N) + N, mask=in_row, other=0.0)
+                if s == GROUP - 1:
+                    B = tl.load(BC_ptr + t * (2 * N), mask=in_row, other=0.0)
+                    C = tl.load(BC_ptr + t * (2 * N) + N, mask=in_row, other=0.0)
+                if s > 0:
+                    t_next = t - sign
+                    in_next = where_valid((i + s - 1 < high) & (t_next >= 0) & (t_next < L), n, N)
+                    B_next = tl.load(BC_ptr + t_next * (2 * N), mask=in_next, other=0.0)
+                    C_next = tl.load(BC_ptr + t_next * (2 * N) + N, mask=in_next, other=0.0)
                 x, delta, derivative, decay = steps[s]
+                dy = dys[s].to(STATE)
 
                 dC = tl.sum(hs[s + 1] * dy[:, None], axis=0)
                 dh = decayed_dh + dy[:, None] * C[None, :]
@@ -170,6 +208,8 @@ def scan_backward(
                 tl.store(ddraw_ptr + (t * E + e), dv.to(ddraw_ptr.dtype.element_ty), mask=inside)
                 tl.store(dBC_ptr + t * (2 * N), dB, mask=in_row)
                 tl.store(dBC_ptr + t * (2 * N) + N, dC, mask=in_row)
+                if s > 0:
+                    B, C = B_next, C_next
         tl.debug_barrier()
 
     # Rows of (N + 2, E): dA state by state, then dD, then ddt_bias.

@@ -87,7 +87,7 @@ class Auxiliary:
         self._specs, self._spec, self._engine = recipe.train.auxiliary, recipe.train, engine
         self.names = tuple(self._specs)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.train.seed)
+            torch.manual_seed(recipe.train.seed.init)
             made = {name: implementation(type(spec))(spec, recipe, contract) for name, spec in self._specs.items()}
         self.losses = nn.ModuleDict(made).to(engine.device)
         self._teacher: AveragedTeacher | None = None

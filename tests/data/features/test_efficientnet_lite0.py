@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from discli.data.features import efficientnet_lite0 as lite
-from discli.data.features._fused import Conv, works
+from discli.data.features.fused_conv import works
 from discli.runtime.errors import DiscliError
 
 
@@ -89,7 +89,7 @@ def test_of_an_odd_padding_the_right_and_lower_edges_get_more(kernel, fused):
     more = kernel - 2
     expected = F.conv2d(F.pad(x, (more // 2, more - more // 2) * 2), weight, stride=2, groups=8)
     with torch.inference_mode():
-        found = Conv(weight, torch.zeros(8), 2, fused)(x.contiguous(memory_format=torch.channels_last))
+        found = lite.same_conv(weight, torch.zeros(8), 2, fused)(x.contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 

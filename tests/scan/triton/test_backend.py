@@ -210,29 +210,42 @@ def test_missing_headers_of_python_are_named(monkeypatch, tmp_path):
     assert backend.unavailable(torch.device("cuda")) is None
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(INTERPRETED, reason="nothing is compiled under the interpreter")
-def test_the_kernels_compile_for_hopper_within_their_registers(monkeypatch, tmp_path):
+@pytest.fixture
+def nothing_compiled(monkeypatch, tmp_path):
     if triton_static.tools() is None:
         pytest.skip("this Triton brings no cuobjdump and nvdisasm")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    compiled = triton_static.compile_all()
-    assert compiled["scan_forward"].registers <= 128
-    for name in ("conv_silu", "gate_backward", "conv_backward", "sum_partials"):
-        assert compiled[name].stack == 0, name
-    ahead, back = compiled["scan_backward"].loops
-    assert (ahead.spills, back.spills) == (0, 0)
+
+
+# Of each scan's two loops, what Triton 3.6 to 3.8 come to at the very most: instructions per 512 states, spills,
+# barriers, shuffles, accesses of shared and of global memory in a turn. Before the loads were moved ahead, 3.6 had
+# 172 and 211 instructions, 24 and 112 spills and 32 barriers forward, where it now has 129 and 156, 1 spill, none.
+_MOST = {
+    "scan_forward": ((145, 23, 0, 0, 0, 14), (175, 27, 0, 0, 0, 20)),
+    "scan_backward": ((136, 4, 8, 0, 16, 16), (425, 28, 28, 160, 56, 43)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(INTERPRETED, reason="nothing is compiled under the interpreter")
+@pytest.mark.parametrize("arch", [80, 90, 100])
+def test_the_scans_take_no_more_than_was_counted(arch, nothing_compiled):
+    compiled = triton_static.compile_all(arch=arch, only=_MOST)
+    assert compiled["scan_forward"].registers <= 128  # more, and 6 programs share a multiprocessor, not 8
+    for name, most in _MOST.items():
+        loops = compiled[name].loops
+        assert len(loops) == 2, name
+        for loop, limits in zip(loops, most, strict=True):
+            found = (loop.instructions, loop.spills, loop.barriers, loop.shuffles, loop.shared, loop.memory)
+            assert all(count <= limit for count, limit in zip(found, limits, strict=True)), (name, found, limits)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="nothing is compiled under the interpreter")
 @pytest.mark.parametrize(("dtype", "arch"), [("fp32", 80), ("fp16", 89), ("bf16", 120)])  # A100, RTX 4090, RTX 5090
-def test_the_kernels_compile_for_other_gpus_with_hardly_a_spill(dtype, arch, monkeypatch, tmp_path):
-    if triton_static.tools() is None:
-        pytest.skip("this Triton brings no cuobjdump and nvdisasm")
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+def test_the_kernels_compile_for_other_gpus_with_hardly_a_spill(dtype, arch, nothing_compiled):
     for name, kernel in triton_static.compile_all(dtype, arch).items():
-        assert kernel.stack <= 72, name  # bytes: what Triton 3.8 needs for the scan in bf16 on 120
+        assert kernel.stack <= (136 if name.startswith("scan") else 0), name  # bytes
         assert kernel.shared <= 48 << 10, name
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from discli.ablation.seeds import Estimate, correlation, difference, estimate
+from discli.reports.chance import Estimate, correlation, difference, estimate
 
 
 def test_the_interval_is_students():

@@ -1,0 +1,48 @@
+"""Contrastive flow matching (arXiv:2506.05350): a velocity unlike that of other samples, and its undoing by guidance.
+
+The loss is |v_hat - v|^2 - weight |v_hat - v_j|^2, with the velocity v_j = eps_j - x0_j of another sample of the batch.
+Since v_j has nothing to do with x_t, the best network for it is
+
+    v_hat = (E[v | x_t] - weight T) / (1 - weight),  T = E[v_j] = -E[x0].
+
+Guidance, a sum of such answers with weights that sum to 1, carries the same T, and is right as
+(1 - weight) v_hat + weight T (section 5.4 of the paper; its code scales and subtracts so where it guides).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from discli.diffusion.objectives import Objective
+from discli.diffusion.schedule import Schedule
+from discli.runtime.rng import RngStream, normal
+
+_SEED = 0  # whatever the samples' is: T is the network's alone
+
+
+def mean_velocity(
+    network: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+    objective: Objective,
+    schedule: Schedule,
+    weight: float,
+    like: Tensor,
+    null_class: int | None,
+) -> Tensor:
+    """T (1, C, H, W), as the network itself has it: its answer to pure noise without a class, where x_t says nothing.
+
+    There E[v | eps] = eps + T, so that T = v_hat - eps / (1 - weight); averaged over as many noises as ``like``
+    (B, C, H, W) has samples, always the same. The paper takes the mean of the data, which a checkpoint does not hold.
+    """
+    start = 1.0
+    noise = normal(_SEED, RngStream.NOISE, 0, torch.arange(len(like), device=like.device), like.shape[1:]).to(like)
+    y = None if null_class is None else torch.full((len(like),), null_class, device=like.device)
+    a, s = (torch.tensor(number, dtype=torch.float64) for number in schedule.at(start))
+    out = network(noise, schedule.for_network(start, like), y).to(like.dtype)
+    found: Tensor = objective.velocity(noise, out, a, s) - noise / (1 - weight)
+    return found.mean(0, keepdim=True)
+
+
+def corrected(velocity: Tensor, mean: Tensor, weight: float) -> Tensor:
+    """E[v | x_t], guided, of what a network that was trained with ``weight`` predicts, guided; both (B, C, H, W)."""
+    return (1 - weight) * velocity + weight * mean
