@@ -18,7 +18,7 @@ from PIL import Image
 
 from discli import __version__
 from discli.ablation.trial_result import Costs, CurvePoint, TrainingFacts, TrialResult, read_trial_result
-from discli.cost.flops import forward_flops
+from discli.cost.flops import forward_flops, training_flops
 from discli.data.contact_sheet import save_image
 from discli.data.store import open_store
 from discli.evaluation.evaluate import evaluate
@@ -55,7 +55,7 @@ _NOT_COMPARED = {
 def plan_recipe(study: Study, trial: Trial) -> Recipe:
     """The trial's recipe with the steps that the budget gives it and the scores along the way."""
     sketch = trial.recipe(steps=1)
-    steps = study.budget.steps_of(sketch, 3 * sum(forward_flops(sketch).values()))
+    steps = study.budget.steps_of(sketch, training_flops(sketch))
     every = math.ceil(steps / study.score.curve_points) if study.score.curve_points else 0
     score = {"every": every, "n": study.score.curve_n, "features": study.score.features}
     tree = trial.recipe(steps).model_dump(mode="json")

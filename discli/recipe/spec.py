@@ -37,10 +37,6 @@ class ChoiceSpec(Spec):
 
     name: str
 
-    def needs_whole_grid(self) -> bool:
-        """Whether it must be given every patch, so that none may skip it while training (train.route)."""
-        return False
-
 
 def by_name(default: str) -> tuple[Any, Any]:
     """Annotates a union of Specs that differ in their literal ``name``; the union is the registry.

@@ -112,11 +112,6 @@ class RouteSpec(Spec):
             raise ValueError(
                 f"train.route.outer {self.outer} leaves none of {model.depth} blocks to skip: use a smaller one"
             )
-        for key in type(model).model_fields:
-            value = getattr(model, key)
-            for choice in value if isinstance(value, tuple | list) else [value]:
-                if isinstance(choice, ChoiceSpec) and choice.needs_whole_grid():
-                    raise ValueError(f'model.{key} "{choice.name}" needs every patch: leave out train.route')
         for name, loss in auxiliary.items():
             for block in loss.looks_at(model):
                 if block in blocks:

@@ -12,7 +12,6 @@ from discli.cost.peak import peak_flops
 from discli.data.device import OnDevice
 from discli.data.holdout import split_of
 from discli.data.store import Store
-from discli.diffusion import DiffusionLoss
 from discli.evaluation.reference import open_reference
 from discli.model import DiS
 from discli.model.compiled import compile_blocks
@@ -26,10 +25,8 @@ from discli.runs.run import ENDED, Run
 from discli.runs.sessions import record_session
 from discli.runtime.console import progress, stderr
 from discli.runtime.errors import DiscliError
-from discli.runtime.rng import RngStream, normal, uniform
 from discli.training.announce import say_what_it_takes
 from discli.training.auxiliary import Auxiliary
-from discli.training.auxiliary._averaged import Drawn
 from discli.training.batches import Batch, BatchPlan, Feed
 from discli.training.callbacks import PreviewAndScore
 from discli.training.clock import Clock
@@ -38,8 +35,8 @@ from discli.training.engine import Engine
 from discli.training.holdout import HeldOutLoss
 from discli.training.interrupts import Interrupts, TrainingStoppedError
 from discli.training.optimizers import build_optimizer
-from discli.training.routing import draw_route
 from discli.training.state import TrainingState
+from discli.training.step_loss import StepLoss
 
 
 class Trainer:
@@ -62,7 +59,6 @@ class Trainer:
             self.network = DiS.from_recipe(recipe)
         self.network.checkpoint_blocks = spec.activation_checkpointing
         self.num_parameters = sum(p.numel() for p in self.network.parameters())
-        self.drop_path_rates = self.network.drop_path_rates().to(engine.device)
 
         self.auxiliary = Auxiliary(recipe, store.contract, self.network, engine)
         if spec.compile:
@@ -70,8 +66,8 @@ class Trainer:
         self.model = engine.wrap(self.network, self.network.blocks)
         self.optimizer = build_optimizer(self.network, spec)
         self.ema = build_ema(spec.ema, self.network)
-        self.loss = DiffusionLoss(recipe.diffusion)
-        self.auxiliary.learn_from(recipe, self.ema.averages[EMA], self.loss)
+        self.step_loss = StepLoss(recipe, store.contract, self.network, self.model, self.auxiliary, engine)
+        self.auxiliary.learn_from(recipe, self.ema.averages[EMA], self.step_loss.diffusion)
         self.state = TrainingState(folder, self.network, self.optimizer, self.ema, engine, self.auxiliary)
         self.state.resume()
         self.metadata = run.checkpoint_metadata if run else None
@@ -154,64 +150,10 @@ class Trainer:
         for start in starts:
             part = slice(start, start + micro)
             with engine.accumulate(self.model, last=start == starts[-1]):
-                (self._loss(batch, part).sum() / self.share).backward()
+                losses = self.step_loss(self.noise_seed, batch, part, self.state.window)
+                (losses.sum() / self.share).backward()
         norm, further = engine.clip(self.network, spec.grad_clip), self.auxiliary.clip(spec.grad_clip)
         return torch.where(torch.isfinite(further), norm, further)  # what is not finite there breaks the step, too
-
-    def _loss(self, batch: Batch, part: slice) -> Tensor:
-        """(b,) losses of some of the batch's samples, in which nothing is drawn but by address."""
-        recipe, device = self.recipe, self.engine.device
-        contrastive = recipe.diffusion.contrastive > 0
-        # Of neighbours in the global batch, so that no partner depends on processes or micro-batches.
-        seen = slice(part.start, part.stop + 1) if contrastive else part
-        slots = batch.slots[seen].to(device, non_blocking=True)
-        shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
-
-        stored = batch.stored[seen].to(device, non_blocking=True)
-        codec = self.store.contract.codec
-        eps = normal(self.noise_seed, RngStream.LATENT, batch.step, slots, shape) if codec.stores_std else None
-        x0 = codec.to_model_space(stored, eps)
-
-        noise = normal(self.noise_seed, RngStream.NOISE, batch.step, slots, shape)
-        other = None
-        if contrastive:
-            other = (noise - x0)[1:]
-            slots, x0, noise = slots[:-1], x0[:-1], noise[:-1]
-        fraction = uniform(self.noise_seed, RngStream.TIMESTEP, batch.step, slots)
-        t = self.loss.timesteps(fraction)
-        x_t, t_model = self.loss.noisy(x0, t, noise)
-
-        y = self._labels(batch, part, slots)
-        keep = None
-        if recipe.model.drop_path_rate > 0:
-            draws = uniform(self.noise_seed, RngStream.DROP_PATH, batch.step, slots, self.drop_path_rates.shape)
-            rates = self.drop_path_rates
-            keep = ((draws >= rates) / (1 - rates)).T.contiguous()
-
-        with self.engine.autocast(), self.auxiliary.watching(batch.step):
-            route = draw_route(recipe, self.noise_seed, batch.step, slots)
-            out = self.model(x_t, t_model, y, keep, route).float()
-        losses = self.loss(out, x0, x_t, t, noise, other)
-        drawn = Drawn(self.noise_seed, batch.step, slots, x0, noise, t / self._last_timestep, y)
-        further = self.auxiliary(drawn, {name: grid[part] for name, grid in batch.features.items()})
-        vb = None if losses.vb is None else losses.vb.detach()
-        self.state.window.add_samples(losses.loss.detach(), losses.mse.detach(), vb, drawn.fraction)
-        self.state.window.add_auxiliary(further)
-        return losses.loss + self.auxiliary.weighted(further)
-
-    @property
-    def _last_timestep(self) -> float:
-        return 1.0 if self.recipe.diffusion.objective.process == "flow" else float(self.recipe.diffusion.num_timesteps)
-
-    def _labels(self, batch: Batch, part: slice, slots: Tensor) -> Tensor | None:
-        """Classes, some replaced by the null class so that guidance has something to guide from."""
-        num_classes = self.recipe.model.num_classes
-        if num_classes == 0:
-            return None
-        assert batch.labels is not None
-        labels = batch.labels[part].to(slots.device, non_blocking=True)
-        draws = uniform(self.noise_seed, RngStream.CLASS_DROPOUT, batch.step, slots)
-        return torch.where(draws < self.recipe.train.class_dropout_prob, num_classes, labels)
 
     def _update(self, grad_norm: float) -> None:
         spec = self.recipe.train

@@ -155,12 +155,6 @@ def test_what_does_not_go_with_it_is_refused(settings, says):
     assert refusal.value.status == 2
 
 
-def test_a_choice_that_needs_the_whole_grid_is_refused(monkeypatch):
-    monkeypatch.setattr(MIXERS["mamba"], "needs_whole_grid", lambda self: True)
-    with pytest.raises(DiscliError, match=r'model\.mixer "mamba" needs every patch'):
-        _with(train={"route": {"outer": 1}})
-
-
 def test_a_loss_outside_of_the_span_goes_with_it():
     assert _with(train={"route": {"outer": 1}, "layersync": {"early": 1, "late": 5}, "sra": {"student": 1}})
 

@@ -1,0 +1,91 @@
+"""The loss of a step's samples: what is drawn, made noisy, asked of the network, and compared."""
+
+import torch
+from torch import Tensor, nn
+
+from discli.diffusion import DiffusionLoss
+from discli.model import DiS
+from discli.recipe import DataContract, Recipe
+from discli.runtime.rng import RngStream, normal, uniform
+from discli.training.auxiliary import Auxiliary
+from discli.training.auxiliary._averaged import Drawn
+from discli.training.batches import Batch
+from discli.training.engine import Engine
+from discli.training.routing import draw_route
+from discli.training.window import Window
+
+
+class StepLoss:
+    """The diffusion's loss and the further ones. Nothing is drawn but by address: (seed, purpose, step, sample).
+
+    ``model`` is what to call instead of ``network`` (`discli.training.engine.Engine.wrap`).
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        contract: DataContract,
+        network: DiS,
+        model: nn.Module,
+        auxiliary: Auxiliary,
+        engine: Engine,
+    ) -> None:
+        self._recipe, self._codec = recipe, contract.codec
+        self._model, self._auxiliary, self._engine = model, auxiliary, engine
+        self._drop_path_rates = network.drop_path_rates().to(engine.device)
+        self.diffusion = DiffusionLoss(recipe.diffusion)
+
+    def __call__(self, seed: int, batch: Batch, part: slice, window: Window) -> Tensor:
+        """(b,) of some of a batch's samples, each loss times its weight; ``window`` is told what the log shows."""
+        recipe, device, step = self._recipe, self._engine.device, batch.step
+        contrastive = recipe.diffusion.contrastive > 0
+        # Of neighbours in the global batch, so that no partner depends on processes or micro-batches.
+        seen = slice(part.start, part.stop + 1) if contrastive else part
+        slots = batch.slots[seen].to(device, non_blocking=True)
+        shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
+
+        stored = batch.stored[seen].to(device, non_blocking=True)
+        eps = normal(seed, RngStream.LATENT, step, slots, shape) if self._codec.stores_std else None
+        x0 = self._codec.to_model_space(stored, eps)
+
+        noise = normal(seed, RngStream.NOISE, step, slots, shape)
+        other = None
+        if contrastive:
+            other = (noise - x0)[1:]
+            slots, x0, noise = slots[:-1], x0[:-1], noise[:-1]
+        fraction = uniform(seed, RngStream.TIMESTEP, step, slots)
+        t = self.diffusion.timesteps(fraction)
+        x_t, t_model = self.diffusion.noisy(x0, t, noise)
+
+        y = self._labels(seed, batch, part, slots)
+        keep = None
+        if recipe.model.drop_path_rate > 0:
+            draws = uniform(seed, RngStream.DROP_PATH, step, slots, self._drop_path_rates.shape)
+            rates = self._drop_path_rates
+            keep = ((draws >= rates) / (1 - rates)).T.contiguous()
+
+        with self._engine.autocast(), self._auxiliary.watching(step):
+            route = draw_route(recipe, seed, step, slots)
+            out = self._model(x_t, t_model, y, keep, route).float()
+        losses = self.diffusion(out, x0, x_t, t, noise, other)
+        drawn = Drawn(seed, step, slots, x0, noise, t / self._last_timestep, y)
+        further = self._auxiliary(drawn, {name: grid[part] for name, grid in batch.features.items()})
+        vb = None if losses.vb is None else losses.vb.detach()
+        window.add_samples(losses.loss.detach(), losses.mse.detach(), vb, drawn.fraction)
+        window.add_auxiliary(further)
+        return losses.loss + self._auxiliary.weighted(further)
+
+    @property
+    def _last_timestep(self) -> float:
+        diffusion = self._recipe.diffusion
+        return 1.0 if diffusion.objective.process == "flow" else float(diffusion.num_timesteps)
+
+    def _labels(self, seed: int, batch: Batch, part: slice, slots: Tensor) -> Tensor | None:
+        """Classes, some replaced by the null class so that guidance has something to guide from."""
+        num_classes = self._recipe.model.num_classes
+        if num_classes == 0:
+            return None
+        assert batch.labels is not None
+        labels = batch.labels[part].to(slots.device, non_blocking=True)
+        draws = uniform(seed, RngStream.CLASS_DROPOUT, batch.step, slots)
+        return torch.where(draws < self._recipe.train.class_dropout_prob, num_classes, labels)
