@@ -34,7 +34,7 @@ from discli.training.teacher import Lessons, learn, share_recognised
 
 BATCH = 256
 MUON_LR, ADAM_LR, WEIGHT_DECAY = 0.05, 3e-3, 1e-4
-HALVED_AFTER = 9  # epochs: Muon's learning rate, besides its linear decay
+HALVED_AFTER = 0.45  # of the epochs: Muon's learning rate, besides its linear decay
 _WHITENED_ON, _EPS = 5_000, 5e-4
 
 
@@ -74,7 +74,7 @@ def train(data: Path, out: Path, epochs: int, seed: int) -> None:
 
     def cool(epochs_done: int) -> None:
         for group in optimizers[0].param_groups:
-            group["peak_lr"] = MUON_LR / (2 if epochs_done >= HALVED_AFTER else 1)
+            group["peak_lr"] = MUON_LR / (2 if epochs_done >= HALVED_AFTER * epochs else 1)
 
     def after_epoch(epoch: int) -> None:
         cool(epoch + 1)
