@@ -21,6 +21,8 @@ CASES: dict[str, dict[str, Any]] = {
     "class-conditional": {"num_classes": 4},
     "adaln-zero, gated, zigzag": {"conditioning": "adaln-zero", "skip": "gated", "scan_order": "zigzag"},
     "mamba2": {"mixer": "mamba2"},
+    "mamba3": {"mixer": "mamba3"},
+    "hydra": {"mixer": "hydra"},
     "dit": {"mixer": "dit"},
 }
 
