@@ -50,6 +50,16 @@ def test_axes_are_a_product_and_every_seed_repeats_it(study):
     assert recipe.train.batch_size == 8
 
 
+def test_lists_of_mixers_are_values_with_names_of_their_own(study):
+    _, trials = study(
+        "seeds = [0]\nbudget.steps = 2\n[set]\nmodel.depth = 3\n[axes]\n"
+        'model.mixer = ["mamba", ["mamba", "attention"], [{name = "mamba2", chunk = 8}, "dit"]]'
+    )
+    names = ["mixer=mamba", "mixer=mamba+attention", "mixer=mamba2,chunk=8+dit"]
+    assert [trial.name for trial in trials] == [f"{name}/seed-0" for name in names]
+    assert [mixer.name for mixer in trials[-1].recipe(2).model.mixers] == ["mamba2", "dit"]
+
+
 def test_points_are_settings_of_their_own_and_may_be_named(study):
     _, trials = study(
         "seeds = [0]\nbudget.steps = 2\n[set]\ntrain.lr = 1e-2\n"
