@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from discli.recipe.kinds import ScanOrderSpec
 
@@ -46,13 +47,30 @@ class TokenOrder(Placed):
         """Tokens from raster order into the walk's; (B, L, E)."""
         if self._of_some is not None:
             return pick(x_BLE, self._of_some[0])
-        return x_BLE if self.permutation is None else x_BLE.index_select(1, self.permutation)
+        return x_BLE if self.permutation is None else _Moved.apply(x_BLE, self.permutation, self.inverse)
 
     def unpermute(self, x_BLE: Tensor) -> Tensor:
         """Tokens from the walk's order into raster order; (B, L, E)."""
         if self._of_some is not None:
             return pick(x_BLE, self._of_some[1])
-        return x_BLE if self.inverse is None else x_BLE.index_select(1, self.inverse)
+        return x_BLE if self.inverse is None else _Moved.apply(x_BLE, self.inverse, self.permutation)
+
+
+class _Moved(torch.autograd.Function):
+    """Tokens to the places that ``order`` says. Its gradient is moved back, where autograd would add up."""
+
+    @staticmethod
+    def forward(x_BLE: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        return x_BLE.index_select(1, order)
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[2])
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (inverse,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return gradient.index_select(1, inverse), None, None
 
 
 def pick(x_BLE: Tensor, at_BK: Tensor) -> Tensor:

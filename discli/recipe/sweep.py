@@ -317,5 +317,7 @@ def _word(value: Any) -> str:
     """A value as a part of a folder's name."""
     if isinstance(value, dict):
         return ",".join(str(part) if key == "name" else f"{key}={_word(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        return "+".join(map(_word, value))
     text = value if isinstance(value, str) else json.dumps(value, default=str)  # TOML has dates
     return re.sub(r"[^\w.+-]+", "_", text)

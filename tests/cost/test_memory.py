@@ -53,9 +53,20 @@ def test_the_count_is_what_torch_then_allocates(precision, skip):
     assert -64 <= new <= real.size_of_inputs() < kept.of(IMAGES) / 100
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
-def test_the_count_is_what_autograd_saves_of_real_tensors(mixer):
-    recipe = _recipe(mixer=mixer, depth=3)
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"mixer": "mamba"},
+        {"mixer": "mamba2"},
+        {"mixer": "mamba3"},
+        {"mixer": "hydra"},
+        {"mixer": ["dit", "attention"]},
+        {"grid_conv": "depthwise", "patch_embed": "overlapping", "head_conv": "residual"},
+        {"grid_conv": {"name": "depthwise", "place": "instead"}, "scan_order": "four-split"},
+    ],
+)
+def test_the_count_is_what_autograd_saves_of_real_tensors(model):
+    recipe = _recipe(**model, depth=3)
     real = Real(recipe, "fp32")
     saved = Saved(real.network)
     with saved.watching():

@@ -25,7 +25,7 @@ def test_rotated_products_depend_on_how_far_patches_lie_apart_alone():
     torch.manual_seed(0)
     rotary = Rotary(16, side=5, extra_tokens=2, base=100.0)
     q, k = torch.randn(2, 16, dtype=torch.float64)
-    at = [rotary(vector.expand(1, 1, 27, 16))[0, 0, 2:].unflatten(0, (5, 5)) for vector in (q, k)]
+    at = [rotary(vector.expand(1, 27, 1, 16))[0, 2:, 0].unflatten(0, (5, 5)) for vector in (q, k)]
     for rows, columns in [(0, 0), (2, 1), (3, -2), (-1, 4)]:
         products = [
             at[0][i, j] @ at[1][i + rows, j + columns]
@@ -47,11 +47,11 @@ def test_rotated_products_depend_on_how_far_patches_lie_apart_alone():
 
 
 def test_extra_tokens_and_channels_beyond_pairs_of_both_axes_do_not_turn():
-    x = torch.randn(2, 3, 2 + 9, 10)
+    x = torch.randn(2, 2 + 9, 3, 10)
     out = Rotary(10, side=3, extra_tokens=2, base=100.0)(x)
-    assert torch.equal(out[:, :, :3], x[:, :, :3])  # the patch at 0, 0 neither
-    assert torch.equal(out[..., 8:], x[..., 8:])
-    assert not torch.isclose(out[:, :, 3:, :8], x[:, :, 3:, :8]).all(-1).any()
+    assert torch.equal(out[:, :3], x[:, :3])  # the patch at 0, 0 neither
+    assert torch.equal(out[..., 4::5], x[..., 4::5])
+    assert not torch.isclose(out[:, 3:], x[:, 3:]).all(-1).any()
 
 
 @torch.no_grad()
@@ -64,7 +64,7 @@ def test_attention_is_a_softmax_of_normed_and_turned_queries_and_keys(qk_norm, r
     u = torch.randn(2, 18, 32, dtype=torch.float64)
     expected = torch.empty_like(u)
     for norm in (mixer.q_norm, mixer.k_norm) if qk_norm else ():
-        norm.normal_(1, 0.2)
+        norm.weight.normal_(1, 0.2)
     for b in range(2):
         q, k, v = (u[b] @ mixer.qkv.weight.T + mixer.qkv.bias).split(32, dim=-1)
         heard = []
@@ -72,12 +72,12 @@ def test_attention_is_a_softmax_of_normed_and_turned_queries_and_keys(qk_norm, r
             part = slice(8 * head, 8 * head + 8)
             both = [q[:, part], k[:, part]]
             if qk_norm:
-                norms = (mixer.q_norm, mixer.k_norm)
+                norms = (mixer.q_norm.weight, mixer.k_norm.weight)
                 both = [
                     x / (x.square().mean(1, keepdim=True) + 1e-6).sqrt() * w for x, w in zip(both, norms, strict=True)
                 ]
             if rope:
-                both = [mixer.rotary(x[None, None])[0, 0] for x in both]
+                both = [mixer.rotary(x[None, :, None])[0, :, 0] for x in both]
             weights = torch.exp(both[0] @ both[1].T / math.sqrt(8))
             heard.append((weights / weights.sum(1, keepdim=True)) @ v[:, part])
         expected[b] = torch.cat(heard, dim=1) @ mixer.out_proj.weight.T + mixer.out_proj.bias
@@ -152,6 +152,7 @@ def test_a_list_of_mixers_is_counted_described_and_written_down():
         ({"mixer": [["mamba"]]}, ["model.mixer.0"]),
         ({"mixer": ["attention", "dit"], "scan_order": "columns"}, ["columns", '"attention" and "dit"', "raster"]),
         ({"mixer": {"name": "attention", "head_dim": 2}}, ["mixer.rope", "head_dim"]),
+        ({"mixer": {"name": "attention", "head_dim": 9}, "embed_dim": 36}, ["mixer.rope", "head_dim"]),
         ({"mixer": {"name": "attention", "rope_base": 0}}, ["model.mixer.rope_base"]),
     ],
 )

@@ -152,6 +152,12 @@ def test_what_no_setting_can_be_is_named_in_a_line(recipe_file, override, says):
     assert len(caught.value.message) < 1200
 
 
+def test_a_setting_of_what_is_a_list_is_refused(recipe_file):
+    settings = ['model.mixer=["mamba", "attention"]', "model.mixer.head_dim=8"]
+    with pytest.raises(DiscliError, match="list"):
+        load_recipe(recipe_file, settings)
+
+
 def test_a_byte_order_mark_is_no_mistake(recipe_file):
     recipe_file.write_bytes(b"\xef\xbb\xbf" + MINIMAL.replace("\n", "\r\n").encode())
     assert load_recipe(recipe_file).name == "mine"

@@ -62,6 +62,16 @@ def test_seeds_of_each_source_are_crossed_and_equal_ones_are_the_plain_seed(stud
     assert [trial.recipe(2).train.seed for trial in trials] == [trial.seed for trial in trials]
 
 
+def test_lists_of_mixers_are_values_with_names_of_their_own(study):
+    _, trials = study(
+        "seeds = [0]\nbudget.steps = 2\n[set]\nmodel.depth = 3\n[axes]\n"
+        'model.mixer = ["mamba", ["mamba", "attention"], [{name = "mamba2", chunk = 8}, "dit"]]'
+    )
+    names = ["mixer=mamba", "mixer=mamba+attention", "mixer=mamba2,chunk=8+dit"]
+    assert [trial.name for trial in trials] == [f"{name}/seed-0" for name in names]
+    assert [mixer.name for mixer in trials[-1].recipe(2).model.mixers] == ["mamba2", "dit"]
+
+
 def test_points_are_settings_of_their_own_and_may_be_named(study):
     _, trials = study(
         "seeds = [0]\nbudget.steps = 2\n[set]\ntrain.lr = 1e-2\n"

@@ -223,9 +223,9 @@ def test_a_convolution_over_the_grid_sees_zeros_where_patches_are_left_out():
 
 def test_rotary_positions_stay_with_their_patches():
     torch.manual_seed(0)
-    rotary, x, kept = Rotary(8, 4, 2, 100.0), torch.randn(3, 2, 18, 8), _some(16, 3, 6)
+    rotary, x, kept = Rotary(8, 4, 2, 100.0), torch.randn(3, 18, 2, 8), _some(16, 3, 6)
     chosen = torch.cat([torch.arange(2).expand(3, -1), kept + 2], 1)
-    at = chosen[:, None, :, None].expand(-1, 2, -1, 8)
-    turned = rotary(x).gather(2, at)
+    at = chosen[:, :, None, None].expand(-1, -1, 2, 8)
+    turned = rotary(x).gather(1, at)
     rotary.only(chosen)
-    assert torch.allclose(rotary(x.gather(2, at)), turned, atol=1e-6)
+    assert torch.allclose(rotary(x.gather(1, at)), turned, atol=1e-6)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from discli.model.flops import matmul_flops
 from discli.model.mixers import Mixer
 from discli.model.mlp import SwiGlu
+from discli.model.norm import RMSNorm
 from discli.model.order import Placed, TokenOrder
 from discli.recipe.kinds import HeadDim, MixerSpec, head_width
 from discli.recipe.model import ModelSpec
@@ -34,10 +35,8 @@ class AttentionSpec(MixerSpec):
     def check(self, model: "ModelSpec") -> None:
         self.check_heads(model.embed_dim, self.head_dim)
         width = head_width(model.embed_dim, self.head_dim)
-        if self.rope and width < 4:
-            raise ValueError(
-                f"mixer.rope needs heads of 4 channels or more, and these have {width}: set mixer.head_dim"
-            )
+        if self.rope and (width < 4 or width % 2):
+            raise ValueError(f"mixer.rope needs heads of 4, 6, 8 ... channels, not {width}: set mixer.head_dim")
 
 
 class Attention(Mixer):
@@ -64,29 +63,25 @@ class Attention(Mixer):
         width = head_width(D, head_dim)
         self.heads = D // width
         self.qkv = nn.Linear(D, 3 * D)
-        self.q_norm = nn.Parameter(torch.empty(width)) if qk_norm else None
-        self.k_norm = nn.Parameter(torch.empty(width)) if qk_norm else None
+        self.q_norm = RMSNorm(width, eps=1e-6) if qk_norm else None
+        self.k_norm = RMSNorm(width, eps=1e-6) if qk_norm else None
         self.rotary = Rotary(width, orders[0].side, orders[0].extra_tokens, rope_base) if rope else None
         self.out_proj = nn.Linear(D, D)
 
-    def init_weights(self) -> None:
-        for norm in (self.q_norm, self.k_norm):
-            if norm is not None:
-                nn.init.ones_(norm)
-
     def forward(self, u_BLD: Tensor) -> Tensor:
-        q, k, v = self.qkv(u_BLD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, L, D / heads)
+        q, k, v = self.qkv(u_BLD).unflatten(-1, (3, self.heads, -1)).unbind(2)  # (B, L, heads, D / heads)
         q, k = self._placed(q, self.q_norm), self._placed(k, self.k_norm)
-        heard_BLD = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        mixed: Tensor = self.out_proj(heard_BLD)
+        heard_BHLP = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        mixed: Tensor = self.out_proj(heard_BHLP.transpose(1, 2).flatten(2))
         return mixed
 
-    def _placed(self, x: Tensor, norm: Tensor | None) -> Tensor:
-        """Normed and turned in float32 or wider, and given back in ``x``'s precision."""
-        wide = x if x.dtype == torch.float64 else x.float()
+    def _placed(self, x_BLHP: Tensor, norm: RMSNorm | None) -> Tensor:
+        """Normed and turned in float32 or wider, and given back in the precision of before."""
+        wide = x_BLHP
         if norm is not None:
-            wide = F.rms_norm(wide, norm.shape, norm, 1e-6)
-        return (wide if self.rotary is None else self.rotary(wide)).to(x.dtype)
+            _, normed = norm(None, x_BLHP.flatten(1, 2), None)
+            wide = normed.view_as(x_BLHP)
+        return (wide if self.rotary is None else self.rotary(wide)).to(x_BLHP.dtype)
 
     def flops(self, L: int) -> dict[str, int]:
         D = self.out_proj.in_features
@@ -99,15 +94,16 @@ class Attention(Mixer):
 class Rotary(Placed):
     """Turns pairs of channels of a patch by angles that its row and its column set (RoPE-Axial, arXiv:2403.13298).
 
-    Of d channels, n = d // 4 pairs turn by row * base^(-i/n) and n by column * base^(-i/n), i = 0 .. n - 1, so that a
-    product of two patches depends on how far they lie apart alone. Extra tokens, and channels beyond 4n, stay.
+    Channel c of d makes a pair with c + d / 2. Of the pairs, n = d // 4 turn by row * base^(-i/n) and n by
+    column * base^(-i/n), i = 0 .. n - 1, so that a product of two patches depends on how far they lie apart alone.
+    Extra tokens do not turn, nor does a pair that is left.
     """
 
     places: Tensor
 
     def __init__(self, width: int, side: int, extra_tokens: int, base: float) -> None:
         super().__init__()
-        self.pairs, self.base = width // 4, base
+        self.width, self.base = width, base
         # Row and column of each token; at 0, 0 nothing turns. On the CPU even on the meta device, as TokenOrder's.
         places = torch.tensor([(0, 0)] * extra_tokens + [divmod(i, side) for i in range(side**2)], device="cpu")
         self.register_buffer("places", places, persistent=False)
@@ -116,13 +112,14 @@ class Rotary(Placed):
     def only(self, tokens: Tensor | None) -> None:
         self._kept = tokens
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, heads, L, d) to (B, heads, L, d)."""
-        n = self.pairs
-        rates = self.base ** (-torch.arange(n, device=x.device, dtype=x.dtype) / n)
-        places = self.places if self._kept is None else self.places[self._kept].unsqueeze(1)
-        # (L, 2n), by rows, then by columns; (B, 1, L, 2n) where tokens are left out.
-        angles = (places.to(x.dtype).unsqueeze(-1) * rates).flatten(-2)
+    def forward(self, x_BLHP: Tensor) -> Tensor:
+        """(B, L, heads, d) to (B, L, heads, d), float32 or wider."""
+        dtype = torch.float64 if x_BLHP.dtype == torch.float64 else torch.float32
+        n = self.width // 4
+        rates = self.base ** (-torch.arange(n, device=x_BLHP.device, dtype=dtype) / n)
+        places = self.places if self._kept is None else self.places[self._kept]
+        angles = (places.to(dtype).unsqueeze(-1) * rates).flatten(-2)  # by rows, then by columns
+        angles = F.pad(angles, (0, self.width // 2 - 2 * n)).unsqueeze(-2)
         cos, sin = angles.cos(), angles.sin()
-        first, second, rest = x[..., : 2 * n], x[..., 2 * n : 4 * n], x[..., 4 * n :]
-        return torch.cat([first * cos - second * sin, first * sin + second * cos, rest], dim=-1)
+        partners = x_BLHP.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
+        return torch.addcmul(x_BLHP * torch.cat([cos, cos], dim=-1), partners, torch.cat([-sin, sin], dim=-1))
