@@ -145,6 +145,46 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str) -> Figure:
 
 
 @dataclass(frozen=True)
+class Bars:
+    """A group of bars: a value of each name, with its interval."""
+
+    name: str
+    values: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def bars(groups: Sequence[Bars], names: Sequence[str], x_label: str) -> Figure:
+    """Lying bars with intervals, ``names`` from top to bottom, a bar of each group beside each name."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(x_label, "", (WIDE[0], 1.0 + 0.32 * len(names) * max(1.5, len(groups))))
+        width = 0.8 / len(groups)
+        for number, group in enumerate(groups):
+            places = [row + (number - (len(groups) - 1) / 2) * width for row in range(len(names))]
+            # Of a value beyond its interval there is no bar on that side.
+            below = [max(0.0, value - low) for value, low in zip(group.values, group.low, strict=True)]
+            above = [max(0.0, high - value) for value, high in zip(group.values, group.high, strict=True)]
+            style = {"capsize": 3, "linewidth": 1.2}
+            axes.barh(
+                places,
+                group.values,
+                width,
+                label=group.name,
+                xerr=[below, above],
+                error_kw=style,
+                ecolor=_INK,
+                alpha=0.8,
+            )
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlim(left=0)
+        if 1 < len(groups) <= _MOST_IN_LEGEND:
+            _legend_below(figure, [group.name for group in groups])
+    return figure
+
+
+@dataclass(frozen=True)
 class Map:
     """A score by two settings: ``values`` a row for each of ``rows``, from the lowest up."""
 
