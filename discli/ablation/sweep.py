@@ -9,7 +9,7 @@ import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -191,7 +191,7 @@ class _Scorer:
             self._weights[checkpoint] = sha256_of(file if file.exists() else checkpoint)
         reference = Path(self._ref or made.data_file or "")
         changed = reference.stat().st_mtime_ns if reference.exists() else 0
-        about: dict[str, Any] = made.model_dump(mode="json", exclude={"run", "checkpoint", "data_file"})
+        about = made.model_dump(mode="json", exclude={"run", "checkpoint", "data_file"})
         about |= {
             "weights": self._weights[checkpoint],
             "features": self._features,
