@@ -112,8 +112,8 @@ def _spread(point: PointResults) -> Iterator[str]:
         yield "With one sampling seed, the part of sampling cannot be told from what the others do together."
     else:
         yield (
-            f"Another training moves the score {ratio.value:.3g} times ({ratio.low:.3g} to {ratio.high:.3g}) as much as"
-            " other samples of the same network."
+            f"{point.name}: another training moves the score {ratio.value:.3g} times ({ratio.low:.3g} to"
+            f" {ratio.high:.3g}) as much as other samples of the same network."
         )
 
 

@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
@@ -108,7 +107,7 @@ def check_power(study: Study) -> None:
 def _enough(design: SeedDesign, difference: float, spread: _Spread) -> SeedDesign | None:
     """The smallest design, with as many seeds more for each source that varies, that shows ``difference``."""
     for size in range(min(design.varied.values()), _LARGEST_DESIGN + 1):
-        levels: dict[str, Any] = {name: max(size, count) for name, count in design.varied.items()}
+        levels = {name: max(size, count) for name, count in design.varied.items()}
         larger = design.model_copy(update=levels)
         if power(difference, *_error(larger, math.prod(larger.levels), spread)) >= POWER:
             return larger

@@ -20,7 +20,7 @@ from discli.ablation.results import PointResults, PointSummary, StudyReport, Stu
 from discli.data.contact_sheet import rows_sheet, save_image
 from discli.reports.chance import LEVEL, correlation
 from discli.reports.page import image_uri, render
-from discli.reports.plots import Line, Point, as_svg, curves, save_plot, scatter
+from discli.reports.plots import Bars, Line, Point, as_svg, bars, curves, save_plot, scatter
 from discli.runtime.console import format_bytes, format_seconds
 from discli.runtime.files import write_text
 from discli.runtime.numbers import format_number
@@ -109,8 +109,10 @@ def study_markdown(report: StudyReport, plots: Mapping[str, tuple[Figure, str]],
         lines += ["| " + " | ".join(row) + " |" for row in _rows(report)]
         lines += ["", *(f"- {line}" for line in in_words(report)), ""]
     for name, of_parts, spread in _spreads(report):
-        lines += [f"{_SPREAD} {name}. {_SPREAD_EXPLAINED}", "", "| " + " | ".join(of_parts) + " |"]
+        lines += [f"{_SPREAD} {name}.", "", "| " + " | ".join(of_parts) + " |"]
         lines += ["|---" + "|---:" * (len(of_parts) - 1) + "|", *("| " + " | ".join(row) + " |" for row in spread), ""]
+    if any(_spreads(report)):
+        lines += [_SPREAD_EXPLAINED, ""]
     if report.failures:
         lines += [*(f"- Failed: {trial}: {why}" for trial, why in report.failures.items()), ""]
     for name, (_, caption) in plots.items():
@@ -270,6 +272,20 @@ def _plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
         fewer = "" if n == final else f", the final score of {final:,}"
         caption = f"Score by step: mean over seeds and their range; of {n:,} samples{fewer}"
         found["score-by-step.png"] = (curves(lines, "step", report.axis_label, log_y=True), caption)
+    apart = [(point.name, point.components.parts) for point in report.points if point.components is not None]
+    if apart:
+        groups = [
+            Bars(
+                name,
+                [100 * part.share.value for part in parts],
+                [100 * part.share.low for part in parts],
+                [100 * part.share.high for part in parts],
+            )
+            for name, parts in apart
+        ]
+        names = [part.name for part in apart[0][1]]
+        caption = "Shares of the spread: of the variance of one network's score, with intervals at 95%"
+        found["spread.png"] = (bars(groups, names, "% of the variance"), caption)
     costs = [point.first.forward_gflops for point in report.points]
     if len({*costs}) > 1:
         estimates = [point.score for point in report.points]

@@ -70,7 +70,13 @@ class PointResults:
         return {result.seed: getattr(result, key) for result in self.results}
 
     def estimate(self, key: str) -> Estimate:
-        return estimate(list(self.by_seed(key).values()))
+        """The mean of a figure of all networks; where seeds are crossed, those that share one are alike."""
+        by_seed = self.by_seed(key)
+        wanted = self.design.trainings() if self.design is not None else ()
+        if self.design is None or any(seed not in by_seed for seed in wanted):
+            return estimate(list(by_seed.values()))
+        grid = np.array([by_seed[seed] for seed in wanted]).reshape(*self.design.varied.values(), 1)
+        return components(grid, list(self.design.varied)).estimate
 
     @cached_property
     def grid(self) -> Array | None:
@@ -102,8 +108,8 @@ class PointResults:
     @property
     def recognised(self) -> Estimate | None:
         """Share of samples recognised as the class asked for; None unless it was looked at in every trial."""
-        shares = [share for share in self.by_seed("recognised").values() if share is not None]
-        return estimate(shares) if len(shares) == len(self.results) else None
+        shares = self.by_seed("recognised").values()
+        return self.estimate("recognised") if all(share is not None for share in shares) else None
 
 
 class PointSummary(BaseModel):

@@ -26,6 +26,7 @@ from discli.cli import (  # noqa: F401
     report,
     runs,
     sample,
+    sweep,
     teacher,
     train,
 )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from discli.runs import layout
 from discli.sampling.generate import generate
+from discli.sampling.load import LoadedModel
 from discli.sampling.plan import plan_sampling
 from discli.sampling.settings import SampleSettings
 
@@ -19,9 +20,11 @@ class SampledImages:
 
     kind = "samples, drawn while they were scored"
 
-    def __init__(self, path: Path, device: torch.device, settings: SampleSettings | None = None, seed: int = 0) -> None:
-        self.path = path
-        self._plan = plan_sampling(path, settings, seed=seed, device=str(device))
+    def __init__(
+        self, run: Path | LoadedModel, device: torch.device, settings: SampleSettings | None = None, seed: int = 0
+    ) -> None:
+        self.path = run.checkpoint if isinstance(run, LoadedModel) else run
+        self._plan = plan_sampling(run, settings, seed=seed, device=str(device))
         model = self._plan.model
         model.load_codec()  # where there is none, it says so now
         self.class_names: Sequence[str] = model.contract.class_names

@@ -8,6 +8,24 @@ from discli.reports.score_table import describe_ema
 from discli.runs.eval_result import EvalResult, Named, read_eval_result
 from discli.runtime.numbers import format_number
 
+# What samples may differ in, by its name in a score.
+SAMPLED = {
+    "sampler": "sampler",
+    "steps": "sampling steps",
+    "timestep_spacing": "spacing of timesteps",
+    "time_shift": "shift of times",
+    "nfe": "network calls per image",
+    "cfg_scale": "guidance",
+    "guided_channels": "guided channels",
+    "clip_denoised": "clipping of x0",
+    "ema": "EMA",
+    "precision": "precision",
+    "seed": "seed (the same model's scores differ between seeds by about their intervals)",
+    "train_seed": "seed of the training",
+    "step": "training step",
+    "run": "run",
+}
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -36,13 +54,14 @@ def compare_files(first: str | Path, second: str | Path) -> Comparison:
 
 def compare_scores(a: EvalResult, b: EvalResult, name_a: str = "A", name_b: str = "B") -> Comparison:
     """Both distances and every difference that can move them."""
-    forbids = _not_comparable(a, b)
+    forbids = not_comparable(a, b)
     explains = _sample_sizes(a, b) + _scoring(a, b) + _sampling(a, b)
     verdict = [] if forbids else _verdict(a, b, explains)
     return Comparison([f"{name_a}: {_distance(a)}", f"{name_b}: {_distance(b)}"], forbids, explains, verdict)
 
 
-def _not_comparable(a: EvalResult, b: EvalResult) -> list[str]:
+def not_comparable(a: EvalResult, b: EvalResult) -> list[str]:
+    """What forbids comparing two scores, a sentence each."""
     found, names = [], _conventions(a, b)
     if a.features != b.features:
         found.append(f"features: {a.features} and {b.features}; distances in different spaces have no common scale.")
@@ -91,27 +110,11 @@ def _scoring(a: EvalResult, b: EvalResult) -> list[str]:
 
 
 def _sampling(a: EvalResult, b: EvalResult) -> list[str]:
-    words = {
-        "sampler": "sampler",
-        "steps": "sampling steps",
-        "timestep_spacing": "spacing of timesteps",
-        "time_shift": "shift of times",
-        "nfe": "network calls per image",
-        "cfg_scale": "guidance",
-        "guided_channels": "guided channels",
-        "clip_denoised": "clipping of x0",
-        "ema": "EMA",
-        "precision": "precision",
-        "seed": "seed (the same model's scores differ between seeds by about their intervals)",
-        "train_seed": "seed of the training",
-        "step": "training step",
-        "run": "run",
-    }
     found = []
-    for key, what in words.items():
+    for key, what in SAMPLED.items():
         one, other = getattr(a.samples, key), getattr(b.samples, key)
         if one is not None and other is not None and one != other:
-            found.append(f"{what}: {_words(key, one)} and {_words(key, other)}.")
+            found.append(f"{what}: {in_words(key, one)} and {in_words(key, other)}.")
     silent = [result.samples.path for result in (a, b) if result.samples.sampler is None]
     if silent:
         found.append(f"sampling: nothing is known of {' and '.join(silent)} (no manifest of discli sample).")
@@ -144,7 +147,8 @@ def _distance(result: EvalResult) -> str:
     return f"{name} = {format_number(result.distance, 5)} at n = {result.samples.n:,}{interval}"
 
 
-def _words(key: str, value: Any) -> str:
+def in_words(key: str, value: Any) -> str:
+    """One of `SAMPLED`'s values."""
     if key == "ema":
         return describe_ema(value)
     if isinstance(value, Named):

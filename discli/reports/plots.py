@@ -15,6 +15,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from discli.runtime.files import write_beside
@@ -140,6 +141,88 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str) -> Figure:
         axes.xaxis.set_minor_formatter(NullFormatter())
         _plain_numbers(axes.xaxis)
         axes.margins(x=0.15, y=0.1)
+    return figure
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A group of bars: a value of each name, with its interval."""
+
+    name: str
+    values: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def bars(groups: Sequence[Bars], names: Sequence[str], x_label: str) -> Figure:
+    """Lying bars with intervals, ``names`` from top to bottom, a bar of each group beside each name."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(x_label, "", (WIDE[0], 1.0 + 0.32 * len(names) * max(1.5, len(groups))))
+        width = 0.8 / len(groups)
+        for number, group in enumerate(groups):
+            places = [row + (number - (len(groups) - 1) / 2) * width for row in range(len(names))]
+            # Of a value beyond its interval there is no bar on that side.
+            below = [max(0.0, value - low) for value, low in zip(group.values, group.low, strict=True)]
+            above = [max(0.0, high - value) for value, high in zip(group.values, group.high, strict=True)]
+            style = {"capsize": 3, "linewidth": 1.2}
+            axes.barh(
+                places,
+                group.values,
+                width,
+                label=group.name,
+                xerr=[below, above],
+                error_kw=style,
+                ecolor=_INK,
+                alpha=0.8,
+            )
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlim(left=0)
+        if 1 < len(groups) <= _MOST_IN_LEGEND:
+            _legend_below(figure, [group.name for group in groups])
+    return figure
+
+
+@dataclass(frozen=True)
+class Map:
+    """A score by two settings: ``values`` a row for each of ``rows``, from the lowest up."""
+
+    name: str
+    columns: Sequence[float]
+    rows: Sequence[float]
+    values: Sequence[Sequence[float]]
+
+
+def heat_maps(maps: Sequence[Map], x_label: str, y_label: str, what: str) -> Figure:
+    """Beside one another in one scale of colours, numbers in the cells; the lowest of all has a frame."""
+    columns, rows = max(len(one.columns) for one in maps), max(len(one.rows) for one in maps)
+    lowest = min(min(row) for one in maps for row in one.values)
+    highest = max(max(row) for one in maps for row in one.values)
+    with mpl.rc_context(_STYLE | {"axes.grid": False}):
+        size = (1.6 + len(maps) * max(2.0, 0.72 * columns), 1.4 + max(1.2, 0.5 * rows))
+        figure = Figure(figsize=size, layout="constrained")
+        every = figure.subplots(1, len(maps), squeeze=False)[0]
+        for one, axes in zip(maps, every, strict=True):
+            drawn = axes.imshow(
+                one.values, origin="lower", aspect="auto", cmap="viridis_r", vmin=lowest, vmax=highest or None
+            )
+            axes.set_title(one.name, fontsize=10)
+            axes.set_xticks(range(len(one.columns)), [f"{value:.3g}" for value in one.columns])
+            axes.set_yticks(range(len(one.rows)), [f"{value:.3g}" for value in one.rows])
+            axes.set_xlabel(x_label)
+            for y, row in enumerate(one.values):
+                for x, value in enumerate(row):
+                    # viridis, turned round: yellow where it is low.
+                    colour = "white" if value - lowest > 0.4 * (highest - lowest) else "black"
+                    bold = "bold" if value == lowest else "normal"
+                    axes.text(x, y, f"{value:.3g}", ha="center", va="center", fontsize=8, color=colour, fontweight=bold)
+                    if value == lowest:
+                        axes.add_patch(
+                            Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, linewidth=2, edgecolor="#d1610a")
+                        )
+        every[0].set_ylabel(y_label)
+        figure.colorbar(drawn, ax=list(every), label=what)
     return figure
 
 

@@ -8,6 +8,7 @@ import pytest
 from discli.ablation.findings import in_words
 from discli.ablation.plan import plan_study
 from discli.ablation.power import check_power, plan_power
+from discli.ablation.report import write_report
 from discli.ablation.results import StudyReport
 from discli.ablation.trial_result import TrialResult
 from discli.recipe import load_study
@@ -99,10 +100,14 @@ def trials(spread, gap=1.0):
             yield made | {"seed": seed, "trial": f"{point}/{init}-{noise}", "by_sampling": [score, score + 0.01]}
 
 
-def test_the_report_tells_where_the_spread_comes_from_and_pairs_what_is_crossed():
+def test_the_report_tells_where_the_spread_comes_from_and_pairs_what_is_crossed(tmp_path):
     design = SeedDesign(init=4, noise=4, sampling=2)
     read = [TrialResult.model_validate(each) for each in trials(spread=2.0, gap=0.5)]
     report = StudyReport("s", "base", "10 steps", design.trainings(), len(read), read, design=design)
+    write_report(report, tmp_path)
+    written = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
+    assert all("one more seed costs" in text and "16 sets of samples" in text for text in written)
+    assert (tmp_path / "spread.png").exists()
     lines = list(in_words(report))
     assert "of the spread, 9" in lines[0]  # 90-odd per cent
     assert "is initialisation" in lines[0].partition("%")[2].partition(",")[0]

@@ -6,7 +6,6 @@ import torch
 from discli.cost.memory import Saved, activation_memory, parameters_by_part
 from discli.model import DiS, empty_network
 from discli.recipe import parse_recipe
-from discli.recipe.model import MIXERS
 
 IMAGES = 4
 

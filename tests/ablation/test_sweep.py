@@ -1,0 +1,115 @@
+"""A trained run over its sampling settings: every score is that of ``discli sample``, and none is computed twice."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from discli.ablation import sweep as module
+from discli.ablation.sweep import Sweep, parse_values, sweep
+from discli.cli.sweep_table import print_sweep
+from discli.evaluation.evaluate import evaluate
+from discli.runtime.errors import DiscliError
+from discli.sampling.sample import sample
+from discli.training.train import train
+from tests.cli.commands import discli
+from tests.tiny_run import RECIPE
+
+HOW = {"n": 8, "features": "random"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, digits_file):
+    folder = tmp_path_factory.mktemp("swept")
+    (folder / "tiny.toml").write_text(RECIPE)
+    average = 'train.ema={name="power",stds=[0.05,0.2],snapshot_every=3}'
+    return train(folder / "tiny.toml", data=digits_file, out=folder / "run", overrides=[average])
+
+
+@pytest.fixture(scope="module")
+def swept(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "sweep"
+    return out, sweep(run, cfg_scale=[1.0, 3.0], ema=[0.1, 0.2], steps=[2], out=out, **HOW)
+
+
+def test_every_setting_is_scored_as_its_samples_are(run, swept, tmp_path):
+    out, found = swept
+    assert [(each.cfg_scale, each.ema, each.steps, each.nfe) for each in found.scores] == [
+        (scale, std, 2, 2 if scale == 1 else 4) for std in (0.1, 0.2) for scale in (1.0, 3.0)
+    ]
+    assert len({each.score for each in found.scores}) == 4
+    drawn = sample(out / "ema-0.1", 8, cfg_scale=3.0, steps=2, out=tmp_path / "s")
+    assert evaluate(drawn, features="random", bootstrap=0).distance == found.scores[1].score
+    assert Sweep.model_validate_json((out / "sweep.json").read_text()) == found
+    assert Image.open(out / "map.png").size[0] > 300
+    assert Image.open(out / "images.png").size[1] > 4 * 8
+
+
+def test_the_best_is_confirmed_by_samples_that_did_not_choose_it(run, swept, tmp_path):
+    out, found = swept
+    assert found.best.score == min(each.score for each in found.scores)
+    best = found.best
+    how = {"cfg_scale": best.cfg_scale, "steps": best.steps, "seed": 1}
+    fresh = sample(out / f"ema-{best.ema:g}", 8, out=tmp_path / "best", **how)
+    assert evaluate(fresh, features="random", bootstrap=0).distance == found.best_fresh != best.score
+    own = sample(run, 8, out=tmp_path / "own", seed=1)
+    assert evaluate(own, features="random", bootstrap=0).distance == found.own.score
+
+
+def test_run_again_it_scores_only_what_is_new_wherever_it_lies(run, swept, tmp_path, monkeypatch):
+    out, found = swept
+    shutil.copytree(run, tmp_path / "moved")
+    shutil.copytree(out, tmp_path / "out")
+    scored = []
+    real = evaluate
+    monkeypatch.setattr(module, "evaluate", lambda images, *a, **k: scored.append(1) or real(images, *a, **k))
+    settings = {"ema": [0.1, 0.2], "steps": [2], "out": tmp_path / "out"}
+    again = sweep(tmp_path / "moved", cfg_scale=[1.0, 3.0], **settings, **HOW)
+    assert (again.scores, scored) == (found.scores, [])
+    sweep(tmp_path / "moved", cfg_scale=[1.0, 2.0, 3.0], **settings, **HOW)
+    assert 2 <= len(scored) <= 3  # the new ones, and the best on fresh samples where it is one of them
+    scored.clear()
+    sweep(tmp_path / "moved", cfg_scale=[1.0, 3.0], **settings, features="random", n=9)
+    assert len(scored) == 6  # another n is another score
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, "Nothing to sweep"),
+        ({"steps": [4]}, "Nothing to sweep"),
+        ({"ema": [0.1, 0.5]}, "--ema 0.5"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(run, tmp_path, settings, says):
+    with pytest.raises(DiscliError, match=says):
+        sweep(run, out=tmp_path / "out", **settings, **HOW)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_without_snapshots_is_refused(tiny_run, tmp_path):
+    with pytest.raises(DiscliError, match="no snapshots"):
+        sweep(tiny_run, ema=[0.05, 0.2], out=tmp_path / "out", **HOW)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_prints_a_table_or_json(run, swept, tmp_path, capsys):
+    print_sweep(swept[1])
+    assert "Best of 4: guidance" in capsys.readouterr().out
+    command = ["sweep", run, "--steps", "1,2", "-n", "8", "--features", "random", "--out", tmp_path / "out", "--json"]
+    assert len(json.loads(discli(*command).stdout)["scores"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [("1:4", [1, 1.75, 2.5, 3.25, 4]), ("1:4:4", [1, 2, 3, 4]), ("2,1,2", [1, 2]), ("0.05:0.2:2", [0.05, 0.2])],
+)
+def test_values_are_a_range_or_a_list(text, values):
+    assert parse_values(text, "--cfg-scale") == values
+
+
+@pytest.mark.parametrize("text", ["", "4:1", "1:2:1", "a", "1:2:3:4", "-1,2", "nan,1", "1:2:x"])
+def test_what_is_neither_is_refused(text):
+    with pytest.raises(DiscliError, match="not understood"):
+        parse_values(text, "--cfg-scale")
