@@ -25,7 +25,7 @@ else:
     Conditioning = one_of(CONDITIONINGS)
     ScanOrder = one_of(SCAN_ORDERS)
 
-ScanBackend = Literal["auto", "reference", "cpu", "triton", "mamba-ssm"]
+ScanBackend = Literal["auto", "reference", "cpu", "cuda", "triton", "mamba-ssm"]
 
 
 class ModelSpec(Spec):

@@ -13,9 +13,15 @@ from discli.runtime.errors import DiscliError
 from discli.scan.reference import DirectionParams
 
 VARIABLE = "DISCLI_SCAN"
-_MODULES = {"reference": "reference", "cpu": "cpu.backend", "triton": "triton.backend", "mamba-ssm": "mamba_ssm"}
+_MODULES = {
+    "reference": "reference",
+    "cpu": "cpu.backend",
+    "cuda": "cuda.backend",
+    "triton": "triton.backend",
+    "mamba-ssm": "mamba_ssm",
+}
 # What "auto" tries, first to last, by the kind of device that holds the tensors.
-_PREFERENCE = {"cuda": ("triton", "mamba-ssm"), "cpu": ("cpu",)}
+_PREFERENCE = {"cuda": ("cuda", "triton", "mamba-ssm"), "cpu": ("cpu",)}
 
 _Scan = Callable[[Tensor, Tensor, DirectionParams, DirectionParams], Tensor]
 _ScanOfHalves = Callable[[Tensor, DirectionParams, DirectionParams], Tensor]

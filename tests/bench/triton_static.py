@@ -118,8 +118,8 @@ def _compile(
     with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
         cubin.write(compiled.asm["cubin"])
         cubin.flush()
-        usage = _run(folder / "cuobjdump", "-res-usage", cubin.name)
-        code = _run(folder / "cuobjdump", "-sass", cubin.name)
+        usage = run(folder / "cuobjdump", "-res-usage", cubin.name)
+        code = run(folder / "cuobjdump", "-sass", cubin.name)
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found, usage
     instructions = instructions_of(code)
@@ -129,7 +129,7 @@ def _compile(
     return Statics(int(found[1]), int(found[2]), compiled.metadata.shared, len(instructions), loops)
 
 
-def _run(*command: str | Path) -> str:
+def run(*command: str | Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
