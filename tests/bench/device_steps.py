@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -319,6 +320,7 @@ def blocks(case: Case, note: Note) -> None:
 
     lengths = {16: 1} if case.rehearse else {256: 32, 1024: 32, 4096: 8, 16384: 2}
     found: dict[int, float] = {}
+    ratios: dict[int, float] = {}
     for tokens, batch in lengths.items():
         args = argparse.Namespace(
             device=str(case.device), batch=batch, rounds=1 if case.rehearse else 7, scans=[], block=True,
@@ -330,8 +332,20 @@ def blocks(case: Case, note: Note) -> None:
         note(f"{tokens} tokens, batch {batch}, DiT of equal FLOPs, ms", yardstick)
         note(f"{tokens} tokens, times the DiT's speed", yardstick / ours)
         found[tokens] = ours / batch
+        ratios[tokens] = yardstick / ours
+    note("tokens at which both take as long", _crossover(ratios))
     if {1024, 4096} <= found.keys():
         note("4,096 tokens cost of 1,024 (target at most 4.3)", found[4096] / found[1024])
+
+
+def _crossover(ratios: dict[int, float]) -> str:
+    """Where the ratio of speeds becomes 1, between two lengths on a straight line in their logarithms."""
+    lengths = sorted(ratios)
+    for low, high in pairwise(lengths):
+        a, b = math.log(ratios[low]), math.log(ratios[high])
+        if a < 0 <= b:
+            return f"{low * (high / low) ** (-a / (b - a)):.0f}"
+    return f"below {lengths[0]}" if ratios[lengths[0]] >= 1 else f"above {lengths[-1]}"
 
 
 def _network(case: Case, **model: Any) -> Any:

