@@ -72,7 +72,7 @@ def compile_all(dtype: str = "bf16", arch: int = 90, only: Collection[str] = (),
     capped = forward.SCAN_REGISTERS if N <= 16 else None
     # The kernel, its warps and constants, the steps in a turn of its loops (0: none to count) and its registers.
     kernels: dict[str, tuple[Any, int, dict[str, Any], int, int | None]] = {
-        "conv_silu": (forward.conv_silu, 4, {**shared, "K": 4, "TOKENS": 16, "BLOCK": 64}, 0, None),
+        "conv_silu": (forward.conv_silu, 1, {**shared, "K": 4, "TOKENS": 32, "BLOCK": 64}, 0, None),
         "scan_forward": (forward.scan_forward, forward.SCAN_WARPS, walk, 1, capped),
         "gate_backward": (backward.gate_backward, 4, {**shared, "ROWS": 16, "BLOCK": 64}, 0, None),
         "scan_backward": (backward.scan_backward, backward.SCAN_WARPS, back, backward.GROUP, None),

@@ -31,7 +31,7 @@ def unavailable(device: torch.device) -> str | None:
         return "PyTorch's wheels bring no NVRTC here; pip install nvidia-cuda-nvrtc for torch's CUDA."
     if (found := torch.cuda.get_device_capability(device)) < _OLDEST:
         return f"it needs compute capability 8.0 and this GPU has {found[0]}.{found[1]}; use scan = 'triton'."
-    return _differs(device)
+    return _differs(torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index))
 
 
 @cache
@@ -53,12 +53,11 @@ def _differs(device: torch.device) -> str | None:
         rest = (tensor.clone().requires_grad_() for tensor in (bias, A_log, D))
         return DirectionParams(normal(E, 4, scale=0.5), normal(E, scale=0.1), *projections, *rest)
 
-    x, z = (normal(B, L, E).detach().bfloat16().requires_grad_() for _ in range(2))
-    directions = direction(), direction()
-    leaves = [x, z, *directions[0], *directions[1]]
-    dy = normal(B, L, E).detach().bfloat16()
     try:
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():  # whoever asks may be about to sample
+            x, z, dy = (normal(B, L, E).detach().bfloat16() for _ in range(3))
+            directions = direction(), direction()
+            leaves = [x.requires_grad_(), z.requires_grad_(), *directions[0], *directions[1]]
             ours, theirs = (torch.autograd.grad(scan(x, z, *directions), leaves, dy) for scan in _CONTENDERS)
     except DiscliError as error:
         return error.message

@@ -170,9 +170,9 @@ def scan_forward(
     y, y_sum, conv = x.new_empty(B, L, E), x.new_empty(B, L, E), x.new_empty(2, B, L, E)
     states = A.new_empty(_states_shape(x, A, chunk) if needs_grad else 0)
     with torch.autocast(x.device.type, enabled=False), _on(x.device):
-        kernels.conv_silu[(B * _cdiv(L, 16) * _cdiv(E, 64),)](
+        kernels.conv_silu[(B * _cdiv(L, 32) * _cdiv(E, 64),)](
             x, conv_weight, conv_bias, conv, L, E, B, x.stride(0), x.stride(1),
-            K=conv_weight.shape[1], TOKENS=16, BLOCK=64, STATE=state, **_FUSED,
+            K=conv_weight.shape[1], TOKENS=32, BLOCK=64, STATE=state, num_warps=1, **_FUSED,
         )  # fmt: skip
         projected = torch.bmm(conv.view(2, B * L, E), x_proj.mT)
         draw = torch.bmm(projected[..., 2 * N :], dt_weight.mT)

@@ -98,44 +98,62 @@ def sigmoid(v):
     return 1.0 / (1.0 + tl.exp2(v * -LOG2E))
 
 
+@triton.jit
+def where_valid(valid, index, end):
+    """``index < end``, and nowhere if not ``valid``: a mask made of a comparison of blocks.
+
+    Triton 3.9's interpreter takes no mask that began as a single truth value.
+    """
+    return index < tl.where(valid, end, 0)
+
+
 @triton.jit(do_not_specialize=["L", "batch"])
 def conv_silu(
     x_ptr, weight_ptr, bias_ptr, out_ptr, L, E, batch, x_batch, x_step,
     K: tl.constexpr, TOKENS: tl.constexpr, BLOCK: tl.constexpr, STATE: tl.constexpr,
 ):  # fmt: skip
-    """out[0] = SiLU(causal depthwise conv of x), out[1] = SiLU(anti-causal one): x is read once."""
+    """out[0] = SiLU(causal depthwise conv of x), out[1] = SiLU(anti-causal one), for TOKENS tokens.
+
+    x is read once, with the last K of it in registers: the window x[s - K + 1 .. s] gives the causal
+    direction its value at s and the mirrored one its value at s - K + 1.
+    """
     blocks = tl.cdiv(E, BLOCK)
     tiles = tl.cdiv(L, TOKENS)
     pid = tl.program_id(0)
     e = (pid % blocks) * BLOCK + tl.arange(0, BLOCK)
-    t = (pid // blocks % tiles) * TOKENS + tl.arange(0, TOKENS)
-    b = (pid // blocks // tiles).to(tl.int64)
     in_block = e < E
-
+    low = (pid // blocks % tiles) * TOKENS
+    high = tl.minimum(low + TOKENS, L)
+    b = (pid // blocks // tiles).to(tl.int64)
     x_ptr += b * x_batch
-    causal = tl.zeros([TOKENS, BLOCK], STATE) + tl.load(bias_ptr + e, mask=in_block, other=0.0)[None, :]
-    mirror = tl.zeros([TOKENS, BLOCK], STATE) + tl.load(bias_ptr + E + e, mask=in_block, other=0.0)[None, :]
+    causal_ptr = out_ptr + b * L * E
+    mirror_ptr = causal_ptr + batch.to(tl.int64) * L * E
+
+    bias_causal = tl.load(bias_ptr + e, mask=in_block, other=0.0)
+    bias_mirror = tl.load(bias_ptr + E + e, mask=in_block, other=0.0)
+    w_causal = ()  # the tap j tokens away
+    w_mirror = ()
+    xs = ()  # x[s], x[s - 1], ...
     for j in tl.static_range(K):
         tap = (K - 1 - j) * E + e
-        w_causal = tl.load(weight_ptr + tap, mask=in_block, other=0.0)
-        w_mirror = tl.load(weight_ptr + K * E + tap, mask=in_block, other=0.0)
-        before, after = t - j, t + j
-        past = tl.load(
-            x_ptr + before[:, None] * x_step + e[None, :],
-            mask=((before >= 0) & (before < L))[:, None] & in_block[None, :], other=0.0,
-        )  # fmt: skip
-        future = tl.load(
-            x_ptr + after[:, None] * x_step + e[None, :],
-            mask=(after < L)[:, None] & in_block[None, :], other=0.0,
-        )  # fmt: skip
-        causal += w_causal[None, :] * past.to(STATE)
-        mirror += w_mirror[None, :] * future.to(STATE)
-
-    out = out_ptr + (b * L + t[:, None]) * E + e[None, :]
-    inside = (t < L)[:, None] & in_block[None, :]
-    tl.store(out, (causal * sigmoid(causal)).to(out_ptr.dtype.element_ty), mask=inside)
-    mirror_out = out + batch.to(tl.int64) * L * E
-    tl.store(mirror_out, (mirror * sigmoid(mirror)).to(out_ptr.dtype.element_ty), mask=inside)
+        w_causal = w_causal + (tl.load(weight_ptr + tap, mask=in_block, other=0.0),)
+        w_mirror = w_mirror + (tl.load(weight_ptr + K * E + tap, mask=in_block, other=0.0),)
+        before = low - 1 - j
+        x = tl.load(x_ptr + before * x_step + e, mask=where_valid(before >= 0, e, E), other=0.0)
+        xs = xs + (x.to(STATE),)
+    for s in tl.range(low, high + K - 1, loop_unroll_factor=4):
+        t = s - (K - 1)
+        x = tl.load(x_ptr + s * x_step + e, mask=where_valid(s < L, e, E), other=0.0)
+        xs = (x.to(STATE),) + xs[: K - 1]
+        causal = bias_causal
+        mirror = bias_mirror
+        for j in tl.static_range(K):
+            causal += w_causal[j] * xs[j]
+            mirror += w_mirror[j] * xs[K - 1 - j]
+        causal = (causal * sigmoid(causal)).to(out_ptr.dtype.element_ty)
+        mirror = (mirror * sigmoid(mirror)).to(out_ptr.dtype.element_ty)
+        tl.store(causal_ptr + s * E + e, causal, mask=where_valid(s < high, e, E))
+        tl.store(mirror_ptr + t * E + e, mirror, mask=where_valid(t >= low, e, E))
 
 
 @triton.jit

@@ -230,7 +230,8 @@ _MOST = {
 @pytest.mark.skipif(INTERPRETED, reason="nothing is compiled under the interpreter")
 @pytest.mark.parametrize("arch", [80, 90, 100])
 def test_the_scans_take_no_more_than_was_counted(arch, nothing_compiled):
-    compiled = triton_static.compile_all(arch=arch, only=_MOST)
+    compiled = triton_static.compile_all(arch=arch, only=[*_MOST, "conv_silu"])
+    assert compiled["conv_silu"].instructions <= 700  # 40 for a token of a channel, both directions, where it had 76
     assert compiled["scan_forward"].registers <= 128  # more, and 6 programs share a multiprocessor, not 8
     for name, most in _MOST.items():
         loops = compiled[name].loops
