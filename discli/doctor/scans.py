@@ -14,12 +14,19 @@ from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
 from discli.scan import DirectionParams, choose_backend, mamba_ssm, reference
 from discli.scan.cpu import backend as cpu
+from discli.scan.cuda import backend as cuda
 from discli.scan.dispatch import VARIABLE
 from discli.scan.triton import backend as triton
 
 TITLE = "Scan"
 
-BACKENDS: dict[str, ModuleType] = {"reference": reference, "cpu": cpu, "triton": triton, "mamba-ssm": mamba_ssm}
+BACKENDS: dict[str, ModuleType] = {
+    "reference": reference,
+    "cpu": cpu,
+    "cuda": cuda,
+    "triton": triton,
+    "mamba-ssm": mamba_ssm,
+}
 
 # One mixer of DiS-S/2 (arXiv:2402.05608, table 1), and more tokens than the 64 that the kernels take at once.
 _E, _N, _K, _R, _L = 768, 16, 4, 24, 80
@@ -66,7 +73,7 @@ def _backend(name: str, module: ModuleType, device: torch.device, chosen: bool) 
     if not chosen:
         yield ok(name, "available, not in use", available=True)
         return
-    announce(f"the scan {name}" + (", which compiles on its first use" if name == "triton" else ""))
+    announce(f"the scan {name}" + (", which compiles on its first use" if name in ("cuda", "triton") else ""))
     for dtype in (torch.float32, torch.bfloat16) if device.type == "cuda" else (torch.float32,):
         wrong, tensor = scan_error(module, device, dtype)
         if wrong > _TOLERANCE[dtype]:

@@ -34,7 +34,7 @@ else:
     GridConv = one_of(GRID_CONVS)
     HeadConv = one_of(HEAD_CONVS)
 
-ScanBackend = Literal["auto", "reference", "cpu", "triton", "mamba-ssm"]
+ScanBackend = Literal["auto", "reference", "cpu", "cuda", "triton", "mamba-ssm"]
 
 
 class ModelSpec(Spec):

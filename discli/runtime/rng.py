@@ -9,6 +9,7 @@ device needs the numbers.
 import math
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -64,6 +65,28 @@ def _bits(seed: int, stream: RngStream, step: int, index: Tensor, n: int) -> Ten
     """
     if not 0 <= seed <= LARGEST_SEED or not 0 <= step <= _MASK:
         raise ValueError(f"seed {seed}, step {step}: not between 0 and 2^64 - 1, and 2^32 - 1")
+    if index.is_cuda and _one_launch_will_do(index.device):
+        from discli.runtime import rng_kernel
+
+        return rng_kernel.bits(seed, int(stream), step, index, n)
+    return _bits_by_operations(seed, stream, step, index, n)
+
+
+@cache
+def _one_launch_will_do(device: torch.device) -> bool:
+    """Whether Triton works on ``device`` and draws the very numbers: once a process, a few of them are compared."""
+    try:
+        from discli.runtime import rng_kernel
+
+        index = torch.tensor([0, 1, 2**31, 2**32 - 1], device=device)
+        one = rng_kernel.bits(LARGEST_SEED, int(RngStream.NOISE), _MASK, index, 1030)
+    except Exception:  # no Triton, no compiler for its launcher, a GPU that is too old: all fail in their own ways
+        return False
+    return torch.equal(one, _bits_by_operations(LARGEST_SEED, RngStream.NOISE, _MASK, index, 1030))
+
+
+def _bits_by_operations(seed: int, stream: RngStream, step: int, index: Tensor, n: int) -> Tensor:
+    """`_bits` in some 130 of PyTorch's operations, on any device."""
     blocks = torch.arange((n + 3) // 4, device=index.device)
     rows, columns = torch.meshgrid(index, blocks, indexing="ij")
     words = philox(

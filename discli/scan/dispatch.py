@@ -13,9 +13,15 @@ from discli.runtime.errors import DiscliError
 from discli.scan.reference import DirectionParams
 
 VARIABLE = "DISCLI_SCAN"
-_MODULES = {"reference": "reference", "cpu": "cpu.backend", "triton": "triton.backend", "mamba-ssm": "mamba_ssm"}
+_MODULES = {
+    "reference": "reference",
+    "cpu": "cpu.backend",
+    "cuda": "cuda.backend",
+    "triton": "triton.backend",
+    "mamba-ssm": "mamba_ssm",
+}
 # What "auto" tries, first to last, by the kind of device that holds the tensors.
-_PREFERENCE = {"cuda": ("triton", "mamba-ssm"), "cpu": ("cpu",)}
+_PREFERENCE = {"cuda": ("cuda", "triton", "mamba-ssm"), "cpu": ("cpu",)}
 
 _Scan = Callable[[Tensor, Tensor, DirectionParams, DirectionParams], Tensor]
 _ScanOfHalves = Callable[[Tensor, DirectionParams, DirectionParams], Tensor]
@@ -74,7 +80,7 @@ def choose_backend(name: str, device: torch.device, d_state: int | None = None) 
     Raises `DiscliError` if the name is unknown or the backend that it forces can't run there.
     """
     choice = _choose(name, device)
-    caution = getattr(_load(choice.name), "caution", None)
+    caution = getattr(load_backend(choice.name), "caution", None)
     slow = caution(d_state) if caution is not None and d_state is not None else None
     return choice._replace(reason=f"{choice.reason}; {slow}") if slow else choice
 
@@ -88,7 +94,7 @@ def _choose(name: str, device: torch.device) -> Choice:
             f"{asked_by} asks for the unknown scan {name!r}.", f"Use one of: auto, {', '.join(_MODULES)}."
         )
     if name != "auto":
-        if problem := _load(name).unavailable(device):
+        if problem := load_backend(name).unavailable(device):
             reason, _, remedy = problem.partition("; ")
             raise DiscliError(
                 f"{asked_by} asks for the scan {name!r}, which can't run here: {reason.rstrip('.')}.",
@@ -98,7 +104,7 @@ def _choose(name: str, device: torch.device) -> Choice:
 
     passed_over: list[str] = []
     for candidate in _PREFERENCE.get(device.type, ()):
-        problem = _load(candidate).unavailable(device)
+        problem = load_backend(candidate).unavailable(device)
         if problem is None:
             best = f"the fastest for {device.type} tensors"
             return Choice(candidate, "; ".join([best, *passed_over]))
@@ -135,7 +141,7 @@ def _resolve(name: str, device_type: str, device_index: int | None) -> str:
 
 
 def _take(name: str) -> None:
-    backend = _load(name)
+    backend = load_backend(name)
     scan = backend.bidirectional_scan
 
     def split_and_scan(xz: Tensor, forward: DirectionParams, backward: DirectionParams) -> Tensor:
@@ -157,6 +163,7 @@ _scans_of_halves: dict[str, _ScanOfHalves] = {}
 _assumed: str | None = None  # by assume_backend
 
 
-def _load(name: str) -> _Backend:
+def load_backend(name: str) -> _Backend:
+    """The module of a backend, whether or not it can run here."""
     # Only here: numba, triton and mamba_ssm take long to import and may be missing or broken.
     return cast(_Backend, importlib.import_module(f"discli.scan.{_MODULES[name]}"))

@@ -77,3 +77,13 @@ def block_of(parameters: int) -> DiTBlock:
     with torch.device("meta"):
         width = min(range(32, 2049, 8), key=lambda width: abs(count(DiTBlock(width)) - parameters))
     return DiTBlock(width)
+
+
+def block_flops(width: int, tokens: int) -> int:
+    """Of one sample's forward pass through a block, a multiply-add as two; the modulation runs once a sample."""
+    return 2 * 12 * tokens * width**2 + 4 * tokens**2 * width + 2 * 6 * width**2
+
+
+def block_of_flops(flops: int, tokens: int) -> DiTBlock:
+    """The block whose forward pass over so many tokens costs the closest; widths go up by 8."""
+    return DiTBlock(min(range(32, 4097, 8), key=lambda width: abs(block_flops(width, tokens) - flops)))

@@ -27,7 +27,7 @@ from discli.recipe.choices import build
 from discli.recipe.load import load_recipe
 from discli.runtime.errors import DiscliError
 from discli.scan import bidirectional_scan, reference
-from tests.bench.dit import block_of, count, dit_of
+from tests.bench.dit import block_of, block_of_flops, count, dit_of
 from tests.bench.scan import LOOPS, environment, seconds
 
 # What DiT's own sizes have (arXiv:2212.09748, table 1): S, B, L and XL.
@@ -113,7 +113,10 @@ def block_contenders(preset: str, tokens: int, batch: int, args: argparse.Namesp
             if parameter.dim() == 1 or parameter.shape[-1] <= spec.d_state:
                 parameter.fill_(0.1)
     dis = Block(spec.embed_dim, inner, None, None).to(device)
-    dit = block_of(count(dis)).to(device)
+    if args.equal == "flops":
+        dit = block_of_flops(sum(inner.flops(tokens).values()), tokens).to(device)
+    else:
+        dit = block_of(count(dis)).to(device)
     hidden = torch.randn(batch, tokens, spec.embed_dim, device=device, requires_grad=True)
     residual = torch.randn_like(hidden)
     width = dit.out.in_features
@@ -190,6 +193,7 @@ def main() -> None:
     parser.add_argument("--scans", nargs="*", default=[], help="pass-through, a loop, or a backend's name")
     parser.add_argument("--actions", nargs="+", default=["train", "sample"], choices=["train", "sample"])
     parser.add_argument("--block", action="store_true", help="one block, forward and backward")
+    parser.add_argument("--equal", choices=["parameters", "flops"], default="parameters", help="--block: of the DiT's")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=on_cuda)
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=on_cuda)
     args = parser.parse_args()

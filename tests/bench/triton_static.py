@@ -72,7 +72,7 @@ def compile_all(dtype: str = "bf16", arch: int = 90, only: Collection[str] = (),
     capped = forward.SCAN_REGISTERS if N <= 16 else None
     # The kernel, its warps and constants, the steps in a turn of its loops (0: none to count) and its registers.
     kernels: dict[str, tuple[Any, int, dict[str, Any], int, int | None]] = {
-        "conv_silu": (forward.conv_silu, 4, {**shared, "K": 4, "TOKENS": 16, "BLOCK": 64}, 0, None),
+        "conv_silu": (forward.conv_silu, 1, {**shared, "K": 4, "TOKENS": 32, "BLOCK": 64}, 0, None),
         "scan_forward": (forward.scan_forward, forward.SCAN_WARPS, walk, 1, capped),
         "gate_backward": (backward.gate_backward, 4, {**shared, "ROWS": 16, "BLOCK": 64}, 0, None),
         "scan_backward": (backward.scan_backward, backward.SCAN_WARPS, back, backward.GROUP, None),
@@ -118,8 +118,8 @@ def _compile(
     with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
         cubin.write(compiled.asm["cubin"])
         cubin.flush()
-        usage = _run(folder / "cuobjdump", "-res-usage", cubin.name)
-        code = _run(folder / "cuobjdump", "-sass", cubin.name)
+        usage = run(folder / "cuobjdump", "-res-usage", cubin.name)
+        code = run(folder / "cuobjdump", "-sass", cubin.name)
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found, usage
     instructions = instructions_of(code)
@@ -129,7 +129,7 @@ def _compile(
     return Statics(int(found[1]), int(found[2]), compiled.metadata.shared, len(instructions), loops)
 
 
-def _run(*command: str | Path) -> str:
+def run(*command: str | Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

@@ -124,7 +124,7 @@ info("quickstart", gpu="A100", as_json=True)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     memory = json.loads(done.stdout)["memory"]
-    assert memory["scan"] == "triton"
+    assert memory["scan"] == "cuda"
     assert memory["activations"]["plain"]["per_image"] > 0
 
 

@@ -1,5 +1,9 @@
 """Random streams: the published Philox, and independence of everything but their address."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -91,3 +95,31 @@ def test_the_largest_seed_of_a_recipe_leaves_room_for_a_run_that_rolls_back():
     ]
     assert not torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[1], drawn[2])
+
+
+_DRAW_IN_ONE_LAUNCH = """
+import torch
+from discli.runtime import rng, rng_kernel
+
+assert rng._one_launch_will_do(torch.device("cpu"))
+cases = [(0, 0, 5, [0, 1, 2]), (2**64 - 1, 2**32 - 1, 1030, [7, 2**32 - 1]), (2**33 + 5, 1, 0, [3])]
+for seed, step, n, index in cases:
+    index = torch.tensor(index)
+    expected = rng._bits_by_operations(seed, rng.RngStream.FLIP, step, index, n)
+    found = rng_kernel.bits(seed, int(rng.RngStream.FLIP), step, index, n)
+    assert found.shape == expected.shape and torch.equal(found, expected), (seed, step, n)
+rng_kernel.bits = lambda seed, stream, step, index, n: torch.zeros(len(index), n, dtype=torch.int64)
+rng._one_launch_will_do.cache_clear()
+assert not rng._one_launch_will_do(torch.device("cpu"))
+"""
+
+
+@pytest.mark.slow
+def test_one_launch_of_a_gpu_draws_the_same_bits():
+    """The kernel under Triton's interpreter, which has to be asked for before Triton is imported."""
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", _DRAW_IN_ONE_LAUNCH], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -41,7 +41,7 @@ def test_a_recipe_that_names_one_wins_over_the_variable(monkeypatch):
     assert choose_backend("cpu", CPU).name == "cpu"
 
 
-@pytest.mark.parametrize("name", ["triton", "mamba-ssm"])
+@pytest.mark.parametrize("name", ["cuda", "triton", "mamba-ssm"])
 def test_forcing_one_that_cannot_run_is_an_error_with_the_remedy(name, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(DiscliError, match=name) as caught:
@@ -58,8 +58,8 @@ def test_states_that_spill_registers_are_named_where_the_backend_is_chosen(d_sta
 
 
 def test_an_unknown_name_lists_the_known():
-    with pytest.raises(DiscliError, match="auto, reference, cpu, triton, mamba-ssm"):
-        choose_backend("cuda", CPU)
+    with pytest.raises(DiscliError, match="auto, reference, cpu, cuda, triton, mamba-ssm"):
+        choose_backend("cudnn", CPU)
 
 
 def test_every_runnable_backend_gives_the_same_through_the_one_function():
@@ -69,10 +69,11 @@ def test_every_runnable_backend_gives_the_same_through_the_one_function():
         torch.testing.assert_close(bidirectional_scan(*inputs, backend=name), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_an_assumed_backend_runs_on_shapes_where_it_could_not_run(monkeypatch):
+@pytest.mark.parametrize(("name", "dtype"), [("triton", torch.float32), ("cuda", torch.bfloat16)])
+def test_an_assumed_backend_runs_on_shapes_where_it_could_not_run(name, dtype, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with FakeTensorMode(allow_non_fake_inputs=True), assume_backend("triton"), torch.device("cuda"):
-        x, z = torch.empty(2, 17, 16), torch.empty(2, 17, 16)
+    with FakeTensorMode(allow_non_fake_inputs=True), assume_backend(name), torch.device("cuda"):
+        x, z = torch.empty(2, 17, 16, dtype=dtype), torch.empty(2, 17, 16, dtype=dtype)
         params = [DirectionParams(*map(torch.empty_like, p)) for p in random_inputs(2, 17, 16)[2:]]
         assert bidirectional_scan(x, z, *params).shape == x.shape
     inputs = random_inputs(2, 17, 16)

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -80,13 +80,13 @@ def bidirectional_scan(x: Tensor, z: Tensor, forward: DirectionParams, backward:
     others in its batch as far as these kernels go; cuBLAS may choose another algorithm for another
     number of rows. Differentiable once.
     """
-    params = _pack(forward, backward, x.dtype)
+    params = pack(forward, backward, x.dtype)
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, z, *params))
     y: Tensor = _forward(x, z, *params, needs_grad)[0]
     return y
 
 
-def _pack(forward: DirectionParams, backward: DirectionParams, dtype: torch.dtype) -> tuple[Tensor, ...]:
+def pack(forward: DirectionParams, backward: DirectionParams, dtype: torch.dtype) -> tuple[Tensor, ...]:
     """Both directions' parameters as the kernels want them, each with a leading axis of 2.
 
     conv_weight (2, K, E), conv_bias (2, E), x_proj (2, 2N + R, E) with rows B, C, dt, dt_weight
@@ -138,11 +138,27 @@ def _forward(
     D: Tensor,
     needs_grad: bool,
 ) -> list[Tensor]:
+    return scan_forward(x, z, conv_weight, conv_bias, x_proj, dt_weight, dt_bias, A, D, needs_grad, CHUNK)
+
+
+def scan_forward(
+    x: Tensor,
+    z: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    x_proj: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    needs_grad: bool,
+    chunk: int,
+) -> list[Tensor]:
     """[y], or when the backward pass will follow [y, y_sum, conv, projected, draw, states].
 
     y_sum (B, L, E) is y before the gate, conv (2, B, L, E) the convolved and SiLU'd x, projected
     (2, B * L, 2N + R) holds B, C and dt, draw (2, B * L, E) is delta before bias and softplus, and
-    states (2, B, chunks, N / 4, E, 4) the state before each chunk.
+    states (2, B, chunks, N / 4, E, 4) the state before each ``chunk`` steps.
     """
     from discli.scan.triton import kernels
 
@@ -152,18 +168,18 @@ def _forward(
     N = A.shape[2]
     state = _triton_dtype(A.dtype)
     y, y_sum, conv = x.new_empty(B, L, E), x.new_empty(B, L, E), x.new_empty(2, B, L, E)
-    states = A.new_empty(_states_shape(x, A) if needs_grad else 0)
+    states = A.new_empty(_states_shape(x, A, chunk) if needs_grad else 0)
     with torch.autocast(x.device.type, enabled=False), _on(x.device):
-        kernels.conv_silu[(B * _cdiv(L, 16) * _cdiv(E, 64),)](
+        kernels.conv_silu[(B * _cdiv(L, 32) * _cdiv(E, 64),)](
             x, conv_weight, conv_bias, conv, L, E, B, x.stride(0), x.stride(1),
-            K=conv_weight.shape[1], TOKENS=16, BLOCK=64, STATE=state, **_FUSED,
+            K=conv_weight.shape[1], TOKENS=32, BLOCK=64, STATE=state, num_warps=1, **_FUSED,
         )  # fmt: skip
         projected = torch.bmm(conv.view(2, B * L, E), x_proj.mT)
         draw = torch.bmm(projected[..., 2 * N :], dt_weight.mT)
         kernels.scan_forward[(B * _cdiv(E, kernels.LANES * kernels.CHANNELS_PER_LANE),)](
             conv, draw, _B_and_C(projected, A), z, A, D, dt_bias, y_sum, y, states,
             L, E, B, z.stride(0), z.stride(1),
-            N=N, LANES=kernels.LANES, CHANNELS_PER_LANE=kernels.CHANNELS_PER_LANE, CHUNK=CHUNK,
+            N=N, LANES=kernels.LANES, CHANNELS_PER_LANE=kernels.CHANNELS_PER_LANE, CHUNK=chunk,
             SAVE=needs_grad, STATE=state, BC_AHEAD=N <= 16 and kernels.bc_ahead(), num_warps=kernels.SCAN_WARPS,
             maxnreg=kernels.SCAN_REGISTERS if N <= 16 and A.dtype == torch.float32 else None, **_FUSED,
         )  # fmt: skip
@@ -172,17 +188,51 @@ def _forward(
 
 @_forward.register_fake
 def _(x: Tensor, z: Tensor, *params: Any) -> list[Tensor]:
+    return shapes_of_forward(x, z, *params, chunk=CHUNK)
+
+
+def shapes_of_forward(x: Tensor, z: Tensor, *params: Any, chunk: int) -> list[Tensor]:
+    """Empty tensors like those of `scan_forward`."""
     _, _, x_proj, _, _, A, _, needs_grad = params
     B, L, E = x.shape
     y = x.new_empty(B, L, E)
     if not needs_grad:
         return [y]
     projected, draw = x.new_empty(2, B * L, x_proj.shape[1]), x.new_empty(2, B * L, E)
-    return [y, x.new_empty(B, L, E), x.new_empty(2, B, L, E), projected, draw, A.new_empty(_states_shape(x, A))]
+    return [y, x.new_empty(B, L, E), x.new_empty(2, B, L, E), projected, draw, A.new_empty(_states_shape(x, A, chunk))]
 
 
 @torch.library.custom_op("discli::triton_scan_backward", mutates_args=())
 def _backward(
+    dout: Tensor,
+    x: Tensor,
+    z: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    x_proj: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    y_sum: Tensor,
+    conv: Tensor,
+    projected: Tensor,
+    draw: Tensor,
+    states: Tensor,
+) -> list[Tensor]:
+    return scan_backward(
+        _walk_back, dout, x, z, conv_weight, conv_bias, x_proj, dt_weight, dt_bias, A, D,
+        y_sum, conv, projected, draw, states,
+    )  # fmt: skip
+
+
+# Of dy, conv, draw, B and C, A, D, dt_bias and states: dconv, ddraw, dBC_parts (blocks, 2, B * L, 2N) and
+# param_parts (B, 2, N + 2, E), rows of dA state by state, dD and ddt_bias; parts still to be added up.
+WalkBack = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
+
+
+def scan_backward(
+    walk_back: WalkBack,
     dout: Tensor,
     x: Tensor,
     z: Tensor,
@@ -215,17 +265,8 @@ def _backward(
             ROWS=16, BLOCK=64, STATE=state, **_FUSED,
         )  # fmt: skip
 
-        blocks = _cdiv(E, kernels.BLOCK)
-        dconv, ddraw = torch.empty_like(conv), torch.empty_like(draw)
-        dBC_parts = A.new_empty(blocks, 2, B * L, 2 * N)
-        param_parts = A.new_empty(B, 2, N + 2, E)
-        scratch = A.new_empty(blocks * 2 * B, CHUNK // kernels.GROUP, kernels.BLOCK, N)
-        kernels.scan_backward[(blocks * 2 * B,)](
-            dy, conv, draw, _B_and_C(projected, A), A, D, dt_bias, states, scratch,
-            dconv, ddraw, dBC_parts, param_parts, L, E, B,
-            N=N, BLOCK=kernels.BLOCK, GROUP=kernels.GROUP, CHUNK=CHUNK, STATE=state,
-            num_warps=kernels.SCAN_WARPS, **_FUSED,
-        )  # fmt: skip
+        BC = _B_and_C(projected, A)
+        dconv, ddraw, dBC_parts, param_parts = walk_back(dy, conv, draw, BC, A, D, dt_bias, states)
         dA, dD, ddt_bias = torch.split(_sum(param_parts, A.dtype), [N, 1, 1], dim=1)
 
         dBC = _sum(dBC_parts, x.dtype)
@@ -254,12 +295,34 @@ def _backward(
     ]
 
 
+def _walk_back(
+    dy: Tensor, conv: Tensor, draw: Tensor, BC: Tensor, A: Tensor, D: Tensor, dt_bias: Tensor, states: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from discli.scan.triton import kernels_backward as kernels
+
+    B, L, E = dy.shape
+    N = A.shape[2]
+    blocks = _cdiv(E, kernels.BLOCK)
+    dconv, ddraw = torch.empty_like(conv), torch.empty_like(draw)
+    dBC_parts = A.new_empty(blocks, 2, B * L, 2 * N)
+    param_parts = A.new_empty(B, 2, N + 2, E)
+    scratch = A.new_empty(blocks * 2 * B, CHUNK // kernels.GROUP, kernels.BLOCK, N)
+    kernels.scan_backward[(blocks * 2 * B,)](
+        dy, conv, draw, BC, A, D, dt_bias, states, scratch,
+        dconv, ddraw, dBC_parts, param_parts, L, E, B,
+        N=N, BLOCK=kernels.BLOCK, GROUP=kernels.GROUP, CHUNK=CHUNK, STATE=_triton_dtype(A.dtype),
+        num_warps=kernels.SCAN_WARPS, **_FUSED,
+    )  # fmt: skip
+    return dconv, ddraw, dBC_parts, param_parts
+
+
 @_backward.register_fake
-def _(dout: Tensor, *inputs: Tensor) -> list[Tensor]:
+def shapes_of_backward(dout: Tensor, *inputs: Tensor) -> list[Tensor]:
+    """Empty tensors like those of `scan_backward`."""
     return [t.new_empty(t.shape) for t in inputs[:9]]
 
 
-def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+def save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     ctx.set_materialize_grads(False)
     if inputs[-1]:
         ctx.save_for_backward(*inputs[:-1], *output[1:])
@@ -272,7 +335,7 @@ def _gradients(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Tensor | None,
     return (*_backward(dout, *ctx.saved_tensors), None)
 
 
-_forward.register_autograd(_gradients, setup_context=_save_for_backward)
+_forward.register_autograd(_gradients, setup_context=save_for_backward)
 
 
 def _sum(parts: Tensor, dtype: torch.dtype) -> Tensor:
@@ -292,9 +355,9 @@ def _B_and_C(projected: Tensor, A: Tensor) -> Tensor:
     return projected[..., : 2 * A.shape[2]].to(A.dtype).contiguous()
 
 
-def _states_shape(x: Tensor, A: Tensor) -> tuple[int, ...]:
+def _states_shape(x: Tensor, A: Tensor, chunk: int) -> tuple[int, ...]:
     _, E, N = A.shape
-    return 2, x.shape[0], 2 * _cdiv((x.shape[1] + 1) // 2, CHUNK), N // 4, E, 4
+    return 2, x.shape[0], 2 * _cdiv((x.shape[1] + 1) // 2, chunk), N // 4, E, 4
 
 
 def _unit_stride(x: Tensor) -> Tensor:

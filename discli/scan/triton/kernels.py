@@ -3,38 +3,49 @@
 Imported only when that backend runs, because importing it imports Triton. Both directions are one
 launch; direction 1 reads and writes the same memory at mirrored times, so nothing is flipped.
 
-What the split costs is counted here, not timed: NO GPU HAS RUN THESE KERNELS YET. With U = B L E s
-bytes for one activation of s-byte numbers, B C E N 8 bytes for the C states kept of every sequence,
+NO GPU HAS RUN THESE KERNELS YET. Three figures are told apart, and none stands for another:
+
+- *bound*: work counted here or in machine code, over a rate of the hardware; no kernel is faster;
+- *modelled*: by a simulator of one multiprocessor that issues the machine code with assumed latencies; never
+  compared with a GPU, so that its ratios mean more than its milliseconds;
+- *measured*: nothing yet; `python -m tests.bench.device` does it.
+
+With U = B L E s bytes for one activation of s-byte numbers, B C E N 8 bytes for the C states kept of every sequence,
 and S = 2 B L E the channel-steps of both directions (`python -m tests.bench.triton_static` evaluates all):
 
     bytes, forward    conv 3 U, x_proj and dt_proj 4 U, scan 9 U (8 when nothing is kept)  = 16 U + states
     bytes, backward   gate 5 U, scan 10 U, products 10 U, conv 4 U                         = 29 U + states
                       and E/32 partial sums of dB and dC, written and read                 + E/32 B L N 32
     exps              forward S (N + 2.5), backward S (1.875 (N + 1) + 1.5): most steps are recomputed twice
-    instructions      of the two scans, from sm_90 machine code: 138 forward and 508 backward per 512 states
+    instructions      of the two scans, from sm_90 machine code: 157 forward and 526 backward per 512 states
     floor             3 U forward (x, z, y), 5 U backward (dy, x, z, dx, dz): no x', no delta in memory
 
-    at least, ms, on 4.3 TB/s, 790 bf16 TFLOP/s, 132 multiprocessors at 1.83 GHz (bf16, N = 16, batch 32):
-                                    bytes   floor   matrix products   exps    instructions
-    DiS-L/2, 256 px    forward      0.145   0.024   0.014             0.162   0.150
-    L = 258, E = 2048  backward     0.310   0.039   0.027             0.292   0.556
-    DiS-H/2, 512 px    forward      0.850   0.141   0.114             0.966   0.897
-    L = 1026, E = 3072 backward     1.835   0.235   0.229             1.742   3.314
+    bounds, ms, on 4.3 TB/s, 790 bf16 TFLOP/s, 132 multiprocessors at 1.83 GHz (bf16, N = 16, batch 32):
+                                    bytes   floor   matrix products   exps    instructions   modelled, the scan alone
+    DiS-L/2, 256 px    forward      0.145   0.024   0.014             0.162   0.172          0.21
+    L = 258, E = 2048  backward     0.310   0.039   0.027             0.292   0.575          1.05
+    DiS-H/2, 512 px    forward      0.850   0.141   0.114             0.966   1.024          1.5
+    L = 1026, E = 3072 backward     1.835   0.235   0.229             1.742   3.430          6.3
 
-So the traffic is 6 to 8 times the floor of one impossible kernel, but exps and instructions bound
-the forward pass as much as bytes do, and instructions the backward pass. What was tried and counted,
-Triton 3.8 (3.7 and 3.9 agree; 3.3 to 3.6 compile, but choose a layout with 150 to 220 instructions and
-shuffles forward):
+So the traffic is 6 to 8 times the floor of one impossible kernel, and what the scans wait for is neither bytes nor
+instructions but latency: of loads, and backward of the barriers between them. Hence loads a step or a group ahead,
+though that takes more instructions. Counted for sm_90 per 512 states, in brackets modelled ms at DiS-L/2:
 
-    forward, 64 channels a program of 2 warps, B and C in float32    124 and 151 instructions, 128 registers
+    forward, 64 channels a program of 2 warps, 128 registers
+      as it is, Triton 3.8: x, z, B and C a step ahead               142 and 172, 21 and 27 spills of a step (0.21)
+      as it is, 3.6 and 3.7: x and z a step ahead                    129 and 156, 0 and 1 spill (0.23)
+      the state as one tensor of four axes, only x ahead, 3.8        124 and 151 (0.25)
+      the same, 3.6, which lays it out with barriers and spills      172 and 211 (0.34)
       one channel a lane                                             144 and 163
       B and C in bf16 (unpacked by every channel)                    152 and 173
-      B and C loaded one step ahead too                              124 and 145, 168 registers: 6 programs, not 8
-      the plain [channels, N] layout, which puts N across 4 lanes    159, with barriers and shuffles at every step
-    backward, 32 channels a program of 1 warp, groups of 4 steps     410 + 0.875 * 112, 255 registers, no loop spills
+    backward, 32 channels a program of 1 warp, groups of 4 steps, 255 registers
+      as it is                                                       418 + 0.875 * 123, 28 barriers a turn (1.05)
+      each step's loads beside their use                             410 + 0.875 * 112 (1.53; 1.95 with 3.6)
       64 channels, 2 warps                                           444 + 0.875 * 111 and 18 barriers a step
       groups of 2                                                    396, but twice the states to cache
       at most 200 registers                                          450, 132 of 1798 of them spills
+
+`discli.scan.cuda` walks back with 423 instructions and 3 shuffles a step instead of 40 (modelled 0.71).
 """
 # mypy: ignore-errors
 # ruff: noqa: RUF005 - Triton's tuples grow by +, it knows no unpacking.
@@ -87,44 +98,62 @@ def sigmoid(v):
     return 1.0 / (1.0 + tl.exp2(v * -LOG2E))
 
 
+@triton.jit
+def where_valid(valid, index, end):
+    """``index < end``, and nowhere if not ``valid``: a mask made of a comparison of blocks.
+
+    Triton 3.9's interpreter takes no mask that began as a single truth value.
+    """
+    return index < tl.where(valid, end, 0)
+
+
 @triton.jit(do_not_specialize=["L", "batch"])
 def conv_silu(
     x_ptr, weight_ptr, bias_ptr, out_ptr, L, E, batch, x_batch, x_step,
     K: tl.constexpr, TOKENS: tl.constexpr, BLOCK: tl.constexpr, STATE: tl.constexpr,
 ):  # fmt: skip
-    """out[0] = SiLU(causal depthwise conv of x), out[1] = SiLU(anti-causal one): x is read once."""
+    """out[0] = SiLU(causal depthwise conv of x), out[1] = SiLU(anti-causal one), for TOKENS tokens.
+
+    x is read once, with the last K of it in registers: the window x[s - K + 1 .. s] gives the causal
+    direction its value at s and the mirrored one its value at s - K + 1.
+    """
     blocks = tl.cdiv(E, BLOCK)
     tiles = tl.cdiv(L, TOKENS)
     pid = tl.program_id(0)
     e = (pid % blocks) * BLOCK + tl.arange(0, BLOCK)
-    t = (pid // blocks % tiles) * TOKENS + tl.arange(0, TOKENS)
-    b = (pid // blocks // tiles).to(tl.int64)
     in_block = e < E
-
+    low = (pid // blocks % tiles) * TOKENS
+    high = tl.minimum(low + TOKENS, L)
+    b = (pid // blocks // tiles).to(tl.int64)
     x_ptr += b * x_batch
-    causal = tl.zeros([TOKENS, BLOCK], STATE) + tl.load(bias_ptr + e, mask=in_block, other=0.0)[None, :]
-    mirror = tl.zeros([TOKENS, BLOCK], STATE) + tl.load(bias_ptr + E + e, mask=in_block, other=0.0)[None, :]
+    causal_ptr = out_ptr + b * L * E
+    mirror_ptr = causal_ptr + batch.to(tl.int64) * L * E
+
+    bias_causal = tl.load(bias_ptr + e, mask=in_block, other=0.0)
+    bias_mirror = tl.load(bias_ptr + E + e, mask=in_block, other=0.0)
+    w_causal = ()  # the tap j tokens away
+    w_mirror = ()
+    xs = ()  # x[s], x[s - 1], ...
     for j in tl.static_range(K):
         tap = (K - 1 - j) * E + e
-        w_causal = tl.load(weight_ptr + tap, mask=in_block, other=0.0)
-        w_mirror = tl.load(weight_ptr + K * E + tap, mask=in_block, other=0.0)
-        before, after = t - j, t + j
-        past = tl.load(
-            x_ptr + before[:, None] * x_step + e[None, :],
-            mask=((before >= 0) & (before < L))[:, None] & in_block[None, :], other=0.0,
-        )  # fmt: skip
-        future = tl.load(
-            x_ptr + after[:, None] * x_step + e[None, :],
-            mask=(after < L)[:, None] & in_block[None, :], other=0.0,
-        )  # fmt: skip
-        causal += w_causal[None, :] * past.to(STATE)
-        mirror += w_mirror[None, :] * future.to(STATE)
-
-    out = out_ptr + (b * L + t[:, None]) * E + e[None, :]
-    inside = (t < L)[:, None] & in_block[None, :]
-    tl.store(out, (causal * sigmoid(causal)).to(out_ptr.dtype.element_ty), mask=inside)
-    mirror_out = out + batch.to(tl.int64) * L * E
-    tl.store(mirror_out, (mirror * sigmoid(mirror)).to(out_ptr.dtype.element_ty), mask=inside)
+        w_causal = w_causal + (tl.load(weight_ptr + tap, mask=in_block, other=0.0),)
+        w_mirror = w_mirror + (tl.load(weight_ptr + K * E + tap, mask=in_block, other=0.0),)
+        before = low - 1 - j
+        x = tl.load(x_ptr + before * x_step + e, mask=where_valid(before >= 0, e, E), other=0.0)
+        xs = xs + (x.to(STATE),)
+    for s in tl.range(low, high + K - 1, loop_unroll_factor=4):
+        t = s - (K - 1)
+        x = tl.load(x_ptr + s * x_step + e, mask=where_valid(s < L, e, E), other=0.0)
+        xs = (x.to(STATE),) + xs[: K - 1]
+        causal = bias_causal
+        mirror = bias_mirror
+        for j in tl.static_range(K):
+            causal += w_causal[j] * xs[j]
+            mirror += w_mirror[j] * xs[K - 1 - j]
+        causal = (causal * sigmoid(causal)).to(out_ptr.dtype.element_ty)
+        mirror = (mirror * sigmoid(mirror)).to(out_ptr.dtype.element_ty)
+        tl.store(causal_ptr + s * E + e, causal, mask=where_valid(s < high, e, E))
+        tl.store(mirror_ptr + t * E + e, mirror, mask=where_valid(t >= low, e, E))
 
 
 @triton.jit

@@ -9,7 +9,7 @@ No atomics: what several programs contribute to is written apart and added in a 
 import triton
 import triton.language as tl
 
-from discli.scan.triton.kernels import LOG2E, sigmoid, softplus
+from discli.scan.triton.kernels import LOG2E, sigmoid, softplus, where_valid
 
 # A program takes 32 channels of one direction of one sample, and GROUP steps at a time: the states
 # and decays of a group stay in registers between recomputing them and walking back over them.
@@ -40,15 +40,6 @@ def gate_backward(
     tl.store(dy_ptr + row * E + e, (dout * z * gate).to(dy_ptr.dtype.element_ty), mask=inside)
     dz = dout * y * gate * (1.0 + z * (1.0 - gate))
     tl.store(dz_ptr + row * E + e, dz.to(dz_ptr.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def where_valid(valid, index, end):
-    """``index < end``, and nowhere if not ``valid``: a mask made of a comparison of blocks.
-
-    Triton 3.9's interpreter takes no mask that began as a single truth value.
-    """
-    return index < tl.where(valid, end, 0)
 
 
 @triton.jit
