@@ -121,12 +121,14 @@ def _error(design: SeedDesign | None, seeds: int, spread: _Spread) -> tuple[floa
     sizes = list(design.varied.values())
     # A source that does not vary is the same on both sides of every difference.
     own = [spread.parts[name] for name in design.varied]
-    variances = [*own, spread.parts[TOGETHER]]
-    error = error_of_mean(sizes, design.sampling, variances, spread.parts[SAMPLING])
+    together, of_sampling = spread.parts[TOGETHER], spread.parts[SAMPLING]
+    if design.sampling == 1:  # all that is said is of these samples' noise: another share of each network's own
+        together, of_sampling = together + of_sampling, 0.0
+    error = error_of_mean(sizes, design.sampling, [*own, together], of_sampling)
     networks = math.prod(sizes)
     parts = [(variance / size, size - 1) for variance, size in zip(own, sizes, strict=True)]
-    parts.append((spread.parts[TOGETHER] / networks, math.prod(size - 1 for size in sizes)))
-    parts.append((spread.parts[SAMPLING] / design.sampling, max(1, design.sampling - 1)))
+    parts.append((together / networks, math.prod(size - 1 for size in sizes)))
+    parts.append((of_sampling / design.sampling, max(1, design.sampling - 1)))
     total = sum(variance for variance, _ in parts)
     return error, total**2 / max(sum(variance**2 / free for variance, free in parts), 1e-300)
 

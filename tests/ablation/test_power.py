@@ -72,9 +72,10 @@ def test_a_study_too_small_for_its_question_is_refused_with_the_size_that_would_
         check_power(study(str([*range(needed - 1)]), "power = { difference = 0.02, cv = 0.015 }"))
 
 
-def test_a_design_too_small_is_refused_with_the_design_that_would_do(study, tmp_path):
+@pytest.mark.parametrize("seeds", ["{ init = 2, order = 2, noise = 2, sampling = 2 }", "{ init = 2, order = 3 }"])
+def test_a_design_too_small_is_refused_with_the_design_that_would_do(study, tmp_path, seeds):
     power = "power = { difference = 0.03, cv = 0.015 }"
-    study("{ init = 2, order = 2, noise = 2, sampling = 2 }", power)
+    study(seeds, power)
     with pytest.raises(DiscliError, match="too small") as caught:
         plan_study(tmp_path / "study.toml")
     proposed = caught.value.hint.partition("seeds = ")[2].partition(" or ")[0]
