@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 
-from discli.ablation.components import SAMPLING, TOGETHER, Components, components, error_of_mean
 from discli.ablation.findings import gap
 from discli.ablation.results import PointResults
 from discli.ablation.trial import RESULT
@@ -18,6 +17,7 @@ from discli.recipe import Study
 from discli.recipe.seeds import SOURCES
 from discli.recipe.sweep import Power, SeedDesign
 from discli.reports.chance import POWER, least_gap, power, seeds_needed
+from discli.reports.components import SAMPLING, TOGETHER, Components, components, error_of_mean
 from discli.runtime.errors import DiscliError
 
 # "The FID Lottery" (arXiv:2606.20536) found 1 to 2% over trainings, and 3.2 times the deviation over samplings.

@@ -41,8 +41,8 @@ def study(tmp_path):
 @pytest.mark.parametrize("seeds", ["[0, 1, 2, 3, 4, 5]", "{ init = 3, order = 3, noise = 3, sampling = 2 }"])
 def test_the_difference_that_is_promised_is_found_as_often(study, seeds):
     """Two points' differences are drawn as the plan assumes them, and tested as the report does."""
-    from discli.ablation.components import components
     from discli.reports.chance import estimate
+    from discli.reports.components import components
 
     planned = plan_power(study(seeds, "power = { difference = 0.05, cv = 0.02 }"))
     gap, generator, found = planned.least_difference, np.random.default_rng(0), 0
