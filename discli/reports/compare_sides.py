@@ -58,6 +58,8 @@ class _Side:
         counted += f", {scores} sets of samples" if scores > networks else ""
         name = next(name for name, value in result.scores.items() if value == result.distance)
         mean = estimate(self.means)
+        if _share_seeds(self):  # its half width would be that of independent networks
+            mean = Estimate(mean.mean, None, None, mean.count)
         return f"{self.name}: {name} = {mean} at n = {result.samples.n:,} ({counted})"
 
 
