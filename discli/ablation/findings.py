@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from discli.ablation.components import SAMPLING, TOGETHER, components
 from discli.ablation.results import PointResults, StudyReport
 from discli.reports.chance import LEVEL, Estimate, deviation, differences, estimate, seeds_needed
+from discli.reports.components import SAMPLING, TOGETHER, components
 
 # With more points, each is compared with the best alone; with still more, the comparisons are summed up.
 _MOST_FOR_ALL_PAIRS = 5

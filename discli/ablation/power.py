@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 
-from discli.ablation.components import SAMPLING, TOGETHER, Components, components, error_of_mean
 from discli.ablation.findings import gap
 from discli.ablation.results import PointResults
 from discli.ablation.trial import RESULT
@@ -18,6 +17,7 @@ from discli.recipe import Study
 from discli.recipe.seeds import SOURCES
 from discli.recipe.sweep import Power, SeedDesign
 from discli.reports.chance import POWER, least_gap, power, seeds_needed
+from discli.reports.components import SAMPLING, TOGETHER, Components, components, error_of_mean
 from discli.runtime.errors import DiscliError
 
 # "The FID Lottery" (arXiv:2606.20536) found 1 to 2% over trainings, and 3.2 times the deviation over samplings.
@@ -121,12 +121,14 @@ def _error(design: SeedDesign | None, seeds: int, spread: _Spread) -> tuple[floa
     sizes = list(design.varied.values())
     # A source that does not vary is the same on both sides of every difference.
     own = [spread.parts[name] for name in design.varied]
-    variances = [*own, spread.parts[TOGETHER]]
-    error = error_of_mean(sizes, design.sampling, variances, spread.parts[SAMPLING])
+    together, of_sampling = spread.parts[TOGETHER], spread.parts[SAMPLING]
+    if design.sampling == 1:  # all that is said is of these samples' noise: another share of each network's own
+        together, of_sampling = together + of_sampling, 0.0
+    error = error_of_mean(sizes, design.sampling, [*own, together], of_sampling)
     networks = math.prod(sizes)
     parts = [(variance / size, size - 1) for variance, size in zip(own, sizes, strict=True)]
-    parts.append((spread.parts[TOGETHER] / networks, math.prod(size - 1 for size in sizes)))
-    parts.append((spread.parts[SAMPLING] / design.sampling, max(1, design.sampling - 1)))
+    parts.append((together / networks, math.prod(size - 1 for size in sizes)))
+    parts.append((of_sampling / design.sampling, max(1, design.sampling - 1)))
     total = sum(variance for variance, _ in parts)
     return error, total**2 / max(sum(variance**2 / free for variance, free in parts), 1e-300)
 

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from discli.ablation.components import SAMPLING, TOGETHER, Interval
 from discli.ablation.findings import in_words
 from discli.ablation.results import PointResults, PointSummary, StudyReport, StudySummary
 from discli.data.contact_sheet import rows_sheet, save_image
 from discli.reports.chance import LEVEL, correlation
+from discli.reports.components import SAMPLING, TOGETHER, Interval
 from discli.reports.page import image_uri, render
 from discli.reports.plots import Bars, Line, Point, as_svg, bars, curves, save_plot, scatter
 from discli.runtime.console import format_bytes, format_seconds

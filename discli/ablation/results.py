@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel
 
-from discli.ablation.components import Array, Components, components
 from discli.ablation.trial_result import TrialResult
 from discli.recipe.seeds import Seeds
 from discli.recipe.sweep import SeedDesign
 from discli.reports.chance import Estimate, estimate
+from discli.reports.components import Array, Components, components
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from discli.recipe.seeds import Seeds
+import numpy as np
+
+from discli.recipe.seeds import SOURCES, Seeds
 from discli.reports.chance import LEVEL, Estimate, Seed, deviation, differences, estimate, seeds_needed, unpaired
 from discli.reports.compare_scores import SAMPLED, Comparison, in_words, not_comparable
+from discli.reports.components import components
 from discli.runs.eval_result import EvalResult, read_eval_result
 from discli.runtime.errors import DiscliError
 from discli.runtime.numbers import format_number
@@ -55,6 +58,8 @@ class _Side:
         counted += f", {scores} sets of samples" if scores > networks else ""
         name = next(name for name, value in result.scores.items() if value == result.distance)
         mean = estimate(self.means)
+        if _share_seeds(self):  # its half width would be that of independent networks
+            mean = Estimate(mean.mean, None, None, mean.count)
         return f"{self.name}: {name} = {mean} at n = {result.samples.n:,} ({counted})"
 
 
@@ -106,6 +111,8 @@ def _verdict(a: _Side, b: _Side) -> list[str]:
         seeds = "more than 100,000 seeds" if needed is None else f"about {needed:,} seeds a side"
         noise = f"Gap {format_number(gap, 2)}, noise of one seed {format_number(found.noise, 2)}"
         lines = [f"Whether they differ cannot be told: {size}. {noise}: {seeds} would show it."]
+    if "all combinations" not in found.how and (_share_seeds(a) or _share_seeds(b)):
+        lines.append("Some networks of a side share a seed, which makes this interval too narrow.")
     if len(a.networks) == len(b.networks) == 1:
         lines.append("This is of these two networks alone: with other seeds of the training they may differ otherwise.")
     return lines
@@ -116,7 +123,35 @@ def _difference(a: _Side, b: _Side) -> _Difference | None:
     if len(a.networks) == len(b.networks) == 1:
         scores = [[_distance(result) for result in side.results] for side in (a, b)]
         return _paired_or_not(a.by_sampling(), b.by_sampling(), scores[0], scores[1], "sets of samples")
-    return _paired_or_not(a.by_training(), b.by_training(), a.means, b.means, "networks")
+    by_a, by_b = a.by_training(), b.by_training()
+    return _crossed(by_a, by_b) or _paired_or_not(by_a, by_b, a.means, b.means, "networks")
+
+
+def _crossed(by_a: Mapping[Seeds, float], by_b: Mapping[Seeds, float]) -> _Difference | None:
+    """Where the pairs have all combinations of some seeds: networks that share one are alike, and count as such."""
+    common = sorted(by_a.keys() & by_b.keys(), key=_in_order)
+    varied = [name for name in SOURCES if len(_values(common, name)) > 1]
+    sizes = [len(_values(common, name)) for name in varied]
+    if len(varied) < 2 or math.prod(sizes) != len(common):
+        return None
+    grid = np.array([by_a[seed] - by_b[seed] for seed in common]).reshape(*sizes, 1)
+    found = components(grid, varied)
+    how = f"{len(common)} networks a side, all combinations of {' and '.join(varied)} seeds, paired by seed"
+    return _Difference(found.estimate, found.deviation.value, how)
+
+
+def _share_seeds(side: _Side) -> bool:
+    """Whether some networks have a seed in common and others another one: they are not independent."""
+    seeds = list(side.by_training())
+    return any(1 < len(_values(seeds, name)) < len(seeds) for name in SOURCES)
+
+
+def _values(seeds: Sequence[Seeds], name: str) -> set[int]:
+    return {getattr(seed, name) for seed in seeds}
+
+
+def _in_order(seed: Seeds) -> tuple[int, int, int]:
+    return seed.init, seed.order, seed.noise
 
 
 def _paired_or_not(

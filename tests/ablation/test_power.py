@@ -41,8 +41,8 @@ def study(tmp_path):
 @pytest.mark.parametrize("seeds", ["[0, 1, 2, 3, 4, 5]", "{ init = 3, order = 3, noise = 3, sampling = 2 }"])
 def test_the_difference_that_is_promised_is_found_as_often(study, seeds):
     """Two points' differences are drawn as the plan assumes them, and tested as the report does."""
-    from discli.ablation.components import components
     from discli.reports.chance import estimate
+    from discli.reports.components import components
 
     planned = plan_power(study(seeds, "power = { difference = 0.05, cv = 0.02 }"))
     gap, generator, found = planned.least_difference, np.random.default_rng(0), 0
@@ -72,9 +72,10 @@ def test_a_study_too_small_for_its_question_is_refused_with_the_size_that_would_
         check_power(study(str([*range(needed - 1)]), "power = { difference = 0.02, cv = 0.015 }"))
 
 
-def test_a_design_too_small_is_refused_with_the_design_that_would_do(study, tmp_path):
+@pytest.mark.parametrize("seeds", ["{ init = 2, order = 2, noise = 2, sampling = 2 }", "{ init = 2, order = 3 }"])
+def test_a_design_too_small_is_refused_with_the_design_that_would_do(study, tmp_path, seeds):
     power = "power = { difference = 0.03, cv = 0.015 }"
-    study("{ init = 2, order = 2, noise = 2, sampling = 2 }", power)
+    study(seeds, power)
     with pytest.raises(DiscliError, match="too small") as caught:
         plan_study(tmp_path / "study.toml")
     proposed = caught.value.hint.partition("seeds = ")[2].partition(" or ")[0]

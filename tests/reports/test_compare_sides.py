@@ -48,6 +48,23 @@ def test_samples_of_one_network_are_no_trainings(write):
     assert "these two networks alone" in of_two.verdict[1]
 
 
+def test_networks_that_share_seeds_count_as_they_are(write):
+    """Two initialisations that differ by 1, ten orders each: as twenty networks of their own they would tell."""
+
+    def side(name, shift, orders=10):
+        return [
+            write(f"{name}{i}{o}", 5.0 + shift * (1 - 0.5 * i) + o / 100, {"init": i, "order": o, "noise": 0})
+            for i in (0, 1)
+            for o in range(orders)
+        ]
+
+    crossed = compare_sides(side("a", 0.0), side("b", 1.0))
+    assert "cannot be told" in crossed.verdict[0]
+    assert "all combinations of init and order seeds" in crossed.verdict[0]
+    uneven = compare_sides(side("a", 0.0)[:-1], side("b", 1.0)[:-1])
+    assert "share a seed" in uneven.verdict[1]
+
+
 def test_a_single_score_a_side_tells_nothing(write):
     [verdict] = compare_sides([write("a0", 1.0, 0)], [write("b0", 99.0, 0)]).verdict
     assert "cannot be told from chance" in verdict

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from discli.ablation import components as module
-from discli.ablation.components import components
+from discli.reports import components as module
+from discli.reports.components import components
 
 NAMES = ("init", "order", "noise")
 
