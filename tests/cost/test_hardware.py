@@ -17,7 +17,7 @@ def test_a_known_gpu_and_how_many():
     assert machine.peak("bf16", tf32=True) == 8 * 312e12
     assert machine.peak("fp32", tf32=False) == 8 * 19.5e12
     assert (machine.name, machine.utilisations, machine.assumed) == ("8 x a100", (0.3,), True)
-    assert (machine.precision("auto"), machine.backend(_model())) == ("bf16", "triton")
+    assert (machine.precision("auto"), machine.backend(_model())) == ("bf16", "cuda")
     assert (machine.precision("fp32"), machine.backend(_model(scan="mamba-ssm"))) == ("fp32", "mamba-ssm")
     assert machine.backend(_model(mixer="attention")) == "torch"
 
