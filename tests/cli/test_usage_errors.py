@@ -45,7 +45,7 @@ from tests.cli.commands import discli
         (["import"], "CKPT.pt", "discli import"),
         (["eval-fid", "s", "--metrics", "fid,kdi"], "kdi", "kid"),
         (["make-ref", "s", "--out", "r.npz", "--features", "inceptoin"], "inceptoin", "inception"),
-        (["compare", "a.json"], "B.json", "discli compare"),
+        (["compare", "a.json"], "Two scores", "discli compare"),
     ],
 )
 def test_a_mistake_is_two_lines_and_status_2(arguments, what, how, tmp_path):

@@ -31,9 +31,13 @@ PARAMETERS = {
     "dis-l-4": 407_200_896,
     "dis-h-4": 906_892_928,
     "dis-h-2-512": 908_146_208,
+    "cifar10-fast": 1_496_979,
+    "images-fast": 2_154_499,
+    "imagenet-256-fast": 407_735_312,
 }
 RECIPES = {name: load_recipe(name) for name in shipped_recipes()}
-HEADERS = {name: path.read_text() for name, path in shipped_recipes().items() if name != "quickstart"}
+OURS = {"quickstart", "cifar10-fast", "images-fast"}  # for a laptop
+HEADERS = {name: path.read_text() for name, path in shipped_recipes().items() if name not in OURS}
 
 
 def test_no_recipe_is_left_out_of_the_table():
@@ -44,6 +48,16 @@ def test_no_recipe_is_left_out_of_the_table():
 def test_every_recipe_builds_with_as_many_parameters(name, count):
     assert sum(p.numel() for p in empty_network(RECIPES[name]).parameters()) == count
     assert RECIPES[name].name == name
+
+
+@pytest.mark.parametrize("name", ["cifar10-fast", "images-fast"])
+def test_what_a_recipe_of_our_own_says_of_itself_is_what_discli_computes(name):
+    recipe, header = RECIPES[name], shipped_recipes()[name].read_text().split("extends")[0]
+    flops = sum(forward_flops(recipe).values())
+    sizes = f"{PARAMETERS[name] / 1e6:.1f} M parameters, {flops / 1e9:.1f} GFLOPs forward, {recipe.num_patches} patches"
+    assert sizes in header.splitlines()[0]
+    for promise in ("# Source: ", f"# Command: discli train {name} --data ", "# Measured result: "):
+        assert promise in header
 
 
 @pytest.mark.parametrize(("name", "text"), HEADERS.items())

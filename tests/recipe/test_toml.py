@@ -35,7 +35,9 @@ def test_a_value_is_one_line(value):
 @pytest.mark.parametrize("name", shipped_recipes())
 @pytest.mark.parametrize("resolved", [False, True])
 def test_shipped_recipes_survive(name, resolved):
-    overrides = ["train.steps=123456", 'sample.sampler={name="ddim",eta=0.5}', 'train.score.reference="a \\"b\\".npz"']
+    flow = load_recipe(name).diffusion.objective.process == "flow"
+    sampler = '{name="heun"}' if flow else '{name="ddim",eta=0.5}'
+    overrides = ["train.steps=123456", f"sample.sampler={sampler}", 'train.score.reference="a \\"b\\".npz"']
     for settings in ([], overrides):
         recipe = load_recipe(name, settings)
         tree = recipe.model_dump(mode="json") if resolved else load_tree(name, settings)[0]
