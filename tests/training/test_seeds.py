@@ -12,7 +12,7 @@ from discli.recipe.seeds import Seeds
 from discli.runs.description import read_run
 from discli.runtime.errors import DiscliError
 from discli.runtime.rng import RngStream, normal, permutation, uniform
-from discli.training import batches, trainer
+from discli.training import batches, routing, step_loss, trainer
 from discli.training.batches import BatchPlan
 from discli.training.train import train
 from tests.tiny_run import RECIPE, content
@@ -69,8 +69,9 @@ def test_every_source_of_chance_has_its_seed(recipe, digits_file, tmp_path, monk
 
         return spy
 
-    monkeypatch.setattr(trainer, "normal", spied(normal))
-    monkeypatch.setattr(trainer, "uniform", spied(uniform))
+    monkeypatch.setattr(step_loss, "normal", spied(normal))
+    monkeypatch.setattr(step_loss, "uniform", spied(uniform))
+    monkeypatch.setattr(routing, "uniform", spied(uniform))
     monkeypatch.setattr(batches, "uniform", spied(uniform))
     monkeypatch.setattr(batches, "permutation", spied(permutation, RngStream.PERMUTATION))
     set_seed = torch.manual_seed
@@ -82,15 +83,15 @@ def test_every_source_of_chance_has_its_seed(recipe, digits_file, tmp_path, monk
         return norm * float("nan") if self.state.rollbacks == 0 and batch.step == 5 else norm
 
     monkeypatch.setattr(trainer.Trainer, "_forward_backward", breaks_once)
-    settings = [APART, "model.drop_path_rate=0.1", "train.steps=6", "train.skip_limit=1"]
+    settings = [APART, "model.drop_path_rate=0.1", "train.steps=6", "train.skip_limit=1", "train.route={outer=1}"]
     run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=settings)
     order, noise = (RngStream.PERMUTATION, RngStream.FLIP), (RngStream.TIMESTEP, RngStream.NOISE)
     assert drawn["init"] == {1}
     for stream in order:
         assert drawn[stream] == {2, 2 + (1 << 32)}
-    for stream in (*noise, RngStream.CLASS_DROPOUT, RngStream.DROP_PATH):
+    for stream in (*noise, RngStream.CLASS_DROPOUT, RngStream.DROP_PATH, RngStream.ROUTE):
         assert drawn[stream] == {3, 3 + (1 << 32)}
-    assert drawn.keys() == {"init", *order, *noise, RngStream.CLASS_DROPOUT, RngStream.DROP_PATH}
+    assert drawn.keys() == {"init", *order, *noise, RngStream.CLASS_DROPOUT, RngStream.DROP_PATH, RngStream.ROUTE}
     assert read_run(run).read_recipe("run").train.seed == Seeds(init=1, order=2, noise=3)
 
 
