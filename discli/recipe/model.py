@@ -130,6 +130,12 @@ class ModelSpec(Spec):
             raise ValueError(
                 f'grid_conv.place "instead": the mixer {names} has no convolution along its scan: use place "before"'
             )
+        taps = 1 if self.grid_conv.where == "instead" else self.d_conv
+        if self.scan == "mamba-ssm" and self.uses_scan and not 2 <= taps <= 4:
+            what = 'grid_conv.place "instead" leaves it one tap' if taps == 1 != self.d_conv else f"d_conv is {taps}"
+            raise ValueError(
+                f'scan "mamba-ssm" convolves with 2 to 4 taps, and {what}: use another scan, such as "auto"'
+            )
         if (self.expand * self.embed_dim) % self.scan_parts:
             raise ValueError(
                 f'scan_order "{self.scan_order.name}" needs expand * embed_dim to divide by {self.scan_parts}'

@@ -137,6 +137,8 @@ def test_after_the_head_two_convolutions_add_to_the_image():
         ({"grid_conv": {"name": "depthwise", "size": 4}}, ["model.grid_conv.size", "odd"]),
         ({"grid_conv": {"name": "depthwise", "place": "after"}}, ["model.grid_conv.place", "before"]),
         ({"grid_conv": INSTEAD, "mixer": "attention"}, ["grid_conv.place", "attention"]),
+        ({"grid_conv": INSTEAD, "scan": "mamba-ssm"}, ["mamba-ssm", "grid_conv.place"]),
+        ({"d_conv": 5, "scan": "mamba-ssm"}, ["mamba-ssm", "d_conv is 5"]),
         ({"head_conv": {"name": "residual", "width": 0}}, ["model.head_conv.width"]),
         ({"patch_embed": {"name": "overlapping", "stem": -1}}, ["model.patch_embed.stem"]),
     ],
