@@ -43,7 +43,7 @@ class LinearBetaSchedule:
         return (fraction.double() * self.num_timesteps).long().clamp(max=self.num_timesteps - 1)
 
     def earlier(self, t: Tensor, share: Tensor) -> Tensor:
-        """(B,) timesteps that are less noisy than ``t`` by a ``share`` (B,) of all, rounded down; not below the first."""
+        """(B,) timesteps less noisy than ``t`` by a ``share`` (B,) of all, rounded down; not below the first."""
         return (t - share * self.num_timesteps).clamp(min=0).long()
 
     def as_noisy(self, time: Tensor) -> Tensor:

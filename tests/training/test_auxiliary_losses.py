@@ -16,10 +16,10 @@ from discli.recipe.train import share_of_batch
 from discli.runs.logs import read_log
 from discli.runtime.errors import DiscliError
 from discli.training.auxiliary import BlockOutputs
-from discli.training.averaged import AveragedTeacher, Drawn
 from discli.training.auxiliary.dispersive import Dispersive, DispersiveSpec
 from discli.training.auxiliary.layersync import LayerSync, LayerSyncSpec
 from discli.training.auxiliary.sra import SRA, SRASpec
+from discli.training.averaged import AveragedTeacher, Drawn
 from discli.training.ema import ConstantEma
 from discli.training.train import train
 from tests.data.files import contract
