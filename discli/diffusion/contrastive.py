@@ -19,6 +19,7 @@ from discli.diffusion.schedule import Schedule
 from discli.runtime.rng import RngStream, normal
 
 _SEED = 0  # whatever the samples' is: T is the network's alone
+NOISES = 16  # that T is averaged over, however many images are sampled at once
 
 
 def mean_velocity(
@@ -31,16 +32,19 @@ def mean_velocity(
 ) -> Tensor:
     """T (1, C, H, W), as the network itself has it: its answer to pure noise without a class, where x_t says nothing.
 
-    There E[v | eps] = eps + T, so that T = v_hat - eps / (1 - weight); averaged over as many noises as ``like``
-    (B, C, H, W) has samples, always the same. The paper takes the mean of the data, which a checkpoint does not hold.
+    There E[v | eps] = eps + T, so that T = v_hat - eps / (1 - weight); averaged over `NOISES`, always the same. Each
+    call of the network is of as many as ``like`` (B, C, H, W) has samples. The paper takes the mean of the data, which
+    a checkpoint does not hold.
     """
-    start = 1.0
-    noise = normal(_SEED, RngStream.NOISE, 0, torch.arange(len(like), device=like.device), like.shape[1:]).to(like)
-    y = None if null_class is None else torch.full((len(like),), null_class, device=like.device)
+    start, B = 1.0, len(like)
+    y = None if null_class is None else torch.full((B,), null_class, device=like.device)
     a, s = (torch.tensor(number, dtype=torch.float64) for number in schedule.at(start))
-    out = network(noise, schedule.for_network(start, like), y).to(like.dtype)
-    found: Tensor = objective.velocity(noise, out, a, s) - noise / (1 - weight)
-    return found.mean(0, keepdim=True)
+    found: list[Tensor] = []
+    for slots in torch.arange(-(-NOISES // B) * B, device=like.device).split(B):
+        noise = normal(_SEED, RngStream.NOISE, 0, slots, like.shape[1:]).to(like)
+        out = network(noise, schedule.for_network(start, like), y).to(like.dtype)
+        found.append(objective.velocity(noise, out, a, s) - noise / (1 - weight))
+    return torch.cat(found)[:NOISES].mean(0, keepdim=True)
 
 
 def corrected(velocity: Tensor, mean: Tensor, weight: float) -> Tensor:

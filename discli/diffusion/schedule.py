@@ -42,6 +42,10 @@ class LinearBetaSchedule:
         """(B,) in [0, 1) to (B,) int64 in 0 .. num_timesteps - 1."""
         return (fraction.double() * self.num_timesteps).long().clamp(max=self.num_timesteps - 1)
 
+    def earlier(self, t: Tensor, share: Tensor) -> Tensor:
+        """(B,) timesteps less noisy than ``t`` by a ``share`` (B,) of all, rounded down; not below the first."""
+        return (t - share * self.num_timesteps).clamp(min=0).long()
+
     def as_noisy(self, time: Tensor) -> Tensor:
         """(B,) times of the straight path to (B,) int64, the timesteps whose s / a is nearest, by its logarithm."""
         abar = self.alphas_cumprod_on(time.device)
@@ -97,6 +101,10 @@ class LinearInterpolant:
         if self.time_shift == 1.0:
             return fraction
         return shifted(fraction.double(), self.time_shift).to(fraction.dtype)
+
+    def earlier(self, t: Tensor, share: Tensor) -> Tensor:
+        """(B,) times that are less noisy than ``t`` by ``share`` (B,); not below 0. ``time_shift`` is in t already."""
+        return (t - share).clamp(min=0)
 
     def as_noisy(self, time: Tensor) -> Tensor:
         """(B,) times of the straight path, as they are."""

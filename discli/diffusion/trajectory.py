@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from discli.diffusion.contrastive import corrected, mean_velocity
+from discli.diffusion.contrastive import NOISES, corrected, mean_velocity
 from discli.diffusion.guidance import Network, guided, scale_at
 from discli.diffusion.objectives import Objective
 from discli.diffusion.samplers import Noise, Sampler, predictor
@@ -50,7 +50,8 @@ def trajectory(
 def count_evaluations(diffusion: DiffusionSpec, settings: SampleSpec, channels: int) -> int:
     """NFE: how often an image goes through a network, guidance and autoguidance's other one included.
 
-    Counted, not derived: the trajectory of one pixel with a network that only keeps count.
+    Counted, not derived: the trajectory of pixels with a network that only keeps count. So many that what is asked once
+    for all of a group counts as one call an image.
     """
     calls = 0
 
@@ -59,8 +60,8 @@ def count_evaluations(diffusion: DiffusionSpec, settings: SampleSpec, channels: 
         calls += len(x)
         return x.repeat(1, 2, 1, 1) if diffusion.learn_sigma else x
 
-    pixel = torch.zeros(1, channels, 1, 1)
+    pixels, labels = torch.zeros(NOISES, channels, 1, 1), torch.zeros(NOISES).long()
     guide = network if settings.guidance.name == "autoguidance" else None
-    for _ in trajectory(network, diffusion, settings, pixel, torch.zeros(1).long(), lambda k: pixel, guide=guide):
+    for _ in trajectory(network, diffusion, settings, pixels, labels, lambda k: pixels, guide=guide):
         pass
-    return calls
+    return calls // NOISES

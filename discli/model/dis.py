@@ -72,8 +72,11 @@ class DiS(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, tokens, D))
 
         def block(index: int) -> Block | PairedBlock:
-            orders = token_orders(spec.scan_order, input_size // p, index, self.conditioning.extra_tokens)
-            mixer: Mixer = build(spec.mixers[index % len(spec.mixers)], spec, orders)
+            *before_it, its_own = (spec.mixers[i % len(spec.mixers)] for i in range(index + 1))
+            # Of blocks without an order none counts: with every second one attention, all scans would go along rows.
+            scans = sum(mixer.ordered for mixer in before_it)
+            orders = token_orders(spec.scan_order, input_size // p, scans, self.conditioning.extra_tokens)
+            mixer: Mixer = build(its_own, spec, orders)
             skip: Skip | None = build(spec.skip, D) if index > spec.depth // 2 else None
             before: GridConv | None = None
             if spec.grid_conv.where == "before":

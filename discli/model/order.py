@@ -80,5 +80,5 @@ def pick(x_BLE: Tensor, at_BK: Tensor) -> Tensor:
 
 
 def token_orders(choice: ScanOrderSpec, side: int, block: int, extra_tokens: int) -> list[TokenOrder]:
-    """One for each walk of ``choice`` over ``side`` x ``side`` patches in block number ``block``."""
+    """One for each walk of ``choice`` over ``side`` x ``side`` patches in block number ``block`` of those that scan."""
     return [TokenOrder(walk, extra_tokens) for walk in choice.walks(side, block)]

@@ -61,7 +61,7 @@ class ScanOrderSpec(ChoiceSpec):
     walks_share: ClassVar[WalksShare] = "nothing"
 
     def walks(self, side: int, block: int) -> list[list[int]]:
-        """One walk or more over a square of ``side`` x ``side`` patches in block number ``block``.
+        """One walk or more over a square of ``side`` x ``side`` patches in block number ``block`` of those that scan.
 
         A walk lists each patch once, by its raster index (row * side + column), in the order of the visit.
         Each is scanned in both directions, each direction with its own parameters. The number of walks must not depend

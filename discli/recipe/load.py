@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from discli.recipe.presets import PRESETS
 from discli.recipe.recipe import Recipe
+from discli.recipe.seeds import SOURCES
 from discli.recipe.spec import LIST_TAGS
 from discli.runtime.errors import DiscliError, did_you_mean
 from discli.runtime.shipped import shipped_files
@@ -160,6 +161,8 @@ def _apply(tree: Tree, override: str) -> None:
         child = tree.get(key)
         # skip = "concat" may be refined by --set model.skip.x=...: its short form is a table's name.
         child = {"name": child} if isinstance(child, str) else child
+        if key == "seed" and (child is None or isinstance(child, int)):  # one for all, by default 0
+            child = dict.fromkeys(SOURCES, child or 0)
         if isinstance(child, list):
             raise DiscliError(f"--set {override}: {key} is a list in the recipe.", f"Set all of it: {key}=[...].")
         tree[key] = dict(child) if isinstance(child, dict) else {}

@@ -20,7 +20,7 @@ class Seeds(Spec):
 
     init: Annotated[Count, Field(description="weights before the first step, those of auxiliary losses too")]
     order: Annotated[Count, Field(description="which samples a step has, and which of them are mirrored")]
-    noise: Annotated[Count, Field(description="noise, timesteps, dropped classes and blocks, latents; previews")]
+    noise: Annotated[Count, Field(description="noise, timesteps, what is dropped or skipped, latents; previews")]
 
     @classmethod
     def of(cls, seed: int) -> "Seeds":

@@ -8,7 +8,7 @@ from discli.model import DiS
 from discli.recipe import DataContract, Recipe
 from discli.runtime.rng import RngStream, normal, uniform
 from discli.training.auxiliary import Auxiliary
-from discli.training.auxiliary._averaged import Drawn
+from discli.training.averaged import Drawn
 from discli.training.batches import Batch
 from discli.training.engine import Engine
 from discli.training.routing import draw_route
@@ -68,10 +68,10 @@ class StepLoss:
             route = draw_route(recipe, seed, step, slots)
             out = self._model(x_t, t_model, y, keep, route).float()
         losses = self.diffusion(out, x0, x_t, t, noise, other)
-        drawn = Drawn(seed, step, slots, x0, noise, t / self._last_timestep, y)
+        drawn = Drawn(seed, step, slots, x0, noise, t, y)
         further = self._auxiliary(drawn, {name: grid[part] for name, grid in batch.features.items()})
         vb = None if losses.vb is None else losses.vb.detach()
-        window.add_samples(losses.loss.detach(), losses.mse.detach(), vb, drawn.fraction)
+        window.add_samples(losses.loss.detach(), losses.mse.detach(), vb, t / self._last_timestep)
         window.add_auxiliary(further)
         return losses.loss + self._auxiliary.weighted(further)
 

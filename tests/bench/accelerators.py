@@ -17,7 +17,7 @@ from discli.model import DiS
 from discli.recipe import parse_recipe
 from discli.recipe.contract import FeatureGrid
 from discli.training.auxiliary import Auxiliary
-from discli.training.auxiliary._averaged import Drawn
+from discli.training.averaged import Drawn
 from discli.training.ema import ConstantEma
 from discli.training.engine import Engine
 from discli.training.optimizers import build_optimizer

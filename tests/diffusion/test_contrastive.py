@@ -78,6 +78,26 @@ def test_the_network_itself_knows_the_mean_velocity(objective):
     torch.testing.assert_close(corrected((found - WEIGHT * found) / (1 - WEIGHT), found, WEIGHT), found)
 
 
+@pytest.mark.parametrize("images", [1, 3, 16, 21])
+def test_the_mean_velocity_does_not_depend_on_how_many_are_sampled_at_once(images):
+    """Of a network that hears the noise, as one that has not converged does."""
+    sizes = set()
+
+    def network(x, t, y):
+        sizes.add(len(x))
+        return x + x.flatten(1).mean(1)[:, None, None, None] ** 2
+
+    def found(count):
+        like = torch.zeros(count, 2, 3, 3, dtype=torch.float64)
+        spec = _spec("flow")
+        return mean_velocity(network, build(spec.objective), build_schedule(spec), WEIGHT, like, None)
+
+    together = found(16)
+    sizes.clear()
+    torch.testing.assert_close(found(images), together)
+    assert sizes == {images}
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("sampler", ["euler", "heun", "euler-maruyama"])
 def test_guided_it_samples_what_a_network_trained_without_it_does(sampler, objective):

@@ -14,7 +14,9 @@ from discli.model.block import Block, PairedBlock
 from discli.model.mixers import choose_scan
 from discli.model.mixers.attention import Attention, Rotary
 from discli.model.mixers.mamba import BidirectionalMamba
+from discli.model.order import TokenOrder, token_orders
 from discli.recipe import parse_recipe
+from discli.recipe.model import SCAN_ORDERS
 from discli.runtime.errors import DiscliError
 from tests.model.small import small, small_recipe
 
@@ -104,6 +106,16 @@ def test_mixers_block_by_block_and_again():
     ]  # fmt: skip
     # Of six layers the two of the third block share its rate.
     assert model.drop_path_rates().tolist() == pytest.approx([0, 0, 0.2 / 3, 0.4 / 3, 0.4 / 3, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("mixer", ["mamba", ["mamba", "attention"], ["attention", "dit", "hydra"]])
+def test_a_zigzag_takes_its_next_path_in_the_next_block_that_scans(mixer):
+    model = small(mixer=mixer, scan_order="zigzag", depth=7)
+    found = [module for module in model.modules() if isinstance(module, TokenOrder)]
+    walks = [token_orders(SCAN_ORDERS["zigzag"](), found[0].side, block, 2)[0] for block in range(len(found))]
+    tokens = torch.arange(2 + found[0].side ** 2).view(1, -1, 1)
+    assert len(found) > 1
+    assert all(torch.equal(a.permute(tokens), b.permute(tokens)) for a, b in zip(found, walks, strict=True))
 
 
 @torch.no_grad()

@@ -240,3 +240,29 @@ def test_the_readmes_loss_is_found_by_its_folder(recipe, digits_file, tmp_path):
     assert done.returncode == 0, done.stderr
     assert all(line["calm_loss"] > 0 for line in read_log(tmp_path / "run" / "metrics.jsonl"))
     assert not list((tmp_path / "run").rglob("auxiliary.safetensors"))  # it has no parameters
+
+
+TOGETHER = [
+    *ALIGNED, "train.align.block=2", "train.layersync={early=1, late=5}", "train.sra={student=1, teacher=3}",
+    "train.dispersive={block=1, together=2}", "train.route={outer=2}", "train.optimizer=muon",
+    "train.lr_schedule=warmup-stable-decay", "train.seed={init=1, order=2, noise=3}", "train.precision=fp32",
+    "train.steps=4", "train.checkpoint_every=2", "train.log_every=2", "model.depth=5", "model.scan_order=zigzag",
+    'model.mixer=["mamba", "attention", "hydra"]', "model.grid_conv=depthwise", "diffusion.objective=x0-flow",
+    "diffusion.contrastive=0.1", "diffusion.time_shift=2.0", "sample.sampler=heun",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_what_may_be_added_to_a_training_goes_together(recipe, data, tmp_path):
+    """Each image has its own features, partner, route and teacher, however a step is cut; and resumes to the bit."""
+    whole = train(recipe, data=data, out=tmp_path / "whole", overrides=TOGETHER)
+    cut = [*TOGETHER, "train.micro_batch=2", "train.activation_checkpointing=true"]
+    run = train(recipe, data=data, out=tmp_path / "cut", overrides=[*cut, "train.steps=2"])
+    assert losses(run)[0] == pytest.approx(losses(whole)[0], rel=1e-4)
+    for name in ("align_loss", "layersync_loss", "sra_loss", "dispersive_loss"):
+        ours, theirs = (read_log(one / "metrics.jsonl")[0][name] for one in (run, whole))
+        assert ours == pytest.approx(theirs, rel=1e-3), name
+    again = shutil.copytree(whole, tmp_path / "again")
+    shutil.rmtree(again / "checkpoints" / "00000004")
+    train(recipe, data=data, out=again, overrides=TOGETHER)
+    assert content(again, 4) == content(whole, 4)

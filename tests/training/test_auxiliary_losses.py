@@ -7,18 +7,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from discli.diffusion import DiffusionLoss
+from discli.diffusion import DiffusionLoss, build_schedule
 from discli.model import DiS
 from discli.recipe import parse_recipe
+from discli.recipe.diffusion import DiffusionSpec
 from discli.recipe.kinds import Averaged
 from discli.recipe.train import share_of_batch
 from discli.runs.logs import read_log
 from discli.runtime.errors import DiscliError
 from discli.training.auxiliary import BlockOutputs
-from discli.training.auxiliary._averaged import AveragedTeacher, Drawn
 from discli.training.auxiliary.dispersive import Dispersive, DispersiveSpec
 from discli.training.auxiliary.layersync import LayerSync, LayerSyncSpec
 from discli.training.auxiliary.sra import SRA, SRASpec
+from discli.training.averaged import AveragedTeacher, Drawn
 from discli.training.ema import ConstantEma
 from discli.training.train import train
 from tests.data.files import contract
@@ -130,14 +131,15 @@ def test_sra_is_the_smooth_l1_distance_of_projected_tokens():
 def _drawn(recipe, loss: DiffusionLoss, fraction: float) -> Drawn:
     shape = (3, recipe.in_channels, recipe.input_size, recipe.input_size)
     classes = torch.arange(3) if recipe.model.num_classes else None
-    fractions = torch.full((3,), fraction)
-    return Drawn(5, 7, torch.arange(3), torch.randn(shape), torch.randn(shape), fractions, classes)
+    t = loss.schedule.timestep(torch.full((3,), fraction))
+    return Drawn(5, 7, torch.arange(3), torch.randn(shape), torch.randn(shape), t, classes)
 
 
-@pytest.mark.parametrize("objective", ["eps", "flow"])
-def test_the_teacher_is_todays_average_on_less_noise(objective):
+@pytest.mark.parametrize(("objective", "shift"), [("eps", 1.0), ("flow", 1.0), ("flow", 3.0)])
+def test_the_teacher_is_todays_average_on_less_noise(objective, shift):
     tree = small_recipe().model_dump(mode="json")
-    tree["diffusion"], tree["sample"] = {"objective": objective}, {"sampler": {"flow": "euler"}.get(objective, "ddim")}
+    tree["diffusion"] = {"objective": objective, "time_shift": shift}
+    tree["sample"] = {"sampler": {"flow": "euler"}.get(objective, "ddim")}
     recipe = parse_recipe(tree, "x")
     loss, network = DiffusionLoss(recipe.diffusion), DiS.from_recipe(recipe)
     ema = ConstantEma(network, decay=0.5)
@@ -153,7 +155,7 @@ def test_the_teacher_is_todays_average_on_less_noise(objective):
         return outputs.take()[1]
 
     at_t = teacher(drawn, Averaged(block=2, earlier=0.0))
-    assert torch.allclose(at_t, seen(0.6), atol=1e-3)
+    assert torch.allclose(at_t, seen(0.6), atol=1e-5)
     assert torch.allclose(teacher(drawn, Averaged(2, 1e9)), seen(0.0), atol=1e-5)  # never below the first timestep
     assert not torch.allclose(teacher(drawn, Averaged(2, 0.2)), at_t, atol=1e-3)
     with torch.no_grad():
@@ -164,6 +166,15 @@ def test_the_teacher_is_todays_average_on_less_noise(objective):
         ema.update(network, step + 1)
     assert torch.equal(before, at_t)
     assert torch.allclose(teacher(drawn, Averaged(2, 0.0)), seen(0.6), atol=1e-2)
+
+
+@pytest.mark.parametrize(("objective", "t"), [("eps", torch.arange(1000)), ("flow", torch.arange(1000) / 1000)])
+def test_earlier_timesteps_are_never_noisier_and_of_no_share_the_same(objective, t):
+    schedule = build_schedule(DiffusionSpec.model_validate({"objective": objective}))
+    assert schedule.earlier(t, torch.zeros(1000, dtype=torch.float64)).tolist() == t.double().tolist()
+    some = schedule.earlier(t, torch.full((1000,), 0.25, dtype=torch.float64))
+    assert (some <= t).all()
+    assert schedule.fraction(float(t[600])) - schedule.fraction(float(some[600])) == pytest.approx(0.25)
 
 
 def test_each_is_logged_apart_and_none_changes_what_the_others_draw(recipe, whole, digits_file, tmp_path):

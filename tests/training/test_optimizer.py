@@ -87,6 +87,17 @@ def test_a_restored_optimizer_steps_as_the_one_that_was_saved(name, steps):
     assert all(torch.equal(a, b) for a, b in zip(twin.parameters(), model.parameters(), strict=True))
 
 
+def test_a_parameter_that_never_had_a_gradient_is_restored_as_such():
+    """As the projector of a further loss that ``stop_at`` leaves out of every step."""
+    first, twin = (torch.nn.ModuleDict({"used": torch.nn.Linear(3, 2), "not": torch.nn.Linear(3, 2)}) for _ in range(2))
+    optimizer, restored = (build_optimizer(model, _recipe().train) for model in (first, twin))
+    first["used"](torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    restored.restore(optimizer.tensors())
+    assert restored.tensors().keys() == optimizer.tensors().keys()
+    assert all(torch.equal(restored.tensors()[key], kept) for key, kept in optimizer.tensors().items())
+
+
 def test_what_another_optimizer_kept_is_refused():
     model = DiS.from_recipe(_recipe())
     adamw, muon = (build_optimizer(model, _recipe(name).train) for name in ("adamw", "muon"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from discli.model import DiS
-from discli.recipe import parse_recipe
+from discli.recipe import load_recipe, parse_recipe
 from discli.recipe.load import merge
 from discli.recipe.seeds import Seeds
 from discli.runs.description import read_run
@@ -93,6 +93,14 @@ def test_every_source_of_chance_has_its_seed(recipe, digits_file, tmp_path, monk
         assert drawn[stream] == {3, 3 + (1 << 32)}
     assert drawn.keys() == {"init", *order, *noise, RngStream.CLASS_DROPOUT, RngStream.DROP_PATH, RngStream.ROUTE}
     assert read_run(run).read_recipe("run").train.seed == Seeds(init=1, order=2, noise=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "others"), [([], 0), (["train.seed=7"], 7), (["train.seed={init=7,order=7,noise=1}"], 7)]
+)
+def test_one_of_a_recipes_seeds_is_set_by_itself(recipe, given, others):
+    found = load_recipe(recipe, [*given, "train.seed.noise=3"]).train.seed
+    assert found == Seeds(init=others, order=others, noise=3)
 
 
 @pytest.mark.parametrize("seed", [True, "a", -1, 1.5, {"init": 1}, {"init": 1, "order": 2, "noise": 3, "data": 4}])

@@ -9,9 +9,9 @@ class ZigzagOrderSpec(ScanOrderSpec):
     """To and fro along rows or columns, on another path block by block (ZigMa, arXiv:2403.13802).
 
     Along one row and back along the next, so that each step goes to a neighbour. There are eight such
-    paths, from each corner along rows or along columns, and each block takes the next: block 0 starts at
-    the top left along rows, 1 there along columns, 2 and 3 at the top right, 4 and 5 at the bottom right,
-    6 and 7 at the bottom left. (Which of the eight comes when is ours.)
+    paths, from each corner along rows or along columns, and each block that scans takes the next: the first starts at
+    the top left along rows, the second there along columns, the next two at the top right, then at the bottom right,
+    then at the bottom left. (Which of the eight comes when is ours.)
     """
 
     name: Literal["zigzag"] = "zigzag"

@@ -14,7 +14,7 @@ from discli.recipe import DataContract, Recipe
 from discli.recipe.choices import implementation
 from discli.recipe.kinds import AuxiliarySpec, Averaged
 from discli.runtime.errors import DiscliError
-from discli.training.auxiliary._averaged import AveragedTeacher, Drawn
+from discli.training.averaged import AveragedTeacher, Drawn
 from discli.training.engine import Engine, fill
 from discli.training.optimizers import build_optimizer
 

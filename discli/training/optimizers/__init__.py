@@ -59,17 +59,21 @@ class Optimizer(ABC):
         }
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
-        """What `tensors` gave. Raises KeyError and ValueError where it was another optimizer or network."""
+        """What `tensors` gave. Raises ValueError where it was another optimizer's.
+
+        Nothing is kept for a parameter that no step had a gradient for: all where each step was skipped, those of a
+        further loss that stopped before it began.
+        """
         kept: dict[str, dict[str, Tensor]] = {}
         for key, value in saved.items():
             kind, _, name = key.partition(".")
             kept.setdefault(name, {})[kind] = value
         for part in self.parts:
             part.state.clear()
-            if not saved:  # of a run whose every step was skipped
-                continue
             on_device = bool(part.defaults.get("fused"))
             for name, parameter in self._of(part):
+                if name not in kept:
+                    continue
                 expected = (
                     {"momentum_buffer"} if isinstance(part, torch.optim.Muon) else {"step", "exp_avg", "exp_avg_sq"}
                 )

@@ -59,8 +59,8 @@ def hidden_matrices(model: nn.Module) -> list[str]:
     """Names of what Muon is for: matrices inside ``blocks`` that tokens are multiplied by.
 
     That is every nn.Linear's weight in there, long skips, MLPs and modulations among them, and a scan's x_proj
-    and dt_weight. Not: convolutions, A_log, D, biases and norms, whatever their shape; and nothing outside of
-    blocks, where tokens begin and end (embeddings, time and class, head), nor a further loss's projector.
+    and dt_weight. Not: convolutions, A_log, D and D_weight, biases and norms, whatever their shape; and nothing
+    outside of blocks, where tokens begin and end (embeddings, time and class, head), nor a further loss's projector.
     """
     weights = {f"{path}.weight" for path, module in model.named_modules() if isinstance(module, nn.Linear)}
     return [

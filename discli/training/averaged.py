@@ -21,7 +21,7 @@ class Drawn(NamedTuple):
     slots: Tensor  # (b,) int64, places in the global batch
     x0: Tensor  # (b, C, H, W)
     noise: Tensor  # (b, C, H, W)
-    fraction: Tensor  # (b,) float, the timestep's place in [0, 1)
+    t: Tensor  # (b,) timesteps of the schedule
     y: Tensor | None  # (b,) int64, with dropped classes
 
 
@@ -42,7 +42,7 @@ class AveragedTeacher:
     def __call__(self, drawn: Drawn, lesson: Averaged) -> Tensor:
         """(b, patches, D) float32, the residual stream behind the block, in raster order."""
         uniforms = uniform(drawn.seed, RngStream.TEACHER, drawn.step, drawn.slots)
-        t = self._loss.schedule.timestep((drawn.fraction.double() - lesson.earlier * uniforms.double()).clamp(min=0))
+        t = self._loss.schedule.earlier(drawn.t, lesson.earlier * uniforms.double())
         x_t, t_model = self._loss.noisy(drawn.x0, t, drawn.noise)
         hook = self._network.blocks[lesson.block - 1].register_forward_hook(self._stop)
         try:
