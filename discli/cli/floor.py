@@ -79,7 +79,7 @@ def floor(
 
 
 def _run_with_losses(name: Path) -> "RunStatus":
-    from discli.reports.schedule import last_losses
+    from discli.reports.schedule import check_losses
     from discli.runs.layout import find_run, is_run
     from discli.runs.status import run_status
 
@@ -89,7 +89,7 @@ def _run_with_losses(name: Path) -> "RunStatus":
             f"{name} is no run: a schedule is of a run's losses.", "A run with data.holdout above 0 has them."
         )
     run = run_status(folder)
-    last_losses(run)
+    check_losses(run)
     return run
 
 

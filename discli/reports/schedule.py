@@ -1,6 +1,6 @@
 """A training schedule from a run's losses and the floor: timesteps and weights for a recipe (arXiv:2506.13763)."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -27,10 +27,11 @@ def schedule_of_run(run: RunStatus, floor: Floor | None = None) -> TrainingSched
 
     ``floor``: of its data, by default what lies beside them. Raises DiscliError where either is missing.
     """
-    last = last_losses(run)
+    check_losses(run)
     floor = floor or floor_of_run(run)
     if floor is None:
         raise DiscliError(f"No floor lies beside the data of {run.folder}.", f"discli floor {run.folder}")
+    last = run.logs["holdout"][-1]
     sigmas = [_rounded(sigma) for sigma in last["sigma"]]
     least = [error for error, _ in floor.at(last["sigma"])]
     of_x0 = [loss / scale for loss, scale in zip(last["levels_train"], last["floor_scale"], strict=True)]
@@ -41,11 +42,10 @@ def schedule_of_run(run: RunStatus, floor: Floor | None = None) -> TrainingSched
     return TrainingSchedule(timesteps, weighting)
 
 
-def last_losses(run: RunStatus) -> dict[str, Any]:
-    """The last held-out losses of ``run``. Raises DiscliError where there are none."""
+def check_losses(run: RunStatus) -> None:
+    """Raises DiscliError for a run that has no held-out losses."""
     if not run.logs["holdout"]:
         raise DiscliError(f"{run.folder} has no losses by noise level.", "Train with data.holdout above 0.")
-    return run.logs["holdout"][-1]
 
 
 def _rounded(number: float) -> float:
