@@ -47,9 +47,17 @@ def check_before(study: Study, plan: Sequence[Planned], data: Path | None) -> No
     extractor = load_extractor(study.score.features, None, None, _CPU)
     for file in dict.fromkeys(file for file, *_ in wanted):
         load_codec(contracts[file].codec, _CPU)
+        side = contracts[file].resolution
+        extractor(torch.zeros(1, 3, side, side, dtype=torch.uint8))  # raises for images that are too small for it
     for (file, reference, weak), planned in wanted.items():
         if reference is not None:
-            opened = open_reference(reference, _CPU)
+            by_class = study.score.by == "recognised"
+            opened = open_reference(reference, _CPU, with_labels=by_class)
+            if by_class and (opened.images is None or opened.images.labels is None):
+                raise DiscliError(
+                    f'{study.name}: score.by is "recognised", but the reference {reference} has no classes.',
+                    "Leave train.score.reference out: the data file has them. Or score by distance.",
+                )
             check_statistics(opened, extractor)
             check_resolution(opened, (contracts[file].resolution,) * 2)
         if weak is not None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from discli.ablation.findings import gap
 from discli.ablation.results import PointResults
-from discli.ablation.trial import RESULT
+from discli.ablation.trial import RESULT, scored_by
 from discli.ablation.trial_result import TrialResult, read_trial_result
 from discli.recipe import Study
 from discli.recipe.seeds import SOURCES
@@ -22,7 +22,7 @@ from discli.runtime.errors import DiscliError
 
 # "The FID Lottery" (arXiv:2606.20536) found 1 to 2% over trainings, and 3.2 times the deviation over samplings.
 _CV, _TRAINING_TO_SAMPLING = 0.015, 3.2
-_STATED = "as The FID Lottery (arXiv:2606.20536) found: 1 to 2%"
+_STATED = "as FIDs do in The FID Lottery (arXiv:2606.20536): 1 to 2%"
 _LARGEST_DESIGN = 64  # seeds of each source
 
 
@@ -136,7 +136,7 @@ def _error(design: SeedDesign | None, seeds: int, spread: _Spread) -> tuple[floa
 def _spread_of(study: Study) -> _Spread:
     asked = study.power or Power(difference=1.0)
     if asked.earlier is not None:
-        return _learned(Path(asked.earlier))
+        return _learned(Path(asked.earlier), study.score.by)
     cv = asked.cv or _CV
     of_sampling = 1 / (1 + _TRAINING_TO_SAMPLING**2)
     # Nothing is known of the three, nor of what pairing by seed will save: equal parts, and two networks' variances.
@@ -145,11 +145,16 @@ def _spread_of(study: Study) -> _Spread:
     return _Spread({name: 2 * cv**2 * share for name, share in parts.items()}, source)
 
 
-def _learned(folder: Path) -> _Spread:
+def _learned(folder: Path, by: str) -> _Spread:
     """From an earlier study's trials: of the differences between its points, or twice its one point's scores."""
     found: dict[str, list[TrialResult]] = {}
     for path in sorted(folder.glob(f"trials/**/{RESULT}")):
         result = read_trial_result(path)
+        if scored_by(result) != by:
+            raise DiscliError(
+                f"power.earlier: {folder} was scored by {scored_by(result)}, this study is by {by}.",
+                "Scores of another kind spread otherwise: give a study of the same, or power.cv.",
+            )
         found.setdefault(result.point, []).append(result)
     points = [PointResults(name, results, _design_of(results)) for name, results in found.items()]
     points = [point for point in points if len(point.results) > 1]

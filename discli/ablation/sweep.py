@@ -224,10 +224,14 @@ def _in_words(scores: Sequence[SweptScore], best: SweptScore, fresh: float, own:
     lines = [
         f"Best of {len(scores)}: {best.describe()}, {name} = {format_number(best.score)};"
         f" {format_number(fresh)} by fresh samples, which had no part in choosing it.",
-        f"The recipe's own setting ({own.describe()}): {format_number(own.score)} by the same fresh samples.",
     ]
-    if own.score <= fresh:
-        lines.append("That is no worse: the best was the best by chance.")
+    if best.describe() == own.describe():
+        lines.append("That is the recipe's own setting.")
+    else:
+        theirs = format_number(own.score)
+        lines.append(f"The recipe's own setting ({own.describe()}): {theirs} by the same fresh samples.")
+        if own.score <= fresh:
+            lines.append("That is no worse: the best was the best by chance.")
     ranges: tuple[tuple[str, Callable[[SweptScore], float | None]], ...] = (
         ("guidance", lambda each: each.cfg_scale), ("EMA", lambda each: each.ema), ("steps", lambda each: each.steps)
     )  # fmt: skip

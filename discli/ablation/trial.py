@@ -8,7 +8,7 @@ started it, ``log.txt`` is what it said and ``failed.txt`` why it failed when it
 import math
 import platform
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -101,6 +101,7 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> Tr
             contract=open_store(file).contract.as_used_by(recipe).model_dump(mode="json"),
             score=statistics.fmean(by_sampling),
             by_sampling=tuple(by_sampling) if others else (),
+            recognised_by_sampling=_shares((scored, *others)) if others else (),
             score_name=score_name,
             curve=along,
             eval=scored,
@@ -128,15 +129,15 @@ def read_result(study: Study, trial: Trial, recipe: Recipe, folder: Path) -> Tri
                 f"{trial.name}: {folder} was run with {key} = {old!r}, the study now says {new!r}.",
                 "Give another --out for the changed study, or change it back.",
             )
-    if _scored_by(result) != study.score.by:
+    if scored_by(result) != study.score.by:
         raise DiscliError(
             f"{trial.name}: {folder} was scored by {result.score_name}, the study now says {study.score.by}.",
             f"Change it back, or remove {RESULT} in every trial: they are scored again from their runs.",
         )
-    if study.samplings not in (1, len(result.by_sampling)):
+    samplings = max(1, len(result.by_sampling))
+    if study.samplings != samplings:
         raise DiscliError(
-            f"{trial.name}: {folder} was scored with {max(1, len(result.by_sampling))} sampling seeds, the study now"
-            f" says {study.samplings}.",
+            f"{trial.name}: {folder} was scored with {samplings} sampling seeds, the study now says {study.samplings}.",
             f"Change it back, or remove {RESULT} in every trial: they are scored again from their runs.",
         )
     if n != study.score.n:  # on which every distance depends
@@ -192,7 +193,8 @@ def counts_recognised(study: Study, recipe: Recipe) -> bool:
     return study.score.by == "recognised" or (recipe.model.num_classes > 1 and recipe.train.score.reference is None)
 
 
-def _scored_by(result: TrialResult) -> str:
+def scored_by(result: TrialResult) -> str:
+    """As a study says it: its ``score.by``."""
     if result.score_name in _LOSSES:
         return result.score_name
     return "recognised" if result.score_name.startswith(_MISSED) else "distance"
@@ -218,6 +220,10 @@ def _score(
         for line, value in zip(lines, values, strict=True)
     ]
     return study.score.by, values[-1], tuple(along)
+
+
+def _shares(scored: Sequence[EvalResult]) -> tuple[float, ...]:
+    return tuple(each.recognised.samples.share for each in scored if each.recognised is not None)
 
 
 def curve(run: Path, score_name: str) -> tuple[CurvePoint, ...]:

@@ -1,6 +1,7 @@
 """``result.json`` of a study's trial, written and read through one class."""
 
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -56,6 +57,7 @@ class TrialResult(Costs, TrainingFacts, _Part):
     contract: dict[str, Any] = {}
     score: Real
     by_sampling: tuple[Real, ...] = ()  # the score by each sampling seed from 0, where there are several; else empty
+    recognised_by_sampling: tuple[Real, ...] = ()  # as `by_sampling`, where classes are looked at
     score_name: str
     curve: tuple[CurvePoint, ...]
     eval: EvalResult
@@ -63,7 +65,9 @@ class TrialResult(Costs, TrainingFacts, _Part):
 
     @property
     def recognised(self) -> float | None:
-        """Share of the samples recognised as the class asked for, where that was looked at."""
+        """Share of all samples recognised as the class asked for, where that was looked at."""
+        if self.recognised_by_sampling:
+            return fmean(self.recognised_by_sampling)
         return None if self.eval.recognised is None else self.eval.recognised.samples.share
 
     @property

@@ -12,6 +12,7 @@ from discli.runtime.processes import rank_and_world
 
 if TYPE_CHECKING:
     from discli.data.floor_file import Floor
+    from discli.runs.status import RunStatus
 
 
 @app.command(epilog="Example: discli floor cifar10.h5 --recipe cifar10-dis-s-2")
@@ -52,6 +53,7 @@ def floor(
 
     if schedule and (as_json or recipe):
         raise DiscliError("--schedule prints a part of a recipe, from a run's losses.", "Give a run, and no --json.")
+    run = _run_with_losses(data) if schedule else None  # refused now, for the floor may take long
     file, chosen = find_data_and_recipe(data, recipe, overrides or [])
     found = floor_of(
         file,
@@ -66,8 +68,8 @@ def floor(
     )
     if rank_and_world()[0] != 0:  # the first process speaks
         return
-    if schedule:
-        _print_schedule(data, found)
+    if run is not None:
+        _print_schedule(run, found)
     elif as_json:
         import json
 
@@ -76,16 +78,26 @@ def floor(
         print_floor(found, chosen)
 
 
-def _print_schedule(run: Path, floor: "Floor") -> None:
-    from discli.recipe.toml import to_toml
-    from discli.reports.schedule import schedule_of_run
+def _run_with_losses(name: Path) -> "RunStatus":
+    from discli.reports.schedule import check_losses
     from discli.runs.layout import find_run, is_run
     from discli.runs.status import run_status
 
-    folder = find_run(run)
+    folder = find_run(name)
     if not is_run(folder):
-        raise DiscliError(f"{run} is no run: a schedule is of a run's losses.", "Give a run with data.holdout above 0.")
-    found = schedule_of_run(run_status(folder), floor)
+        raise DiscliError(
+            f"{name} is no run: a schedule is of a run's losses.", "A run with data.holdout above 0 has them."
+        )
+    run = run_status(folder)
+    check_losses(run)
+    return run
+
+
+def _print_schedule(run: "RunStatus", floor: "Floor") -> None:
+    from discli.recipe.toml import to_toml
+    from discli.reports.schedule import schedule_of_run
+
+    found = schedule_of_run(run, floor)
     tables = {name: spec.model_dump(mode="json", exclude_defaults=True) for name, spec in found._asdict().items()}
     named = {name: {"name": getattr(found, name).name, **table} for name, table in tables.items()}
     typer.echo(to_toml({"diffusion": named}), nl=False)

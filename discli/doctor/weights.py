@@ -41,7 +41,7 @@ def inception(context: CheckContext) -> Iterator[Finding]:
     name, path = "Inception", inception_weights_path()
     if not path.is_file():
         found = f"not at {path} yet; eval-fid downloads it (96 MB)"
-        fix = f"Without a network, put {URL} there, or score with --features random or efficientnet-lite0."
+        fix = f"Without a network, put {URL} there, or score with --features cifar10, random or efficientnet-lite0."
         yield warning(name, found, fix, path=str(path))
         return
     _, sha256 = read_inception_weights(path)

@@ -141,9 +141,10 @@ def _crossed(by_a: Mapping[Seeds, float], by_b: Mapping[Seeds, float]) -> _Diffe
 
 
 def _share_seeds(side: _Side) -> bool:
-    """Whether some networks have a seed in common and others another one: they are not independent."""
-    seeds = list(side.by_training())
-    return any(1 < len(_values(seeds, name)) < len(seeds) for name in SOURCES)
+    """Whether some networks of several have a seed in common: they are not independent."""
+    known = (scores[0].samples.train_seed for scores in side.networks.values())
+    seeds = [seed for seed in known if seed is not None]
+    return len({*seeds}) < len(seeds) or any(1 < len(_values(seeds, name)) < len(seeds) for name in SOURCES)
 
 
 def _values(seeds: Sequence[Seeds], name: str) -> set[int]:

@@ -5,7 +5,7 @@ variance. All combinations of the training's seeds are trained (crossed), and al
 sampling seeds. The estimator is that of moments, unbiased in a balanced design: mean squares, whose expectations are
 known sums of the variances, are solved for these (Searle, Casella and McCulloch, Variance Components, 1992,
 chapter 4). Intervals are generalized confidence intervals (Weerahandi, 1993): every mean square divided by a drawn
-chi-square over its degrees of freedom, solved again; they hold for sums, shares and ratios as well. A parametric
+chi-square over its degrees of freedom, solved again; they hold for shares and ratios as well. A parametric
 bootstrap stands beside them as a check.
 """
 
@@ -127,7 +127,7 @@ def components(scores: Array, names: Sequence[str]) -> Components:
         ratio = Interval(value=value, low=float(low), high=float(high))
     return Components(
         mean=_mean(scores, sums, squares),
-        deviation=interval(totals),
+        deviation=_whole(totals * squares, sums.freedom),
         networks=math.prod(sums.sizes),
         samplings=sums.samplings,
         parts=tuple(parts),
@@ -204,6 +204,17 @@ def _groups(sums: _Sums, names: Sequence[str]) -> tuple[Array, list[tuple[str, i
 def _alone(sums: _Sums, factor: int) -> Array:
     """The variance over one factor's levels, the others held: its own and all that it has a part in."""
     return np.asarray(sums.solved[[place for place, subset in enumerate(sums.subsets) if factor in subset]].sum(0))
+
+
+def _whole(parts: Array, freedom: Array) -> Interval:
+    """Of the root of a sum of mean squares, each times a factor that is not negative (Graybill and Wang, 1980).
+
+    A generalized interval of this sum lies too high: where networks have little in common it held four times in five.
+    """
+    low, high = (1 - freedom / stats.chi2.ppf(bound, freedom) for bound in reversed(_BOUNDS))
+    variance = parts.sum()
+    below, above = (np.sqrt(((factor * parts) ** 2).sum()) for factor in (low, high))
+    return Interval(value=_root(variance), low=_root(variance - below), high=_root(variance + above))
 
 
 def _mean(scores: Array, sums: _Sums, squares: Array) -> Interval:

@@ -27,13 +27,11 @@ def schedule_of_run(run: RunStatus, floor: Floor | None = None) -> TrainingSched
 
     ``floor``: of its data, by default what lies beside them. Raises DiscliError where either is missing.
     """
+    check_losses(run)
     floor = floor or floor_of_run(run)
-    lines = run.logs["holdout"]
-    if not lines:
-        raise DiscliError(f"{run.folder} has no losses by noise level.", "Train with data.holdout above 0.")
     if floor is None:
         raise DiscliError(f"No floor lies beside the data of {run.folder}.", f"discli floor {run.folder}")
-    last = lines[-1]
+    last = run.logs["holdout"][-1]
     sigmas = [_rounded(sigma) for sigma in last["sigma"]]
     least = [error for error, _ in floor.at(last["sigma"])]
     of_x0 = [loss / scale for loss, scale in zip(last["levels_train"], last["floor_scale"], strict=True)]
@@ -42,6 +40,12 @@ def schedule_of_run(run: RunStatus, floor: Floor | None = None) -> TrainingSched
     share = shares(sigmas, weight, [loss - best for loss, best in zip(of_x0, least, strict=True)])
     timesteps = LossAwareTimestepsSpec(sigmas=tuple(sigmas), share=tuple(_rounded(one) for one in share))
     return TrainingSchedule(timesteps, weighting)
+
+
+def check_losses(run: RunStatus) -> None:
+    """Raises DiscliError for a run that has no held-out losses."""
+    if not run.logs["holdout"]:
+        raise DiscliError(f"{run.folder} has no losses by noise level.", "Train with data.holdout above 0.")
 
 
 def _rounded(number: float) -> float:

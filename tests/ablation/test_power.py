@@ -134,3 +134,8 @@ def test_power_is_learned_from_an_earlier_study(study, tmp_path):
     assert found.deviation == pytest.approx(math.sqrt(2) * 0.05 / 20, rel=0.4)  # what pairing leaves
     with pytest.raises(DiscliError, match=r"power\.earlier"):
         plan_power(study("[0, 1]", 'power = { difference = 0.02, earlier = "nowhere" }'))
+    for path in (tmp_path / "before").rglob("result.json"):
+        made = TrialResult.model_validate_json(path.read_text()).model_copy(update={"score_name": "loss gap"})
+        path.write_text(made.model_dump_json(by_alias=True))
+    with pytest.raises(DiscliError, match="scored by loss gap, this study is by distance"):
+        plan_power(study("{ init = 3, noise = 3, sampling = 2 }", asked))

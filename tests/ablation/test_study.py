@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from discli.ablation.checks import check_before
 from discli.ablation.plan import describe_plan, find_trial, make_plan, plan_study, refresh
@@ -103,12 +104,20 @@ def test_a_trial_is_scored_by_each_sampling_seed(write, digits_file, tmp_path):
     assert first != second
     assert crossed.score == pytest.approx((first + second) / 2)
     assert first == crossed.eval.distance
+    assert len(crossed.recognised_by_sampling) == 2
+    assert crossed.recognised_by_sampling[0] == crossed.eval.recognised.samples.share
     more, trials = load_study(write(steps=2, seeds="{ init = 2, sampling = 3 }"))
     with pytest.raises(DiscliError, match="scored with 2 sampling seeds, the study now says 3"):
         read_result(more, trials[0], plan_recipe(more, trials[0]), tmp_path / "trial")
     plain, trials = load_study(write(steps=2, seeds="[0]"))
+    with pytest.raises(DiscliError, match="scored with 2 sampling seeds, the study now says 1"):
+        read_result(plain, trials[0], plan_recipe(plain, trials[0]), tmp_path / "trial")
     (tmp_path / "trial" / "result.json").unlink()
     assert run_trial(plain, trials[0], tmp_path / "trial", digits_file).score == first  # of the same network
+    by_class, trials = load_study(write(steps=2, seeds="{ init = 2, sampling = 2 }", more='by = "recognised"\n'))
+    (tmp_path / "trial" / "result.json").unlink()
+    shares = run_trial(by_class, trials[0], tmp_path / "trial", digits_file)
+    assert shares.score == pytest.approx(1 - shares.recognised) == pytest.approx(1 - crossed.recognised)
 
 
 def test_a_trial_depends_on_its_seed_and_settings_alone(write, digits_file, tmp_path):
@@ -216,6 +225,7 @@ def test_a_finished_study_needs_no_data(one_done, tmp_path):
     ("old", "new", "says"),
     [
         ('features = "random"', 'features = "inception"', "INCEPTION_WEIGHTS"),
+        ('features = "random"', 'features = "cifar10"', "8x8 px are too small"),
         ("[axes]", 'set.sample.guidance = { name = "autoguidance", checkpoint = "gone" }\n[axes]', "gone"),
         ("[axes]", 'set.train.score.reference = "gone.npz"\n[axes]', "gone.npz does not exist"),
         ("[axes]", "set.data.resolution = 16\n[axes]", "data.resolution is 16"),
@@ -416,4 +426,14 @@ def test_what_is_recognised_stands_beside_the_distance(write, digits_file, tmp_p
 def test_a_study_by_classes_without_any_is_refused(write, digits_file, tmp_path):
     with pytest.raises(DiscliError, match="no classes"):
         ablate(write(more='by = "recognised"\n[set]\nmodel.num_classes = 0\n'), data=digits_file, out=tmp_path / "out")
+    assert not (tmp_path / "out" / "trials").exists()
+
+
+def test_a_study_by_classes_needs_them_in_its_reference(write, digits_file, tmp_path):
+    (tmp_path / "flat").mkdir()
+    for number in range(2):
+        Image.new("RGB", (8, 8)).save(tmp_path / "flat" / f"{number}.png")
+    study = write(more='by = "recognised"\n[set]\ntrain.score.reference = "flat"\n')
+    with pytest.raises(DiscliError, match="flat has no classes"):
+        ablate(study, data=digits_file, out=tmp_path / "out")
     assert not (tmp_path / "out" / "trials").exists()

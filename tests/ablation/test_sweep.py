@@ -94,6 +94,17 @@ def test_a_run_without_snapshots_is_refused(tiny_run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_recipe_s_own_setting_may_be_the_best(run, tmp_path, monkeypatch):
+    """It is then not said to be the best by chance alone."""
+    own = module.load(run).recipe.sample
+    right = module._swept
+    monkeypatch.setattr(module, "_swept", lambda *of: right(*of).model_copy(update={"score": abs(of[2] - own.steps)}))
+    found = sweep(run, steps=[own.steps, own.steps + 1], out=tmp_path / "out", **HOW)
+    assert found.best.steps == own.steps
+    assert any("own setting" in line for line in found.in_words)
+    assert not any("by chance" in line for line in found.in_words)
+
+
 def test_the_command_prints_a_table_or_json(run, swept, tmp_path, capsys):
     print_sweep(swept[1])
     assert "Best of 4: guidance" in capsys.readouterr().out

@@ -65,6 +65,17 @@ def test_networks_that_share_seeds_count_as_they_are(write):
     assert "share a seed" in uneven.verdict[1]
 
 
+def test_checkpoints_of_one_training_are_not_trainings(write):
+    """A side's networks that have all seeds in common are less independent still than those with some in common."""
+
+    def side(name, first):
+        return [write(f"{name}{k}", first + k / 9, 0, samples__step=k + 1) for k in range(3)]
+
+    found = compare_sides(side("a", 1.0), side("b", 2.0))
+    assert "share a seed" in found.verdict[1]
+    assert "±" not in found.scores[0]
+
+
 def test_a_single_score_a_side_tells_nothing(write):
     [verdict] = compare_sides([write("a0", 1.0, 0)], [write("b0", 99.0, 0)]).verdict
     assert "cannot be told from chance" in verdict

@@ -40,7 +40,14 @@ def test_intervals_hold_the_true_components_in_95_of_100_repetitions(
     sampling = of_sampling + both
     truth = [*own, together, sampling]
     ratio = math.sqrt(sum(truth[:-1]) / sampling)
-    held = {"deviation": np.zeros(len(truth)), "share": np.zeros(len(truth)), "mean": 0, "alone": 0, "ratio": 0}
+    held = {
+        "deviation": np.zeros(len(truth)),
+        "share": np.zeros(len(truth)),
+        "mean": 0,
+        "alone": 0,
+        "ratio": 0,
+        "whole": 0,
+    }
     for _ in range(repetitions):
         found = components(scores(generator, shape, own, together, of_sampling, both), NAMES[: len(own)])
         for place, (part, variance) in enumerate(zip(found.parts, truth, strict=True)):
@@ -48,6 +55,7 @@ def test_intervals_hold_the_true_components_in_95_of_100_repetitions(
             held["share"][place] += part.share.low <= variance / sum(truth) <= part.share.high
         alone = found.parts[0].alone
         held["alone"] += alone.low <= math.sqrt(own[0] + together) <= alone.high
+        held["whole"] += found.deviation.low <= math.sqrt(sum(truth)) <= found.deviation.high
         held["mean"] += found.mean.low <= 30 <= found.mean.high
         held["ratio"] += found.training_to_sampling.low <= ratio <= found.training_to_sampling.high
     for name, count in held.items():

@@ -5,6 +5,7 @@ import tomllib
 import pytest
 import torch
 
+from discli.cli.floor import floor as floor_command
 from discli.diffusion.levels import noise_levels
 from discli.evaluation.floor import floor_of
 from discli.recipe import load_recipe
@@ -48,8 +49,17 @@ def test_a_run_says_where_the_next_one_has_most_to_gain(recipe, digits_file, tmp
     torch.testing.assert_close(levels.mass, torch.tensor(times["share"]).double(), rtol=0.02, atol=1e-3)
 
 
-def test_without_held_out_losses_there_is_none(recipe, digits_file, tmp_path):
+def test_without_held_out_losses_there_is_none(recipe, digits_file, tmp_path, monkeypatch):
     run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=SETTINGS)
     with pytest.raises(DiscliError) as refused:
         schedule_of_run(run_status(run))
     assert "data.holdout" in refused.value.hint
+
+    def nothing(*args, **kwargs):
+        raise AssertionError("the floor, which takes long, was begun")
+
+    monkeypatch.setattr("discli.evaluation.floor.floor_of", nothing)
+    for what in (run, digits_file):
+        with pytest.raises(DiscliError) as refused:
+            floor_command(what, schedule=True)
+        assert "data.holdout" in refused.value.hint

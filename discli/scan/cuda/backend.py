@@ -61,6 +61,8 @@ def _differs(device: torch.device) -> str | None:
             ours, theirs = (torch.autograd.grad(scan(x, z, *directions), leaves, dy) for scan in _CONTENDERS)
     except DiscliError as error:
         return error.message
+    except (OSError, RuntimeError) as error:  # a library that is not there, or whatever a first run may meet
+        return f"its first run fails here ({type(error).__name__}: {str(error).partition(chr(10))[0]})."
     errors = [((a - b).abs().max() / b.abs().max()).item() for a, b in zip(ours, theirs, strict=True)]
     wrong = max(error if math.isfinite(error) else math.inf for error in errors)
     if wrong > _TOLERANCE:

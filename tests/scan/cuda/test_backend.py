@@ -93,6 +93,13 @@ def test_it_is_passed_over_where_its_gradients_are_not_triton_s(device, monkeypa
     monkeypatch.setattr(launch, "walk_back", wrong)
     backend._differs.cache_clear()
     assert "differ" in backend._differs(torch.device(device))
+
+    def broken(*given):
+        raise OSError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(launch, "walk_back", broken)
+    backend._differs.cache_clear()
+    assert "libcuda" in backend._differs(torch.device(device))
     backend._differs.cache_clear()
 
 
