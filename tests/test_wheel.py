@@ -54,9 +54,10 @@ def test_what_is_in_it(unpacked):
     }
     assets = {"discli/py.typed", *(f"discli/assets/{name}" for name in ASSETS)}
     templates = {str(path.relative_to(ROOT)) for path in (ROOT / "discli/reports/templates").iterdir()}
+    kernels = {str(path.relative_to(ROOT)) for end in ("cu", "h") for path in (ROOT / "discli").rglob(f"*.{end}")}
     pages = {name for name in files if name.endswith("/README.md")}
-    metadata = files - modules - recipes - assets - templates - pages
-    assert files >= modules | recipes | assets | templates
+    metadata = files - modules - recipes - assets - templates - kernels - pages
+    assert files >= modules | recipes | assets | templates | kernels
     info = f"discli-{__version__}.dist-info"
     licences = {f"{info}/licenses/{name}" for name in NOTICES}
     assert metadata == licences | {f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")}
