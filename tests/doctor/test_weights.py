@@ -33,7 +33,7 @@ def test_missing_inception_is_a_warning_with_both_ways_out(checkpoints):
     assert finding.verdict == "warning"
     assert str(checkpoints) in finding.found
     assert weights.URL in finding.fix
-    assert "--features random" in finding.fix
+    assert "--features cifar10" in finding.fix
 
 
 def test_a_host_that_refuses_is_told(monkeypatch):

@@ -59,7 +59,7 @@ class Optimizer(ABC):
         }
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
-        """What `tensors` gave. Raises ValueError where it was another optimizer's.
+        """What `tensors` gave. Raises ValueError where it was another optimizer's or another network's.
 
         Nothing is kept for a parameter that no step had a gradient for: all where each step was skipped, those of a
         further loss that stopped before it began.
@@ -68,6 +68,8 @@ class Optimizer(ABC):
         for key, value in saved.items():
             kind, _, name = key.partition(".")
             kept.setdefault(name, {})[kind] = value
+        if strange := kept.keys() - {name for part in self.parts for name, _ in self._of(part)}:
+            raise ValueError(f"{min(strange)} is a parameter of another network")
         for part in self.parts:
             part.state.clear()
             on_device = bool(part.defaults.get("fused"))

@@ -76,7 +76,7 @@ def test_missing_weights_name_the_file_its_place_and_both_ways_out(tmp_path, mon
     assert str(tmp_path / "hub" / "checkpoints" / FILE_NAME) in raised.value.hint
     assert "--weights" in raised.value.hint
     assert VARIABLE in raised.value.hint
-    assert "--features random" in raised.value.hint
+    assert "--features cifar10" in raised.value.hint
 
 
 def test_a_download_that_is_not_the_published_file_leaves_nothing_behind(tmp_path, monkeypatch):
