@@ -1,7 +1,11 @@
 """Inputs for the scan, and the one comparison that every backend has to pass."""
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -130,3 +134,16 @@ def assert_matches_reference(scan: Scan, inputs: ScanInputs, tolerance: float) -
     errors = errors_against_reference(scan, inputs)
     wrong = {name: error for name, error in errors.items() if not error <= tolerance}
     assert not wrong, f"errors above {tolerance:g}: {wrong}"
+
+
+def pass_interpreted(tests: Path) -> None:
+    """Runs a file of tests in a process of its own, in which Triton interprets its kernels."""
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr

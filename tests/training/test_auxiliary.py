@@ -27,7 +27,7 @@ from discli.training.train import train
 from tests import readme
 from tests.data.files import contract
 from tests.model.small import small_recipe
-from tests.tiny_run import RECIPE, arguments, content, launch, losses
+from tests.tiny_run import arguments, content, launch, losses
 
 GRID = FeatureGrid(name="net", network="means of squares", weights_sha256="1", input_size=8, side=4, channels=6)
 ALIGNED = ['train.align.features="net"', "train.align.weight=0.5"]
@@ -45,13 +45,6 @@ def data(tmp_path_factory, digits_file):
 
     write_grid(file, GRID, see, 64)
     return file
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
-    path.write_text(RECIPE)
-    return path
 
 
 @pytest.fixture(scope="module")

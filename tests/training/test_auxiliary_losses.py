@@ -24,17 +24,10 @@ from discli.training.ema import ConstantEma
 from discli.training.train import train
 from tests.data.files import contract
 from tests.model.small import small_recipe
-from tests.tiny_run import RECIPE, arguments, content, launch, losses
+from tests.tiny_run import arguments, content, launch, losses
 
 ALL = ["train.layersync={}", "train.dispersive={block=1, together=4}", "train.sra={weight=0.5}"]
 NAMES = ["layersync_loss", "dispersive_loss", "sra_loss"]
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
-    path.write_text(RECIPE)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -19,16 +19,9 @@ from discli.runtime.errors import DiscliError
 from discli.training.routing import draw_route
 from discli.training.train import train
 from tests.model.small import small_recipe
-from tests.tiny_run import RECIPE, arguments, content, launch, losses
+from tests.tiny_run import arguments, content, launch, losses
 
 ROUTED = ["model.depth=5", "model.scan_order=zigzag", "train.route={outer=1}"]
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
-    path.write_text(RECIPE)
-    return path
 
 
 @pytest.fixture(scope="module")

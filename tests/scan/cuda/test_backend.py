@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ import torch
 from discli.scan.cuda import backend, launch, nvrtc
 from discli.scan.triton import backend as triton
 from tests.bench import triton_static
-from tests.scan.cases import random_inputs, values_and_gradients
+from tests.scan.cases import pass_interpreted, random_inputs, values_and_gradients
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytest.importorskip("triton")
@@ -27,16 +26,7 @@ pytest.importorskip("triton")
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this is that process")
 def test_everything_here_under_the_interpreter():
-    here = Path(__file__)
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(here)],
-        cwd=here.parents[3],
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
+    pass_interpreted(Path(__file__))
 
 
 def emulation(folder: Path, exact: int = 0) -> ctypes.CDLL:

@@ -6,8 +6,6 @@ Triton reads TRITON_INTERPRET when it is imported, which other tests may already
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,7 @@ import torch
 from discli.scan import DirectionParams
 from discli.scan.triton import backend
 from tests.bench import triton_static
-from tests.scan.cases import ScanInputs, assert_matches_reference, random_inputs, values_and_gradients
+from tests.scan.cases import ScanInputs, assert_matches_reference, pass_interpreted, random_inputs, values_and_gradients
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytest.importorskip("triton")
@@ -34,16 +32,7 @@ def device() -> str:
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this is that process")
 def test_everything_here_under_the_interpreter():
-    here = Path(__file__)
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(here)],
-        cwd=here.parents[3],
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
+    pass_interpreted(Path(__file__))
 
 
 @pytest.mark.parametrize(
