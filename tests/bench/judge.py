@@ -33,8 +33,7 @@ from discli.runtime.files import write_beside
 from discli.training.teacher import Lessons, learn, share_recognised
 
 BATCH = 256
-MUON_LR, ADAM_LR, WEIGHT_DECAY = 0.05, 3e-3, 1e-4
-HALVED_AFTER = 0.45  # of the epochs: Muon's learning rate, besides its linear decay
+MUON_LR, ADAM_LR, WEIGHT_DECAY = 0.025, 3e-3, 1e-4
 _WHITENED_ON, _EPS = 5_000, 5e-4
 
 
@@ -72,12 +71,7 @@ def train(data: Path, out: Path, epochs: int, seed: int) -> None:
     def seconds() -> tuple[float, float]:
         return before[0] + time.perf_counter() - began, before[1] + processor_seconds() - cpu
 
-    def cool(epochs_done: int) -> None:
-        for group in optimizers[0].param_groups:
-            group["peak_lr"] = MUON_LR / (2 if epochs_done >= HALVED_AFTER * epochs else 1)
-
     def after_epoch(epoch: int) -> None:
-        cool(epoch + 1)
         curve.append(share_recognised(network, lessons))
         stderr.print(f"epoch {epoch + 1}: {curve[-1]:.2%} recognised, {seconds()[1]:.0f} s of processor time")
         state: dict[str, Any] = {
@@ -89,7 +83,6 @@ def train(data: Path, out: Path, epochs: int, seed: int) -> None:
         }
         write_beside(checkpoint, lambda temporary: torch.save(state, temporary))
 
-    cool(first)
     learn(network, lessons, epochs, optimizers, first=first, after_epoch=after_epoch)
     halves = {
         name: tensor.half().contiguous() for name, tensor in network.state_dict().items() if tensor.is_floating_point()
