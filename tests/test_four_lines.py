@@ -3,8 +3,6 @@
 import json
 import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from PIL import Image
 
 from discli.data.store import Store
 from discli.evaluation.features.inception import bare_inception
+from tests import warm
 from tests.data.autoencoders.autoencoders import save_kl
 from tests.tiny_run import slurm_step
 
@@ -90,15 +89,14 @@ def processes(how: str, line: str) -> list[tuple[list[str], dict[str, str]]]:
     """(command, variables) of each process that runs ``line``."""
     discli = ["-m", *shlex.split(line)]
     if how == "torchrun":
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        return [([sys.executable, *launcher, *discli], {})]
+        return [(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *discli], {})]
     if how == "srun":
         step = slurm_step(2)
         tasks = [step | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
-        return [([sys.executable, *discli], task) for task in tasks]
+        return [(discli, task) for task in tasks]
     # What a batch script has, whose variables are nobody's task's: one process must do it all.
     batch = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
-    return [([sys.executable, *discli], batch)]
+    return [(discli, batch)]
 
 
 @pytest.mark.timeout(900)  # torch is imported eight times, which takes its time on a busy machine
@@ -107,18 +105,12 @@ def test_the_four_lines_work_as_they_stand(how, here, downloads):
     said = ""
     for line in LINES.strip().splitlines():
         started = [
-            subprocess.Popen(
-                command,
-                cwd=here,
-                env=os.environ | downloads | variables,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
+            warm.Process(*command, cwd=here, env=os.environ | downloads | variables)
             for command, variables in processes(how, line)
         ]
-        said = "".join(process.communicate()[0] for process in started)
-        assert [process.returncode for process in started] == [0] * len(started), f"{line}\n{said}"
+        done = [process.wait() for process in started]
+        said = "".join(task.stdout + task.stderr for task in done)
+        assert [task.returncode for task in done] == [0] * len(done), f"{line}\n{said}"
     assert len(Store(here / "imagenet-256-vae.h5")) == 6
     assert (here / "runs/dis-l-2/checkpoints/00000002/ema.safetensors").is_file()
     manifest = json.loads((here / "samples/manifest.json").read_text())
@@ -133,9 +125,9 @@ def test_without_inceptions_weights_the_fourth_says_what_can_be_had(here, downlo
 
     sample(tiny_run, 4, out=here / "samples")
     gone = downloads | {"DISCLI_INCEPTION_WEIGHTS": "", "TORCH_HOME": str(here / "nowhere"), "HF_HUB_OFFLINE": "1"}
-    line = [sys.executable, "-m", "discli", "eval-fid", "samples/"]
-    done = subprocess.run(line, cwd=here, env=os.environ | gone, capture_output=True, text=True)
+    line = ["-m", "discli", "eval-fid", "samples/"]
+    done = warm.run(*line, cwd=here, env=os.environ | gone)
     assert done.returncode == 2
     _, how = done.stderr.splitlines()[-2:]
     assert "random" in how
-    assert subprocess.run([*line, "--features", "random"], cwd=here, env=os.environ | gone).returncode == 0
+    assert warm.run(*line, "--features", "random", cwd=here, env=os.environ | gone).returncode == 0

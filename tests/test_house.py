@@ -32,7 +32,7 @@ def _entries() -> list[str]:
 
 
 def _imports(tree: ast.AST) -> set[str]:
-    """Rooms that a file imports, wherever in it, but for type checkers alone."""
+    """What a file imports of the package, wherever in it, but for type checkers alone."""
     found: set[str] = set()
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -44,16 +44,17 @@ def _imports(tree: ast.AST) -> set[str]:
             names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module else []
         found |= {name.split(".")[1] for name in names if name.startswith("discli.")}
         found |= _imports(node)
-    return found & set(_entries())
+    return found
 
 
 def _rooms() -> dict[str, set[str]]:
     """Room -> the other rooms that its files import."""
-    rooms: dict[str, set[str]] = {name: set() for name in _entries()}
+    entries = set(_entries())
+    rooms: dict[str, set[str]] = {name: set() for name in entries}
     for path, tree in _sources().items():
         room = path.partition("/")[0]
         if room in rooms:
-            rooms[room] |= _imports(tree) - {room}
+            rooms[room] |= (_imports(tree) & entries) - {room}
     return rooms
 
 

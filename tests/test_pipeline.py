@@ -1,14 +1,13 @@
 """Encode, train, sample and score on a few images, as the commands a user types."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from discli.cli.quickstart import unpack_digits
 from discli.data.store import open_store
 from discli.recipe import load_recipe
+from tests import warm
 
 SMALL = [
     "model.embed_dim=16",
@@ -21,7 +20,7 @@ SMALL = [
 
 
 def _discli(*arguments: object) -> str:
-    done = subprocess.run([sys.executable, "-m", "discli", *map(str, arguments)], capture_output=True, text=True)
+    done = warm.run("-m", "discli", *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -68,7 +67,7 @@ def save_or_die(image, path, *rest, **options):
 Image.Image.save = save_or_die
 discli.cli.quickstart.quickstart(Path({str(tmp_path / "out")!r}))
 """
-    assert subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True).returncode == 9
+    assert warm.run("-c", program, cwd=tmp_path).returncode == 9
     # Again, to the end of encoding; what comes after is not asked for here.
     program = f"""
 from pathlib import Path
@@ -78,5 +77,5 @@ def stop(*_, **__):
 discli.training.train.train = stop
 discli.cli.quickstart.quickstart(Path({str(tmp_path / "out")!r}))
 """
-    assert subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True).returncode == 7
+    assert warm.run("-c", program, cwd=tmp_path).returncode == 7
     assert len(open_store(tmp_path / "out" / "digits.h5")) == 1797

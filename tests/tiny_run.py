@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from discli.runs.logs import read_log
+from tests import warm
 
 RECIPE = """
 name = "tiny"
@@ -44,30 +45,13 @@ def arguments(recipe: Path, data: Path, run: Path, *settings: str) -> list[str]:
     return ["-m", "discli", "train", str(recipe), "--data", str(data), "--out", str(run), *flags]
 
 
-def command(recipe: Path, data: Path, run: Path, *settings: str) -> list[str]:
-    return [sys.executable, *arguments(recipe, data, run, *settings)]
-
-
 def launch(how: str, *train: str, processes: int = 2) -> list[subprocess.CompletedProcess[str]]:
-    """Several processes of one run: by torchrun, by accelerate launch, or with the variables that srun sets."""
+    """Several processes of one run: by torchrun, by accelerate launch, or, soonest, with what srun sets."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     if how == "slurm":
-        job = slurm_step(processes)
-        tasks = [
-            subprocess.Popen(
-                [sys.executable, *train],
-                env=environment | job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(processes)
-        ]
-        outputs = [task.communicate() for task in tasks]
-        return [
-            subprocess.CompletedProcess(task.args, task.returncode, *output)
-            for task, output in zip(tasks, outputs, strict=True)
-        ]
+        job = environment | slurm_step(processes)
+        ranks = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(processes)]
+        return [task.wait() for task in [warm.Process(*train, env=job | rank) for rank in ranks]]
     launcher = {
         "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)],
         "accelerate": [
@@ -81,6 +65,14 @@ def launch(how: str, *train: str, processes: int = 2) -> list[subprocess.Complet
     }[how]
     done = subprocess.run([sys.executable, "-m", *launcher, *train], capture_output=True, text=True, env=environment)
     return [done]
+
+
+def together(*train: str, processes: int = 2) -> str:
+    """Several processes of one run that all end well; what they write on stderr."""
+    tasks = launch("slurm", *train, processes=processes)
+    said = "".join(task.stderr for task in tasks)
+    assert [task.returncode for task in tasks] == [0] * processes, said
+    return said
 
 
 def slurm_step(tasks: int) -> dict[str, str]:

@@ -18,7 +18,6 @@ from discli.data.images import adm_shapes, crop, reduction
 
 Filter = Literal["box", "bicubic"]
 Window = tuple[int, int]  # [start, end) of a line
-_Lines = npt.NDArray[np.uint8]
 
 _PLACES = 22
 

@@ -28,23 +28,36 @@ def mean_velocity(
     schedule: Schedule,
     weight: float,
     like: Tensor,
-    null_class: int | None,
+    classes: Tensor | None,
 ) -> Tensor:
     """T (1, C, H, W), as the network itself has it: its answer to pure noise without a class, where x_t says nothing.
 
-    There E[v | eps] = eps + T, so that T = v_hat - eps / (1 - weight); averaged over `NOISES`, always the same. Each
-    call of the network is of as many as ``like`` (B, C, H, W) has samples. The paper takes the mean of the data, which
-    a checkpoint does not hold.
+    There E[v | eps] = eps + T, so that T = v_hat - eps / (1 - weight); averaged over ``classes`` (N,) or, of none, over
+    `NOISES`, with the same noise always. Each call of the network is of as many as ``like`` (B, C, H, W) has samples.
+    The paper takes the mean of the data, which a checkpoint does not hold.
     """
     start, B = 1.0, len(like)
-    y = None if null_class is None else torch.full((B,), null_class, device=like.device)
+    N = NOISES if classes is None else len(classes)
     a, s = (torch.tensor(number, dtype=torch.float64) for number in schedule.at(start))
     found: list[Tensor] = []
-    for slots in torch.arange(-(-NOISES // B) * B, device=like.device).split(B):
+    for slots in torch.arange(-(-N // B) * B, device=like.device).split(B):
         noise = normal(_SEED, RngStream.NOISE, 0, slots, like.shape[1:]).to(like)
+        y = None if classes is None else classes[slots % N]
         out = network(noise, schedule.for_network(start, like), y).to(like.dtype)
         found.append(objective.velocity(noise, out, a, s) - noise / (1 - weight))
-    return torch.cat(found)[:NOISES].mean(0, keepdim=True)
+    return torch.cat(found)[:N].mean(0, keepdim=True)
+
+
+def classes_of_mean(num_classes: int, null_is_trained: bool, device: torch.device) -> Tensor:
+    """(N,) int64, at most `NOISES`: what `mean_velocity` averages over.
+
+    The null class, ``num_classes``; of a network that never trained without a class, all of them, or as many as that
+    evenly spread, as often as one another: T is the mean of theirs where the data has as much of each.
+    """
+    if null_is_trained:
+        return torch.full((NOISES,), num_classes, device=device)
+    N = NOISES // num_classes * num_classes or NOISES
+    return torch.arange(N, device=device) * num_classes // N
 
 
 def corrected(velocity: Tensor, mean: Tensor, weight: float) -> Tensor:

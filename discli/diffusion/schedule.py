@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from discli.diffusion.copied import Copied
 from discli.recipe.diffusion import DiffusionSpec
 
 
@@ -25,7 +26,7 @@ class LinearBetaSchedule:
         self.num_timesteps = num_timesteps
         betas = torch.linspace(beta_start, beta_end, num_timesteps, dtype=torch.float64)
         self.alphas_cumprod = torch.cumprod(1 - betas, dim=0)
-        self._copies: dict[torch.device, Tensor] = {}
+        self._copied = Copied(self.alphas_cumprod)
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """a_t and s_t, (B, 1, 1, 1) in the dtype of ``like``."""
@@ -33,10 +34,8 @@ class LinearBetaSchedule:
         return abar.sqrt().to(like.dtype), (1 - abar).sqrt().to(like.dtype)
 
     def alphas_cumprod_on(self, device: torch.device) -> Tensor:
-        """(num_timesteps,) float64. Copied there once: a copy in every step would wait for the GPU."""
-        if device not in self._copies:
-            self._copies[device] = self.alphas_cumprod.to(device)
-        return self._copies[device]
+        """(num_timesteps,) float64."""
+        return self._copied.on(device)[0]
 
     def timestep(self, fraction: Tensor) -> Tensor:
         """(B,) in [0, 1) to (B,) int64 in 0 .. num_timesteps - 1."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from discli.diffusion.contrastive import NOISES, corrected, mean_velocity
+from discli.diffusion.contrastive import NOISES, classes_of_mean, corrected, mean_velocity
 from discli.diffusion.guidance import Network, guided, scale_at
 from discli.diffusion.objectives import Objective
 from discli.diffusion.samplers import Noise, Sampler, predictor
@@ -25,10 +25,12 @@ def trajectory(
     noise: Noise,
     null_class: int = 0,
     guide: Network | None = None,
+    null_is_trained: bool = True,
 ) -> Iterator[Tensor]:
     """Yields x (B, C, H, W) after every step, starting from pure noise ``x``; the last one is the sample.
 
-    ``noise(k)`` is step k's, (B, C, H, W). ``guide`` is autoguidance's other network.
+    ``noise(k)`` is step k's, (B, C, H, W). ``guide`` is autoguidance's other network. ``null_class`` is the number of
+    classes too; False for ``null_is_trained`` where training left no class out.
     """
     schedule = build_schedule(diffusion)
     objective: Objective = build(diffusion.objective)
@@ -37,8 +39,8 @@ def trajectory(
     correct = None
     if diffusion.contrastive and settings.contrastive_correction and settings.cfg_scale != 1.0:
         weight, scale = diffusion.contrastive, scale_at(settings, schedule)
-        no_class = None if y is None else null_class
-        mean = mean_velocity(network, objective, schedule, weight, x, no_class)
+        classes = None if y is None else classes_of_mean(null_class, null_is_trained, x.device)
+        mean = mean_velocity(network, objective, schedule, weight, x, classes)
 
         def correct(velocity: Tensor, t: float) -> Tensor:
             return velocity if scale(t) == 1.0 else corrected(velocity, mean, weight)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from discli.data.autoencoders.hub import DEFAULT_VAE, WEIGHTS, cached
 from discli.data.features.efficientnet_lite0 import NAME, SHA256, find_weights, read_weights
 from discli.doctor.finding import Check, CheckContext, Finding, announce, error, ok, warning
+from discli.evaluation.features import cifar10 as classifier
 from discli.evaluation.features.inception import (
     SHA256_PREFIX,
     URL,
@@ -52,6 +53,22 @@ def inception(context: CheckContext) -> Iterator[Finding]:
         yield error(name, found, f"Delete it; eval-fid downloads {URL}", path=str(path), sha256=sha256)
 
 
+def cifar10(context: CheckContext) -> Iterator[Finding]:
+    """Comes with the package, for eval-fid --features cifar10."""
+    name, again = "CIFAR-10", "Install discli again: pip install --force-reinstall --no-deps discli"
+    try:
+        _, sha256 = classifier.read_classifier(classifier.WEIGHTS)
+    except DiscliError as damaged:
+        yield error(name, damaged.message.removeprefix("--weights "), again, path=str(classifier.WEIGHTS))
+        return
+    details = {"path": str(classifier.WEIGHTS), "sha256": sha256}
+    if sha256 == classifier.SHA256:
+        yield ok(name, f"the classifier that comes with discli, sha256 {sha256[:12]}... as released", **details)
+    else:
+        found = f"{classifier.WEIGHTS} is not as released: its sha256 begins {sha256[:8]}, not {classifier.SHA256[:8]}"
+        yield error(name, found, again, **details)
+
+
 def efficientnet(context: CheckContext) -> Iterator[Finding]:
     """For eval-fid --features efficientnet-lite0 and alignment; nothing else needs it."""
     name = "EfficientNet-Lite0"
@@ -90,6 +107,7 @@ def autoencoder(context: CheckContext) -> Iterator[Finding]:
 CHECKS: dict[str, Check] = {
     "network": network,
     "Inception": inception,
+    "CIFAR-10": cifar10,
     "EfficientNet-Lite0": efficientnet,
     "autoencoder": autoencoder,
 }

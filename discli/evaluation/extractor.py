@@ -72,12 +72,17 @@ def load_extractor(
 ) -> Extractor:
     """The feature network of that name.
 
-    Raises DiscliError where there is none, its weights are not there, or it has no such precision.
+    Raises DiscliError where there is none, its weights are not there, or it has no such precision or no conventions.
     """
     chosen = find_convention(convention) if convention is not None else None
     network = find_network(features)
     if precision not in network.precisions:
         raise DiscliError(f"--precision {precision}: --features {features} has none but fp32.", "Leave it out.")
+    if chosen is not None and network.input_rule is not None:
+        raise DiscliError(
+            f"--convention {chosen.name}: --features {features} has one resize of its own.",
+            f"Leave --convention out: {network.input_rule}.",
+        )
     how = {"precision": precision} if len(network.precisions) > 1 else {}
     return network(Path(weights) if weights is not None else None, chosen, device, **how)
 

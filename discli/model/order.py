@@ -14,7 +14,7 @@ class Placed(nn.Module, ABC):
     """A part of a block to which it matters where on the grid its tokens lie: it must know where some are left out."""
 
     @abstractmethod
-    def only(self, tokens: Tensor | None) -> None:
+    def leave_only(self, tokens: Tensor | None) -> None:
         """Until told otherwise only ``tokens`` are there: (B, L) indices in raster order, rising; None: all."""
 
 
@@ -36,7 +36,7 @@ class TokenOrder(Placed):
         self.register_buffer("inverse", torch.tensor(inverse, device="cpu") if moves else None, persistent=False)
         self._of_some: tuple[Tensor, Tensor] | None = None
 
-    def only(self, tokens: Tensor | None) -> None:
+    def leave_only(self, tokens: Tensor | None) -> None:
         self._of_some = None
         if tokens is not None and self.inverse is not None:
             visits = self.inverse[tokens].argsort(dim=1)

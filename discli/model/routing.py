@@ -68,4 +68,4 @@ def tell_places(block: nn.Module, tokens: Tensor | None) -> None:
     """Which tokens ``block`` is given, (B, L) rising indices, or all, until told otherwise."""
     for module in block.modules():
         if isinstance(module, Placed):
-            module.only(tokens)
+            module.leave_only(tokens)

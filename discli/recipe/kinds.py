@@ -129,7 +129,7 @@ class LrScheduleSpec(ChoiceSpec):
         raise NotImplementedError
 
 
-class Averaged(NamedTuple):
+class AveragedOutput(NamedTuple):
     """What the averaged weights put out behind ``block``, from 1, at a timestep that is less noisy than training's.
 
     By how much is drawn from 0 to ``earlier``, a share of all timesteps.
@@ -160,7 +160,7 @@ class AuxiliarySpec(ChoiceSpec):
         """Features of the clean images that the loss is given, if any."""
         return None
 
-    def learns_from(self, model: "ModelSpec") -> Averaged | None:
+    def learns_from(self, model: "ModelSpec") -> AveragedOutput | None:
         """What the loss is given of the averaged weights, if anything: one more forward pass in every step."""
         return None
 

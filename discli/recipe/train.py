@@ -200,6 +200,11 @@ class TrainSpec(_Losses):
         chosen = {name: getattr(self, name) for name in AUXILIARY}
         return {name: spec for name, spec in chosen.items() if spec is not None}
 
+    def ends(self) -> dict[str, int]:
+        """Key -> the step with which a further loss or the route ends, of those that do before the run."""
+        parts = self.auxiliary | ({"route": self.route} if self.route is not None else {})
+        return {f"train.{name}": round(part.stop_at * self.steps) for name, part in parts.items() if part.stop_at < 1}
+
 
 def share_of_batch(spec: TrainSpec, world_size: int) -> int:
     """How many of the global batch's samples each process takes. Raises DiscliError when it does not divide."""

@@ -87,6 +87,7 @@ class Run:
         self.recipe = recipe
         self._files = RunFolder(folder)
         self.changed: dict[str, tuple[Any, Any]] = {}  # settings now, (old, new), of a run that ended in bad steps
+        self.ends: dict[str, tuple[int, int]] = {}  # what ends before the run does: (old, new) step, if they differ
         about = {"id": secrets.token_hex(4), "command": command}
         self._description = RunDescription.of(recipe, contract, data_file).model_copy(update=about)
 
@@ -162,6 +163,8 @@ class Run:
                 f"{where} was written by discli {before.discli_version} and is not understood here: {error}",
                 "Resume with that version, or give another --out.",
             ) from None
+        ended, ends = recipe.train.ends(), self.recipe.train.ends()
+        self.ends = {key: (ended[key], ends[key]) for key in ends.keys() & ended.keys() if ended[key] != ends[key]}
         for key, old, new in differences(recipe.model_dump(mode="json"), self._description.recipe):
             if key in _FREE_TO_CHANGE or key.startswith(_FREE_SECTIONS):
                 continue

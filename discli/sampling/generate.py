@@ -67,8 +67,8 @@ def sample_batch(
     def noise(k: int) -> Tensor:
         return normal(seed, RngStream.NOISE, k + 1, members, shape)
 
-    null_class = recipe.model.num_classes
-    return trajectory(network, recipe.diffusion, settings, noise(-1), labels, noise, null_class, weak)
+    null_class, dropped = recipe.model.num_classes, recipe.train.class_dropout_prob > 0
+    return trajectory(network, recipe.diffusion, settings, noise(-1), labels, noise, null_class, weak, dropped)
 
 
 def denoising_trajectory(plan: SamplingPlan, decode: Callable[[Tensor], Tensor]) -> list[tuple[str, Tensor]]:

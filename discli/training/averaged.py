@@ -9,7 +9,7 @@ from torch import Tensor
 from discli.diffusion import DiffusionLoss
 from discli.model.dis import load_network
 from discli.recipe import Recipe
-from discli.recipe.kinds import Averaged
+from discli.recipe.kinds import AveragedOutput
 from discli.runtime.rng import RngStream, uniform
 
 
@@ -39,12 +39,12 @@ class AveragedTeacher:
         self._network, self._loss = load_network(recipe, weights).eval().requires_grad_(False), loss
 
     @torch.no_grad()
-    def __call__(self, drawn: Drawn, lesson: Averaged) -> Tensor:
+    def __call__(self, drawn: Drawn, wanted: AveragedOutput) -> Tensor:
         """(b, patches, D) float32, the residual stream behind the block, in raster order."""
         uniforms = uniform(drawn.seed, RngStream.TEACHER, drawn.step, drawn.slots)
-        t = self._loss.schedule.earlier(drawn.t, lesson.earlier * uniforms.double())
+        t = self._loss.schedule.earlier(drawn.t, wanted.earlier * uniforms.double())
         x_t, t_model = self._loss.noisy(drawn.x0, t, drawn.noise)
-        hook = self._network.blocks[lesson.block - 1].register_forward_hook(self._stop)
+        hook = self._network.blocks[wanted.block - 1].register_forward_hook(self._stop)
         try:
             self._network(x_t, t_model, drawn.y)
         except _FarEnoughError as stop:

@@ -263,6 +263,8 @@ class Trainer:
             precision=self.engine.precision,
             scan=self.scan.name,
         )
+        for key, (old, new) in sorted(run.ends.items()):
+            stderr.print(f"train.steps = {recipe.train.steps:,} now: {key} ends after step {new:,}, not {old:,}.")
         self.logs = Logs(self.folder, self.state.step, self.state.rollbacks)
         stack.callback(self.logs.close)
         if run.changed:

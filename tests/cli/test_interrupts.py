@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from discli.cli.quickstart import unpack_digits
+from tests import warm
 from tests.tiny_run import RECIPE
 
 pytestmark = pytest.mark.slow
@@ -17,26 +18,15 @@ pytestmark = pytest.mark.slow
 RESUME = "  Run the same command again to resume."
 
 
-def _listen() -> None:
-    """A shell starts what it puts in the background deaf to Ctrl-C, and children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def _interrupt(*arguments: str, once: str) -> tuple[int, list[str]]:
     """Status and lines of stderr of a command that is interrupted when ``once`` appears there."""
-    command = [sys.executable, "-m", "discli", *arguments]
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, preexec_fn=_listen
-    ) as process:
-        assert process.stderr is not None
-        lines = []
-        for line in process.stderr:
-            lines.append(line.decode().rstrip())
-            if once and once in lines[-1]:
-                os.killpg(process.pid, signal.SIGINT)
-                once = ""
-        assert not once, lines
-    return process.returncode, lines
+    process = warm.Process("-m", "discli", *arguments, session=True)
+    while once not in process.stderr():
+        assert process.poll() is None, process.stderr()
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGINT)
+    done = process.wait()
+    return done.returncode, [line.rstrip() for line in done.stderr.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +45,7 @@ def test_encode(images, tmp_path, workers):
     assert lines[-2].startswith("discli: ")
     assert lines[-1].startswith("  Run the same command again")
     assert not (tmp_path / "a.h5").exists()
-    again = subprocess.run([sys.executable, "-m", "discli", *command], capture_output=True, text=True)
+    again = warm.run("-m", "discli", *command)
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "a.h5").exists()
 
@@ -80,6 +70,11 @@ def test_sample_keeps_what_is_drawn(tiny_run, tmp_path):
     assert status == 130
     assert lines[-2:] == ["discli: Interrupted.", RESUME]
     assert (out / "manifest.json").is_file()
+
+
+def _listen() -> None:
+    """A shell starts what it puts in the background deaf to Ctrl-C, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")

@@ -2,8 +2,7 @@
 
 import os
 import random
-import subprocess
-import sys
+import signal
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from discli.data.store import open_store
 from discli.data.writer import partial_of, skipped_of
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
+from tests import warm
 from tests.data.makers import class_files, pixels, saved, write_folder, write_tar, write_zip
 
 FILES = class_files(("ant", "bee", "cat"), each=4)
@@ -205,19 +205,16 @@ if __name__ == "__main__":
 def test_killed_with_sigkill_again_and_again_the_file_is_the_same(tmp_path, said):
     files = {f"{k:03d}.png": saved(pixels(k)) for k in range(150)} | {"077.png": b"bad"}
     source = write_zip(tmp_path / "a.zip", files)
-    script = tmp_path / "slow.py"
-    script.write_text(SLOW_RUN)
-    command = [sys.executable, script, source, tmp_path / "killed.h5"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     partial, delays = partial_of(tmp_path / "killed.h5"), random.Random(0)
     grown = []
     for _ in range(4):
         before = partial.stat().st_size if partial.exists() else 0
-        with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-            while process.poll() is None and (not partial.exists() or partial.stat().st_size <= max(before, 20_000)):
-                time.sleep(0.001)
-            time.sleep(delays.uniform(0.0, 0.05))
-            process.kill()
+        process = warm.Process("-c", SLOW_RUN, source, tmp_path / "killed.h5")
+        while process.poll() is None and (not partial.exists() or partial.stat().st_size <= max(before, 20_000)):
+            time.sleep(0.001)
+        time.sleep(delays.uniform(0.0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait().returncode == -signal.SIGKILL
         grown.append(partial.stat().st_size)
     assert grown == sorted(grown)
     assert not (tmp_path / "killed.h5").exists()
@@ -275,10 +272,9 @@ def test_shards_merge_into_what_one_run_writes(tmp_path):
 @pytest.mark.slow
 def test_under_torchrun_ranks_are_shards_and_the_last_one_merges(folder, tmp_path, monkeypatch, said):
     out = tmp_path / "a.h5"
-    command = [sys.executable, "-m", "discli", "encode", folder, "--res", "8", "--out", out, "--workers", "0"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "WORLD_SIZE": "2"}
-    ranks = [subprocess.Popen(command, env=environment | {"RANK": str(rank)}) for rank in range(2)]
-    assert [rank.wait() for rank in ranks] == [0, 0]
+    command = ["-m", "discli", "encode", folder, "--res", 8, "--out", out, "--workers", 0]
+    ranks = [warm.Process(*command, env=os.environ | {"WORLD_SIZE": "2", "RANK": str(rank)}) for rank in range(2)]
+    assert [rank.wait().returncode for rank in ranks] == [0, 0]
     assert out.read_bytes() == run(folder, tmp_path / "b.h5").read_bytes()
     for part in tmp_path.glob("a.shard-*"):
         part.unlink()

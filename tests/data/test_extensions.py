@@ -3,14 +3,12 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests import readme
+from tests import readme, warm
 from tests.data.makers import pixels
 from tests.tiny_run import RECIPE, arguments
 
@@ -51,8 +49,7 @@ def data(copy, archive) -> Path:
 def _run(copy: Path, *words: object) -> str:
     # A compiled scan would be compiled anew for a copy.
     environment = os.environ | {"PYTHONPATH": str(copy), "DISCLI_SCAN": "reference"}
-    command = [sys.executable, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=copy)
+    done = warm.run(*words, env=environment, cwd=copy)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

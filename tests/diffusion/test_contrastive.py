@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from discli.diffusion import DiffusionLoss, build_schedule, count_evaluations, trajectory
-from discli.diffusion.contrastive import corrected, mean_velocity
+from discli.diffusion.contrastive import classes_of_mean, corrected, mean_velocity
 from discli.recipe.choices import build
 from discli.recipe.diffusion import DiffusionSpec
 from discli.recipe.sample import SampleSpec
@@ -73,9 +73,20 @@ def test_no_other_constant_has_less_loss_than_the_closed_form():
 def test_the_network_itself_knows_the_mean_velocity(objective):
     schedule, reader = build_schedule(_spec(objective)), build(_spec(objective).objective)
     like = torch.zeros(8, 2, 3, 3, dtype=torch.float64)
-    found = mean_velocity(_network(objective, WEIGHT), reader, schedule, WEIGHT, like, NULL)
+    null = torch.full((16,), NULL)
+    found = mean_velocity(_network(objective, WEIGHT), reader, schedule, WEIGHT, like, null)
     torch.testing.assert_close(found, torch.full((1, 2, 3, 3), -float(MEANS.mean()), dtype=torch.float64))
     torch.testing.assert_close(corrected((found - WEIGHT * found) / (1 - WEIGHT), found, WEIGHT), found)
+
+
+def test_a_network_that_never_trained_without_a_class_is_asked_for_classes():
+    def found(classes, null_is_trained=False):
+        return classes_of_mean(classes, null_is_trained, torch.device("cpu")).tolist()
+
+    assert found(3) == [0] * 5 + [1] * 5 + [2] * 5
+    assert found(100)[:3] == [0, 6, 12]
+    assert (len(found(100)), found(100)[-1]) == (16, 93)
+    assert set(found(3, null_is_trained=True)) == {3}
 
 
 @pytest.mark.parametrize("images", [1, 3, 16, 21])
@@ -115,6 +126,25 @@ def test_guided_it_samples_what_a_network_trained_without_it_does(sampler, objec
     assert (run(WEIGHT, contrastive_correction=False) - plain).abs().max() > 0.1
     # Without guidance the paper leaves it as it is: away from the mean.
     assert (run(WEIGHT, cfg_scale=1.0) - run(0.0, cfg_scale=1.0)).abs().max() > 0.05
+
+
+WEAK = {"guidance": {"name": "autoguidance", "checkpoint": "weak"}}
+
+
+def test_autoguided_without_a_null_class_it_samples_what_a_network_trained_without_it_does():
+    """Whose answer to the null class, which it never saw, must not matter."""
+    x = torch.randn(3, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    wanted = SampleSpec.model_validate({"sampler": "euler", "steps": 12, "cfg_scale": 2.5, **WEAK})
+
+    def run(weight):
+        def network(x, t, y):
+            return torch.where((y == 3)[:, None, None, None], 1e3, _network("flow", weight)(x, t, y))
+
+        settings = _spec("flow", weight), wanted, x, torch.tensor([0, 1, 2]), lambda k: x
+        *_, end = trajectory(network, *settings, 3, guide=network, null_is_trained=False)
+        return end
+
+    torch.testing.assert_close(run(WEIGHT), run(0.0), rtol=1e-5, atol=1e-5)
 
 
 def test_its_call_of_the_network_is_counted_where_there_is_guidance():

@@ -10,6 +10,7 @@ import pytest
 
 from discli.doctor.checkup import SECTIONS, checkup
 from discli.doctor.finding import Report
+from tests import warm
 from tests.doctor.packages import WRONG_INDEX, write_module
 
 # The command with the sections named, or with all of them.
@@ -23,13 +24,19 @@ main()
 """
 
 
-def _doctor(sections: str, *flags: str, tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def _doctor(
+    sections: str, *flags: str, tmp_path: Path, torch_loaded: bool = True, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """In an empty home; HF_HUB_OFFLINE is unset, for --offline alone asks nothing of the network."""
     hidden = ("HF_HUB_OFFLINE", "DISCLI_SCAN", "DISCLI_INCEPTION_WEIGHTS", "TRITON_INTERPRET", "FORCE_COLOR")
     kept = {name: value for name, value in os.environ.items() if name not in hidden}
     homes = {"TORCH_HOME": str(tmp_path / "torch"), "HF_HOME": str(tmp_path / "hf")}
-    command = [sys.executable, "-c", _DOCTOR, sections, "doctor", "--offline", *flags]
-    return subprocess.run(command, capture_output=True, text=True, env={**kept, **homes, **environment})
+    command = ["-c", _DOCTOR, sections, "doctor", "--offline", *flags]
+    if torch_loaded:
+        return warm.run(*command, env={**kept, **homes, **environment})
+    return subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, env={**kept, **homes, **environment}
+    )
 
 
 def _findings(record: dict) -> dict[str, dict]:
@@ -72,7 +79,7 @@ def test_without_torch_it_says_so_once_and_ends_in_order(tmp_path):
     fakes = write_module(
         tmp_path / "fakes", "torch", 'raise OSError("libcudart.so.13: cannot open shared object file")'
     )
-    done = _doctor("", "--json", tmp_path=tmp_path, PYTHONPATH=str(fakes))
+    done = _doctor("", "--json", tmp_path=tmp_path, torch_loaded=False, PYTHONPATH=str(fakes))
     record = json.loads(done.stdout)
     found = _findings(record)
     assert done.returncode == 1

@@ -8,7 +8,7 @@ from discli.data.autoencoders.hub import DEFAULT_VAE
 from discli.data.features import efficientnet_lite0
 from discli.doctor import weights
 from discli.doctor.finding import CheckContext, guarded
-from discli.evaluation.features import inception
+from discli.evaluation.features import cifar10, inception
 from tests.data.autoencoders.autoencoders import save_kl
 
 
@@ -83,6 +83,21 @@ def test_the_default_autoencoder_absent_whole_and_cut_short(tmp_path, monkeypatc
     file = snapshot / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     assert (_one("autoencoder").verdict, "corrupt" in _one("autoencoder").found) == ("warning", True)
+
+
+def test_the_classifier_that_comes_with_discli_is_as_released(tmp_path, monkeypatch):
+    assert _one("CIFAR-10").verdict == "ok"
+    whole = cifar10.WEIGHTS.read_bytes()
+    other = tmp_path / "cifar10.safetensors"
+    monkeypatch.setattr(cifar10, "WEIGHTS", other)
+    for content in (whole[:-2] + b"\0\1", whole[:1000], None):  # another number, cut short, gone
+        other.unlink(missing_ok=True)
+        if content is not None:
+            other.write_bytes(content)
+        finding = _one("CIFAR-10")
+        assert finding.verdict == "error"
+        assert "cifar10.safetensors" in finding.found
+        assert "pip install" in finding.fix
 
 
 def test_efficientnet_is_optional_and_only_the_published_file_is_right(tmp_path, monkeypatch):

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -28,6 +26,7 @@ from discli.recipe import load_recipe
 from discli.runs.eval_result import read_eval_result
 from discli.runtime.errors import DiscliError
 from tests.evaluation.cases import drawn_images
+from tests.tiny_run import launch
 
 
 @pytest.fixture(autouse=True)
@@ -202,17 +201,16 @@ def test_statistics_of_another_precision_are_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_under_torchrun_share_the_work_and_give_the_numbers_of_one(data_file, tmp_path):
+def test_two_processes_share_the_work_and_give_the_numbers_of_one(data_file, tmp_path):
     samples = save_samples(tmp_path / "samples", drawn_images(60, 12, 0), data_file)
     flags = [str(samples), "--features", "random", "--metrics", "all", "--per-class", "--bootstrap", "5", "--json"]
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     found = []
-    for processes, before in ((1, []), (2, launch)):
+    for processes in (1, 2):
         card = tmp_path / f"{processes}.html"
-        command = [sys.executable, *before, "-m", "discli", "eval-fid", *flags, "--card", str(card), "--no-cache"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        found.append(json.loads(done.stdout))  # one of them speaks
+        command = ["-m", "discli", "eval-fid", *flags, "--card", str(card), "--no-cache"]
+        tasks = launch("slurm", *command, processes=processes)
+        assert [task.returncode for task in tasks] == [0] * processes, [task.stderr for task in tasks]
+        found.append(json.loads("".join(task.stdout for task in tasks)))  # one of them speaks
         assert found[-1]["processes"] == processes
     alone, together = found
     assert together["scores"] == pytest.approx(alone["scores"], rel=1e-6, abs=1e-6)

@@ -4,14 +4,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from discli.runtime.errors import DiscliError
 from discli.runtime.plugins import find_plugin, plugins
+from tests import warm
 from tests.evaluation.cases import drawn_images
 from tests.evaluation.test_evaluate import save_folder
 
@@ -40,8 +39,7 @@ def copy(tmp_path_factory) -> Path:
 
 def run(copy: Path, *arguments: str) -> str:
     environment = os.environ | {"PYTHONPATH": str(copy), "DISCLI_CACHE": str(copy / "cache")}
-    command = [sys.executable, "-m", "discli", *arguments]
-    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+    done = warm.run("-m", "discli", *arguments, env=environment, cwd=copy)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

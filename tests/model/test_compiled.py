@@ -36,19 +36,22 @@ def inputs():
         ({"mixer": "attention", "conditioning": "adaln-zero"}, 1),
         ({"grid_conv": {"name": "depthwise", "place": "instead"}, "scan_order": "four-split"}, 1),
         ({"mixer": ["mamba", "mamba", "attention"], "grid_conv": "depthwise"}, 2),
+        pytest.param({"mixer": "mamba2", "scan_order": "zigzag", "conditioning": "adaln"}, 1, marks=pytest.mark.slow),
+        pytest.param({"mixer": "mamba3", "scan_order": "zigzag", "conditioning": "adaln"}, 1, marks=pytest.mark.slow),
+        pytest.param({"mixer": "hydra", "scan_order": "four", "skip": "gated"}, 1, marks=pytest.mark.slow),
     ],
 )
 def test_deep_networks_need_two_graphs_a_kind_of_block_and_answer_alike(choices, kinds, without_inductor):
     torch.manual_seed(0)
     network = small(num_classes=4, depth=11, **choices)
-    x, t, y = inputs()
-    expected = network(x, t, y)
+    given = *inputs(), torch.rand(len(network.drop_path_rates()), 2)
+    expected = network(*given)
     expected.square().sum().backward()
     gradients = [parameter.grad.clone() for parameter in network.parameters()]
     network.zero_grad()
 
     compile_blocks(network, CPU)
-    out = network(x, t, y)
+    out = network(*given)
     out.square().sum().backward()
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2 * kinds
     assert not torch._dynamo.utils.counters["graph_break"]

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +12,7 @@ from discli.model.skips import Skip
 from discli.recipe.choices import build, implementation, read_choices
 from discli.recipe.spec import ChoiceSpec
 from discli.runtime.errors import DiscliError
-from tests import readme
+from tests import readme, warm
 from tests.tiny_run import RECIPE, arguments
 
 pytestmark = pytest.mark.slow
@@ -63,7 +61,7 @@ def trained(copy, digits_file, tmp_path_factory) -> Path:
 def _run(copy: Path, *words: str) -> str:
     # A compiled scan would be compiled anew for a copy.
     environment = os.environ | {"PYTHONPATH": str(copy), "DISCLI_SCAN": "reference"}
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, cwd=copy)
+    done = warm.run(*words, env=environment, cwd=copy)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -261,8 +259,7 @@ def test_a_broken_file_does_not_take_the_help_away(tmp_path):
     (tmp_path / "discli/diffusion/samplers/mine.py").write_text("class (")
     assert "ddim" in _discli(tmp_path, "sample", "--help")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    show = [sys.executable, "-m", "discli", "recipe", "show", "quickstart"]
-    done = subprocess.run(show, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    done = warm.run("-m", "discli", "recipe", "show", "quickstart", env=environment, cwd=tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 2
     assert "discli/diffusion/samplers/mine.py: not valid Python" in done.stderr

@@ -12,6 +12,7 @@ import torch
 
 from discli.cli.info import info
 from discli.evaluation.evaluate import evaluate
+from discli.recipe import parse_recipe
 from discli.reports.run import report_run
 from discli.runs.description import read_run
 from discli.runs.layout import find_run
@@ -117,6 +118,24 @@ def test_what_is_neither_is_said_as_of_a_recipe():
         what_to_train("nowhere")
     with pytest.raises(DiscliError, match="No recipe at"):
         what_to_train("x" * 5000)
+
+
+def test_seeds_that_are_one_number_in_one_and_three_in_the_other_are_told_apart(tiny_run, tmp_path):
+    trained = load_model(tiny_run, torch.device("cpu"))
+
+    def run(seed: object) -> Run:
+        tree = trained.recipe.model_dump(mode="json")
+        tree["train"]["seed"] = seed
+        return Run(tmp_path / "run", parse_recipe(tree, "tiny"), trained.contract, Path("digits.h5"))
+
+    with run(0):
+        pass
+    with run({"init": 0, "order": 0, "noise": 0}):  # the same
+        pass
+    with pytest.raises(DiscliError) as caught:
+        run({"init": 0, "order": 0, "noise": 9}).__enter__()
+    assert "train.seed = 0" in caught.value.message
+    assert "'noise': 9" in caught.value.message
 
 
 def test_a_changed_setting_is_answered_with_the_command_that_began_the_run(tiny_run, tmp_path):

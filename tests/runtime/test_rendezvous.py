@@ -3,15 +3,14 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 
 from discli.runtime.rendezvous import adopt_slurm
-from tests.tiny_run import RECIPE, command
+from tests import warm
+from tests.tiny_run import RECIPE, arguments
 
 STEP = {
     "SLURM_JOB_ID": "70123",
@@ -76,14 +75,9 @@ def one_of_two(digits_file, tmp_path):
         port = server.getsockname()[1]
     (tmp_path / "tiny.toml").write_text(RECIPE)
 
-    def start(rank: int) -> subprocess.Popen[str]:
+    def start(rank: int) -> warm.Process:
         team = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-        return subprocess.Popen(
-            command(tmp_path / "tiny.toml", digits_file, tmp_path / "run"),
-            env=os.environ | team | {"OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return warm.Process(*arguments(tmp_path / "tiny.toml", digits_file, tmp_path / "run"), env=os.environ | team)
 
     return start
 
@@ -92,21 +86,16 @@ def one_of_two(digits_file, tmp_path):
 @pytest.mark.parametrize(("rank", "number"), [(0, signal.SIGTERM), (1, signal.SIGTERM), (0, signal.SIGINT)])
 def test_waiting_for_others_is_said_and_can_be_ended(one_of_two, rank, number):
     process = one_of_two(rank)
-    assert process.stderr is not None
-    try:
-        said = ""
-        while "for the others at localhost:" not in said:
-            line = process.stderr.readline()
-            assert line, said
-            said += line
-        assert f"Process {rank + 1} of 2" in said
-        process.send_signal(number)
-        asked = time.monotonic()
-        *_, what, how = process.communicate(timeout=60)[1].strip().splitlines()
-    finally:
-        process.kill()
+    while "for the others at localhost:" not in process.stderr():
+        assert process.poll() is None, process.stderr()
+        time.sleep(0.01)
+    assert f"Process {rank + 1} of 2" in process.stderr()
+    process.send_signal(number)
+    asked = time.monotonic()
+    done = process.wait()
+    *_, what, how = done.stderr.strip().splitlines()
     assert time.monotonic() - asked < 30  # a moment, on a machine that is not busy; it used to be four hours
-    assert process.returncode == 75
+    assert done.returncode == 75
     assert what.startswith("discli: Stopped")
     assert how.startswith("  ")
 
@@ -114,12 +103,7 @@ def test_waiting_for_others_is_said_and_can_be_ended(one_of_two, rank, number):
 def test_a_port_that_is_taken_is_two_lines(one_of_two, digits_file, tmp_path):
     with socket.create_server(("", 0)) as server:
         team = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(server.getsockname()[1])}
-        done = subprocess.run(
-            command(tmp_path / "tiny.toml", digits_file, tmp_path / "run"),
-            env=os.environ | team,
-            capture_output=True,
-            text=True,
-        )
+        done = warm.run(*arguments(tmp_path / "tiny.toml", digits_file, tmp_path / "run"), env=os.environ | team)
     *_, what, how = done.stderr.strip().splitlines()
     assert done.returncode == 1
     assert "is taken by another program" in what
@@ -134,13 +118,13 @@ from discli.runtime import rendezvous
 from discli.cli import main
 import sys
 rendezvous.TIME_TO_COME = timedelta(seconds=3)
-sys.argv = {["discli", *command(tmp_path / "tiny.toml", digits_file, tmp_path / "run")[3:]]!r}
+sys.argv = {["discli", *arguments(tmp_path / "tiny.toml", digits_file, tmp_path / "run")[2:]]!r}
 main()
 """
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]
     team = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    done = subprocess.run([sys.executable, "-c", program], env=os.environ | team, capture_output=True, text=True)
+    done = warm.run("-c", program, env=os.environ | team)
     *_, what, how = done.stderr.strip().splitlines()
     assert done.returncode == 1
     assert what.startswith("discli: Process 1 of 2 met no others")

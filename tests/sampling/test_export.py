@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import diffusers
@@ -22,6 +20,7 @@ from discli.recipe import DataContract, parse_recipe
 from discli.runtime.errors import DiscliError
 from discli.sampling.diffusers_scheduler import diffusers_scheduler
 from discli.sampling.export import export_diffusers, export_safetensors, push_to_hub
+from tests import warm
 from tests.local_hub import local_hub
 from tests.reports.test_compare_scores import changed
 
@@ -192,7 +191,7 @@ def test_without_a_network_pushing_is_one_line_and_the_folder_stays(folder, monk
         "from discli.sampling.export import push_to_hub\n"
         f"try: push_to_hub(Path({str(folder)!r}), 'me/tiny')\nexcept DiscliError as error: print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = warm.run("-c", code)
     assert "The hub cannot be reached" in done.stdout
     assert len(done.stdout.splitlines()) == 1
     assert (folder / "model_index.json").is_file()
@@ -210,9 +209,7 @@ def test_the_hubs_own_client_uploads_the_folder_whole(tiny_run, tmp_path, token)
         # Not by the hub's newer protocol for large files, which is another program's.
         client = {"HF_TOKEN": token, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
         environment = online | client | {"HF_ENDPOINT": hub.endpoint}
-        done = subprocess.run(
-            [sys.executable, "-m", "discli", *export], capture_output=True, text=True, env=environment
-        )
+        done = warm.run("-m", "discli", *export, env=environment)
     if token == "wrong":
         assert done.returncode == 2
         assert "Pushing to me/tiny failed: " in done.stderr

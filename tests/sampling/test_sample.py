@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import zipfile
@@ -33,6 +32,7 @@ from discli.sampling.plan import plan_sampling
 from discli.sampling.sample import SampleOptions, sample
 from discli.sampling.settings import SampleSettings
 from discli.sampling.writers import PngFolder, file_name
+from tests import warm
 
 SAMPLERS_OF_EPS = ["ddpm", "ddim", "dpm-solver++", "sde-dpm-solver++", "unipc", "euler", "heun"]
 
@@ -100,15 +100,13 @@ def test_guidance_of_one_is_the_class_alone_and_costs_half(run, tmp_path):
 
 
 def _command(run: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "discli", "sample", str(run), "-n", "11", "--seed", "3", "--out", str(out), *more]
+    return ["-m", "discli", "sample", str(run), "-n", "11", "--seed", "3", "--out", str(out), *more]
 
 
 @pytest.mark.slow
 def test_killed_and_run_again_it_completes_what_is_missing(run, eleven, tmp_path):
     out = tmp_path / "s"
-    process = subprocess.Popen(
-        _command(run, out, "--batch-size", "4"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = warm.Process(*_command(run, out, "--batch-size", "4"))
     while process.poll() is None and len(list(out.glob("0*.png"))) < 4:
         time.sleep(0.0005)
     process.send_signal(signal.SIGKILL)
@@ -125,16 +123,12 @@ def test_killed_and_run_again_it_completes_what_is_missing(run, eleven, tmp_path
 def test_two_processes_make_the_same_bytes_and_the_last_one_finishes(run, eleven, tmp_path):
     out = tmp_path / "s"
     launched = [
-        subprocess.Popen(
-            _command(run, out),
-            env=os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+        warm.Process(
+            *_command(run, out), env=os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
         )
         for rank in (0, 1)
     ]
-    assert [process.wait() for process in launched] == [0, 0], [process.stderr.read() for process in launched]
+    assert [process.wait().returncode for process in launched] == [0, 0], [each.stderr() for each in launched]
     assert _images(out) == _images(eleven)
     assert json.loads((out / "manifest.json").read_text())["finished"]
     assert (tmp_path / "s.png").is_file()
@@ -235,10 +229,13 @@ def test_in_a_notebook_three_lines_show_the_same_images(run, eleven):
         "from discli import load, sample\n"
         f"model = load({str(run)!r})\n"
         "shown = sample(model, 11, seed=3)\n"
-        "import sys; sys.stdout.buffer.write(shown._repr_png_())\n"
+        "import sys; print(shown._repr_png_().hex())\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    with Image.open(io.BytesIO(done.stdout)) as ours, Image.open(eleven.with_name("samples.png")) as theirs:
+    done = warm.run("-c", code)
+    with (
+        Image.open(io.BytesIO(bytes.fromhex(done.stdout))) as ours,
+        Image.open(eleven.with_name("samples.png")) as theirs,
+    ):
         assert ours.tobytes() == theirs.tobytes()
     here = discli.sample(discli.load(run), 11, seed=3)
     assert (len(here), here[0].size) == (11, (8, 8))

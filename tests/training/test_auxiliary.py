@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -24,10 +22,10 @@ from discli.training.auxiliary import BlockOutputs
 from discli.training.auxiliary.align import Align, AlignSpec
 from discli.training.batches import BatchPlan, Feed
 from discli.training.train import train
-from tests import readme
+from tests import readme, warm
 from tests.data.files import contract
 from tests.model.small import small_recipe
-from tests.tiny_run import arguments, content, launch, losses
+from tests.tiny_run import arguments, content, losses, together
 
 GRID = FeatureGrid(name="net", network="means of squares", weights_sha256="1", input_size=8, side=4, channels=6)
 ALIGNED = ['train.align.features="net"', "train.align.weight=0.5"]
@@ -91,19 +89,23 @@ def test_the_same_by_micro_batches_with_checkpointed_blocks_and_from_the_device(
 @pytest.mark.parametrize("sharding", [[], ['train.parallel="fsdp2"']])
 def test_the_same_with_two_processes(sharding, recipe, data, aligned, tmp_path):
     run = tmp_path / "run"
-    [done] = launch("torchrun", *arguments(recipe, data, run, *ALIGNED, *sharding))
-    assert done.returncode == 0, done.stderr
+    together(*arguments(recipe, data, run, *ALIGNED, *sharding))
     assert losses(run) == pytest.approx(losses(aligned), rel=1e-4)
     ours, theirs = (load_file(one / "checkpoints" / "00000012" / "auxiliary.safetensors") for one in (run, aligned))
     for name, tensor in theirs.items():
         assert torch.allclose(ours[name], tensor, rtol=1e-2, atol=1e-4), name
 
 
-def test_it_stops_at_its_share_of_the_steps(recipe, data, tmp_path):
+def test_it_stops_at_its_share_of_the_steps(recipe, data, tmp_path, capsys):
     run = train(recipe, data=data, out=tmp_path / "run", overrides=[*ALIGNED, "train.align.stop_at=0.5"])
     assert [line["align_loss"] is None for line in read_log(run / "metrics.jsonl")] == [False, False, True, True]
     half, end = (load_file(run / "checkpoints" / f"{step:08d}" / "auxiliary.safetensors") for step in (8, 12))
     assert all(torch.equal(half[name], end[name]) for name in half)
+    # As if the run had been meant to be that long; and it is said.
+    train(recipe, data=data, out=run, overrides=[*ALIGNED, "train.align.stop_at=0.5", "train.steps=36"])
+    assert "train.align ends after step 18, not 6" in " ".join(capsys.readouterr().err.split())
+    seen = [line["align_loss"] is not None for line in read_log(run / "metrics.jsonl")]
+    assert seen == [True, True, False, False, True, True, *[False] * 6]
 
 
 def test_features_come_mirrored_where_their_images_do(data):
@@ -228,8 +230,7 @@ def test_the_readmes_loss_is_found_by_its_folder(recipe, digits_file, tmp_path):
     (tmp_path / code.splitlines()[0].removeprefix("# ")).write_text(code)
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "DISCLI_SCAN": "reference"}
     settings = ["train.calm.block=2", "train.steps=6", 'train.precision="fp32"']
-    command = [sys.executable, *arguments(recipe, digits_file, tmp_path / "run", *settings)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    done = warm.run(*arguments(recipe, digits_file, tmp_path / "run", *settings), env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert all(line["calm_loss"] > 0 for line in read_log(tmp_path / "run" / "metrics.jsonl"))
     assert not list((tmp_path / "run").rglob("auxiliary.safetensors"))  # it has no parameters

@@ -6,12 +6,15 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
+from discli.cost.flops import training_flops
 from discli.diffusion import DiffusionLoss, build_schedule
 from discli.model import DiS
 from discli.recipe import parse_recipe
 from discli.recipe.diffusion import DiffusionSpec
-from discli.recipe.kinds import Averaged
+from discli.recipe.kinds import AveragedOutput
 from discli.recipe.train import share_of_batch
 from discli.runs.logs import read_log
 from discli.runtime.errors import DiscliError
@@ -24,7 +27,7 @@ from discli.training.ema import ConstantEma
 from discli.training.train import train
 from tests.data.files import contract
 from tests.model.small import small_recipe
-from tests.tiny_run import arguments, content, launch, losses
+from tests.tiny_run import arguments, content, launch, losses, together
 
 ALL = ["train.layersync={}", "train.dispersive={block=1, together=4}", "train.sra={weight=0.5}"]
 NAMES = ["layersync_loss", "dispersive_loss", "sra_loss"]
@@ -113,6 +116,23 @@ def test_blocks_that_are_not_there_are_refused(table):
         _with(**table)
 
 
+@pytest.mark.parametrize("conditioning", ["token", "adaln-zero"])
+def test_flops_of_a_teacher_are_as_torch_counts_them(conditioning):
+    tree = _with(sra={"student": 1, "teacher": 3, "earlier": 0.5}).model_dump(mode="json")
+    tree["model"] |= {"mixer": "attention", "grid_conv": "depthwise", "conditioning": conditioning, "depth": 3}
+    recipe = parse_recipe(tree, "t")
+    plain = recipe.model_copy(update={"train": recipe.train.model_copy(update={"sra": None})})
+    network = DiS.from_recipe(recipe)
+    weights = {name: p.detach() for name, p in network.named_parameters()}
+    teacher = AveragedTeacher(recipe, weights, DiffusionLoss(recipe.diffusion))
+    x0, t = torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.long)
+    drawn = Drawn(0, 0, torch.zeros(1, dtype=torch.long), x0, x0, t, torch.zeros(1, dtype=torch.long))
+    # Torch counts attention's products where they are written out, and no fused kernel of a CPU.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        teacher(drawn, AveragedOutput(3, 0.5))
+    assert training_flops(recipe) - training_flops(plain) == counter.get_total_flops()
+
+
 def test_sra_is_the_smooth_l1_distance_of_projected_tokens():
     loss = SRA(SRASpec(student=1, beta=0.05), small_recipe(), contract())
     tokens, target = torch.randn(2, 16, 32), torch.randn(2, 16, 32)
@@ -147,18 +167,20 @@ def test_the_teacher_is_todays_average_on_less_noise(objective, shift):
             network(x_t, t_model, drawn.y)
         return outputs.take()[1]
 
-    at_t = teacher(drawn, Averaged(block=2, earlier=0.0))
+    at_t = teacher(drawn, AveragedOutput(block=2, earlier=0.0))
     assert torch.allclose(at_t, seen(0.6), atol=1e-5)
-    assert torch.allclose(teacher(drawn, Averaged(2, 1e9)), seen(0.0), atol=1e-5)  # never below the first timestep
-    assert not torch.allclose(teacher(drawn, Averaged(2, 0.2)), at_t, atol=1e-3)
+    assert torch.allclose(
+        teacher(drawn, AveragedOutput(2, 1e9)), seen(0.0), atol=1e-5
+    )  # never below the first timestep
+    assert not torch.allclose(teacher(drawn, AveragedOutput(2, 0.2)), at_t, atol=1e-3)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    before = teacher(drawn, Averaged(2, 0.0))
+    before = teacher(drawn, AveragedOutput(2, 0.0))
     for step in range(60):
         ema.update(network, step + 1)
     assert torch.equal(before, at_t)
-    assert torch.allclose(teacher(drawn, Averaged(2, 0.0)), seen(0.6), atol=1e-2)
+    assert torch.allclose(teacher(drawn, AveragedOutput(2, 0.0)), seen(0.6), atol=1e-2)
 
 
 @pytest.mark.parametrize(("objective", "t"), [("eps", torch.arange(1000)), ("flow", torch.arange(1000) / 1000)])
@@ -197,8 +219,7 @@ def test_the_same_however_a_step_is_computed(how, recipe, whole, digits_file, tm
 
 @pytest.mark.slow
 def test_the_same_with_two_processes(recipe, whole, digits_file, tmp_path):
-    [done] = launch("torchrun", *arguments(recipe, digits_file, tmp_path / "run", *ALL))
-    assert done.returncode == 0, done.stderr
+    together(*arguments(recipe, digits_file, tmp_path / "run", *ALL))
     assert losses(tmp_path / "run") == pytest.approx(losses(whole), rel=1e-4)
     last, other = (read_log(run / "metrics.jsonl")[-1] for run in (tmp_path / "run", whole))
     assert [last[name] for name in NAMES] == pytest.approx([other[name] for name in NAMES], rel=1e-3)
@@ -209,7 +230,7 @@ def test_the_same_with_two_processes(recipe, whole, digits_file, tmp_path):
 @pytest.mark.slow
 def test_sharded_averages_are_no_teacher(recipe, digits_file, tmp_path):
     settings = ["train.sra={}", 'train.parallel="fsdp2"']
-    [done] = launch("torchrun", *arguments(recipe, digits_file, tmp_path / "run", *settings))
-    assert done.returncode != 0
-    assert "train.sra needs the whole of the averaged weights" in done.stderr
-    assert "Traceback" not in done.stderr.split("discli:")[0]
+    for done in launch("slurm", *arguments(recipe, digits_file, tmp_path / "run", *settings)):
+        assert done.returncode == 2
+        assert "train.sra needs the whole of the averaged weights" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -12,7 +12,7 @@ from discli.runtime.errors import DiscliError
 from discli.training.batches import BatchPlan
 from discli.training.train import train
 from tests.data.files import contract, some_rows, write_store
-from tests.tiny_run import RECIPE, content, launch
+from tests.tiny_run import RECIPE, arguments, content, together
 
 HELD = (
     "data.holdout=0.2",
@@ -124,10 +124,7 @@ def test_neither_batch_nor_interruption_nor_what_is_measured_changes_it(whole, r
 
 @pytest.mark.slow
 def test_two_processes_hold_out_the_same(whole, recipe, digits_file, tmp_path):
-    flags = [part for setting in HELD for part in ("--set", setting)]
-    arguments = ["-m", "discli", "train", str(recipe), "--data", str(digits_file), "--out", str(tmp_path / "run")]
-    [done] = launch("torchrun", *arguments, *flags)
-    assert done.returncode == 0, done.stderr
+    together(*arguments(recipe, digits_file, tmp_path / "run", *HELD))
     mine, theirs = (read_log(run / "holdout.jsonl")[-1] for run in (tmp_path / "run", whole))
     assert mine["samples_held_out"] == theirs["samples_held_out"]
     assert mine["loss_held_out"] == pytest.approx(theirs["loss_held_out"], rel=1e-4)

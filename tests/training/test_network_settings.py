@@ -6,7 +6,7 @@ from diffusers import DiffusionPipeline
 
 import discli
 from discli.sampling.export import export_diffusers
-from tests.tiny_run import RECIPE, arguments, content, launch, losses
+from tests.tiny_run import RECIPE, arguments, content, losses, together
 
 pytestmark = pytest.mark.slow
 
@@ -32,8 +32,7 @@ def whole(recipe, digits_file, tmp_path_factory):
 
 
 def _train(recipe, data, run, *settings):
-    (done,) = launch("torchrun", *arguments(recipe, data, run, *settings), processes=1)
-    assert done.returncode == 0, done.stderr
+    together(*arguments(recipe, data, run, *settings), processes=1)
     return run
 
 
@@ -44,8 +43,7 @@ def test_in_two_sessions_it_ends_with_the_same_bits_activations_kept_or_not(whol
 
 
 def test_sharded_over_two_processes_it_follows_the_same_losses(whole, recipe, digits_file, tmp_path):
-    (done,) = launch("torchrun", *arguments(recipe, digits_file, tmp_path / "run", "train.parallel=fsdp2"))
-    assert done.returncode == 0, done.stderr
+    together(*arguments(recipe, digits_file, tmp_path / "run", "train.parallel=fsdp2"))
     assert losses(tmp_path / "run") == pytest.approx(losses(whole), rel=1e-4)
 
 

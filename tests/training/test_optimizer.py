@@ -19,7 +19,7 @@ from discli.training.schedules.cosine import CosineLrSpec
 from discli.training.schedules.inverse_sqrt import InverseSqrtLrSpec
 from discli.training.schedules.warmup_stable_decay import WarmupStableDecayLrSpec
 from discli.training.train import train
-from tests.tiny_run import RECIPE, arguments, content, launch, losses
+from tests.tiny_run import RECIPE, arguments, content, losses, together
 
 
 def test_warm_up_rises_linearly_and_reaches_the_base():
@@ -203,8 +203,7 @@ def test_resumed_it_ends_with_the_same_bits(tiny, digits_file, muon_run, tmp_pat
 @pytest.mark.parametrize("sharding", [[], ['train.parallel="fsdp2"']])
 def test_the_same_with_two_processes(sharding, tiny, digits_file, muon_run, tmp_path):
     run = tmp_path / "run"
-    [done] = launch("torchrun", *arguments(tiny, digits_file, run, *MUON, *sharding))
-    assert done.returncode == 0, done.stderr
+    together(*arguments(tiny, digits_file, run, *MUON, *sharding))
     assert losses(run) == pytest.approx(losses(muon_run), rel=1e-3)
     ours, theirs = (load_file(one / "checkpoints" / "00000012" / "optimizer.safetensors") for one in (run, muon_run))
     assert ours.keys() == theirs.keys()

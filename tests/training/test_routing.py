@@ -19,7 +19,7 @@ from discli.runtime.errors import DiscliError
 from discli.training.routing import draw_route
 from discli.training.train import train
 from tests.model.small import small_recipe
-from tests.tiny_run import arguments, content, launch, losses
+from tests.tiny_run import arguments, content, losses, together
 
 ROUTED = ["model.depth=5", "model.scan_order=zigzag", "train.route={outer=1}"]
 
@@ -54,12 +54,12 @@ def test_tokens_that_stay_are_visited_in_the_order_of_the_walk(name, extra):
     for block in range(8):
         for order in token_orders(SCAN_ORDERS[name](), 4, block, extra):
             everything = order.permute(torch.arange(extra + 16).expand(1, -1).unsqueeze(2)).flatten().tolist()
-            order.only(tokens)
+            order.leave_only(tokens)
             visited = order.permute(tokens.unsqueeze(2)).squeeze(2)
             for image in range(3):
                 assert visited[image].tolist() == [one for one in everything if one in tokens[image]]
             assert torch.equal(order.unpermute(visited.unsqueeze(2)).squeeze(2), tokens)
-            order.only(None)
+            order.leave_only(None)
             assert order.permute(torch.arange(extra + 16).expand(1, -1).unsqueeze(2)).flatten().tolist() == everything
 
 
@@ -188,8 +188,7 @@ def test_it_stops_at_its_share_of_the_steps(recipe, digits_file, tmp_path):
 @pytest.mark.parametrize("sharding", [[], ['train.parallel="fsdp2"']])
 def test_the_same_with_two_processes(sharding, recipe, whole, digits_file, tmp_path):
     run = tmp_path / "run"
-    [done] = launch("torchrun", *arguments(recipe, digits_file, run, *ROUTED, *sharding))
-    assert done.returncode == 0, done.stderr
+    together(*arguments(recipe, digits_file, run, *ROUTED, *sharding))
     assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
 
 
@@ -209,7 +208,7 @@ def test_a_convolution_over_the_grid_sees_zeros_where_patches_are_left_out():
     there = torch.zeros(3, 16, 1).scatter(1, kept.unsqueeze(2), 1.0)
     whole = conv(torch.cat([tokens[:, :2], tokens[:, 2:] * there], 1))
     chosen = torch.cat([torch.arange(2).expand(3, -1), kept + 2], 1)
-    conv.only(chosen)
+    conv.leave_only(chosen)
     at = chosen.unsqueeze(2).expand(-1, -1, 4)
     assert torch.allclose(conv(tokens.gather(1, at)), whole.gather(1, at), atol=1e-6)
 
@@ -220,5 +219,5 @@ def test_rotary_positions_stay_with_their_patches():
     chosen = torch.cat([torch.arange(2).expand(3, -1), kept + 2], 1)
     at = chosen[:, :, None, None].expand(-1, -1, 2, 8)
     turned = rotary(x).gather(1, at)
-    rotary.only(chosen)
+    rotary.leave_only(chosen)
     assert torch.allclose(rotary(x.gather(1, at)), turned, atol=1e-6)

@@ -4,7 +4,6 @@ import json
 import random
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -18,8 +17,9 @@ from discli.runs.logs import read_log
 from discli.runtime.errors import DiscliError
 from discli.training.engine import Engine
 from discli.training.train import train
+from tests import warm
 from tests.data.files import VAE, contract, some_rows, write_store
-from tests.tiny_run import RECIPE, arguments, command, content, launch, losses
+from tests.tiny_run import RECIPE, arguments, content, launch, losses, together
 
 CODEC = """
 horizontal_flip = false
@@ -56,7 +56,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(undisturbed, recipe, 
     run, chance = tmp_path / "run", random.Random(4)
     kills = 0
     for _ in range(40):
-        process = subprocess.Popen(command(recipe, digits_file, run), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = warm.Process(*arguments(recipe, digits_file, run))
         checkpoints = run / "checkpoints"
         before = set(checkpoints.glob("*"))
         while process.poll() is None and kills < 3:
@@ -68,8 +68,8 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(undisturbed, recipe, 
                 kills += 1
                 break
             time.sleep(0.001)
-        _, errors = process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL), errors.decode()
+        done = process.wait()
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
         if process.returncode == 0:
             break
     assert kills == 3
@@ -80,17 +80,15 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(undisturbed, recipe, 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_asked_to_stop_it_writes_a_checkpoint_and_exits_75(number, undisturbed, recipe, digits_file, tmp_path):
     run = tmp_path / "run"
-    process = subprocess.Popen(
-        command(recipe, digits_file, run, "train.checkpoint_every=1000"), stderr=subprocess.PIPE, text=True
-    )
+    process = warm.Process(*arguments(recipe, digits_file, run, "train.checkpoint_every=1000"))
     while process.poll() is None and not read_log(run / "metrics.jsonl"):
         time.sleep(0.001)
     process.send_signal(number)
-    _, errors = process.communicate()
-    if process.returncode == 0:
+    done = process.wait()
+    if done.returncode == 0:
         pytest.skip("finished before the signal came")
-    assert process.returncode == 75, errors
-    assert f"{number.name}: checkpoint of step" in errors
+    assert done.returncode == 75, done.stderr
+    assert f"{number.name}: checkpoint of step" in done.stderr
     train(recipe, data=digits_file, out=run)
     assert content(run) == content(undisturbed)
 
@@ -117,18 +115,18 @@ def test_asked_to_stop_while_images_are_drawn_it_gives_them_up_at_once(
     monkeypatch.setenv("DISCLI_CACHE", str(tmp_path / "cache"))
     run = tmp_path / "run"
     settings = ["train.checkpoint_every=1000", *look]
-    process = subprocess.Popen(command(recipe, digits_file, run, *settings), stderr=subprocess.PIPE, text=True)
+    process = warm.Process(*arguments(recipe, digits_file, run, *settings))
     while process.poll() is None and max([0, *(line["step"] for line in read_log(run / "metrics.jsonl"))]) < step:
         time.sleep(0.001)
-    if step == 0:
-        assert process.stderr is not None
-        assert any("Drawing 400 images of step 0" in line for line in process.stderr)
+    while step == 0 and "Drawing 400 images of step 0" not in process.stderr():
+        assert process.poll() is None, process.stderr()
+        time.sleep(0.01)
     time.sleep(1)
     process.send_signal(signal.SIGTERM)
     started = time.monotonic()
-    _, errors = process.communicate()
+    done = process.wait()
     assert time.monotonic() - started < 15  # a second where nobody else is at work; drawing takes a minute
-    assert process.returncode == 75, errors
+    assert done.returncode == 75, done.stderr
     assert [p.name for p in run.glob("checkpoints/*")] == ([f"{step:08d}"] if step else [])
     found = list(run.glob(made))
     assert not [path for path in found if path.stat().st_size]
@@ -151,7 +149,6 @@ def test_two_processes_follow_the_loss_curve_of_one(how, parallel, undisturbed, 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # four processes' start-up, twice: on a busy machine that takes its time
 @pytest.mark.parametrize(("parallel", "processes"), [("fsdp2", 2), ("ddp", 3)])
 def test_a_run_of_several_processes_in_two_sessions_ends_with_the_same_bits(
     parallel, processes, recipe, digits_file, tmp_path
@@ -161,9 +158,8 @@ def test_a_run_of_several_processes_in_two_sessions_ends_with_the_same_bits(
         for steps in sessions:
             settings = [f"train.parallel={parallel}", f"train.steps={steps}", "train.batch_size=12"]
             train = arguments(recipe, digits_file, tmp_path / name, *settings)
-            (done,) = launch("torchrun", *train, processes=processes)
-            assert done.returncode == 0, done.stderr
-    assert "resuming at step 6" in done.stderr
+            said = together(*train, processes=processes)
+    assert "resuming at step 6" in said
     assert content(tmp_path / "two") == content(tmp_path / "one")
 
 
@@ -175,8 +171,7 @@ def test_one_sample_that_is_not_a_number_is_skipped_by_all_and_named(tmp_path):
     data = write_store(tmp_path / "latents.h5", rows, promise)
     recipe = tmp_path / "latents.toml"
     recipe.write_text(RECIPE.replace("num_classes = 10", "").replace("horizontal_flip = true", CODEC))
-    (done,) = launch("torchrun", *arguments(recipe, data, tmp_path / "run", "train.steps=4", "train.log_every=1"))
-    assert done.returncode == 0, done.stderr
+    together(*arguments(recipe, data, tmp_path / "run", "train.steps=4", "train.log_every=1"))
     (event,) = read_log(tmp_path / "run" / "events.jsonl")
     assert event["event"] == "skipped"
     assert 11 in event["indices"]
@@ -221,11 +216,9 @@ def test_partners_do_not_depend_on_micro_batches(contrastive, recipe, digits_fil
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_partners_do_not_depend_on_processes(contrastive, recipe, digits_file, tmp_path):
     settings = [*CONTRASTIVE, "train.precision=fp32", "train.micro_batch=2"]
-    (done,) = launch("torchrun", *arguments(recipe, digits_file, tmp_path / "run", *settings))
-    assert done.returncode == 0, done.stderr
+    together(*arguments(recipe, digits_file, tmp_path / "run", *settings))
     assert losses(tmp_path / "run") == pytest.approx(losses(contrastive), rel=1e-4)
 
 
@@ -429,9 +422,7 @@ def test_previews_are_always_of_the_same_noise_which_is_shown_first_where_asked_
 
 @pytest.mark.slow
 def test_verify_resume_reports_on_the_users_own_recipe(recipe, digits_file):
-    done = subprocess.run(
-        [*command(recipe, digits_file, Path("unused"))[:-2], "--verify-resume"], capture_output=True, text=True
-    )
+    done = warm.run(*arguments(recipe, digits_file, Path("unused"))[:-2], "--verify-resume")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert {line.split(":")[0] for line in lines} == {

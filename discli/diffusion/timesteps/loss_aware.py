@@ -7,6 +7,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from discli.diffusion.copied import Copied
 from discli.diffusion.timesteps import TimestepDistribution
 from discli.recipe.spec import ChoiceSpec, Positive, Real
 
@@ -41,13 +42,13 @@ class LossAwareTimesteps(TimestepDistribution):
     def __init__(self, sigmas: Sequence[float], share: Sequence[float]) -> None:
         log_sigma = torch.tensor(sigmas, dtype=torch.float64).log()
         middle = torch.sigmoid((log_sigma[1:] + log_sigma[:-1]) / 2)
-        self._borders = torch.cat([middle.new_zeros(1), middle, middle.new_ones(1)])
+        borders = torch.cat([middle.new_zeros(1), middle, middle.new_ones(1)])
         below = torch.tensor([0.0, *share], dtype=torch.float64).cumsum(0)
-        self._below = below / below[-1]
+        self._copied = Copied(below / below[-1], borders)
 
     def fractions(self, uniforms: Tensor) -> Tensor:
         """Times of the straight path, (B,)."""
-        below, borders = self._below.to(uniforms.device), self._borders.to(uniforms.device)
+        below, borders = self._copied.on(uniforms.device)
         wanted = uniforms.double()
         level = (torch.bucketize(wanted, below, right=True) - 1).clamp(max=len(below) - 2)
         within = (wanted - below[level]) / (below[level + 1] - below[level])

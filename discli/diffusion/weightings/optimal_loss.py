@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, Strict, model_validator
 from torch import Tensor
 
+from discli.diffusion.copied import Copied
 from discli.diffusion.objectives import Objective
 from discli.diffusion.weightings import Weighting
 from discli.recipe.kinds import WeightingSpec
@@ -56,15 +57,16 @@ class OptimalLossWeighting(Weighting):
         focus_mean: float = 0.0,
         focus_std: float = 1.0,
     ) -> None:
-        self._log_sigma = torch.tensor(sigmas, dtype=torch.float64).log()
-        self._floor = torch.tensor(floor, dtype=torch.float64)
-        self.cap, self.focus, self.mean, self.std = cap, focus, focus_mean, focus_std
-        below = (self._floor < _CRITICAL * self._floor[-1]).nonzero()
-        self._critical = float(self._log_sigma[int(below[-1])]) if len(below) else -math.inf
+        log_sigma, optimal = torch.tensor([sigmas, floor], dtype=torch.float64)
+        log_sigma = log_sigma.log()
+        self._copied, self._ends = Copied(log_sigma, optimal), (float(log_sigma[0]), float(log_sigma[-1]))
+        self.cap, self.focus, self.mean, self.std, self._most = cap, focus, focus_mean, focus_std, floor[-1]
+        below = (optimal < _CRITICAL * optimal[-1]).nonzero()
+        self._critical = float(log_sigma[int(below[-1])]) if len(below) else -math.inf
 
     def of_x0(self, log_sigma: Tensor) -> Tensor:
         """(B,) weights of the squared error of x0, for (B,) float64."""
-        weight = (self._floor[-1].to(log_sigma) / self._optimal(log_sigma).clamp(min=1e-30)).clamp(max=self.cap)
+        weight = (self._most / self._optimal(log_sigma).clamp(min=1e-30)).clamp(max=self.cap)
         if self.focus:
             bump = torch.exp(-0.5 * ((log_sigma - self.mean) / self.std) ** 2) / (self.std * math.sqrt(2 * math.pi))
             weight = weight + torch.where(log_sigma < self._critical, self.focus * bump, 0.0)
@@ -72,10 +74,10 @@ class OptimalLossWeighting(Weighting):
 
     def _optimal(self, log_sigma: Tensor) -> Tensor:
         """J* (B,)."""
-        at, floor = self._log_sigma.to(log_sigma.device), self._floor.to(log_sigma.device)
+        at, floor = self._copied.on(log_sigma.device)
         if len(at) == 1:
             return floor.expand_as(log_sigma)
-        wanted = log_sigma.clamp(float(self._log_sigma[0]), float(self._log_sigma[-1]))
+        wanted = log_sigma.clamp(*self._ends)
         right = torch.bucketize(wanted, at).clamp(1, len(at) - 1)
         share = (wanted - at[right - 1]) / (at[right] - at[right - 1])
         return floor[right - 1] + share * (floor[right] - floor[right - 1])

@@ -21,6 +21,7 @@ from discli.runtime.errors import DiscliError
 
 CIFAR10_FD = "FD (CIFAR-10 classifier features), not FID"
 WEIGHTS = Path(__file__).parents[2] / "assets" / "cifar10.safetensors"
+SHA256 = "90087f9ef8732da5ee33437c1054d04a7dbd0a4fb9f028cbe6c0c148f49837f9"  # of that file, as released
 INPUT_RULE = "bicubic, antialiased, to 32 px; images of 32 px as they are"
 SMALLEST = 16  # pixels on a side
 
@@ -89,11 +90,6 @@ class Cifar10Features(Extractor):
         self, weights: Path | None = None, convention: Convention | None = None, device: torch.device | str = "cpu"
     ) -> None:
         """``weights``: another file of `tests/bench/judge.py`; by default the one that comes with the package."""
-        if convention is not None:
-            raise DiscliError(
-                f"--convention {convention.name}: --features {self.name} has one resize of its own.",
-                f"Leave --convention out: {INPUT_RULE}.",
-            )
         self._device = torch.device(device)
         self._network, self.weights_sha256 = read_classifier(weights or WEIGHTS)
         self._network.to(self._device).to(memory_format=torch.channels_last)

@@ -11,7 +11,6 @@ from discli.data.features.efficientnet_lite0 import INPUT_RULE, POOLED, Efficien
 from discli.evaluation.convention import Convention
 from discli.evaluation.extractor import Extractor, Precision
 from discli.evaluation.parallel import in_small_batches
-from discli.runtime.errors import DiscliError
 
 EFFICIENTNET_FD = "FD (EfficientNet-Lite0), not FID"
 
@@ -37,11 +36,6 @@ class EfficientNetLite0Features(Extractor):
         device: torch.device | str = "cpu",
         precision: Precision = "fp32",
     ) -> None:
-        if convention is not None:
-            raise DiscliError(
-                f"--convention {convention.name}: --features {self.name} has one resize of its own.",
-                f"Leave --convention out: {INPUT_RULE}.",
-            )
         self.precision = precision
         if precision != "fp32":
             self.network = f"{type(self).network}, computed in {precision}"

@@ -24,7 +24,7 @@ class GridConv(Placed):
         self.side, self.extra_tokens = side, extra_tokens
         self._kept: Tensor | None = None
 
-    def only(self, tokens: Tensor | None) -> None:
+    def leave_only(self, tokens: Tensor | None) -> None:
         self._kept = None if tokens is None else tokens[:, self.extra_tokens :] - self.extra_tokens
 
     def forward(self, u_BLC: Tensor) -> Tensor:

@@ -13,11 +13,9 @@ from torch.nn import functional as F
 
 from discli.model.flops import matmul_flops
 from discli.model.mixers import Mixer
+from discli.model.mixers._bidirectional import CHUNK_MASK
 from discli.model.order import TokenOrder
 from discli.recipe.model import ModelSpec
-
-# Operations on the matrix within a chunk, for each head and pair of tokens: a difference, exp and a product.
-_MASK = 3
 
 
 class Walk(nn.Module, ABC):
@@ -73,7 +71,7 @@ def scan_flops(L: int, E: int, H: int, N: int, chunk: int) -> dict[str, int]:
     """Of `discli.scan.quasiseparable.quasiseparable`."""
     chunks = math.ceil(L / chunk)
     Q = math.ceil(L / chunks)
-    products, others = 2 * H * matmul_flops(Q, N, Q) + matmul_flops(Q, Q, E), _MASK * H * Q * Q
+    products, others = 2 * H * matmul_flops(Q, N, Q) + matmul_flops(Q, Q, E), CHUNK_MASK * H * Q * Q
     if chunks > 1:
         products += 2 * matmul_flops(Q, 2 * N, E)
         others += 2 * 2 * E * N

@@ -109,7 +109,7 @@ class Rotary(Placed):
         self.register_buffer("places", places, persistent=False)
         self._kept: Tensor | None = None
 
-    def only(self, tokens: Tensor | None) -> None:
+    def leave_only(self, tokens: Tensor | None) -> None:
         self._kept = tokens
 
     def forward(self, x_BLHP: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from discli.model.flops import matmul_flops
-from discli.model.mixers._bidirectional import init_dt_bias, init_uniform
+from discli.model.mixers._bidirectional import convolved, init_dt_bias, init_uniform
 from discli.model.mixers._shared_input import SharedInputMixer, Walk, scan_flops
 from discli.model.order import TokenOrder
 from discli.recipe.kinds import HeadDim, MixerSpec, head_width
@@ -37,8 +37,9 @@ class HydraWalk(Walk):
     """Both directions of one walk: y = shift(S(x)) + flip(shift(S'(flip(x)))) + D_t x_t (section 3.2).
 
     S is Mamba-2's scan, h_t = exp(delta_t A) h_{t-1} + delta_t B_t x_t with S_t = C_t . h_t, and S' the same
-    with a delta, B and C of its own, but one A and one dt_bias. What comes of the token itself is left to the
-    diagonal, for shift moves every answer to the next token.
+    with a delta, B and C of its own, but one A and one dt_bias, so that ``model.backward_dt_init`` does not matter
+    here. What comes of the token itself is left to the diagonal, for shift moves every answer to the next token.
+    AdamW decays ``D_weight``, the matrix that makes D_t of x_t, and not D, as Hydra's own code has it.
     """
 
     def __init__(self, d_inner: int, d_state: int, d_conv: int, head_dim: int, chunk: int) -> None:
@@ -65,12 +66,13 @@ class HydraWalk(Walk):
     def forward(self, x_BLE: Tensor, settings_BLR: Tensor) -> Tensor:
         E, H, N = x_BLE.shape[-1], self.heads, self.states
         BC, dt = settings_BLR.split(self.of_walk, dim=-1)
-        x_BLE = self._convolve(x_BLE, slice(E))
+        weight, bias, padding = self.conv_weight, self.conv_bias, self.conv_weight.shape[1] // 2
+        x_BLE = convolved(x_BLE, weight[:E], bias[:E], padding)
         # Autocast or not, rates and states are float32 or wider: a sum over all tokens goes through them.
         wide = self.dt_bias.dtype
         delta = F.softplus(dt.to(wide).mT.contiguous().unflatten(1, (2, H)) + self.dt_bias.unsqueeze(-1))
         log_a = -delta * torch.exp(self.A_log).unsqueeze(-1)  # (B, 2, H, L)
-        BC = self._convolve(BC, slice(E, None)).to(wide).mT.contiguous()
+        BC = convolved(BC, weight[E:], bias[E:], padding).to(wide).mT.contiguous()
         B, C, back_B, back_C = BC.unflatten(1, (4, 1, N)).unbind(1)  # (B, 1, N, L)
         # Shifted, what token t - 1 would answer is the answer at t.
         cs = (F.pad(C, (1, -1)).expand(-1, H, -1, -1), F.pad(back_C, (-1, 1)).expand(-1, H, -1, -1))
@@ -78,13 +80,6 @@ class HydraWalk(Walk):
         lower, upper = (Triangle(*own) for own in zip(cs, log_a.unbind(1), bs, strict=True))
         diagonal = (F.linear(x_BLE, self.D_weight).to(wide) + self.D).mT
         return quasiseparable(x_BLE.unflatten(-1, (H, -1)), diagonal, lower, upper, self.chunk).flatten(2)
-
-    def _convolve(self, t_BLC: Tensor, channels: slice) -> Tensor:
-        """SiLU of each channel's convolution with as many tokens on either side."""
-        weight, bias, padding = self.conv_weight[channels], self.conv_bias[channels], self.conv_weight.shape[1] // 2
-        # As an image of one row with its channels last, which is how tokens lie in memory: no copy, and half the time.
-        rows = F.conv2d(t_BLC.mT.unsqueeze(2), weight[:, None, None], bias, padding=(0, padding), groups=len(bias))
-        return F.silu(rows.squeeze(2).mT)
 
     def flops(self, L: int) -> dict[str, int]:
         C, K = self.conv_weight.shape

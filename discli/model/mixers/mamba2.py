@@ -10,15 +10,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from discli.model.flops import matmul_flops
-from discli.model.mixers._bidirectional import BidirectionalMixer, init_conv_and_x_proj, init_dt_bias
+from discli.model.mixers._bidirectional import (
+    CHUNK_MASK,
+    BidirectionalMixer,
+    convolved,
+    init_conv_and_x_proj,
+    init_dt_bias,
+)
 from discli.model.order import TokenOrder
 from discli.recipe.kinds import HeadDim, MixerSpec, WalksShare, head_width
 from discli.recipe.model import ModelSpec
 from discli.recipe.spec import PositiveInt
 from discli.scan.ssd import ssd
-
-# Operations on the mask within a chunk, for each head and pair of tokens: a difference, exp and a product.
-_MASK = 3
 
 
 class Mamba2Spec(MixerSpec):
@@ -58,11 +61,8 @@ class Mamba2Direction(nn.Module):
 
     def forward(self, x_BLE: Tensor) -> Tensor:
         """(B, L, E) to (B, L, E), float32 or wider."""
-        E, K = self.conv_weight.shape
-        causal = F.pad(x_BLE, (0, 0, K - 1, 0))
-        # As an image of one row with its channels last, which is how tokens lie in memory: no copy, and half the time.
-        row = F.conv2d(causal.mT.unsqueeze(2), self.conv_weight[:, None, None], self.conv_bias, groups=E)
-        x_BLE = F.silu(row.squeeze(2).mT)
+        causal = F.pad(x_BLE, (0, 0, self.conv_weight.shape[1] - 1, 0))
+        x_BLE = convolved(causal, self.conv_weight, self.conv_bias)
         dt_BLH, B_BLN, C_BLN = F.linear(x_BLE, self.x_proj).split(self.sizes, dim=-1)
         # Autocast or not, rates and states are float32 or wider: a sum over all tokens goes through them.
         delta_BLH = F.softplus(dt_BLH.to(self.dt_bias.dtype) + self.dt_bias)
@@ -81,7 +81,7 @@ class Mamba2Direction(nn.Module):
             "convolution": matmul_flops(L, K, E),
             "x_proj": matmul_flops(L, E, H + 2 * N),
             "products of the scan": chunks * products,
-            "scan": chunks * (_MASK * H * Q * Q + 2 * E * N),
+            "scan": chunks * (CHUNK_MASK * H * Q * Q + 2 * E * N),
         }
 
 

@@ -12,7 +12,7 @@ from discli.diffusion import DiffusionLoss
 from discli.model import DiS
 from discli.recipe import DataContract, Recipe
 from discli.recipe.choices import implementation
-from discli.recipe.kinds import AuxiliarySpec, Averaged
+from discli.recipe.kinds import AuxiliarySpec, AveragedOutput
 from discli.runtime.errors import DiscliError
 from discli.training.averaged import AveragedTeacher, Drawn
 from discli.training.engine import Engine, fill
@@ -91,7 +91,7 @@ class Auxiliary:
             made = {name: implementation(type(spec))(spec, recipe, contract) for name, spec in self._specs.items()}
         self.losses = nn.ModuleDict(made).to(engine.device)
         self._teacher: AveragedTeacher | None = None
-        self._lessons: dict[str, Averaged] = {}
+        self._wanted: dict[str, AveragedOutput] = {}
         compared = {name: spec.compares_with() for name, spec in self._specs.items()}
         self._compared = {name: features.network for name, features in compared.items() if features}
         self.features = tuple(self._compared.values())
@@ -107,11 +107,11 @@ class Auxiliary:
         Raises DiscliError where they are sharded.
         """
         learners = {name: spec.learns_from(recipe.model) for name, spec in self._specs.items()}
-        self._lessons = {name: lesson for name, lesson in learners.items() if lesson}
-        if self._lessons:
+        self._wanted = {name: wanted for name, wanted in learners.items() if wanted}
+        if self._wanted:
             if self._engine.sharded:
                 raise DiscliError(
-                    f"train.{next(iter(self._lessons))} needs the whole of the averaged weights, which fsdp2 shards.",
+                    f"train.{next(iter(self._wanted))} needs the whole of the averaged weights, which fsdp2 shards.",
                     'Use train.parallel = "ddp", or leave that loss out.',
                 )
             self._teacher = AveragedTeacher(recipe, averaged, loss)
@@ -136,9 +136,9 @@ class Auxiliary:
         for name in self.at(drawn.step):
             target = features[self._compared[name]] if name in self._compared else None
             with self._engine.autocast():
-                if name in self._lessons:
+                if name in self._wanted:
                     assert self._teacher is not None
-                    target = self._teacher(drawn, self._lessons[name])
+                    target = self._teacher(drawn, self._wanted[name])
                 found[name] = self.losses[name](outputs, target).float()
         return found
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from discli.recipe import DataContract, Recipe
-from discli.recipe.kinds import AuxiliarySpec, Averaged, at_share
+from discli.recipe.kinds import AuxiliarySpec, AveragedOutput, at_share
 from discli.recipe.spec import Fraction, Positive, PositiveInt
 from discli.training.auxiliary import AuxiliaryLoss
 
@@ -37,8 +37,8 @@ class SRASpec(AuxiliarySpec):
     def looks_at(self, model: "ModelSpec") -> tuple[int, ...]:
         return (self.student or at_share(2 / 7, model.depth),)
 
-    def learns_from(self, model: "ModelSpec") -> Averaged:
-        return Averaged(self.teacher or at_share(5 / 7, model.depth), self.earlier)
+    def learns_from(self, model: "ModelSpec") -> AveragedOutput:
+        return AveragedOutput(self.teacher or at_share(5 / 7, model.depth), self.earlier)
 
 
 class SRA(AuxiliaryLoss):

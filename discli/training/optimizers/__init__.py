@@ -31,6 +31,10 @@ class Optimizer(ABC):
     def share_out(self, model: nn.Module, train: TrainSpec) -> list[torch.optim.Optimizer]:
         """The optimizers that do the work. Each parameter of ``model`` must be in one of them."""
 
+    def kinds(self, part: torch.optim.Optimizer) -> set[str]:
+        """What one of `share_out` keeps for each of its parameters, by name; here those of AdamW."""
+        return {"step", "exp_avg", "exp_avg_sq"}
+
     def step(self) -> None:
         for part in self.parts:
             part.step()
@@ -76,10 +80,7 @@ class Optimizer(ABC):
             for name, parameter in self._of(part):
                 if name not in kept:
                     continue
-                expected = (
-                    {"momentum_buffer"} if isinstance(part, torch.optim.Muon) else {"step", "exp_avg", "exp_avg_sq"}
-                )
-                if kept[name].keys() != expected:
+                if kept[name].keys() != self.kinds(part):
                     raise ValueError(f"{name}: {sorted(kept[name])} of another optimizer")
                 part.state[parameter] = {
                     kind: (value.to(parameter.device) if on_device else value)

@@ -54,6 +54,9 @@ class Muon(Optimizer):
         )
         return [muon, rest]
 
+    def kinds(self, part: torch.optim.Optimizer) -> set[str]:
+        return {"momentum_buffer"} if isinstance(part, torch.optim.Muon) else super().kinds(part)
+
 
 def hidden_matrices(model: nn.Module) -> list[str]:
     """Names of what Muon is for: matrices inside ``blocks`` that tokens are multiplied by.

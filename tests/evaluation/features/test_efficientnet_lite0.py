@@ -5,6 +5,7 @@ import torch
 
 from discli.data.features import efficientnet_lite0 as lite
 from discli.evaluation.evaluate import evaluate, make_ref
+from discli.evaluation.extractor import load_extractor
 from discli.evaluation.features.efficientnet_lite0 import EFFICIENTNET_FD, EfficientNetLite0Features
 from discli.evaluation.features.inception import inception_unavailable
 from discli.evaluation.npz import read_statistics
@@ -55,10 +56,8 @@ def test_scores_bear_its_name_and_the_record_its_rule(network, tmp_path):
 
 
 def test_it_has_one_resize_of_its_own(network):
-    from discli.evaluation.convention import CONVENTIONS
-
     with pytest.raises(DiscliError, match="one resize of its own"):
-        EfficientNetLite0Features(convention=CONVENTIONS["adm"])
+        load_extractor("efficientnet-lite0", None, "adm", torch.device("cpu"))
 
 
 def test_bad_input_is_two_lines_and_status_2(network, tmp_path, monkeypatch):
