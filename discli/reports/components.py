@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from discli.reports.chance import LEVEL, Estimate
 
@@ -233,10 +233,11 @@ def _mean(scores: Array, sums: _Sums, squares: Array) -> Interval:
     parts, mean = row * squares, float(scores.mean())
     whole = len(sums.subsets) - 1
     least = float(squares[whole]) / (networks * sums.samplings)
-    freedom = float(sums.freedom[whole])
     variance = float(parts.sum())
-    if variance > least:
+    if variance > least or _is_uneven(sums.sizes):
         freedom = freedom_of_mean(sums.sizes, parts, sums.freedom)
+    else:
+        freedom = float(sums.freedom[whole])
     half = float(stats.t.ppf(_BOUNDS[1], freedom)) * math.sqrt(max(variance, least))
     return Interval(value=mean, low=mean - half, high=mean + half)
 
@@ -245,14 +246,18 @@ def freedom_of_mean(sizes: Sequence[int], parts: Array, freedom: Array) -> float
     """Degrees of freedom of a sum of mean squares, each times a factor: ``parts``, with ``freedom`` of each.
 
     Satterthwaite's (1946). Where one source has two levels and another more, the mean square of the two is often
-    small by chance, and the interval that follows held 88 to 93 times of 100: it is then that of Cochran's t, the
-    mean of the parts' t values weighted by what they add (Biometrics, 1964).
+    small by chance, and the interval that follows held 88 to 94 times of 100: it is then that of Cochran's t, the
+    mean of the parts' t values weighted by what they add (Biometrics, 1964), which held 94 to 99.
     """
     added = _positive(parts)
-    if not min(sizes) == 2 < max(sizes):
+    if not _is_uneven(sizes) or not added.any():
         return max(1.0, float(parts.sum() ** 2 / max((parts**2 / freedom).sum(), 1e-300)))
-    wanted = float((added * stats.t.ppf(_BOUNDS[1], freedom)).sum() / added.sum())
-    return float(optimize.brentq(lambda found: stats.t.ppf(_BOUNDS[1], found) - wanted, 0.99, 1e6))
+    wanted = float((added * special.stdtrit(freedom, _BOUNDS[1])).sum() / added.sum())
+    return float(optimize.brentq(lambda found: special.stdtrit(found, _BOUNDS[1]) - wanted, 0.99, 1e6))
+
+
+def _is_uneven(sizes: Sequence[int]) -> bool:
+    return min(sizes) == 2 < max(sizes)
 
 
 def _positive(values: Array) -> Array:
