@@ -47,8 +47,7 @@ def check_before(study: Study, plan: Sequence[Planned], data: Path | None) -> No
     extractor = load_extractor(study.score.features, None, None, _CPU)
     for file in dict.fromkeys(file for file, *_ in wanted):
         load_codec(contracts[file].codec, _CPU)
-        side = contracts[file].resolution
-        extractor(torch.zeros(1, 3, side, side, dtype=torch.uint8))  # raises for images that are too small for it
+        extractor.check_size(contracts[file].resolution, contracts[file].resolution)
     for (file, reference, weak), planned in wanted.items():
         if reference is not None:
             by_class = study.score.by == "recognised"

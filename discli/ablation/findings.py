@@ -1,10 +1,12 @@
 """What a study's scores say in words: which differences exceed their interval, and what that rests on."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from discli.ablation.results import PointResults, StudyReport
+from discli.ablation.scorer import at_edges
 from discli.reports.chance import LEVEL, Estimate, deviation, differences, estimate, seeds_needed
 from discli.reports.components import SAMPLING, TOGETHER, components
 
@@ -35,6 +37,7 @@ def in_words(report: StudyReport) -> Iterator[str]:
     """Sentence by sentence; nothing where there are no two points to compare."""
     for point in report.points:
         yield from _spread(point)
+        yield from _edges(point)
     points = [point for point in report.points if not point.own_teacher]
     if len(points) < len(report.points):
         taught = _listed(point.name for point in report.points if point.own_teacher)
@@ -100,9 +103,8 @@ def _spread(point: PointResults) -> Iterator[str]:
         f"{part.share.value:.0%} is {_IN_WORDS[part.name]} ({part.share.low:.0%} to {part.share.high:.0%})"
         for part in sorted(found.parts, key=lambda part: -part.share.value)
     ]
-    size = found.deviation
-    mean = abs(found.mean.value)
-    relative = f", {size.value / mean:.2g} of the score" if mean else ""
+    size, cv = found.deviation, found.cv
+    relative = "" if cv is None else f", {cv.value:.2%} of the score ({cv.low:.2%} to {cv.high:.2%})"
     yield (
         f"{point.name}: one network's score has a standard deviation of {size.value:.3g}"
         f" ({size.low:.3g} to {size.high:.3g}){relative}; of the spread, {', '.join(shares)}."
@@ -117,6 +119,13 @@ def _spread(point: PointResults) -> Iterator[str]:
         )
 
 
+def _edges(point: PointResults) -> Iterator[str]:
+    """Where the best setting to sample with may lie beyond those that were tried."""
+    found = Counter(edge for tuned in point.tuned for edge in at_edges(tuned.chosen, tuned.tried))
+    for edge, count in found.items():
+        yield f"{point.name}: {edge}, and was chosen for {count} of {len(point.tuned)} trials: there may be better."
+
+
 def _sentence(a: PointResults, b: PointResults, gap: Gap) -> str:
     found = gap.found
     low, high = _interval(found)
@@ -129,6 +138,7 @@ def _sentence(a: PointResults, b: PointResults, gap: Gap) -> str:
     told = f"{better.name} scores lower than {worse.name} {size}: no more than chance would do."
     needed = seeds_needed(found.mean, gap.noise)
     size = "more than 100,000 seeds" if needed is None else f"about {needed:,} seeds"
+    size += ", no two networks with one in common," if gap.of == "networks" else ""
     return f"{told} Gap {abs(found.mean):.2g}, noise of one seed {gap.noise:.2g}: cannot be told; {size} would show it."
 
 

@@ -2,31 +2,30 @@
 
 import shutil
 import statistics
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal
 
-import torch
 from pydantic import BaseModel
 
 from discli.ablation.power import StudyPower, check_power, plan_power
-from discli.ablation.trial import costs, failure_of, plan_recipe, read_result
+from discli.ablation.trial import costs, drawn_with, failure_of, plan_recipe, read_result
 from discli.ablation.trial_result import Costs, TrialResult
 from discli.cost.disk import averages_kept, disk_needed
 from discli.diffusion import count_evaluations
-from discli.model import DiS
 from discli.recipe import Recipe, Study, Trial, load_study
 from discli.recipe.diffusion import DiffusionSpec
 from discli.recipe.sample import SampleSpec
 from discli.runtime.console import format_bytes, stderr
+from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
+from discli.sampling.settings import settle_settings
+from discli.training.timed_step import try_step
 
-# A trial step that takes more work than this would itself be a wait.
+# One image that takes more work than this would itself be a wait.
 _MOST_TRIAL_FLOPS = 5e10
-_TRIAL_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,8 @@ class Planned:
     folder: Path
     costs: Costs
     result: TrialResult | None  # when it is finished
-    samples: int  # that are scored, along the way and at the end
+    draws: tuple[tuple[SampleSpec, int], ...]  # how many samples, along the way, to tune by and at the end
+    averages: int = 0  # that are rebuilt, to choose among
     failure: str | None = None  # of the last try
 
     @property
@@ -47,8 +47,11 @@ class Planned:
 
     @cached_property
     def sampling_flops(self) -> float:
-        calls = _evaluations(self.recipe.diffusion, self.recipe.sample, self.recipe.in_channels)
-        return 1e9 * self.costs.forward_gflops * calls * self.samples
+        calls = sum(n * self._evaluations(settings) for settings, n in self.draws)
+        return 1e9 * self.costs.forward_gflops * calls
+
+    def _evaluations(self, settings: SampleSpec) -> int:
+        return _evaluations(self.recipe.diffusion, settings, self.recipe.in_channels)
 
     @property
     def flops(self) -> float:
@@ -59,7 +62,8 @@ class Planned:
     def disk(self) -> int:
         """Bytes, of checkpoints mostly."""
         spec = self.recipe.train
-        return disk_needed(spec, self.costs.parameters, averages_kept(spec.ema))[1]
+        rebuilt = 4 * self.costs.parameters * self.averages
+        return disk_needed(spec, self.costs.parameters, averages_kept(spec.ema))[1] + rebuilt
 
 
 def make_plan(study: Study, trials: Sequence[Trial], out: Path) -> list[Planned]:
@@ -67,13 +71,23 @@ def make_plan(study: Study, trials: Sequence[Trial], out: Path) -> list[Planned]
     plan = []
     for trial in trials:
         recipe, folder = plan_recipe(study, trial), out / "trials" / trial.name
-        score = recipe.train.score
-        along_the_way = -(-recipe.train.steps // score.every) * score.n if score.every else 0
         result = read_result(study, trial, recipe, folder)
-        plan.append(
-            Planned(trial, recipe, folder, costs(recipe), result, along_the_way + study.score.n * study.samplings)
-        )
+        averages = len(study.score.tune.ema) if study.score.tune is not None else 0
+        plan.append(Planned(trial, recipe, folder, costs(recipe), result, tuple(_draws(study, recipe)), averages))
     return plan
+
+
+def _draws(study: Study, recipe: Recipe) -> Iterator[tuple[SampleSpec, int]]:
+    own, score, tune = recipe.sample, recipe.train.score, study.score.tune
+    if score.every:
+        yield own, -(-recipe.train.steps // score.every) * score.n
+    final = own
+    if tune is not None:
+        tried = [settle_settings(recipe, drawn_with(scale)) for scale, _ in tune.settings]
+        yield from ((each, tune.n or study.score.n) for each in tried)
+        # Which it will be is not known: one with guidance, if there is any.
+        final = max(tried, key=lambda each: each.cfg_scale != 1.0)
+    yield final, study.score.n * study.samplings
 
 
 def refresh(study: Study, plan: Sequence[Planned]) -> list[Planned]:
@@ -114,6 +128,7 @@ class StudyPlan(BaseModel):
     study: str
     budget: str
     samples: int  # of the score at the end
+    tuning: int  # samples that choose guidance and average before
     flops_per_second: float | None
     rate: str  # where that figure is from
     disk: int  # bytes, of the trials to run
@@ -134,10 +149,12 @@ def plan_study(study: str | Path, *, out: str | Path | None = None, trial: str |
 
 def describe_plan(study: Study, plan: Sequence[Planned]) -> StudyPlan:
     rate, source = find_rate(plan)
+    tune = study.score.tune
     return StudyPlan(
         study=study.name,
         budget=study.budget.describe(),
         samples=study.score.n * study.samplings,
+        tuning=len(tune.settings) * (tune.n or study.score.n) if tune is not None else 0,
         flops_per_second=rate,
         rate=source,
         disk=disk_to_fill(plan),
@@ -193,32 +210,14 @@ def find_rate(plan: Sequence[Planned]) -> tuple[float | None, str]:
     if rates:
         return statistics.median(rates), "at the speed of the finished trials' training"
     cheapest = min(plan, key=lambda planned: planned.costs.forward_gflops)
-    flops = 3e9 * cheapest.costs.forward_gflops
-    batch = _TRIAL_BATCH if torch.cuda.is_available() else min(_TRIAL_BATCH, int(_MOST_TRIAL_FLOPS / flops))
-    if not batch:
+    device = pick_device(None)
+    if device.type == "cpu" and 3e9 * cheapest.costs.forward_gflops > _MOST_TRIAL_FLOPS:
         return None, "even a trial step of the cheapest trial would take long here"
-    seconds = _trial(cheapest.recipe, batch)
-    return batch * flops / seconds, f"from a trial step of {cheapest.trial.name} on this machine, scaled by FLOPs"
+    spec = cheapest.recipe.train
+    seconds = spec.steps * try_step(cheapest.recipe, device).per_step(spec.batch_size)
+    return cheapest.training_flops / seconds, f"from steps of {cheapest.trial.name} on this machine, scaled by FLOPs"
 
 
 @cache  # counted by going through all sampling steps, which most trials share
 def _evaluations(diffusion: DiffusionSpec, settings: SampleSpec, channels: int) -> int:
     return count_evaluations(diffusion, settings, channels)
-
-
-def _trial(recipe: Recipe, batch: int) -> float:
-    """Seconds of a forward and backward pass, float32, the best of three after a first."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = DiS.from_recipe(recipe).to(device)
-    x = torch.randn(batch, recipe.in_channels, recipe.input_size, recipe.input_size, device=device)
-    t = torch.full((batch,), 500.0, device=device)
-    y = torch.zeros(batch, dtype=torch.int64, device=device) if recipe.model.num_classes else None
-    best = float("inf")
-    for turn in range(4):
-        started = time.perf_counter()
-        network(x, t, y).square().mean().backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if turn:  # the first one compiles
-            best = min(best, time.perf_counter() - started)
-    return best

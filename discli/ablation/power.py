@@ -17,7 +17,7 @@ from discli.recipe import Study
 from discli.recipe.seeds import SOURCES
 from discli.recipe.sweep import Power, SeedDesign
 from discli.reports.chance import POWER, least_gap, power, seeds_needed
-from discli.reports.components import SAMPLING, TOGETHER, Components, components, error_of_mean
+from discli.reports.components import SAMPLING, TOGETHER, Components, components, error_of_mean, freedom_of_mean
 from discli.runtime.errors import DiscliError
 
 # "The FID Lottery" (arXiv:2606.20536) found 1 to 2% over trainings, and 3.2 times the deviation over samplings.
@@ -60,10 +60,11 @@ def plan_power(study: Study) -> StudyPower:
     noise, freedom = _error(study.design, len(study.trainings), spread)
     least, networks = least_gap(noise, freedom), len(study.trainings)
     wanted = asked.difference if asked is not None else None
+    points = "" if study.axes or study.points else " such"  # this one's, and one of another study
     said = [
         f"Power: with {networks} {'networks' if study.design else 'seeds'} a point,"
         + (
-            f" a difference of {least:.2g} of the score between two points is shown four times in five"
+            f" a difference of {least:.2g} of the score between two{points} points is shown four times in five"
             if math.isfinite(least)
             else " no difference can be told from chance"
         )
@@ -115,7 +116,7 @@ def _enough(design: SeedDesign, difference: float, spread: _Spread) -> SeedDesig
 
 
 def _error(design: SeedDesign | None, seeds: int, spread: _Spread) -> tuple[float, float]:
-    """Standard error of a mean of differences, and its degrees of freedom (Satterthwaite, 1946)."""
+    """Standard error of a mean of differences, and its degrees of freedom."""
     if design is None:
         return spread.deviation / math.sqrt(seeds), seeds - 1
     sizes = list(design.varied.values())
@@ -125,12 +126,10 @@ def _error(design: SeedDesign | None, seeds: int, spread: _Spread) -> tuple[floa
     if design.sampling == 1:  # all that is said is of these samples' noise: another share of each network's own
         together, of_sampling = together + of_sampling, 0.0
     error = error_of_mean(sizes, design.sampling, [*own, together], of_sampling)
-    networks = math.prod(sizes)
-    parts = [(variance / size, size - 1) for variance, size in zip(own, sizes, strict=True)]
-    parts.append((together / networks, math.prod(size - 1 for size in sizes)))
-    parts.append((of_sampling / design.sampling, max(1, design.sampling - 1)))
-    total = sum(variance for variance, _ in parts)
-    return error, total**2 / max(sum(variance**2 / free for variance, free in parts), 1e-300)
+    freedom = [*(size - 1 for size in sizes), math.prod(size - 1 for size in sizes), max(1, design.sampling - 1)]
+    parts = [variance / size for variance, size in zip(own, sizes, strict=True)]
+    parts += [together / math.prod(sizes), of_sampling / design.sampling]
+    return error, freedom_of_mean(sizes, np.array(parts), np.array(freedom, dtype=float))
 
 
 def _spread_of(study: Study) -> _Spread:
@@ -163,6 +162,11 @@ def _learned(folder: Path, by: str) -> _Spread:
             f"power.earlier: {folder} has no point with two finished trials.", "Give a study's folder, or power.cv."
         )
     scale = float(np.mean([point.score.mean for point in points])) ** 2
+    if scale == 0:
+        raise DiscliError(
+            f"power.earlier: all scores in {folder} are 0, of which no difference is a part.",
+            "Give another study's folder, or power.cv.",
+        )
     where = f"of the trials in {folder}"
     pairs = list(itertools.combinations(points, 2))
     crossed = [

@@ -4,23 +4,25 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from discli.ablation.findings import in_words
 from discli.ablation.results import PointResults, PointSummary, StudyReport, StudySummary
+from discli.ablation.scorer import read_strip
+from discli.ablation.trial_result import TrialResult, Tuned
 from discli.data.contact_sheet import rows_sheet, save_image
 from discli.reports.chance import LEVEL, correlation
 from discli.reports.components import SAMPLING, TOGETHER, Interval
 from discli.reports.page import image_uri, render
-from discli.reports.plots import Bars, Line, Point, as_svg, bars, curves, save_plot, scatter
+from discli.reports.plots import Bars, Levels, Line, Point, as_svg, bars, curves, levels, save_plot, scatter
 from discli.runtime.console import format_bytes, format_seconds
 from discli.runtime.files import write_text
 from discli.runtime.numbers import format_number
@@ -30,8 +32,10 @@ _SPREAD = "Where the spread comes from:"
 _SPREAD_EXPLAINED = (
     "Variances of a crossed design by the method of moments, with generalized confidence intervals at 95%; beside them"
     " a parametric bootstrap of the deviation, which is too narrow with few seeds. Varied alone: the deviation where"
-    " the other seeds are held."
+    " the other seeds are held. Of FID, The FID Lottery (arXiv:2606.20536) found a deviation of 1 to 2% of the score,"
+    " and that another training moves it 3.2 times as much as other samples."
 )
+_MOST_TUNED = 3  # settings that trials of a point were tuned to, in the table
 _LARGEST_MATRIX, _LEAST_ROW = 8_000, 64  # px high
 
 
@@ -66,6 +70,10 @@ def summarise(report: StudyReport) -> StudySummary:
                 components=point.components,
                 recognised=point.recognised,
                 loss=point.estimate("loss"),
+                seconds=point.estimate("seconds").mean,
+                scoring_seconds=point.estimate("scoring_seconds").mean,
+                tuning_seconds=point.tuning_seconds,
+                tuned=point.tuned,
                 parameters=point.first.parameters,
                 forward_gflops=point.first.forward_gflops,
                 steps=point.first.steps,
@@ -128,16 +136,18 @@ def study_csv(report: StudyReport) -> str:
     """One line per trial, all numbers unrounded."""
     keys = [
         "trial", "point", "seed", "score", "score_name", "recognised", "loss", "parameters", "forward_gflops", "steps",
-        "images", "training_tflops", "seconds", "images_per_second", "peak_memory",
+        "images", "training_tflops", "seconds", "scoring_seconds", "images_per_second", "peak_memory",
     ]  # fmt: skip
+    tuned = ["tuned_cfg_scale", "tuned_ema", "tuning_seconds"] if any(point.tuned for point in report.points) else []
     settings = list(dict.fromkeys(key for result in report.results for key in result.settings))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*keys, *settings])
+    writer.writerow([*keys, *tuned, *settings])
     for result in report.results:
-        writer.writerow(
-            [*(getattr(result, key) for key in keys), *(_plain(result.settings.get(key, "")) for key in settings)]
-        )
+        found = result.tuned
+        of_tuning = [found.chosen.cfg_scale, found.chosen.ema, found.seconds] if found else ["" for _ in tuned]
+        of_settings = (_plain(result.settings.get(key, "")) for key in settings)
+        writer.writerow([*(getattr(result, key) for key in keys), *of_tuning, *of_settings])
     return text.getvalue()
 
 
@@ -151,26 +161,43 @@ def _by_class(report: StudyReport) -> bool:
 
 def _headings(report: StudyReport) -> tuple[str, ...]:
     recognised = ("recognised",) if _by_class(report) else ()
+    tuned = ("tuned to",) if _is_tuned(report) else ()
     return (
-        "", "score", *recognised, "loss", "seeds", "parameters", "GFLOPs", "steps", "time per trial", "images/s",
-        "memory",
+        "", "score", *recognised, *tuned, "loss", "seeds", "parameters", "GFLOPs", "steps", "time to train",
+        "time to score", "images/s", "memory",
     )  # fmt: skip
+
+
+def _is_tuned(report: StudyReport) -> bool:
+    return any(point.tuned for point in report.points)
+
+
+def _tuned_to(point: PointResults) -> str:
+    """The settings chosen, the most frequent first."""
+    found = Counter(tuned.chosen.setting for tuned in point.tuned).most_common()
+    if len(found) == 1:
+        return found[0][0]
+    shown = [f"{setting} ({count})" for setting, count in found[:_MOST_TUNED]]
+    return "; ".join([*shown, f"{len(found) - _MOST_TUNED} more"] if len(found) > _MOST_TUNED else shown)
 
 
 def _rows(report: StudyReport) -> Iterator[tuple[str, ...]]:
     for point in report.points:
         first, flattered = point.first, " (its teacher's own features: not comparable)" * point.own_teacher
         recognised = (str(point.recognised or "") + flattered,) if _by_class(report) else ()
+        tuned = (_tuned_to(point),) if _is_tuned(report) else ()
         yield (
             point.name,
             str(point.score) + flattered,
             *recognised,
+            *tuned,
             str(point.estimate("loss")),
             str(len(point.results)),
             f"{first.parameters:,}",
             format_number(first.forward_gflops, 3),
             f"{first.steps:,}",
             format_seconds(point.estimate("seconds").mean),
+            format_seconds(point.estimate("scoring_seconds").mean + point.tuning_seconds),
             format_number(point.estimate("images_per_second").mean, 3),
             format_bytes(max(point.by_seed("peak_memory").values())),
         )
@@ -183,16 +210,22 @@ def _spreads(report: StudyReport) -> Iterator[tuple[str, tuple[str, ...], list[t
         found = point.components
         if found is None:
             continue
-        network = point.estimate("seconds").mean + found.samplings * point.scoring_seconds
+        training = point.estimate("seconds").mean
+        scoring = found.samplings * point.set_seconds + point.tuning_seconds
         rows: list[tuple[str, ...]] = []
         for part in found.parts:
             if part.name == SAMPLING:
-                cost = f"{found.networks} sets of samples, {format_seconds(found.networks * point.scoring_seconds)}"
+                cost = (
+                    f"{found.networks} sets of samples: {format_seconds(found.networks * point.set_seconds)} of scoring"
+                )
             elif part.name == TOGETHER:
                 cost = ""
             else:
                 more = found.networks // part.levels
-                cost = f"{more} network{'s' if more > 1 else ''}, {format_seconds(more * network)}"
+                cost = (
+                    f"{more} network{'s' if more > 1 else ''}: {format_seconds(more * training)} of training,"
+                    f" {format_seconds(more * scoring)} of scoring"
+                )
             low, high = part.bootstrap
             rows.append(
                 (
@@ -247,7 +280,11 @@ def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
     sampling = f"{sampler}, {samples.steps} steps, NFE {samples.nfe}"
     count = report.design.sampling if report.design is not None else 1
     seeds = f"seed {samples.seed}" if count == 1 else f"seeds 0 to {count - 1}"
-    yield "sampling", f"{sampling}, guidance {samples.cfg_scale}, {seeds} in all trials"
+    tuned = first.tuned
+    guidance = f"guidance {samples.cfg_scale}" if tuned is None else "tuned"
+    yield "sampling", f"{sampling}, {guidance}, {seeds} in all trials"
+    if tuned is not None:
+        yield "tuning", f"{_tried(tuned)}: the best for each trial, by {tuned.n:,} samples that no score is of"
     yield "reference", f"{reference.path} (n = {reference.n:,}, sha256 {reference.sha256})"
     yield "features", f"{scored.features}: {scored.network} (weights sha256 {scored.weights_sha256})"
     recognition = scored.recognised
@@ -255,11 +292,31 @@ def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
         real = f"{recognition.held_out.share:.1%} of {recognition.held_out.n:,} held-out real images"
         yield "recognised", f"{recognition.score}: share of samples recognised as the class asked for; {real}"
     yield "loss", "mean over the last tenth of training"
-    yield "time", "training time of one trial, without scores"
+    trained, scored_for, tuned_for = (
+        format_seconds(sum(each))
+        for each in (
+            [result.seconds for result in report.results],
+            [result.scoring_seconds + _tuning_seconds(result) for result in report.results],
+            [_tuning_seconds(result) for result in report.results],
+        )
+    )
+    yield "time to train", f"of one trial, without scores along the way; {trained} for all"
+    and_tuning = f", {tuned_for} of it tuning" if tuned is not None else ""
+    yield "time to score", f"to draw and score one trial's samples at the end; {scored_for} for all{and_tuning}"
     yield "memory", "the most that a trial's process held while it trained, scores along the way included"
     environments = {tuple(result.environment.items()) for result in report.results}
     for environment in sorted(environments):
         yield "environment", ", ".join(f"{key} {value}" for key, value in environment)
+
+
+def _tried(tuned: Tuned) -> str:
+    scales = [format_number(scale) for scale in dict.fromkeys(each.cfg_scale for each in tuned.tried)]
+    averages = [format_number(ema) for ema in dict.fromkeys(each.ema for each in tuned.tried) if ema is not None]
+    return f"guidance {', '.join(scales)}" + (f"; EMA {', '.join(averages)}" if averages else "")
+
+
+def _tuning_seconds(result: TrialResult) -> float:
+    return 0.0 if result.tuned is None else result.tuned.seconds
 
 
 def _plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
@@ -270,7 +327,8 @@ def _plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
         n = next(result.curve[0].n for result in report.results if result.curve)
         final = _scored(report)
         fewer = "" if n == final else f", the final score of {final:,}"
-        caption = f"Score by step: mean over seeds and their range; of {n:,} samples{fewer}"
+        own = ", tuned; along the way with the recipe's own guidance" if _is_tuned(report) else ""
+        caption = f"Score by step: mean over seeds and their range; of {n:,} samples{fewer}{own}"
         found["score-by-step.png"] = (curves(lines, "step", report.axis_label, log_y=True), caption)
     apart = [(point.name, point.components.parts) for point in report.points if point.components is not None]
     if apart:
@@ -286,6 +344,9 @@ def _plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
         names = [part.name for part in apart[0][1]]
         caption = "Shares of the spread: of the variance of one network's score, with intervals at 95%"
         found["spread.png"] = (bars(groups, names, "% of the variance"), caption)
+    if by_source := _by_source(report):
+        caption = "Scores by seed: every network and set of samples, in % from its point's mean; lines: means of a seed"
+        found["scores-by-seed.png"] = (levels(by_source, "% from the mean"), caption)
     costs = [point.first.forward_gflops for point in report.points]
     if len({*costs}) > 1:
         estimates = [point.score for point in report.points]
@@ -297,6 +358,22 @@ def _plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
         of = "" if strength is None else f", correlation with log GFLOPs {strength:.2f} over {len(costs)} points"
         caption = f"Score by GFLOPs: of one forward pass{of}"
         found["score-by-gflops.png"] = (scatter(marks, "GFLOPs", report.axis_label), caption)
+    return found
+
+
+def _by_source(report: StudyReport) -> dict[str, list[Levels]]:
+    """Source of chance -> each point's scores by its seeds, in % from their mean."""
+    found: dict[str, list[Levels]] = {}
+    for point in report.points:
+        grid, parts = point.grid, point.components
+        if grid is None or point.design is None or parts is None or parts.cv is None:
+            continue
+        apart = 100 * (grid - grid.mean()) / abs(grid.mean())
+        sources = [*point.design.varied, *([SAMPLING] if grid.shape[-1] > 1 else [])]
+        for axis, source in enumerate(sources):
+            found.setdefault(source, []).append(
+                Levels(point.name, [row.flatten().tolist() for row in np.moveaxis(apart, axis, 0)])
+            )
     return found
 
 
@@ -336,8 +413,6 @@ def _matrix_caption(report: StudyReport) -> str:
 def _unstrip(path: Path) -> Tensor | None:
     """(n, 3, side, side) uint8 of square images side by side; None where they cannot be read."""
     try:
-        with Image.open(path) as strip:
-            pixels = torch.from_numpy(np.asarray(strip.convert("RGB")).copy())
-        return torch.stack(pixels.split(pixels.shape[0], dim=1)).permute(0, 3, 1, 2)
+        return read_strip(path)
     except Exception:  # Pillow's plugins raise what their parsers stumble over: SyntaxError, struct.error, ...
         return None

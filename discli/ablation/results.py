@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel
 
-from discli.ablation.trial_result import TrialResult
+from discli.ablation.trial_result import TrialResult, Tuned
 from discli.recipe.seeds import Seeds
 from discli.recipe.sweep import SeedDesign
 from discli.reports.chance import Estimate, estimate
@@ -101,9 +102,19 @@ class PointResults:
         return self.estimate("score") if self.components is None else self.components.estimate
 
     @property
-    def scoring_seconds(self) -> float:
+    def tuned(self) -> list[Tuned]:
+        """What its trials were tuned to; empty unless the study says so."""
+        return [result.tuned for result in self.results if result.tuned is not None]
+
+    @property
+    def tuning_seconds(self) -> float:
+        """Of one trial."""
+        return fmean(tuned.seconds for tuned in self.tuned) if self.tuned else 0.0
+
+    @property
+    def set_seconds(self) -> float:
         """Drawing and scoring one set of samples."""
-        return sum(result.eval.seconds for result in self.results) / len(self.results)
+        return fmean(result.eval.seconds for result in self.results)
 
     @property
     def recognised(self) -> Estimate | None:
@@ -122,6 +133,10 @@ class PointSummary(BaseModel):
     components: Components | None  # of its spread, where seeds are crossed
     recognised: Estimate | None  # share of samples recognised as the class asked for
     loss: Estimate
+    seconds: float  # of one trial: its training; its samples' drawing and scoring; choosing how to draw them
+    scoring_seconds: float
+    tuning_seconds: float
+    tuned: list[Tuned]
     parameters: int
     forward_gflops: float
     steps: int

@@ -4,54 +4,30 @@ All settings are scored with the same noise and classes, so that they differ in 
 this very noise flatters most, so it is scored once more with fresh noise, beside the recipe's own setting.
 """
 
-import hashlib
 import itertools
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
-from PIL import Image
 from pydantic import BaseModel
 
+from discli.ablation.scorer import Scorer, SweptScore, at_edges, read_strip, swept
 from discli.data.contact_sheet import rows_sheet, save_image
-from discli.evaluation.evaluate import evaluate
-from discli.evaluation.sampled import SampledImages
 from discli.recipe.train import WIDEST_STD
 from discli.reports.plots import Map, heat_maps, save_plot
-from discli.runs.checkpoint import newest_checkpoint
-from discli.runs.eval_result import EvalResult, read_eval_result
-from discli.runs.layout import EMA, RunFolder, find_run
+from discli.runs.eval_result import EvalResult
+from discli.runs.layout import find_run
 from discli.runtime.console import format_seconds, stderr
-from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
-from discli.runtime.files import sha256_of, to_json, write_text
+from discli.runtime.files import to_json, write_text
 from discli.runtime.numbers import format_number
-from discli.sampling.load import LoadedModel, load
-from discli.sampling.sample import sample
 from discli.sampling.settings import SampleSettings, settle_settings
-from discli.training.posthoc_ema import posthoc_ema
 
 RESULT, MAP, IMAGES = "sweep.json", "map.png", "images.png"
 _SEED, _FRESH = 0, 1  # of what chooses, and of what confirms
 _STRIP = 10  # images of each setting in the picture
 _MOST_STRIPS = 60
-
-
-class SweptScore(BaseModel):
-    """One setting and its score; ``ema`` is the relative width of the average, None the run's own."""
-
-    cfg_scale: float
-    ema: float | None
-    steps: int
-    nfe: int  # network calls an image
-    score: float
-
-    def describe(self) -> str:
-        average = "" if self.ema is None else f", EMA {self.ema:g}"
-        return f"guidance {self.cfg_scale:g}{average}, {self.steps} steps"
 
 
 class Sweep(BaseModel):
@@ -93,30 +69,34 @@ def sweep(
     wrong = next((std for std in ema if not 0 < std < WIDEST_STD), None)
     if wrong is not None:
         raise DiscliError(f"--ema {wrong:g} is out of range: it must be between 0 and 0.288.", "Such as 0.05:0.2.")
-    loaded = load(run, device)
-    own = loaded.recipe.sample
     folder = Path(out) if out is not None else run / "sweep"
+    scorer = Scorer(folder, run, features=features, ref=ref, device=device)
+    loaded = scorer.model(None)
+    own = loaded.recipe.sample
     averaged: list[float | None] = [*ema] or [None]
     grid = list(itertools.product(averaged, cfg_scale or (own.cfg_scale,), steps or (own.steps,)))
     if len(grid) < 2:
         raise DiscliError("Nothing to sweep: one setting alone.", "Example: --cfg-scale 1:4 --steps 10,20,50")
     for _, scale, count in grid:
         settle_settings(loaded.recipe, SampleSettings(cfg_scale=scale, steps=count))
-    averages = {None: loaded} | {std: load(_average(run, std, folder), device) for std in ema}
-    scorer = _Scorer(folder, averages, n, features, ref, device)
+    for std in averaged:
+        scorer.model(std)  # what cannot be had is refused before the first score
     stderr.print(f"{len(grid)} settings of {run}, {n:,} samples of each, with the same noise")
+
+    def score(std: float | None, scale: float, count: int, seed: int) -> EvalResult:
+        return scorer.score(std, SampleSettings(cfg_scale=scale, steps=count), n, seed)
 
     scores = []
     for number, (std, scale, count) in enumerate(grid, start=1):
-        result = scorer.score(std, scale, count, _SEED)
-        scores.append(_swept(std, scale, count, result))
+        result = score(std, scale, count, _SEED)
+        scores.append(_swept(std, result))
         took = format_seconds(result.seconds) if scorer.new else "kept"
         stderr.print(f"{number}/{len(grid)} {scores[-1].describe()}: {format_number(scores[-1].score)} ({took})")
     best = min(scores, key=lambda each: each.score)
     stderr.print(f"Best: {best.describe()}; scored again with fresh noise, beside the recipe's own setting")
-    confirmed = scorer.score(best.ema, best.cfg_scale, best.steps, _FRESH)
-    theirs = _swept(None, own.cfg_scale, own.steps, scorer.score(None, own.cfg_scale, own.steps, _FRESH))
-    fresh = _swept(best.ema, best.cfg_scale, best.steps, confirmed).score
+    confirmed = score(best.ema, best.cfg_scale, best.steps, _FRESH)
+    theirs = _swept(None, score(None, own.cfg_scale, own.steps, _FRESH))
+    fresh = _swept(best.ema, confirmed).score
     found = Sweep(
         run=str(run),
         step=confirmed.samples.step or loaded.step,
@@ -130,89 +110,17 @@ def sweep(
     )
     write_text(folder / RESULT, to_json(found))
     save_plot(heat_maps(_maps(found), "guidance", _rows_label(found), found.score_name), folder / MAP)
-    save_image(rows_sheet([scorer.strip(each) for each in scores[:_MOST_STRIPS]]), folder / IMAGES)
+    strips = [
+        (each.describe(), scorer.strip(each.ema, SampleSettings(cfg_scale=each.cfg_scale, steps=each.steps), _STRIP))
+        for each in scores[:_MOST_STRIPS]
+    ]
+    save_image(rows_sheet([(name, read_strip(path)) for name, path in strips]), folder / IMAGES)
     return found
 
 
-class _Scorer:
-    """Scores and strips of settings, kept in a folder by all that they depend on but where it lies."""
-
-    def __init__(
-        self,
-        folder: Path,
-        averages: dict[float | None, LoadedModel],
-        n: int,
-        features: str,
-        ref: str | Path | None,
-        device: str | None,
-    ) -> None:
-        self._folder, self._averages, self._n, self._features, self._ref = folder, averages, n, features, ref
-        self._device = pick_device(device)
-        self._weights: dict[Path, str] = {}
-        self.new = False  # whether the last score was computed now
-        (folder / "scores").mkdir(parents=True, exist_ok=True)
-
-    def score(self, std: float | None, scale: float, steps: int, seed: int) -> EvalResult:
-        images = self._images(std, scale, steps, seed)
-        images.take(self._n)
-        path = self._folder / "scores" / f"{self._key(images)}.json"
-        self.new = not path.exists()
-        if not self.new:
-            return read_eval_result(path)
-        result = evaluate(images, self._ref, features=self._features, n=self._n, bootstrap=0, device=str(self._device))
-        write_text(path, to_json(result))
-        return result
-
-    def strip(self, of: SweptScore) -> tuple[str, torch.Tensor]:
-        """A setting's name and its first images, (k, 3, H, W) uint8: in all settings of the same noise and classes."""
-        key = self._key(self._images(of.ema, of.cfg_scale, of.steps, _SEED))
-        path = self._folder / "scores" / f"{key}.png"
-        model = self._averages[of.ema]
-        side = model.contract.resolution
-        if not path.exists():
-            classes = "balanced" if model.recipe.model.num_classes else "random"
-            pixels = sample(
-                model, _STRIP, classes=classes, cfg_scale=of.cfg_scale, steps=of.steps, device=str(self._device)
-            ).pixels
-            save_image(Image.fromarray(pixels.permute(2, 0, 3, 1).flatten(1, 2).contiguous().numpy()), path)
-        with Image.open(path) as image:
-            strip = torch.from_numpy(np.asarray(image.convert("RGB")).copy())
-        return of.describe(), torch.stack(strip.split(side, dim=1)).permute(0, 3, 1, 2)
-
-    def _images(self, std: float | None, scale: float, steps: int, seed: int) -> SampledImages:
-        settings = SampleSettings(cfg_scale=scale, steps=steps)
-        return SampledImages(self._averages[std], self._device, settings, seed)
-
-    def _key(self, images: SampledImages) -> str:
-        made = images.manifest
-        checkpoint = Path(made.checkpoint)
-        if checkpoint not in self._weights:
-            file = checkpoint / f"{EMA}.safetensors"
-            self._weights[checkpoint] = sha256_of(file if file.exists() else checkpoint)
-        reference = Path(self._ref or made.data_file or "")
-        changed = reference.stat().st_mtime_ns if reference.exists() else 0
-        about = made.model_dump(mode="json", exclude={"run", "checkpoint", "data_file"})
-        about |= {
-            "weights": self._weights[checkpoint],
-            "features": self._features,
-            "reference": str(reference.resolve()),
-        }
-        return hashlib.sha256(json.dumps([about, changed], sort_keys=True).encode()).hexdigest()[:24]
-
-
-def _average(run: Path, std: float, folder: Path) -> Path:
-    """A run of the average of this width, from the run's snapshots; made once."""
-    out = folder / f"ema-{std:g}"
-    snapshots = RunFolder(run).find_snapshots()
-    made = newest_checkpoint(out)
-    if made is not None and snapshots and int(made.name) == max(step for step, _ in snapshots):
-        return out
-    return posthoc_ema(run, std, out=out)
-
-
-def _swept(std: float | None, scale: float, steps: int, result: EvalResult) -> SweptScore:
+def _swept(std: float | None, result: EvalResult) -> SweptScore:
     assert result.distance is not None
-    return SweptScore(cfg_scale=scale, ema=std, steps=steps, nfe=result.samples.nfe or steps, score=result.distance)
+    return swept(std, result, result.distance)
 
 
 def _name(result: EvalResult) -> str:
@@ -232,15 +140,7 @@ def _in_words(scores: Sequence[SweptScore], best: SweptScore, fresh: float, own:
         lines.append(f"The recipe's own setting ({own.describe()}): {theirs} by the same fresh samples.")
         if own.score <= fresh:
             lines.append("That is no worse: the best was the best by chance.")
-    ranges: tuple[tuple[str, Callable[[SweptScore], float | None]], ...] = (
-        ("guidance", lambda each: each.cfg_scale), ("EMA", lambda each: each.ema), ("steps", lambda each: each.steps)
-    )  # fmt: skip
-    for what, of in ranges:
-        values = sorted({value for each in scores if (value := of(each)) is not None})
-        if len(values) > 1 and (at := of(best)) in (values[0], values[-1]):
-            lines.append(
-                f"{what} {at:g} is the {'lowest' if at == values[0] else 'highest'} tried: there may be better."
-            )
+    lines += [f"{edge}: there may be better." for edge in at_edges(best, scores)]
     return lines
 
 
@@ -266,6 +166,14 @@ def _row(each: SweptScore, by_ema: bool) -> float:
 
 def _rows_label(found: Sweep) -> str:
     return "EMA, relative width" if len({each.ema for each in found.scores}) > 1 else "steps"
+
+
+def parse_counts(text: str, flag: str) -> list[int]:
+    """As `parse_values`, of whole numbers from 1: a range is rounded to them, a list has to be of them."""
+    values = parse_values(text, flag)
+    if min(values) < 0.5 or (":" not in text and any(value != round(value) for value in values)):
+        raise DiscliError(f"{flag} {text}: whole numbers from 1 on.", f"Example: {flag} 10,20,50, or 10:50.")
+    return sorted({round(value) for value in values})
 
 
 def parse_values(text: str, flag: str, count: int = 5) -> list[float]:

@@ -1,8 +1,9 @@
-"""One trial of a study, from recipe to result: train -> score -> images -> ``result.json``.
+"""One trial of a study, from recipe to result: train -> tune -> score -> images -> ``result.json``.
 
 Everything is in the trial's folder: ``run/`` is an ordinary run (resume it, sample from it, report on
-it), ``images.png`` the same noise and classes as in every other trial; where `discli.ablation.workers`
-started it, ``log.txt`` is what it said and ``failed.txt`` why it failed when it was last tried.
+it), ``scores/`` what was scored already, ``images.png`` the same noise and classes as in every other trial;
+where `discli.ablation.workers` started it, ``log.txt`` is what it said and ``failed.txt`` why it failed when it
+was last tried.
 """
 
 import math
@@ -14,33 +15,32 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from discli import __version__
-from discli.ablation.trial_result import Costs, CurvePoint, TrainingFacts, TrialResult, read_trial_result
+from discli.ablation.scorer import Scorer, swept
+from discli.ablation.trial_result import Costs, CurvePoint, TrainingFacts, TrialResult, Tuned, read_trial_result
 from discli.cost.flops import forward_flops, training_flops
-from discli.data.contact_sheet import save_image
 from discli.data.store import open_store
-from discli.evaluation.evaluate import evaluate
 from discli.evaluation.floor import floor_of
-from discli.evaluation.sampled import SampledImages
 from discli.model import DiS
 from discli.recipe import Recipe, Study, Trial, parse_recipe
 from discli.recipe.differences import differences
 from discli.recipe.model import ModelSpec
+from discli.recipe.sweep import StudyScore, Tune
 from discli.reports.fit import loss_gap
 from discli.runs.eval_result import EvalResult
 from discli.runs.layout import RunFolder
 from discli.runs.logs import read_log
-from discli.runtime.devices import device_name, pick_device
+from discli.runtime.devices import device_name
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import to_json, write_text
 from discli.runtime.processes import is_locked, try_lock
 from discli.runtime.signals import EXIT_INTERRUPTED
-from discli.sampling.sample import sample
+from discli.sampling.settings import SampleSettings, settle_settings
 from discli.training.train import train
 
 RESULT, IMAGES, LOG, FAILURE = "result.json", "images.png", "log.txt", "failed.txt"
+TUNING_SEED = 1_000  # those of scores are below 100
 _LOCK = ".lock"
 
 _LOSSES = ("held-out loss", "loss gap")
@@ -56,11 +56,28 @@ def plan_recipe(study: Study, trial: Trial) -> Recipe:
     """The trial's recipe with the steps that the budget gives it and the scores along the way."""
     sketch = trial.recipe(steps=1)
     steps = study.budget.steps_of(sketch, training_flops(sketch))
-    every = math.ceil(steps / study.score.curve_points) if study.score.curve_points else 0
+    points = study.score.curve_points if study.score.by == "distance" else 0  # others have no such curve
+    every = math.ceil(steps / points) if points else 0
     score = {"every": every, "n": study.score.curve_n, "features": study.score.features}
     tree = trial.recipe(steps).model_dump(mode="json")
     tree["train"] |= {"score": tree["train"]["score"] | score, "tracker": "none"}
-    return parse_recipe(tree, trial.name)
+    recipe = parse_recipe(tree, trial.name)
+    if study.score.tune is not None:
+        _check_tune(study.score.tune, recipe, trial.name)
+    return recipe
+
+
+def _check_tune(tune: Tune, recipe: Recipe, name: str) -> None:
+    """Raises DiscliError for what its network will not be able to do."""
+    average = recipe.train.ema
+    if tune.ema and (average.name != "power" or average.snapshot_every > recipe.train.steps):
+        raise DiscliError(
+            f"{name}: score.tune.ema chooses among averages, but the training keeps no snapshots to make them of.",
+            'Say set.train.ema = { name = "power", stds = [0.05, 0.1], snapshot_every = ... } in the study,'
+            f" with a snapshot before step {recipe.train.steps:,}.",
+        )
+    for scale, _ in tune.settings:
+        settle_settings(recipe, drawn_with(scale))
 
 
 def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> TrialResult:
@@ -82,14 +99,11 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> Tr
         # Named, for checkpoints know the data only where it was when they were written.
         reference = recipe.train.score.reference or file
         metrics = ("fid", "recognised") if counts_recognised(study, recipe) else ("fid",)
-        device = pick_device(None)
-
-        def evaluate_with(seed: int) -> EvalResult:
-            images, chosen = SampledImages(run, device, seed=seed), study.score
-            return evaluate(images, reference, features=chosen.features, metrics=metrics, n=chosen.n, bootstrap=0)
-
-        scored, *others = [evaluate_with(seed) for seed in range(study.samplings)]
-        _draw(run, recipe, study.score.images, folder / IMAGES)
+        scorer = Scorer(folder, run, features=study.score.features, ref=reference, metrics=metrics)
+        tuned = _tune(study.score, scorer)
+        ema, settings = (tuned.chosen.ema, drawn_with(tuned.chosen.cfg_scale)) if tuned else (None, SampleSettings())
+        scored, *others = [scorer.score(ema, settings, study.score.n, seed) for seed in range(study.samplings)]
+        scorer.strip(ema, settings, study.score.images, folder / IMAGES)
         score_name, score, along = _score(study, recipe, run, file, scored)
         by_sampling = [score, *(_score(study, recipe, run, file, other)[1] for other in others)]
         result = TrialResult(
@@ -103,6 +117,7 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> Tr
             by_sampling=tuple(by_sampling) if others else (),
             recognised_by_sampling=_shares((scored, *others)) if others else (),
             score_name=score_name,
+            tuned=tuned,
             curve=along,
             eval=scored,
             environment=_environment(torch.device(scored.device)),
@@ -111,6 +126,23 @@ def run_trial(study: Study, trial: Trial, folder: Path, data: Path | None) -> Tr
         )
         write_text(folder / RESULT, to_json(result))
     return result
+
+
+def _tune(score: StudyScore, scorer: Scorer) -> Tuned | None:
+    """The best of what the study says to choose from, by what it is scored by; of equals the first."""
+    if score.tune is None:
+        return None
+    n, tried, seconds = score.tune.n or score.n, [], 0.0
+    for scale, ema in score.tune.settings:
+        found = scorer.score(ema, drawn_with(scale), n, TUNING_SEED)
+        tried.append(swept(ema, found, _by_samples(score.by, found)[1]))
+        seconds += found.seconds
+    chosen = min(tried, key=lambda each: each.score)
+    return Tuned(chosen=chosen, tried=tuple(tried), n=n, seed=TUNING_SEED, seconds=round(seconds, 1))
+
+
+def drawn_with(cfg_scale: float | None) -> SampleSettings:
+    return SampleSettings() if cfg_scale is None else SampleSettings(cfg_scale=cfg_scale)
 
 
 def read_result(study: Study, trial: Trial, recipe: Recipe, folder: Path) -> TrialResult | None:
@@ -140,12 +172,31 @@ def read_result(study: Study, trial: Trial, recipe: Recipe, folder: Path) -> Tri
             f"{trial.name}: {folder} was scored with {samplings} sampling seeds, the study now says {study.samplings}.",
             f"Change it back, or remove {RESULT} in every trial: they are scored again from their runs.",
         )
+    if _tuning(result) != _tuning_asked(study, recipe):
+        raise DiscliError(
+            f"{trial.name}: {folder} was tuned over other settings or samples than score.tune now says.",
+            f"Change it back, or remove {RESULT} in every trial: they are scored again from their runs.",
+        )
     if n != study.score.n:  # on which every distance depends
         raise DiscliError(
             f"{trial.name}: {folder} was scored with n = {n:,}, the study now says {study.score.n:,}.",
             f"Change it back, or remove {RESULT} in every trial: they are scored again from their runs.",
         )
     return result
+
+
+def _tuning(result: TrialResult) -> object:
+    """What a trial was tuned over, and by how many samples."""
+    tuned = result.tuned
+    return tuned and (tuned.n, [(each.cfg_scale, each.ema) for each in tuned.tried])
+
+
+def _tuning_asked(study: Study, recipe: Recipe) -> object:
+    tune = study.score.tune
+    own = recipe.sample.cfg_scale
+    return tune and (
+        tune.n or study.score.n, [(own if scale is None else scale, ema) for scale, ema in tune.settings]
+    )  # fmt: skip
 
 
 def run_in(folder: Path) -> RunFolder:
@@ -168,14 +219,13 @@ def is_held(folder: Path) -> bool:
 
 def costs(recipe: Recipe) -> Costs:
     """What is known of a trial before it is run."""
-    flops = sum(forward_flops(recipe).values())
     images = recipe.train.steps * recipe.train.batch_size
     return Costs(
         parameters=_parameters(recipe.model, recipe.input_size, recipe.in_channels, recipe.out_channels),
-        forward_gflops=flops / 1e9,
+        forward_gflops=sum(forward_flops(recipe).values()) / 1e9,
         steps=recipe.train.steps,
         images=images,
-        training_tflops=3 * flops * images / 1e12,
+        training_tflops=training_flops(recipe) * images / 1e12,
     )
 
 
@@ -204,12 +254,9 @@ def _score(
     study: Study, recipe: Recipe, run: Path, file: Path, scored: EvalResult
 ) -> tuple[str, float, tuple[CurvePoint, ...]]:
     """Name, value and curve of what the study is scored by; lower is better."""
-    if study.score.by == "distance":
-        name = next(iter(scored.scores))
-        return name, scored.scores[name], curve(run, name)
-    if study.score.by == "recognised":
-        assert scored.recognised is not None
-        return _MISSED + scored.recognised.score, 1 - scored.recognised.samples.share, ()
+    if study.score.by not in _LOSSES:
+        name, value = _by_samples(study.score.by, scored)
+        return name, value, curve(run, name)
     lines = read_log(RunFolder(run).log("holdout"))
     values = [float(line["loss_held_out"]) for line in lines]
     if study.score.by == "loss gap":
@@ -220,6 +267,13 @@ def _score(
         for line, value in zip(lines, values, strict=True)
     ]
     return study.score.by, values[-1], tuple(along)
+
+
+def _by_samples(by: str, scored: EvalResult) -> tuple[str, float]:
+    if by == "recognised":
+        assert scored.recognised is not None
+        return _MISSED + scored.recognised.score, 1 - scored.recognised.samples.share
+    return next(iter(scored.scores.items()))
 
 
 def _shares(scored: Sequence[EvalResult]) -> tuple[float, ...]:
@@ -247,13 +301,6 @@ def _training_facts(run: Path, recipe: Recipe) -> TrainingFacts:
         images_per_second=recipe.train.steps * recipe.train.batch_size / seconds,
         peak_memory=max(lap["peak_memory"] for lap in laps),
     )
-
-
-def _draw(run: Path, recipe: Recipe, count: int, path: Path) -> None:
-    """The first ``count`` images of seed 0, classes in turn, side by side without gaps: (side, count * side)."""
-    pixels = sample(run, count, classes="balanced" if recipe.model.num_classes else "random").pixels
-    strip = pixels.permute(2, 0, 3, 1).flatten(1, 2).contiguous()
-    save_image(Image.fromarray(strip.numpy()), path)
 
 
 def _environment(device: torch.device) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from discli.ablation.scorer import SweptScore
 from discli.recipe.seeds import Seeds
 from discli.recipe.spec import Count, Positive, PositiveInt, Real
 from discli.runs.eval_result import EvalResult
@@ -45,6 +46,16 @@ class TrainingFacts(BaseModel):
     peak_memory: Count  # bytes
 
 
+class Tuned(_Part):
+    """How a trial's samples are drawn, chosen by samples of ``seed``, which no score is of."""
+
+    chosen: SweptScore
+    tried: tuple[SweptScore, ...]
+    n: PositiveInt  # samples of each
+    seed: Count
+    seconds: Real
+
+
 class TrialResult(Costs, TrainingFacts, _Part):
     """One trained and scored trial. Lower scores are better."""
 
@@ -59,6 +70,7 @@ class TrialResult(Costs, TrainingFacts, _Part):
     by_sampling: tuple[Real, ...] = ()  # the score by each sampling seed from 0, where there are several; else empty
     recognised_by_sampling: tuple[Real, ...] = ()  # as `by_sampling`, where classes are looked at
     score_name: str
+    tuned: Tuned | None = None
     curve: tuple[CurvePoint, ...]
     eval: EvalResult
     environment: dict[str, str]
@@ -69,6 +81,11 @@ class TrialResult(Costs, TrainingFacts, _Part):
         if self.recognised_by_sampling:
             return fmean(self.recognised_by_sampling)
         return None if self.eval.recognised is None else self.eval.recognised.samples.share
+
+    @property
+    def scoring_seconds(self) -> float:
+        """Of drawing and scoring all of its sets of samples, what it was tuned by left out."""
+        return self.eval.seconds * max(1, len(self.by_sampling))
 
     @property
     def resolution(self) -> int:

@@ -30,7 +30,8 @@ def print_plan(plan: StudyPlan, out: Path) -> None:
     left = [row for row in plan.trials if not row.finished]
     known = plan.flops_per_second is not None
     total = f", about {format_seconds(sum(row.seconds or 0.0 for row in left))} one after another" if known else ""
-    each = f"{plan.budget}, then {plan.samples:,} samples scored"
+    tuning = f"{plan.tuning:,} samples to tune by, " if plan.tuning else ""
+    each = f"{plan.budget}, then {tuning}{plan.samples:,} samples scored"
     stderr.print(f"{len(left)} of {len(plan.trials)} trials to run ({each}){total}.")
     say_disk(plan.disk, out)
     stderr.print(plan.power.in_words)

@@ -7,7 +7,6 @@ import typer
 
 from discli.cli.app import Device, Json, app
 from discli.cli.eval_fid import Features
-from discli.runtime.errors import DiscliError
 
 
 @app.command(epilog="Example: discli sweep runs/mine --cfg-scale 1:4 --steps 10,20,50 -n 2000")
@@ -33,19 +32,16 @@ def sweep(
     Every combination is scored; run the same command again to resume, or with more values. The best is
     scored again by fresh samples, which had no part in choosing it. Writes sweep.json, map.png and images.png.
     """
-    from discli.ablation.sweep import parse_values
+    from discli.ablation.sweep import parse_counts, parse_values
     from discli.ablation.sweep import sweep as run_sweep
     from discli.cli.sweep_table import print_sweep
     from discli.runtime.files import to_json
 
-    counts = parse_values(steps, "--steps") if steps else []
-    if any(count < 1 for count in counts):
-        raise DiscliError(f"--steps {steps}: a sampler takes one step at least.", "Example: --steps 10,20,50")
     found = run_sweep(
         run,
         cfg_scale=parse_values(cfg_scale, "--cfg-scale") if cfg_scale else (),
         ema=parse_values(ema, "--ema") if ema else (),
-        steps=sorted({round(count) for count in counts}),
+        steps=parse_counts(steps, "--steps") if steps else (),
         n=n,
         features=features,
         ref=ref,

@@ -148,7 +148,9 @@ def evaluate(
             own_teacher=extractor.own_teacher,
             samples=_sample_facts(samples, images, len(indices)),
             reference=_reference_facts(reference, statistics, kept, cached),
-            warnings=_warnings(len(indices), gaussian, SMALLEST_N if bootstrap else 0, by_class or ()),
+            warnings=_warnings(len(indices), gaussian, SMALLEST_N if bootstrap else 0, by_class or ())
+            if distance is not None or by_class
+            else (),
             torch_version=torch.__version__,
             device=str(where),
             processes=group.count,

@@ -39,6 +39,7 @@ class Extractor(ABC):
     provides: ClassVar[tuple[str, ...]] = ("features",)
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)  # with others its constructor takes ``precision``
     precision: Precision = "fp32"
+    smallest: ClassVar[int] = 1  # px a side, below which nothing is left to see
 
     @abstractmethod
     def __init__(
@@ -51,6 +52,15 @@ class Extractor(ABC):
 
     @abstractmethod
     def __call__(self, images_BCHW: Tensor) -> Mapping[str, Tensor]: ...
+
+    @classmethod
+    def check_size(cls, height: int, width: int) -> None:
+        """Raises DiscliError for images that are too small for it."""
+        if min(height, width) < cls.smallest:
+            raise DiscliError(
+                f"Images of {height}x{width} px are too small for --features {cls.name}: it needs {cls.smallest} px.",
+                "Score them with --features random, which takes any size.",
+            )
 
     def score_name(self, score: str) -> str:
         """``score`` (FID, KID, ...) on these features. It never bears the name of the one on Inception's."""

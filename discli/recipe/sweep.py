@@ -18,7 +18,8 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 from discli.recipe.load import Tree, explain, find_recipe, find_shipped, is_file, merge, parse_recipe, read_tree
 from discli.recipe.recipe import Recipe
 from discli.recipe.seeds import SOURCES, Seeds
-from discli.recipe.spec import Count, FeatureName, Positive, PositiveInt, Spec
+from discli.recipe.spec import Count, FeatureName, Positive, PositiveInt, Real, Spec
+from discli.recipe.train import WIDEST_STD
 from discli.runtime.errors import DiscliError
 from discli.runtime.numbers import format_number
 from discli.runtime.shipped import shipped_files
@@ -70,6 +71,32 @@ class Budget(Spec):
         return f"{format_number(getattr(self, kind), 6)} {kind.replace('flops', 'FLOPs')} each"
 
 
+class Tune(Spec):
+    """What is chosen for each trial after its training: by samples of their own, which no score is of."""
+
+    cfg_scale: Annotated[
+        tuple[Annotated[Real, Field(ge=0)], ...], Field(description="guidance to choose from; default: the recipe's")
+    ] = ()
+    ema: Annotated[
+        tuple[Annotated[Real, Field(gt=0, lt=WIDEST_STD)], ...],
+        Field(description='relative widths of the average to choose from, of train.ema = "power"; default: its first'),
+    ] = ()
+    n: Annotated[PositiveInt | None, Field(ge=2, description="samples of each; default: score.n")] = None
+
+    @model_validator(mode="after")
+    def _something_to_choose(self) -> Self:
+        if any(len({*values}) < len(values) for values in (self.cfg_scale, self.ema)):
+            raise ValueError("give every value once")
+        if len(self.settings) < 2:
+            raise ValueError("nothing to choose from: give two values of cfg_scale or ema at least")
+        return self
+
+    @property
+    def settings(self) -> list[tuple[float | None, float | None]]:
+        """All combinations of (cfg_scale, ema); None: the recipe's own."""
+        return list(itertools.product(self.cfg_scale or (None,), self.ema or (None,)))
+
+
 class StudyScore(Spec):
     """How every trial is scored: with the recipe's sampler and guidance, of the same noise and classes."""
 
@@ -87,6 +114,9 @@ class StudyScore(Spec):
         PositiveInt, Field(ge=2, description="samples of each of those; default: 2,000, or n where that is fewer")
     ] = 2_000
     images: Annotated[PositiveInt, Field(le=64, description="samples of each trial in the image matrix")] = 10
+    tune: Annotated[
+        Tune | None, Field(description="chosen for each trial by samples of their own: { cfg_scale = [1, 1.5, 2] }")
+    ] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -139,7 +169,7 @@ class Power(Spec):
         Field(description="standard deviation of one trial's score over seeds, as a part of it; default: 0.015"),
     ] = None
     earlier: Annotated[
-        str | None, Field(description="the folder of a study that was run, which says what the spread is")
+        str | None, Field(description="folder of a study that was run, beside this file or here: its spread")
     ] = None
 
     @model_validator(mode="after")
@@ -175,6 +205,9 @@ class Study(Spec):
             raise ValueError("nothing varies: give [axes] or [[points]]")
         if self.samplings > 1 and self.score.by in ("held-out loss", "loss gap"):
             raise ValueError("seeds.sampling has no effect on a score by losses, which need no samples")
+        tune = self.score.tune
+        if tune is not None and self.score.by in ("held-out loss", "loss gap"):
+            raise ValueError("score.tune has no effect on a score by losses, which need no samples")
         for key, values in _leaves(self.axes):
             if not isinstance(values, list) or not values:
                 raise ValueError(f"axes.{key} must be a list of values, such as [2, 4]")
@@ -183,6 +216,8 @@ class Study(Spec):
                 raise ValueError("the name of one of points: letters, digits, . , = _ + and -, no dot in front")
         for where, tree in (("set", self.set), ("axes", self.axes), *(("points", point) for point in self.points)):
             for key, _ in _leaves(tree):
+                if key == "sample.cfg_scale" and where != "set" and tune is not None and tune.cfg_scale:
+                    raise ValueError(f"{where}.{key} would have no effect on scores: score.tune chooses it")
                 if key in _DECIDED and (where, key) != ("points", "name"):
                     raise ValueError(f"{where}.{key} would have no effect: {_DECIDED[key]} decides it in all trials")
         trials = len(self.trainings) * max(1, len(self.points)) * math.prod(len(v) for _, v in _leaves(self.axes))
@@ -247,6 +282,9 @@ def load_study(name_or_path: str | Path) -> tuple[Study, list[Trial]]:
         study = Study.model_validate(read_tree(path))
     except ValidationError as error:
         raise explain(error, str(path), Study) from None
+    if study.power is not None and study.power.earlier is not None and (path.parent / study.power.earlier).is_dir():
+        beside = study.power.model_copy(update={"earlier": str(path.parent / study.power.earlier)})
+        study = study.model_copy(update={"power": beside})
     base_tree = read_tree(find_recipe(_relative_to(path, study.base)))
     points = list(_points(study))
     names = [point.name for point in points]

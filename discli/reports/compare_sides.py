@@ -201,7 +201,8 @@ def _check_once(paths: Sequence[str | Path], results: Sequence[EvalResult]) -> N
             raise DiscliError(f"{path} is given twice.", "Give every score once.")
         seen[key] = path
         made = result.samples
-        same = (_network(result), made.seed, made.n, str(made.sampler), made.steps, made.cfg_scale, made.path)
+        # Wherever they lie: of these the samples follow.
+        same = (_network(result), made.n, *(str(getattr(made, key)) for key in SAMPLED))
         if made.seed is not None and same in seen:
             raise DiscliError(f"{path} scores the same samples as {seen[same]}.", "Give every score once.")
         seen[same] = path

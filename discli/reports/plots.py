@@ -4,7 +4,7 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -181,6 +181,43 @@ def bars(groups: Sequence[Bars], names: Sequence[str], x_label: str) -> Figure:
         axes.set_xlim(left=0)
         if 1 < len(groups) <= _MOST_IN_LEGEND:
             _legend_below(figure, [group.name for group in groups])
+    return figure
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Values by the levels of something: by seed."""
+
+    name: str
+    values: Sequence[Sequence[float]]  # of each level from 0
+
+
+def levels(panels: Mapping[str, Sequence[Levels]], y_label: str) -> Figure:
+    """A panel each, side by side over one y: every value a dot over its level, and the mean of each level a line."""
+    most = max(len(series.values) for every in panels.values() for series in every)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(max(WIDE[0], 0.25 * most * len(panels)), WIDE[1]), layout="constrained")
+        row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (name, every) in zip(row, panels.items(), strict=True):
+            width = 0.7 / len(every)
+            for number, series in enumerate(every):
+                colour, middle = _COLOURS[number % len(_COLOURS)], (number - (len(every) - 1) / 2) * width
+                for level, values in enumerate(series.values):
+                    # Beside one another, in the order that they have, so that none hides another.
+                    x = [level + middle + 0.6 * width * ((i + 0.5) / len(values) - 0.5) for i in range(len(values))]
+                    axes.plot(x, values, ".", color=colour, markersize=4, alpha=0.6)
+                    mean, half = sum(values) / len(values), 0.45 * width
+                    label = series.name if level == 0 and axes is row[0] else None
+                    ends = [level + middle - half, level + middle + half]
+                    axes.plot(ends, [mean, mean], "-", color=colour, linewidth=2, label=label)
+            axes.set_title(name, fontsize=10)
+            axes.set_xticks(range(max(len(series.values) for series in every)))
+            axes.set_xlabel("seed")
+            axes.grid(axis="x", visible=False)
+        row[0].set_ylabel(y_label)
+        names = [series.name for series in next(iter(panels.values()))]
+        if 1 < len(names) <= _MOST_IN_LEGEND:
+            _legend_below(figure, names)
     return figure
 
 

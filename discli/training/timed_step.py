@@ -38,9 +38,10 @@ _COMPILING = 5.0  # seconds, beyond what it takes to load compiled kernels
 
 @dataclass(frozen=True)
 class Trial:
-    """Seconds: of one image forward and backward, and of one update of weights and average."""
+    """Seconds: of one image in training and forward alone, and of one update of weights and average."""
 
-    per_image: float
+    per_image: float  # forward and backward, with what further losses and routing add or save
+    per_forward: float
     per_update: float
     images: int  # that were tried at once
 
@@ -49,11 +50,11 @@ class Trial:
         return images * self.per_image + self.per_update
 
     def preview(self, recipe: Recipe) -> float:
-        """Of drawing one, the autoencoder left out; a forward pass is a third of forward and backward."""
+        """Of drawing one, the autoencoder left out."""
         settings = recipe.sample
         calls = min(settings.steps, PREVIEW_STEPS)
         calls *= (2 if settings.sampler.name == "heun" else 1) * (2 if settings.cfg_scale != 1.0 else 1)
-        return recipe.train.preview_count * calls * self.per_image / 3
+        return recipe.train.preview_count * calls * self.per_forward
 
     def whole(self, recipe: Recipe, steps: int | None = None, processes: int = 1) -> float:
         """Of ``steps`` of the recipe, by default all of them, and of their previews; scores are not counted."""
@@ -123,9 +124,10 @@ def try_step(recipe: Recipe, device: torch.device, processes: int = 1) -> Trial:
 
     count = sum(p.numel() for p in network.parameters())
     larger = sum(p.numel() for p in empty_network(recipe).parameters()) / count
-    # What is tried has no routing and no further losses.
-    deeper = training_flops(recipe) / (3 * sum(forward_flops(thin).values()))
-    return Trial(deeper * passes / images, larger * update, images)
+    # What is tried has no routing and no further losses; a forward pass is a third of it.
+    forward = passes / images / 3
+    tried, all_blocks = (sum(forward_flops(each).values()) for each in (thin, recipe))
+    return Trial(forward * training_flops(recipe) / tried, forward * all_blocks / tried, larger * update, images)
 
 
 def _compiling(what: Callable[[], object]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from discli.data.find import data_for
 from discli.data.holdout import split_of
 from discli.data.store import open_store
+from discli.evaluation.extractor import find_network
 from discli.recipe import Recipe
 from discli.runs.run import Run, what_to_train
 from discli.runs.sessions import first_precision
@@ -45,6 +46,8 @@ def train(
     file = data_for(recipe, named, folder)
     store = open_store(file, cache="ram" if recipe.data.cache == "ram" else "none")
     split_of(recipe, store)  # refused before anything is written
+    if recipe.train.score.every:
+        find_network(recipe.train.score.features).check_size(recipe.data.resolution, recipe.data.resolution)
 
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())  # being asked to stop while starting is asking, too

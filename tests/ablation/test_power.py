@@ -109,9 +109,12 @@ def test_the_report_tells_where_the_spread_comes_from_and_pairs_what_is_crossed(
     written = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
     assert all("one more seed costs" in text and "16 sets of samples" in text for text in written)
     assert (tmp_path / "spread.png").exists()
+    assert (tmp_path / "scores-by-seed.png").exists()
+    assert all("4 networks: 8 s of training, 0 s of scoring" in text for text in written)
+    assert "% of the score (" in written[0]
     lines = list(in_words(report))
     assert "of the spread, 9" in lines[0]  # 90-odd per cent
-    assert "is initialisation" in lines[0].partition("%")[2].partition(",")[0]
+    assert "is initialisation" in lines[0].partition("of the spread, ")[2].partition(",")[0]
     assert any(line.startswith("concat scores better (lower) than none by 0.") for line in lines)
     fewer = StudyReport("s", "base", "10 steps", design.trainings(), len(read), read[:-1], design=design)
     assert any("15 of 16 networks" in line for line in in_words(fewer))
@@ -132,10 +135,19 @@ def test_power_is_learned_from_an_earlier_study(study, tmp_path):
     asked = f'power = {{ difference = 0.02, earlier = "{tmp_path / "before"}" }}'
     found = plan_power(study("{ init = 3, noise = 3, sampling = 2 }", asked))
     assert found.deviation == pytest.approx(math.sqrt(2) * 0.05 / 20, rel=0.4)  # what pairing leaves
+    beside = asked.replace(f"{tmp_path}/", "")
+    assert plan_power(study("{ init = 3, noise = 3, sampling = 2 }", beside)).deviation == found.deviation
     with pytest.raises(DiscliError, match=r"power\.earlier"):
         plan_power(study("[0, 1]", 'power = { difference = 0.02, earlier = "nowhere" }'))
-    for path in (tmp_path / "before").rglob("result.json"):
-        made = TrialResult.model_validate_json(path.read_text()).model_copy(update={"score_name": "loss gap"})
-        path.write_text(made.model_dump_json(by_alias=True))
+
+    def rewrite(**changes):
+        for path in (tmp_path / "before").rglob("result.json"):
+            made = TrialResult.model_validate_json(path.read_text()).model_copy(update=changes)
+            path.write_text(made.model_dump_json(by_alias=True))
+
+    rewrite(score=0.0, by_sampling=(0.0, 0.0))
+    with pytest.raises(DiscliError, match="all scores"):
+        plan_power(study("{ init = 3, noise = 3, sampling = 2 }", asked))
+    rewrite(score_name="loss gap")
     with pytest.raises(DiscliError, match="scored by loss gap, this study is by distance"):
         plan_power(study("{ init = 3, noise = 3, sampling = 2 }", asked))

@@ -14,18 +14,24 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from discli.ablation import scorer
 from discli.ablation.checks import check_before
 from discli.ablation.plan import describe_plan, find_trial, make_plan, plan_study, refresh
-from discli.ablation.report import summarise
+from discli.ablation.report import summarise, write_report
+from discli.ablation.results import StudyReport
 from discli.ablation.study import ablate, ablate_trial
 from discli.ablation.trial import failure_of, plan_recipe, read_result, run_trial
+from discli.ablation.trial_result import TrialResult
 from discli.ablation.workers import run_trials
 from discli.cli.ablate import ablate as command
 from discli.data.encode import encode
+from discli.evaluation.evaluate import evaluate
 from discli.recipe import load_study
 from discli.reports.run import report_run
 from discli.runs.logs import read_log
 from discli.runtime.errors import DiscliError
+from discli.sampling.sample import sample
+from tests.ablation.test_report import result
 from tests.data.autoencoders.autoencoders import save_tiny
 from tests.tiny_run import RECIPE
 
@@ -437,3 +443,95 @@ def test_a_study_by_classes_needs_them_in_its_reference(write, digits_file, tmp_
     with pytest.raises(DiscliError, match="flat has no classes"):
         ablate(study, data=digits_file, out=tmp_path / "out")
     assert not (tmp_path / "out" / "trials").exists()
+
+
+TUNED = "tune = { cfg_scale = [1, 3], ema = [0.1, 0.2], n = 9 }\n"
+SNAPSHOTS = '[set]\ntrain.ema = { name = "power", stds = [0.05, 0.2], snapshot_every = 1 }\n'
+
+
+@pytest.mark.parametrize("by", ["distance", "recognised"])
+def test_a_trial_is_tuned_by_samples_that_no_score_is_of(write, digits_file, tmp_path, monkeypatch, by):
+    path = write(steps=2, seeds="{ init = 2, sampling = 2 }", more=f'by = "{by}"\n{TUNED}{SNAPSHOTS}')
+    study, trials = load_study(path)
+    made = run_trial(study, trials[0], tmp_path / "trial", digits_file)
+    tuned = made.tuned
+    assert [(each.cfg_scale, each.ema) for each in tuned.tried] == [(1, 0.1), (1, 0.2), (3, 0.1), (3, 0.2)]
+    assert tuned.chosen.score == min(each.score for each in tuned.tried)
+    assert tuned.seed not in range(study.samplings)
+
+    def drawn(seed, n):
+        folder, chosen = tmp_path / f"drawn-{seed}", tuned.chosen
+        network = tmp_path / "trial" / f"ema-{chosen.ema:g}"
+        sample(network, n, cfg_scale=chosen.cfg_scale, seed=seed, out=folder)
+        found = evaluate(folder, digits_file, features="random", metrics=("fid", "recognised"), bootstrap=0)
+        return found.distance if by == "distance" else 1 - found.recognised.samples.share
+
+    assert drawn(tuned.seed, 9) == pytest.approx(tuned.chosen.score)
+    assert drawn(1, 8) == pytest.approx(made.by_sampling[1])
+
+    monkeypatch.setattr(scorer, "evaluate", None)  # what was scored already is not scored again
+    (tmp_path / "trial" / "result.json").unlink()
+    assert run_trial(study, trials[0], tmp_path / "trial", digits_file) == made
+    other, trials = load_study(write(steps=2, seeds="{ init = 2, sampling = 2 }", more=f'by = "{by}"\n{SNAPSHOTS}'))
+    with pytest.raises(DiscliError, match="was tuned over other settings"):
+        read_result(other, trials[0], plan_recipe(other, trials[0]), tmp_path / "trial")
+
+
+def test_a_report_says_what_trials_were_tuned_to_and_what_it_cost(tmp_path):
+    def tried(scale, score):
+        return {"cfg_scale": scale, "ema": None, "steps": 5, "nfe": 10, "score": score}
+
+    read = []
+    for seed, chosen in enumerate([tried(3.0, 1.0), tried(3.0, 1.5), tried(1.5, 0.5)]):
+        made = result("a", seed, 5.0 + seed)
+        every = [tried(1.0, 9.0), tried(1.5, 8.0), tried(3.0, 7.0)]
+        made["tuned"] = {"chosen": chosen, "tried": every, "n": 50, "seed": 1000, "seconds": 60.0}
+        read.append(TrialResult.model_validate(made))
+    report = StudyReport("s", "base", "10 steps", (0, 1, 2), 3, read)
+    write_report(report, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "| guidance 3 (2); guidance 1.5 (1) |" in text
+    assert "guidance 3 is the highest tried, and was chosen for 2 of 3 trials" in text
+    assert "3 min of it tuning" in text
+    assert (tmp_path / "trials.csv").read_text().count(",3.0,,60.0,") == 2
+    assert summarise(report).points[0].tuning_seconds == 60.0
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("tune = { cfg_scale = [2] }", "nothing to choose from"),
+        ("tune = { cfg_scale = [2, 2] }", "every value once"),
+        ('tune = { cfg_scale = [1, 2] }\nby = "held-out loss"', "no effect"),
+        ("tune = { cfg_scale = [1, 2] }\n[[points]]\nsample.cfg_scale = 3.0", "no effect"),
+        ("tune = { ema = [0.1, 0.2] }", "no snapshots"),
+        ("tune = { ema = [0.1, 0.3] }", "less than"),
+        ("tune = { cfg_scale = [1, 2] }\n[set]\nmodel.num_classes = 0", "unconditional"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused_by_a_dry_run(write, more, says):
+    path = write(more=more)
+    with pytest.raises(DiscliError, match=says):
+        plan_study(path)
+
+
+def test_the_plan_counts_the_samples_that_tune(write, tmp_path):
+    def planned(more):
+        study, trials = load_study(write(more=more))
+        [first, *_] = make_plan(study, trials, tmp_path / "out")
+        return describe_plan(study, [first]).tuning, first
+
+    plain, one = planned("")
+    tuned, other = planned("tune = { cfg_scale = [1, 2], n = 5 }\n[set]\nsample.cfg_scale = 2.0\n")
+    assert (plain, tuned) == (0, 10)
+    calls = {scale: 4 * scale for scale in (1, 2)}  # of the network, an image: twice as many under guidance
+    along, final = 2 * 8, 8
+    assert one.sampling_flops == pytest.approx(1e9 * one.costs.forward_gflops * calls[1] * (along + final))
+    more = 5 * (calls[1] + calls[2]) + calls[2] * (along + final)
+    assert other.sampling_flops == pytest.approx(1e9 * one.costs.forward_gflops * more)
+
+
+def test_only_a_study_by_distance_scores_along_the_way(write):
+    for by, every in (("distance", 3), ("recognised", 0)):
+        study, trials = load_study(write(more=f'by = "{by}"\n'))
+        assert plan_recipe(study, trials[0]).train.score.every == every

@@ -6,11 +6,13 @@ import shutil
 import pytest
 from PIL import Image
 
+from discli.ablation import scorer
 from discli.ablation import sweep as module
-from discli.ablation.sweep import Sweep, parse_values, sweep
+from discli.ablation.sweep import Sweep, parse_counts, parse_values, sweep
 from discli.cli.sweep_table import print_sweep
 from discli.evaluation.evaluate import evaluate
 from discli.runtime.errors import DiscliError
+from discli.sampling.load import load
 from discli.sampling.sample import sample
 from discli.training.train import train
 from tests.cli.commands import discli
@@ -63,7 +65,7 @@ def test_run_again_it_scores_only_what_is_new_wherever_it_lies(run, swept, tmp_p
     shutil.copytree(out, tmp_path / "out")
     scored = []
     real = evaluate
-    monkeypatch.setattr(module, "evaluate", lambda images, *a, **k: scored.append(1) or real(images, *a, **k))
+    monkeypatch.setattr(scorer, "evaluate", lambda images, *a, **k: scored.append(1) or real(images, *a, **k))
     settings = {"ema": [0.1, 0.2], "steps": [2], "out": tmp_path / "out"}
     again = sweep(tmp_path / "moved", cfg_scale=[1.0, 3.0], **settings, **HOW)
     assert (again.scores, scored) == (found.scores, [])
@@ -96,9 +98,9 @@ def test_a_run_without_snapshots_is_refused(tiny_run, tmp_path):
 
 def test_the_recipe_s_own_setting_may_be_the_best(run, tmp_path, monkeypatch):
     """It is then not said to be the best by chance alone."""
-    own = module.load(run).recipe.sample
-    right = module._swept
-    monkeypatch.setattr(module, "_swept", lambda *of: right(*of).model_copy(update={"score": abs(of[2] - own.steps)}))
+    own = load(run).recipe.sample
+    right = module.swept
+    monkeypatch.setattr(module, "swept", lambda ema, made, _: right(ema, made, abs(made.samples.steps - own.steps)))
     found = sweep(run, steps=[own.steps, own.steps + 1], out=tmp_path / "out", **HOW)
     assert found.best.steps == own.steps
     assert any("own setting" in line for line in found.in_words)
@@ -124,3 +126,11 @@ def test_values_are_a_range_or_a_list(text, values):
 def test_what_is_neither_is_refused(text):
     with pytest.raises(DiscliError, match="not understood"):
         parse_values(text, "--cfg-scale")
+
+
+@pytest.mark.parametrize("text", ["10.4,20", "0,4", "0.2:4", "a"])
+def test_steps_are_whole_and_never_rounded_in_silence(text):
+    assert parse_counts("10,20", "--steps") == [10, 20]
+    assert parse_counts("1:4", "--steps") == [1, 2, 3, 4]
+    with pytest.raises(DiscliError):
+        parse_counts(text, "--steps")

@@ -114,6 +114,15 @@ def test_a_score_given_twice_is_refused(write, tmp_path):
         compare_sides([first, tmp_path / "copy.json"], [second])
 
 
+def test_the_same_samples_count_once_wherever_they_lie(write):
+    first = write("a0", 1.0, 0)
+    moved = write("a-copy", 1.0, 0, samples__path="elsewhere")
+    with pytest.raises(DiscliError, match="scores the same samples"):
+        compare_sides([first, moved], [write("b0", 2.0, 0)])
+    other = write("a-shifted", 1.2, 0, samples__path="elsewhere", samples__time_shift=2.0)
+    compare_sides([first, other], [write("b0", 2.0, 0)])
+
+
 def test_the_command_takes_several_files_after_each_flag(write):
     a, b = [write(f"a{s}", 1.0 + s / 10, s) for s in (0, 1, 2)], [write(f"b{s}", 3.0 + s / 9, s) for s in (0, 1, 2)]
     done = discli("compare", "--a", *a, "--b", *b)

@@ -94,3 +94,16 @@ def test_one_source_alone_is_students_interval():
 def test_scores_that_are_all_the_same_have_no_spread():
     found = components(np.full((2, 2, 2), 3.0), ["init", "noise"])
     assert (found.deviation.value, found.mean.value, found.mean.low) == (0, 3, 3)
+    assert found.cv.value == 0
+    assert components(np.zeros((2, 2, 2)), ["init", "noise"]).cv is None
+
+
+def test_two_levels_beside_many_do_not_make_the_mean_surer():
+    """Its interval held 88 of 100 by Satterthwaite's degrees of freedom alone."""
+    generator, shape, held, repetitions = np.random.default_rng(0), (2, 10, 1), 0, 600
+    sums = module._design(shape)
+    for _ in range(repetitions):
+        drawn = scores(generator, shape, (0.3, 0.1), 0.3, 0.0, 0.1)
+        found = module._mean(drawn, sums, module.mean_squares(drawn, sums))
+        held += found.low <= 30 <= found.high
+    assert held / repetitions >= 0.93

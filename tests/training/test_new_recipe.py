@@ -137,7 +137,8 @@ def machine(monkeypatch):
     def trial(recipe, device):
         tried.append(recipe.model.preset)
         gflops = sum(forward_flops(recipe).values()) / 1e9
-        return Trial(per_image=gflops / speed[0], per_update=0.0, images=8)
+        per_image = gflops / speed[0]
+        return Trial(per_image, per_forward=per_image / 3, per_update=0.0, images=8)
 
     speed = [10.0]
     monkeypatch.setattr("discli.training.new_recipe.try_step", trial)
@@ -153,7 +154,7 @@ def many(tmp_path, images):
 def test_a_run_takes_the_minutes_that_were_given(machine, minutes, tmp_path):
     recipe = load_recipe(new_recipe("mine", minutes=minutes, resolution=32, out=tmp_path / "mine.toml", device="cpu"))
     per_image = sum(forward_flops(recipe).values()) / 1e9 / machine[0][0]
-    taken = Trial(per_image, 0.0, 8).whole(recipe) / 60
+    taken = Trial(per_image, per_image / 3, 0.0, 8).whole(recipe) / 60
     assert 0.8 * minutes < taken <= minutes
 
 

@@ -53,14 +53,22 @@ def test_a_deep_network_is_told_from_a_few_of_its_blocks():
     assert 3 < many.per_image / few.per_image < 25
 
 
+def test_what_a_training_saves_its_previews_do_not():
+    """Patches that skip blocks do so in training alone."""
+    route = {"share": 0.9, "outer": 1}
+    plain, routed = (try_step(recipe(model={"depth": 9}, train=train), CPU) for train in ({}, {"route": route}))
+    assert plain.per_image == pytest.approx(3 * plain.per_forward)
+    assert routed.per_image < 2 * routed.per_forward
+
+
 def test_the_whole_counts_steps_and_previews():
-    trial = Trial(per_image=0.5, per_update=1.0, images=4)
+    trial = Trial(per_image=0.5, per_forward=0.25, per_update=1.0, images=4)
     assert trial.per_step(8) == 5.0
     assert trial.whole(recipe()) == 500.0
     assert trial.whole(recipe(), steps=10) == 50.0
     assert trial.whole(recipe(), processes=2) == 300.0
     seen = recipe(train={"preview_every": 50, "preview_count": 4}, sample={"steps": 6, "cfg_scale": 2.0})
-    assert trial.whole(seen) == pytest.approx(500.0 + 2 * 4 * 6 * 2 * 0.5 / 3)
+    assert trial.whole(seen) == pytest.approx(500.0 + 2 * 4 * 6 * 2 * 0.25)
 
 
 def test_epochs_stand_beside_steps():

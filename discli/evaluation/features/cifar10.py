@@ -23,7 +23,6 @@ CIFAR10_FD = "FD (CIFAR-10 classifier features), not FID"
 WEIGHTS = Path(__file__).parents[2] / "assets" / "cifar10.safetensors"
 SHA256 = "90087f9ef8732da5ee33437c1054d04a7dbd0a4fb9f028cbe6c0c148f49837f9"  # of that file, as released
 INPUT_RULE = "bicubic, antialiased, to 32 px; images of 32 px as they are"
-SMALLEST = 16  # pixels on a side
 
 SIDE, CLASSES, FEATURES = 32, 10, 128
 _WIDTHS, _RESIDUALS = (32, 96, FEATURES), (1, 2, 1)
@@ -84,6 +83,7 @@ class Cifar10Features(Extractor):
     name = "cifar10"
     network = f"a CIFAR-10 classifier, last pooling, {FEATURES} features; {INPUT_RULE}"
     input_rule = INPUT_RULE
+    smallest = 16
     dims: Mapping[str, int] = MappingProxyType({"features": FEATURES})
 
     def __init__(
@@ -96,12 +96,7 @@ class Cifar10Features(Extractor):
 
     def __call__(self, images_BCHW: Tensor) -> dict[str, Tensor]:
         assert images_BCHW.dtype == torch.uint8
-        height, width = images_BCHW.shape[2:]
-        if min(height, width) < SMALLEST:  # an error of one batch, not of each thread
-            raise DiscliError(
-                f"Images of {height}x{width} px are too small for --features {self.name}: it needs {SMALLEST} px.",
-                "Score them with --features random, which takes any size.",
-            )
+        self.check_size(*images_BCHW.shape[2:])  # an error of one batch, not of each thread
         return in_small_batches(self._features, images_BCHW, self._device)
 
     def score_name(self, score: str) -> str:

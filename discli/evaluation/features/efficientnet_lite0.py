@@ -7,7 +7,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from discli.data.features.efficientnet_lite0 import INPUT_RULE, POOLED, EfficientNetLite0, input_side
+from discli.data.features.efficientnet_lite0 import INPUT_RULE, POOLED, SMALLEST, EfficientNetLite0, input_side
 from discli.evaluation.convention import Convention
 from discli.evaluation.extractor import Extractor, Precision
 from discli.evaluation.parallel import in_small_batches
@@ -26,6 +26,7 @@ class EfficientNetLite0Features(Extractor):
     name = "efficientnet-lite0"
     network = f"EfficientNet-Lite0, last pooling, {POOLED:,} features; {INPUT_RULE}"
     input_rule = INPUT_RULE
+    smallest = SMALLEST
     precisions = ("fp32", "bf16")
     dims: Mapping[str, int] = MappingProxyType({"features": POOLED})
 

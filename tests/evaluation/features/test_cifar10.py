@@ -12,8 +12,10 @@ from discli.evaluation.images import open_images
 from discli.evaluation.npz import read_statistics
 from discli.runtime.errors import DiscliError
 from discli.runtime.rng import permutation
+from discli.training.train import train
 from tests.evaluation.cases import drawn_images
 from tests.evaluation.test_evaluate import save_folder
+from tests.tiny_run import RECIPE
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +100,11 @@ def test_bad_input_is_two_lines_and_status_2(network, tmp_path):
             evaluate(small, small, features="cifar10", **given)
         assert raised.value.status == 2
         assert raised.value.hint
+
+
+def test_a_training_that_it_could_not_score_is_refused_before_it_is_written(digits_file, tmp_path):
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    score = "train.score={every=4,n=8,features='cifar10'}"
+    with pytest.raises(DiscliError, match="8x8 px are too small"):
+        train(tmp_path / "tiny.toml", data=digits_file, out=tmp_path / "run", overrides=[score], dry_run=True)
+    assert not (tmp_path / "run").exists()

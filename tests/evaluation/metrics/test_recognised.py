@@ -52,6 +52,7 @@ def test_right_classes_are_recognised_and_wrong_ones_are_not(reference, tmp_path
     right = recognised(folder_of(tmp_path / "right", images, labels), reference)
     assert right.scores["recognised (random features)"] > 0.9
     assert right.distance is None
+    assert right.warnings == ()  # which are about distances
     assert right.recognised.held_out.n == 15
     assert right.recognised.held_out.share > 0.8
     assert right.recognised.samples.low < right.scores["recognised (random features)"] <= right.recognised.samples.high
