@@ -17,7 +17,14 @@ pytestmark = pytest.mark.slow
 
 pytest.importorskip("hatchling")
 
-ASSETS = ("digits.png", "digits.md", "cifar10.safetensors", "cifar10.md")
+ASSETS = (
+    "digits.png",
+    "digits.md",
+    "cifar10.safetensors",
+    "cifar10.md",
+    "models/digits.safetensors",
+    "models/digits.card.json",
+)
 NOTICES = ("LICENSE", "discli/assets/digits.md", "discli/assets/cifar10.md")
 
 

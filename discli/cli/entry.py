@@ -21,6 +21,7 @@ from discli.cli import (  # noqa: F401
     import_,
     info,
     make_ref,
+    models,
     quickstart,
     recipe,
     report,

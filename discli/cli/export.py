@@ -12,33 +12,49 @@ from discli.runtime.errors import DiscliError
 @app.command(epilog="Example: discli export runs/cifar10-dis-s-2 --to diffusers --out cifar10-dis/")
 def export(
     run: Annotated[
-        Path | None, typer.Argument(help="A run's or checkpoint's folder, or a .safetensors. Default: the newest run.")
+        Path | None,
+        typer.Argument(help="A run's or checkpoint's folder, a .safetensors, or a model's name. Default: newest run."),
     ] = None,
     to: Annotated[
-        Literal["diffusers", "safetensors"] | None,
-        typer.Option(help="A folder for diffusers, or one file with the recipe in it."),
+        Literal["diffusers", "safetensors", "model"] | None,
+        typer.Option(
+            help="A folder for diffusers, one file with the recipe in it, or that in float16 with a card, for a folder"
+            " of DISCLI_MODELS."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="What is written. Default: named after the recipe.")] = None,
     scores: Annotated[
         list[Path] | None, typer.Option(metavar="SCORE.json", help="Of eval-fid --json, for the model card.")
+    ] = None,
+    draws: Annotated[str | None, typer.Option(metavar="TEXT", help="Of a model: what it draws.")] = None,
+    terms: Annotated[str | None, typer.Option(metavar="TEXT", help="Of a model: its data and their licence.")] = None,
+    training: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Of a model: how long it took, on what. Default: by its log.")
     ] = None,
     push_to_hub: Annotated[
         str | None, typer.Option(metavar="USER/NAME", help="Upload the diffusers folder with its model card.")
     ] = None,
     checkpoint: Annotated[int | None, typer.Option(metavar="STEP", help="Default: the newest.")] = None,
 ) -> None:
-    """Export averaged (EMA) weights to diffusers or safetensors."""
+    """Export averaged (EMA) weights to diffusers or safetensors, or as a model with a name."""
     if to is None and push_to_hub is None:
         raise DiscliError("export needs --to.", "Example: discli export runs/mine --to diffusers")
-    if to == "safetensors" and (push_to_hub or scores):
-        raise DiscliError("--push-to-hub and --scores go with --to diffusers.", "Leave them out, or --to safetensors.")
-    from discli.sampling.export import export_diffusers, export_safetensors
+    if to in ("safetensors", "model") and push_to_hub:
+        raise DiscliError("--push-to-hub goes with --to diffusers.", f"Leave it out, or --to {to}.")
+    if to == "safetensors" and scores:
+        raise DiscliError("--scores goes with a card, which --to safetensors has none.", "--to diffusers or model.")
+    if to != "model" and (draws or terms or training):
+        raise DiscliError("--draws, --terms and --training go with --to model.", "Leave them out, or --to model.")
+    from discli.sampling.export import export_diffusers, export_model, export_safetensors
     from discli.sampling.export import push_to_hub as push
     from discli.sampling.load import load
 
     model = load(run, device="cpu", step=checkpoint)
     if to == "safetensors":
         typer.echo(export_safetensors(model, out))
+        return
+    if to == "model":
+        typer.echo(export_model(model, out, scores or [], draws, terms, training))
         return
     folder = export_diffusers(model, out, scores or [])
     typer.echo(push(folder, push_to_hub) if push_to_hub else folder)

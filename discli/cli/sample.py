@@ -21,7 +21,9 @@ def _samplers_of(process: str) -> str:
 def sample(
     run: Annotated[
         Path | None,
-        typer.Argument(help="A run's or checkpoint's folder, or an exported .safetensors. Default: the newest run."),
+        typer.Argument(
+            help="A run's or checkpoint's folder, an exported .safetensors, or a model's name. Default: the newest run."
+        ),
     ] = None,
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="Number of images.")] = 64,
     cfg_scale: Annotated[float | None, typer.Option(help="Guidance; 1 is none.")] = None,

@@ -14,6 +14,8 @@ from discli.evaluation.features.inception import (
     inception_weights_path,
     read_inception_weights,
 )
+from discli.runs.box import BOX, VARIABLE, model_folders
+from discli.runs.models import is_as_published, list_models
 from discli.runtime.errors import DiscliError
 
 TITLE = "Network and weights"
@@ -104,7 +106,27 @@ def autoencoder(context: CheckContext) -> Iterator[Finding]:
         yield warning(name, f"{DEFAULT_VAE} in {folder} is corrupt: {raised}", download, folder=str(folder))
 
 
+def models(context: CheckContext) -> Iterator[Finding]:
+    """Those in the box, and those in the folders of DISCLI_MODELS."""
+    good = []
+    for model in list_models():
+        name, ours = f"model {model.name}", model.file.parent == BOX
+        fix = "pip install --force-reinstall --no-deps discli" if ours else "Copy it again from where it was made."
+        wrong = model.problem
+        if wrong is None and model.card is not None and not is_as_published(model.file, model.card):
+            wrong = f"{model.file} is not the file that its card is about: its sha256 differs"
+        if wrong is None:
+            good.append(model.name)
+        else:
+            yield (error if ours else warning)(name, wrong, fix, path=str(model.file))
+    yield ok("models", ", ".join(good) or "none", models=good)
+    for folder in model_folders():
+        if not folder.is_dir():
+            yield warning("models", f"{VARIABLE} names {folder}, which is no folder", "Correct the variable.")
+
+
 CHECKS: dict[str, Check] = {
+    "models": models,
     "network": network,
     "Inception": inception,
     "CIFAR-10": cifar10,

@@ -54,5 +54,5 @@ class SampledImages:
 
 
 def is_run(path: Path) -> bool:
-    """A run's folder, or one of its checkpoints."""
-    return layout.is_run(path) or layout.is_checkpoint(path)
+    """A run's folder, one of its checkpoints, or a file of weights, such as a model's."""
+    return layout.is_run(path) or layout.is_checkpoint(path) or path.suffix == ".safetensors"

@@ -96,6 +96,7 @@ def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> Tree:
         raise DiscliError(f"{path}: not valid TOML: {error}.", "Correct the file at the place named.") from None
     except OSError as error:
         raise DiscliError(f"{path}: cannot be read: {error.strerror}.", "Check the path and its permissions.") from None
+    tree.pop("record", None)  # what somebody measured with it (recipes/records): no setting
     parent = tree.pop("extends", None)
     if parent is None:
         return tree

@@ -7,6 +7,7 @@ from discli.cost.describe import recipe_facts
 from discli.cost.hardware import Hardware
 from discli.runs.checkpoint import read_description
 from discli.runs.layout import RunFolder, ema_file
+from discli.runs.models import is_as_published, read_card
 from discli.runs.status import RunStatus, run_status
 from discli.runtime.console import format_bytes, format_seconds
 from discli.runtime.facts import Facts
@@ -33,7 +34,19 @@ def checkpoint_facts(path: Path, machine: Hardware) -> Facts:
         *((f"data: {heading}", text) for heading, text in contract.describe()),
     ]
     record = {"kind": "checkpoint", "path": str(path), "step": step, "files": files}
-    return Facts(rows, record | {"contract": contract.model_dump(mode="json")}) | recipe_facts(recipe, machine)
+    record |= {"contract": contract.model_dump(mode="json")}
+    return _card(file) | Facts(rows, record) | recipe_facts(recipe, machine)
+
+
+def _card(file: Path) -> Facts:
+    """Of a model that has one."""
+    card = read_card(file)
+    if card is None:
+        return Facts([], {"card": None})
+    as_published = is_as_published(file, card)
+    weights = f"sha256 {card.sha256}" if as_published else "not those that the card is about: their sha256 differs"
+    rows = [("draws", card.draws), *(("score", line) for line in card.score_lines), ("training", card.training)]
+    return Facts([*rows, ("terms", card.terms), ("weights", weights)], {"card": card.model_dump(mode="json")})
 
 
 def _progress(run: RunStatus) -> Facts:

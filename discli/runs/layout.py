@@ -6,6 +6,7 @@ Imports nothing that takes time: shell completion asks it, too.
 from dataclasses import dataclass
 from pathlib import Path
 
+from discli.runs.box import find_model
 from discli.runtime.processes import is_locked
 
 STATE = "state.json"  # of a checkpoint: the step, the log window, and size and hash of every file
@@ -129,13 +130,14 @@ def run_of(checkpoint: Path) -> Path:
 
 
 def find_run(name: str | Path) -> Path:
-    """The run that is meant: a path, or a name below ``runs/`` as ``discli runs`` shows it.
+    """What a RUN or MODEL stands for: a path, a name below ``runs/`` as ``discli runs`` shows it, or a model's name.
 
-    What is neither comes back as it is, for the caller to say what is missing; so does a checkpoint or a file.
+    In this order, so that what somebody has trained is never hidden by what came with discli. A model is its file of
+    weights. What is none of them comes back as it is, for the caller to say what is missing.
     """
     path = Path(name)
     listed = Path("runs") / path
-    return listed if not _is_usable(path) and _is_usable(listed) else path
+    return next(filter(_is_usable, (path, listed)), None) or find_model(str(name)) or path
 
 
 def _is_usable(path: Path) -> bool:

@@ -1,27 +1,34 @@
 """``discli export RUN``: a run's averaged weights, out to other programs and people.
 
-``--to safetensors`` writes one file, the recipe in its metadata; ``--to diffusers`` a folder that
-diffusers loads and samples from, with a model card; ``--push-to-hub`` uploads that folder.
+``--to safetensors`` writes one file, the recipe in its metadata; ``--to model`` the same in float16, and a card
+beside it, for a folder of `discli.runs.box`; ``--to diffusers`` a folder that diffusers loads and samples from,
+with a model card; ``--push-to-hub`` uploads that folder.
 """
 
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 from safetensors.torch import save_file
 
 from discli import __version__
 from discli.data.autoencoders.hub import hub_answers
 from discli.data.autoencoders.vae import VaeCodec
 from discli.data.contact_sheet import save_image
-from discli.runs.eval_result import read_eval_result
-from discli.runtime.console import format_bytes, stderr
+from discli.runs.box import VARIABLE
+from discli.runs.eval_result import EvalResult, read_eval_result
+from discli.runs.layout import RunFolder, run_of
+from discli.runs.logs import finite_numbers, read_log
+from discli.runs.models import ModelCard, card_file, read_card
+from discli.runtime.console import format_bytes, format_seconds, stderr
 from discli.runtime.errors import DiscliError
-from discli.runtime.files import write_beside, write_text
+from discli.runtime.files import sha256_of, to_json, write_beside, write_text
 from discli.sampling.diffusers_pipeline import DiSModel
 from discli.sampling.diffusers_scheduler import diffusers_scheduler
 from discli.sampling.load import LoadedModel
@@ -43,12 +50,48 @@ _NETWORK = _PIPELINE.replace("DiSPipeline", "DiSModel")
 def export_safetensors(model: LoadedModel, out: str | Path | None = None) -> Path:
     """One file that ``discli sample`` takes, too. Default: the run's name beside the run."""
     path = Path(out or f"{model.recipe.name}.safetensors")
-    if path.exists():
-        raise DiscliError(f"{path} is there already.", "Give another --out.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.contiguous() for name, tensor in model.network.state_dict().items()}
-    write_beside(path, partial(save_file, weights, metadata=_metadata(model)))
+    _write_weights(path, model, torch.float32)
     stderr.print(f"{path}: {format_bytes(path.stat().st_size)}, the recipe in its metadata. discli sample {path}")
+    return path
+
+
+def export_model(
+    model: LoadedModel,
+    out: str | Path | None = None,
+    scores: Sequence[str | Path] = (),
+    draws: str | None = None,
+    terms: str | None = None,
+    training: str | None = None,
+) -> Path:
+    """NAME.safetensors, float16, and NAME.card.json, its `ModelCard`; returns the former. The name is the model's.
+
+    Neither says where anything lay on this machine. What is not given is that of the model's own card, if it has one;
+    ``training`` is otherwise taken from the run's log. Raises DiscliError where what it draws, or the terms of its
+    data, are nowhere to be found.
+    """
+    path = Path(out or f"{model.recipe.name}.safetensors")
+    if path.suffix != ".safetensors":
+        raise DiscliError(
+            f"--out {path}: a model is a .safetensors file.", f"Give --out {path / model.recipe.name}.safetensors"
+        )
+    known = read_card(model.checkpoint)
+    if known is not None:
+        draws, terms, training = draws or known.draws, terms or known.terms, training or known.training
+    if not (draws and terms):
+        raise DiscliError(
+            "A model says what it draws, and which terms its data has.",
+            'Give --draws "handwritten digits" --terms "UCI digits, CC BY 4.0", of yours.',
+        )
+    found = tuple(_nowhere(read_eval_result(score)) for score in scores) or (known.scores if known else ())
+    contract = model.contract.model_copy(update={"source": Path(model.contract.source).name})
+    _write_weights(path, replace(model, contract=contract, data_file=None), torch.float16)
+    training = training or _time_trained(model)
+    card = ModelCard(draws=draws, terms=terms, training=training, sha256=sha256_of(path), scores=found)
+    write_text(card_file(path), to_json(card) + "\n")
+    size, name = format_bytes(path.stat().st_size), path.stem
+    stderr.print(
+        f"{path}: {size}, and its card {card_file(path).name}. In a folder of {VARIABLE}: discli sample {name}"
+    )
     return path
 
 
@@ -61,7 +104,8 @@ def export_diffusers(model: LoadedModel, out: str | Path | None = None, scores: 
     folder = Path(out or f"{model.recipe.name}-diffusers")
     if folder.exists():
         raise DiscliError(f"{folder} is there already.", "Give another --out.")
-    known = [read_eval_result(path) for path in scores]
+    card = read_card(model.checkpoint)
+    known = [read_eval_result(path) for path in scores] or (card.scores if card else ())
     codec = model.load_codec()
     temporary = folder.with_name(f".{folder.name}.writing")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -93,7 +137,7 @@ def export_diffusers(model: LoadedModel, out: str | Path | None = None, scores: 
         spread = sorted({k * count // CARD_ROWS for k in range(CARD_ROWS)}) if count else []
         shown = sample(model, CARD_ROWS * CARD_COLUMNS, classes=spread, grid=(CARD_ROWS, CARD_COLUMNS))
         save_image(shown.sheet, temporary / "samples.png")
-        write_text(temporary / "README.md", model_card(model.recipe, model.contract, model.step, known))
+        write_text(temporary / "README.md", model_card(model, known, card.terms if card else None))
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -125,6 +169,38 @@ def push_to_hub(folder: str | Path, repo: str) -> str:
             f"Pushing to {repo} failed: {reason}", f"Log in with hf auth login; {folder} is complete and stays."
         ) from None
     return address
+
+
+def _write_weights(path: Path, model: LoadedModel, dtype: torch.dtype) -> None:
+    if path.exists():
+        raise DiscliError(f"{path} is there already.", "Give another --out.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.to(dtype).contiguous() for name, tensor in model.network.state_dict().items()}
+    write_beside(path, partial(save_file, weights, metadata=_metadata(model)))
+
+
+def _nowhere(score: EvalResult) -> EvalResult:
+    """Of files and folders the names alone."""
+    samples = {key: Path(where).name for key in ("path", "run", "checkpoint") if (where := getattr(score.samples, key))}
+    reference = {"path": Path(score.reference.path).name}
+    parts = {"samples": score.samples.model_copy(update=samples)}
+    return score.model_copy(update={**parts, "reference": score.reference.model_copy(update=reference)})
+
+
+def _time_trained(model: LoadedModel) -> str:
+    """By the run's log of speed: without start-up, previews and scores."""
+    run = RunFolder(run_of(model.checkpoint))
+    speed, before, seconds = read_log(run.log("speed")), 0, 0.0
+    for step, rate in finite_numbers(speed, "images_per_second"):
+        if before < step <= model.step:
+            seconds += (step - before) * model.recipe.train.batch_size / rate
+            before = step
+    session = (read_log(run.log("sessions")) or [{}])[-1]
+    if not seconds or not session:
+        return "not known"
+    count = session["cpu_threads"]
+    threads = f", {count} thread{'s' if count > 1 else ''}" if model.device.type == "cpu" else ""
+    return f"{format_seconds(seconds)} ({session['device']}{threads})"
 
 
 def _metadata(model: LoadedModel) -> dict[str, str]:

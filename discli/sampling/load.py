@@ -60,8 +60,9 @@ class LoadedModel:
 def load(run: str | Path | None = None, device: str | None = None, step: int | None = None) -> LoadedModel:
     """The averaged weights of a run, ready to sample from: ``from discli import load``.
 
-    ``run`` is a run's folder or its name below ``runs/``, a checkpoint's folder, or a .safetensors file of
-    ``discli export``; None takes the newest run under ``runs/``. ``step`` picks an older checkpoint.
+    ``run`` is a run's folder or its name below ``runs/``, a checkpoint's folder, a .safetensors file of
+    ``discli export``, or a model's name (``discli models``); None takes the newest run under ``runs/``. ``step``
+    picks an older checkpoint.
     """
     return load_model(Path(run) if run is not None else newest_run(Path("runs")), pick_device(device), step)
 
@@ -196,7 +197,7 @@ def _weights_file(path: Path, step: int | None) -> Path:
     newest = newest_checkpoint(path)
     if newest is None:
         missing = "" if path.exists() else ", which does not exist"
-        hint = "Give the folder of a run that discli train wrote; discli runs lists them."
+        hint = "Give the folder of a run, or a model's name; discli runs and discli models list them."
         if (path / "model_index.json").is_file():
             hint = "diffusers loads such a folder. Here give the run that it was exported from."
         raise DiscliError(f"No checkpoint in {path}{missing}.", hint)

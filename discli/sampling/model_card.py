@@ -6,10 +6,15 @@ from discli import __version__
 from discli.recipe import DataContract, Recipe
 from discli.runs.eval_result import EvalResult
 from discli.runtime.numbers import format_number
+from discli.sampling.load import LoadedModel
 
 
-def model_card(recipe: Recipe, contract: DataContract, step: int, scores: Sequence[EvalResult]) -> str:
-    """Markdown with the hub's front matter. ``scores`` are results of ``discli eval-fid``; none: it says so."""
+def model_card(model: LoadedModel, scores: Sequence[EvalResult], terms: str | None = None) -> str:
+    """Markdown with the hub's front matter. ``scores`` are results of ``discli eval-fid``; none: it says so.
+
+    ``terms``: the data and its licence, where they are known.
+    """
+    recipe, contract, step = model.recipe, model.contract, model.step
     classes = "class-conditional" if recipe.model.num_classes else "unconditional"
     call = 'pipe(16, classes="balanced", cfg_scale=2.0)' if recipe.model.num_classes else "pipe(16)"
     return f"""---
@@ -56,7 +61,7 @@ The same settings and seed give the images of `discli sample`. Arguments are fie
 ## What to know before use
 
 It draws what its training images look like, with their biases, and was made to study the model.
-Whoever publishes it should say here under which licence, and what the training images allow.
+{terms or "Whoever publishes it should say here under which licence, and what the training images allow."}
 """
 
 

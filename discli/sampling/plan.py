@@ -12,6 +12,7 @@ from discli.diffusion import count_evaluations
 from discli.diffusion.guidance import Network
 from discli.recipe import Recipe
 from discli.recipe.sample import SampleSpec
+from discli.runs.layout import find_run
 from discli.runs.manifest import Format, Manifest
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
@@ -60,7 +61,7 @@ class SamplingPlan:
         model, settings, classes = self.model, self.settings, self.classes_of(n)
         recipe = model.recipe
         if settings.guidance.name == "autoguidance":  # by where it lies, not by how somebody named it
-            where = str(Path(settings.guidance.checkpoint).resolve())
+            where = str(find_run(settings.guidance.checkpoint).resolve())
             settings = settings.model_copy(
                 update={"guidance": settings.guidance.model_copy(update={"checkpoint": where})}
             )

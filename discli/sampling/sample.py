@@ -72,8 +72,8 @@ def sample(
     Image i depends on (seed, i) alone. Settings that are None follow the recipe's ``[sample]``.
 
     Args:
-        run: what `discli.load` returned, a run's or checkpoint's folder, or a .safetensors file of ``discli
-            export``; None takes the newest run under ``runs/``.
+        run: what `discli.load` returned, or what it takes: a run's or checkpoint's folder, a .safetensors file of
+            ``discli export``, a model's name; None takes the newest run under ``runs/``.
         n: number of images.
         out: folder for the images and manifest.json; beside it goes the contact sheet ``out``.png. A folder with
             the same manifest is completed.
