@@ -314,7 +314,7 @@ class _Held:
         return found.decode() if isinstance(found, bytes) else found
 
     def __contains__(self, name: str) -> bool:
-        return name.encode() in self._root
+        return bool(self._root.links.exists(name.encode()))  # which, unlike ``in``, does not follow a link
 
     def __getitem__(self, name: str) -> h5py.Dataset:
         # Asked before the dataset is touched, for a link is followed, and a file opened, by looking at it.
