@@ -12,6 +12,7 @@ from discli.data.store import open_store
 from discli.evaluation.extractor import load_extractor
 from discli.evaluation.reference import check_resolution, check_statistics, open_reference
 from discli.recipe import DataContract, Study, check_fits
+from discli.recipe.data_files import are_there
 from discli.recipe.differences import differences
 from discli.runtime.errors import DiscliError
 from discli.sampling.load import load_model
@@ -30,7 +31,7 @@ def check_before(study: Study, plan: Sequence[Planned], data: Path | None) -> No
     wanted: dict[tuple[Path, Path | None, str | None], Planned] = {}
     for planned in plan:
         file = data or planned.recipe.data.file
-        if file is None or (planned.result is not None and not file.exists()):
+        if file is None or (planned.result is not None and not are_there(file)):
             if planned.result is None:
                 raise DiscliError(f"{study.name}: no data file.", "Give --data FILE.h5 (discli encode writes one).")
             continue

@@ -41,7 +41,12 @@ def encode(
     ] = False,
     latent_dtype: Annotated[Literal["float16", "float32"], typer.Option(help="Number format of latents.")] = "float16",
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Write part I (0 to N-1) of N.")] = None,
-    merge: Annotated[Path | None, typer.Option(metavar="OUT.h5", help="Join finished parts, and nothing else.")] = None,
+    merge: Annotated[
+        Path | None, typer.Option(metavar="OUT.h5", help="Join finished parts: those beside it, or SOURCE.")
+    ] = None,
+    virtual: Annotated[
+        bool, typer.Option("--virtual", help="With --merge: copy nothing; OUT.h5 reads from its parts.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes. Default: by the cores.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images at once through the autoencoder.")] = None,
     features: Annotated[
@@ -52,11 +57,13 @@ def encode(
 ) -> None:
     """Images to one data file for training. Interrupted, the same command resumes."""
     if merge is not None:
-        refuse_ignored(context, "--merge", "merge")
+        refuse_ignored(context, "--merge", "merge", "source", "virtual")
         from discli.data.encode import merge as merge_parts
 
-        typer.echo(merge_parts(merge))
+        typer.echo(merge_parts(merge, source, virtual=virtual))
         return
+    if virtual:
+        raise DiscliError("--virtual goes with --merge OUT.h5.", "Encode the parts first, with --shard.")
     if source is not None and source.suffix == ".h5" and features is not None:
         refuse_ignored(context, "a data file's --features", "source", "features", "vae", "device")
         from discli.data.grids import add_features

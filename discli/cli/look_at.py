@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from discli.data.find import describe_encode, look_for_data
 from discli.data.store import Store
 from discli.recipe import Recipe, check_fits, find_recipe, load_recipe
+from discli.recipe.data_files import are_there, is_name
 from discli.runs.layout import find_run, is_checkpoint, is_run
 from discli.runs.run import what_to_train
 from discli.runtime.errors import DiscliError
@@ -23,7 +24,7 @@ def look_at(what: str, overrides: list[str] | None, data: Path | None) -> tuple[
     path = Path(what)
     if not overrides:  # a run's facts are its recipe's too, so where a name is both, the run's tell more
         path = find_run(path)
-    if path.suffix == ".toml" or not (path.exists() or path.suffix):
+    if path.suffix == ".toml" or not (path.suffix or is_name(path) or are_there(path)):
         recipe = load_recipe(what, overrides)
         if data is not None:
             check_fits(recipe, Store(data).contract, str(data))
@@ -31,7 +32,7 @@ def look_at(what: str, overrides: list[str] | None, data: Path | None) -> tuple[
     for flag, given in (("--set", overrides), ("--data", data)):
         if given:
             raise DiscliError(f"{flag} goes with a recipe, and {what} is none.", "Leave it out, or name a recipe.")
-    if not path.is_dir() and path.suffix != ".safetensors":
+    if not (is_name(path) and path.is_dir()) and path.suffix != ".safetensors":
         Store(path, parts=True)
     return path, None
 
@@ -39,7 +40,7 @@ def look_at(what: str, overrides: list[str] | None, data: Path | None) -> tuple[
 def find_data_and_recipe(data: Path, recipe: str | None, overrides: list[str]) -> tuple[Path, Recipe | None]:
     """A data file and the recipe to look at it with, if any; of a run both are its own. Raises DiscliError."""
     run = find_run(data)
-    if run.is_dir() and is_run(run):
+    if is_run(run):
         if recipe or overrides:
             raise DiscliError(f"{data} is a run, which has a recipe.", "Leave --recipe and --set out.")
         task = what_to_train(run)
@@ -98,11 +99,11 @@ def describe_path(
     from discli.data.describe import data_facts
     from discli.reports.describe_run import checkpoint_facts, run_facts
 
-    if path.is_dir() and is_run(path):
+    if is_run(path):
         return run_facts(path, machine)
     if path.suffix == ".safetensors" or is_checkpoint(path):
         return checkpoint_facts(path, machine)
-    if path.is_dir():
+    if is_name(path) and path.is_dir():
         raise DiscliError(
             f"{path} is neither a run nor a checkpoint.", "Give a recipe, a folder under runs/, or a file of encode."
         )

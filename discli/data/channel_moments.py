@@ -1,5 +1,6 @@
 """Running sums for the per-channel mean and standard deviation of what is stored."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +18,14 @@ class ChannelMoments:
     count: int = 0
     sums: list[float] = field(default_factory=list)
     squares: list[float] = field(default_factory=list)
+
+    def __add__(self, other: "ChannelMoments") -> "ChannelMoments":
+        zeros = [0] * max(len(self.sums), len(other.sums))
+        return ChannelMoments(
+            self.count + other.count,
+            [one + two for one, two in zip(self.sums or zeros, other.sums or zeros, strict=True)],
+            [one + two for one, two in zip(self.squares or zeros, other.squares or zeros, strict=True)],
+        )
 
     def add(self, rows: npt.NDArray[np.generic], identity: CodecIdentity) -> None:
         """(k, *row_shape) as stored: pixels, or mean and std of latents side by side."""
@@ -47,6 +56,20 @@ class ChannelMoments:
         std = np.sqrt(np.maximum(np.array(self.squares, dtype=np.float64) / self.count - mean**2, 0.0))
         mean, std = identity.stats_in_model_space(mean, std)
         return _rounded(mean), _rounded(std)
+
+
+def pooled(
+    groups: Sequence[tuple[int, tuple[float, ...], tuple[float, ...]]],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) of all samples from (samples, mean, std) of groups of them, each per channel."""
+    groups = [group for group in groups if group[0] and group[1]]
+    if not groups:
+        return (), ()
+    counts = np.array([count for count, *_ in groups], np.float64)[:, None]
+    means, stds = (np.array([group[place] for group in groups], np.float64) for place in (1, 2))
+    mean = (counts * means).sum(0) / counts.sum()
+    variance = (counts * (stds**2 + (means - mean) ** 2)).sum(0) / counts.sum()
+    return _rounded(mean), _rounded(np.sqrt(variance))
 
 
 def _of_pixels(rows: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:

@@ -19,8 +19,13 @@ def data_facts(path: Path, sheet: Path | None, count: int, vae: str | None, devi
     Raises DiscliError for what is no such file, or not whole. An image that cannot be made costs itself alone.
     """
     store = Store(path, parts=True)
-    rows = [("file", f"{path} ({format_bytes(path.stat().st_size)})"), *store.contract.describe()]
-    record: dict[str, Any] = {"kind": "data", "file": str(path), "bytes": path.stat().st_size, "sheet": None}
+    files = [shard.path for shard in store.shards]
+    size = sum(file.stat().st_size for file in files)
+    rows = [("file", f"{path} ({format_bytes(size)})"), *store.contract.describe()]
+    if len(files) > 1:
+        rows.insert(1, ("files", f"{len(files):,} in this order: {_in_short([str(file) for file in files])}"))
+    record: dict[str, Any] = {"kind": "data", "file": str(path), "bytes": size, "sheet": None}
+    record["files"] = [str(file) for file in files]
     record["contract"] = store.contract.model_dump(mode="json")
     if store.labels is not None:
         sizes = np.bincount(store.labels, minlength=store.contract.num_classes)
@@ -29,7 +34,7 @@ def data_facts(path: Path, sheet: Path | None, count: int, vae: str | None, devi
         rows.append(("class sizes", f"{sizes.min():,} {spread}"))
     if not count or not len(store):
         return Facts(rows, record)
-    sheet = sheet or path.with_suffix(".samples.png")
+    sheet = sheet or store.beside(".samples.png")
     try:
         image, columns = samples_beside_sources(store, count, vae, device)
         save_image(image, sheet)
@@ -39,3 +44,7 @@ def data_facts(path: Path, sheet: Path | None, count: int, vae: str | None, devi
     record |= {"sheet": str(sheet), "sheet_columns": columns}
     rows.append(("sheet", f"{sheet}: {' | '.join(columns)}, of {min(count, len(store))} images"))
     return Facts(rows, record)
+
+
+def _in_short(names: list[str]) -> str:
+    return ", ".join(names if len(names) < 6 else [*names[:3], "...", names[-1]])

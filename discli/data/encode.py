@@ -17,13 +17,15 @@ from discli.data.autoencoders import Codec, codec_class, open_codec
 from discli.data.decoding import Decoded, ImageTransform, Workers, decode_batches, usable_cores
 from discli.data.grids import FIRST, FOLDER, add_features
 from discli.data.images import Crop, TooSmall
-from discli.data.merge import find_parts, lacks_features, merge_parts, part_of, share
+from discli.data.merge import find_parts, lacks_features, merge_parts, merge_virtually, share
 from discli.data.resume_log import State, resume_log_of
+from discli.data.shards import part_of
 from discli.data.sources import Source, open_source
 from discli.data.store import Store
 from discli.data.writer import Rows, StoreWriter, forget_resume_log, skipped_of
 from discli.recipe.contract import DataContract
 from discli.recipe.data import CODECS, LARGEST_RGB, default_codec
+from discli.recipe.data_files import files_of
 from discli.recipe.differences import first_difference
 from discli.runtime.console import format_bytes, progress, restore_quiet, stderr
 from discli.runtime.errors import DiscliError
@@ -126,16 +128,24 @@ def encode(
     return target if features is None else add_features(target, features, vae=vae, device=device)
 
 
-def merge(out: str | Path) -> Path:
-    """Makes ``out`` of its finished parts, ``OUT.shard-I-of-N.h5`` beside it. See ``merge_parts``."""
+def merge(out: str | Path, parts: str | Path | None = None, *, virtual: bool = False) -> Path:
+    """Makes ``out`` of its finished parts: ``OUT.shard-I-of-N.h5`` beside it, or what ``parts`` names.
+
+    ``virtual``: an HDF5 virtual dataset, which reads from them. See `merge_parts` and `merge_virtually`.
+    """
     out = Path(out)
-    if out.exists() and not lacks_features(out):
+    files = files_of(parts) if parts is not None else None
+    if out.exists() and (virtual or not lacks_features(out, files)):
         raise DiscliError(f"{out} is there already.", "Delete it to merge again.")
-    parts = find_parts(out)
-    total = sum(len(Store(part, parts=True)) for part in parts)
+    files = files or find_parts(out)
+    if virtual:
+        store = merge_virtually(out, files)
+        stderr.print(f"{out}: {len(store):,} images, which stay in {len(files)} files. Keep those where they are.")
+        return out
+    total = sum(len(Store(part, parts=True)) for part in files)
     with progress("merge", total, "images") as ticker:
-        store = merge_parts(out, ticker.advance)
-    stderr.print(f"{out}: {len(store):,} images from {len(parts)} parts, which may be deleted now.")
+        store = merge_parts(out, files, ticker.advance)
+    stderr.print(f"{out}: {len(store):,} images from {len(files)} parts, which may be deleted now.")
     return out
 
 

@@ -7,6 +7,7 @@ from discli.data.store import Store, open_store
 from discli.data.writer import PARTIAL
 from discli.recipe import Recipe, check_fits
 from discli.recipe.data import default_codec
+from discli.recipe.data_files import are_there
 from discli.runs.description import read_run
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
@@ -91,7 +92,7 @@ def _trained_on(run: Path) -> Path | None:
         file = Path(read_run(run).data_file)
     except DiscliError:  # what is wrong with a run is for whoever opens it to say
         return None
-    return file if file.is_file() else None
+    return file if are_there(file) else None
 
 
 def _nothing_fits(recipes: Sequence[Recipe], others: dict[Path, str]) -> DiscliError:

@@ -96,7 +96,7 @@ class FloorOf(BaseModel):
         """Where the floor of ``store`` lies."""
         about = self.model_dump(mode="json") | {"sigmas": [f"{sigma:.9g}" for sigma in self.sigmas]}
         key = hashlib.sha256(json.dumps([content_sha256(store), about], sort_keys=True).encode()).hexdigest()
-        return store.path.with_name(f"{store.path.stem}.floor-{key[:12]}.json")
+        return store.beside(f".floor-{key[:12]}.json")
 
 
 def write_floor(path: Path, floor: Floor) -> None:

@@ -8,7 +8,7 @@ and the same command goes on where it was. Features take more room than samples,
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from discli.data.layout import allocate, open_to_grow
 from discli.data.resume_log import ResumeLog, State
+from discli.data.shards import JoinedRows, Shard
 from discli.data.store import Store, grid_shape
 from discli.data.writer import partial_of
 from discli.recipe.contract import FeatureGrid
@@ -66,12 +67,20 @@ def add_features(path: str | Path, features: str, *, vae: str | None = None, dev
     return path
 
 
-@hold_ctrl_c()
 def write_grid(path: Path, grid: FeatureGrid, compute: Callable[[range], Features], batch: int) -> Store:
-    """Adds ``grid`` to the data file: ``compute`` gives rows (k, side, side, channels) for the samples asked for.
+    """Adds ``grid`` to the data file, or to each of several: ``compute`` gives rows (k, side, side, channels).
 
-    Always of whole batches but the last, so that going on where another process was killed changes no bit.
+    Always of whole batches of a file's samples but the last, so that going on where another process was killed
+    changes no bit.
     """
+    for shard in Store(path, parts=True).shards:
+        places = range(shard.start, shard.start + len(shard))
+        _write_to_file(shard.path, grid, lambda rows, places=places: compute(places[rows.start : rows.stop]), batch)  # type: ignore[misc]
+    return Store(path, parts=True)
+
+
+@hold_ctrl_c()
+def _write_to_file(path: Path, grid: FeatureGrid, compute: Callable[[range], Features], batch: int) -> None:
     store = Store(path, parts=True)
     held, total = store.contract.grid(grid.name), len(store)
     beside = path.with_name(path.name + ".features")
@@ -82,7 +91,7 @@ def write_grid(path: Path, grid: FeatureGrid, compute: Callable[[range], Feature
                 "Give these another name, or encode the images again.",
             )
         stderr.print(f"{path} has the features of {grid.name} already.")
-        return store
+        return
     row_bytes = int(np.prod(grid_shape(grid, 1))) * np.dtype(np.float16).itemsize
     partial = partial_of(beside)
     settings = {"contract": store.contract.model_dump(mode="json"), "grid": grid.model_dump(mode="json")}
@@ -137,23 +146,13 @@ def write_grid(path: Path, grid: FeatureGrid, compute: Callable[[range], Feature
     finally:
         log.close()
     stderr.print(f"{path}: features of {grid.name}, {format_bytes(total * row_bytes)}")
-    return Store(path, parts=True)
 
 
-def merge_grids(parts: list[Store], merged: Path) -> Store:
+def merge_grids(parts: Sequence[Shard], merged: Path) -> Store:
     """The features that all ``parts`` hold, in the file made of their samples."""
     for grid in parts[0].contract.grids:
-        rows = [part.grids[grid.name] for part in parts]
-        starts = np.cumsum([0, *(len(part) for part in parts)])
-
-        def gather(wanted: range, rows: list[Features] = rows, starts: npt.NDArray[np.int64] = starts) -> Features:
-            pieces = [
-                part[max(0, wanted.start - start) : max(0, wanted.stop - start)]
-                for part, start in zip(rows, starts, strict=False)
-            ]
-            return np.concatenate(pieces)
-
-        write_grid(merged, grid, gather, batch=1024)
+        rows = JoinedRows([part.grids[grid.name] for part in parts])
+        write_grid(merged, grid, lambda wanted, rows=rows: rows[wanted.start : wanted.stop], batch=1024)  # type: ignore[misc]
     return Store(merged)
 
 

@@ -7,8 +7,10 @@ h5py and to a memory map alike.
 """
 
 import io
+import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from discli.data.channel_moments import ChannelMoments
 from discli.recipe.contract import DataContract
 
 FORMAT = "discli-data/1"
@@ -59,29 +62,45 @@ def wrap_rows_in_hdf5(
     labels: npt.NDArray[np.int64] | None,
     skipped: Sequence[str],
     positions: tuple[int, int, int],
+    moments: ChannelMoments | None = None,
 ) -> None:
     """Turns ``path``, rows from ROWS_AT on, into an HDF5 file, and marks it finished as the last thing.
 
-    ``positions``: (start, stop, total) of the source's images that were dealt with here.
+    ``positions``: (start, stop, total) of the source's images that were dealt with here. ``moments``: exact sums over
+    a part, so that parts have together the mean and standard deviation that one file would have.
     """
     shape = (contract.num_samples, *contract.row_shape)
     with _HeaderlessFile(path) as raw:
         with h5py.File(raw, "w", driver="fileobj", **_LAYOUT) as file:
             _allocate_samples(file, shape, contract.dtype)
-            if labels is not None:
-                file.create_dataset("labels", data=labels)
-            file.create_dataset("names", data=list(names), shape=(len(names),), dtype=h5py.string_dtype())
-            file.create_dataset("skipped", data=list(skipped), shape=(len(skipped),), dtype=h5py.string_dtype())
-            file.attrs["format"] = FORMAT
-            file.attrs["positions"] = np.array(positions, dtype=np.int64)
-            # As a dataset: the names of a thousand classes do not fit into an attribute.
-            file.create_dataset("contract", data=contract.model_dump_json(), dtype=h5py.string_dtype())
+            describe_rows(file, contract, names, labels, skipped, positions)
+            if moments is not None:
+                file.attrs["moments"] = json.dumps(asdict(moments))
             file.attrs["finished"] = False
         os.fsync(raw.fileno())
     with h5py.File(path, "r+") as file:
         file.attrs["finished"] = True
     with path.open("r+b") as done:
         os.fsync(done.fileno())
+
+
+def describe_rows(
+    file: h5py.File,
+    contract: DataContract,
+    names: Sequence[str],
+    labels: npt.NDArray[np.int64] | None,
+    skipped: Sequence[str],
+    positions: tuple[int, int, int],
+) -> None:
+    """All of a file but the rows and their features."""
+    if labels is not None:
+        file.create_dataset("labels", data=labels)
+    file.create_dataset("names", data=list(names), shape=(len(names),), dtype=h5py.string_dtype())
+    file.create_dataset("skipped", data=list(skipped), shape=(len(skipped),), dtype=h5py.string_dtype())
+    file.attrs["format"] = FORMAT
+    file.attrs["positions"] = np.array(positions, dtype=np.int64)
+    # As a dataset: the names of a thousand classes do not fit into an attribute.
+    file.create_dataset("contract", data=contract.model_dump_json(), dtype=h5py.string_dtype())
 
 
 def open_to_grow(path: Path) -> h5py.File:

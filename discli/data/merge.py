@@ -1,23 +1,21 @@
 """The parts of a sharded encode: what they are called, which images each holds, and one file made of them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
+import h5py
 
 from discli.data.grids import merge_grids
+from discli.data.layout import describe_rows
+from discli.data.shards import Shard, part_of
 from discli.data.store import Store
 from discli.data.writer import StoreWriter
-from discli.recipe.differences import first_difference
+from discli.recipe.data_files import joined
 from discli.runtime.errors import DiscliError
+from discli.runtime.files import write_beside
 
 _COPIED_AT_ONCE = 1 << 26  # bytes
-
-
-def part_of(out: Path, shard: tuple[int, int]) -> Path:
-    """in256.h5 -> in256.shard-0-of-4.h5"""
-    return out.with_name(f"{out.name.removesuffix('.h5')}.shard-{shard[0]}-of-{shard[1]}.h5")
 
 
 def share(total: int, shard: tuple[int, int], align: int = 1) -> range:
@@ -47,91 +45,90 @@ def find_parts(out: Path) -> list[Path]:
     return wanted
 
 
-def lacks_features(out: Path) -> bool:
-    """Whether ``out`` is what a merge of the parts beside it had made when it was killed, before their features."""
+def lacks_features(out: Path, files: Sequence[Path] | None = None) -> bool:
+    """Whether ``out`` is what a merge of its parts had made when it was killed, before their features."""
     held = Store(out).contract
     try:
-        parts = [Store(path, parts=True).contract for path in find_parts(out)]
+        whole = Store(joined(find_parts(out) if files is None else files)).contract
     except DiscliError:
         return False
-    same = held.settings() == parts[0].settings() | {"shard": None}
-    return same and held.num_samples == sum(part.num_samples for part in parts) and held.grids != parts[0].grids
+    return held.model_copy(update={"grids": whole.grids}) == whole and held.grids != whole.grids
 
 
-def merge_parts(out: Path, advance: Callable[[int], object] = lambda rows: None) -> Store:
-    """One finished file out of ``find_parts(out)``, equal to what one run would have written.
+def merge_parts(
+    out: Path, files: Sequence[Path] | None = None, advance: Callable[[int], object] = lambda rows: None
+) -> Store:
+    """One finished file out of ``files``, by default ``find_parts(out)``, equal to what one run would have written.
 
     Can be killed and run again like an encode; the parts stay. ``advance`` hears of rows as they are copied.
     Raises DiscliError when the parts do not belong together or leave images out.
     """
-    parts = [Store(path, parts=True) for path in find_parts(out)]
-    _check_together(parts)
+    whole = _together(find_parts(out) if files is None else files)
     if out.exists():  # `lacks_features`
-        return merge_grids(parts, out)
-    contracts = [part.contract for part in parts]
-    contract = contracts[0].model_copy(
-        update={"shard": None, "grids": (), "num_samples": sum(each.num_samples for each in contracts)}
-    )
-    if not contract.num_samples:
-        raise DiscliError(f"No part of {out} holds an image.", "See their .skipped.txt lists.")
-    settings = {"merged": [part.path.name for part in parts], "source_sha256": contract.source_sha256}
-    with StoreWriter(out, contract, range(contract.num_samples), settings) as writer:
+        return merge_grids(whole.shards, out)
+    bare = whole.contract.model_copy(update={"grids": ()})
+    settings = {"merged": [shard.path.name for shard in whole.shards], "source_sha256": bare.source_sha256}
+    with StoreWriter(out, bare, range(len(whole)), settings) as writer:
         advance(writer.state.rows)
-        _copy(parts, writer, advance)
-        moments = writer.settle().moments
-        mean, std = moments.as_model_sees(contract.codec)
-        labels = [part.labels for part in parts if part.labels is not None]
-        writer.finish(
-            contract.model_copy(
-                update={
-                    "num_skipped": sum(each.num_skipped for each in contracts),
-                    "num_upscaled": sum(each.num_upscaled for each in contracts),
-                    "channel_mean": mean,
-                    "channel_std": std,
-                }
-            ),
-            [name for part in parts for name in part.names],
-            np.concatenate(labels) if labels else None,
-            [line for part in parts for line in part.skipped],
-            (0, parts[0].positions[2], parts[0].positions[2]),
-        )
-    return merge_grids(parts, out)
+        _copy(whole.shards, writer, advance)
+        writer.settle()
+        writer.finish(bare, whole.names, whole.labels, whole.skipped, whole.positions)
+    return merge_grids(whole.shards, out)
 
 
-def _copy(parts: list[Store], writer: StoreWriter, advance: Callable[[int], object]) -> None:
-    start, already = 0, writer.state.rows
+def merge_virtually(out: Path, files: Sequence[Path] | None = None) -> Store:
+    """``out`` as an HDF5 virtual dataset of ``files``, by default ``find_parts(out)``: no row is copied.
+
+    It names the files relative to its own folder where they lie in it or below, else by their absolute paths. Raises
+    DiscliError as `merge_parts`, and where ``out`` is there already or cannot be written.
+    """
+    whole = _together(find_parts(out) if files is None else files)
+    if out.exists():
+        raise DiscliError(f"{out} is there already.", "Delete it to merge again.")
+    folder = out.parent.resolve()
+
+    def name(file: Path) -> str:
+        file = file.resolve()
+        return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
+
+    def fill(temporary: Path) -> None:
+        with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+            datasets = {"samples": whole.rows, **{f"features.{name}": rows for name, rows in whole.grids.items()}}
+            for dataset, rows in datasets.items():
+                layout = h5py.VirtualLayout(rows.shape, rows.dtype)
+                for shard in whole.shards:
+                    if len(shard):
+                        part = h5py.VirtualSource(name(shard.path), dataset, (len(shard), *rows.shape[1:]))
+                        layout[shard.start : shard.start + len(shard)] = part
+                file.create_virtual_dataset(dataset, layout)
+            describe_rows(file, whole.contract, whole.names, whole.labels, whole.skipped, whole.positions)
+            file.attrs["finished"] = True
+
+    try:
+        write_beside(out, fill)
+    except OSError as error:
+        raise DiscliError(f"Cannot write {out}: {error.strerror or error}.", "Choose another place.") from None
+    return Store(out)
+
+
+def _together(files: Sequence[Path]) -> Store:
+    """``files`` as one. Refuses those with different features."""
+    whole = Store(joined(files))
+    for shard in whole.shards:
+        if shard.contract.grids != whole.contract.grids:
+            less = shard if len(shard.contract.grids) == len(whole.contract.grids) else whole.shards[0]
+            raise DiscliError(
+                f"{whole.shards[0].path.name} and {shard.path.name} hold different features.",
+                f"Add the same to both: discli encode {less.path.name} --features NAME",
+            )
+    return whole
+
+
+def _copy(parts: Sequence[Shard], writer: StoreWriter, advance: Callable[[int], object]) -> None:
+    already = writer.state.rows
     for part in parts:
         step = max(1, _COPIED_AT_ONCE * len(part) // max(1, part.rows.nbytes))
-        for first in range(max(0, already - start), len(part), step):
+        for first in range(max(0, already - part.start), len(part), step):
             rows = part.rows[first : first + step]
-            writer.append(rows, start + first + len(rows))
+            writer.append(rows, part.start + first + len(rows))
             advance(len(rows))
-        start += len(part)
-
-
-def _check_together(parts: list[Store]) -> None:
-    expected = 0
-    for part in parts:
-        held, asked = parts[0].contract.settings(), part.contract.settings()
-        held["shard"] = asked["shard"] = None
-        different = first_difference(held, asked)
-        if different is not None:
-            name, one, other = different
-            raise DiscliError(
-                f"{parts[0].path.name} has {name} {one}, {part.path.name} has {other}.",
-                "Encode the parts from one source with the same flags.",
-            )
-        if part.contract.grids != parts[0].contract.grids:
-            raise DiscliError(
-                f"{parts[0].path.name} and {part.path.name} hold different features.",
-                f"Add the same to both: discli encode {part.path.name} --features NAME",
-            )
-        start, stop, _ = part.positions
-        if start != expected:
-            raise DiscliError(
-                f"{part.path.name} begins at image {start}, the part before it ends at {expected}.",
-                "Encode the parts with the same --batch-size on the same kind of device.",
-            )
-        expected = stop
-    if expected != parts[0].positions[2]:
-        raise DiscliError(f"The parts end at image {expected} of {parts[0].positions[2]}.", "Encode the last again.")

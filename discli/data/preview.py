@@ -1,5 +1,6 @@
 """A look into a data file: samples, decoded again, beside the images they were made from."""
 
+from bisect import bisect
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from discli.data.autoencoders import load_codec
 from discli.data.contact_sheet import contact_sheet
 from discli.data.decoding import ImageTransform, transform_image
 from discli.data.images import ImageError
-from discli.data.sources import open_source
+from discli.data.sources import Source, open_source
 from discli.data.store import Store
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
@@ -46,8 +47,15 @@ def samples_beside_sources(
 def _sources(store: Store, chosen: npt.NDArray[np.int64]) -> Tensor:
     """(k, 3, H, W) uint8, read and cropped as encode does. Raises where one is gone or unlike what it was."""
     contract, names = store.contract, store.names
-    source = open_source(Path(contract.source), "none")
-    positions = {name: position for position, name in enumerate(source.names)}
     how = ImageTransform(contract.resolution, contract.crop, fast=contract.fast_decode)
-    images = [transform_image(source.read(positions[names[index]]), how)[0] for index in chosen]
+    starts = [shard.start for shard in store.shards]
+    opened: dict[str, tuple[Source, dict[str, int]]] = {}
+    images = []
+    for index in chosen.tolist():
+        where = store.shards[bisect(starts, index) - 1].contract.source
+        if where not in opened:
+            source = open_source(Path(where), "none")
+            opened[where] = source, {name: position for position, name in enumerate(source.names)}
+        source, positions = opened[where]
+        images.append(transform_image(source.read(positions[names[index]]), how)[0])
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)

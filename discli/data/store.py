@@ -1,5 +1,7 @@
 """Reading a data file: random access to samples as fast as memory, order and flips chosen by the caller."""
 
+import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from discli.data.channel_moments import ChannelMoments
 from discli.data.layout import FORMAT, UNFINISHED
+from discli.data.mapped import mapped
+from discli.data.shards import JoinedRows, Shard, check_together, in_order, joined_contract, whole_name
 from discli.data.writer import partial_of
 from discli.recipe.contract import DataContract, FeatureGrid
+from discli.recipe.data_files import files_of, is_name
 from discli.runtime.errors import DiscliError
 
 if TYPE_CHECKING:
@@ -22,32 +28,44 @@ Cache = Literal["none", "ram"]
 
 
 class Store:
-    """A finished data file. Pickles as its path, so that other processes map it anew.
+    """A finished data file, or several read as one. Pickles as its path, so that other processes map it anew.
 
-    ``labels`` is (n,) int64, or None for an unlabelled file.
+    ``contract`` is that of all files together, ``shards`` are the files in the order of their samples, and
+    ``labels`` is (n,) int64, or None where there are no classes. No file stays open.
     """
 
     def __init__(self, path: str | Path, cache: Cache = "none", *, parts: bool = False) -> None:
-        """See ``open_store``; ``parts`` allows a part of a sharded encode."""
+        """See ``open_store``; ``parts`` allows a single part of a sharded encode."""
         path = Path(path)
         self.path, self.cache, self._parts = path, cache, parts
-        with _opened(path) as file:
-            self.contract = _contract(file, path)
-            if self.contract.shard is not None and not parts:
-                i, n = self.contract.shard
-                raise DiscliError(
-                    f"{path} is part {i} of {n} of a data file.", "Merge the parts first: discli encode --merge OUT.h5"
-                )
-            start, stop, total = file.attrs["positions"].tolist()
-            self.positions: tuple[int, int, int] = (start, stop, total)
-            self.labels: npt.NDArray[np.int64] | None = _labels(file, self.contract)
-            shape = (self.contract.num_samples, *self.contract.row_shape)
-            self.rows: npt.NDArray[Any] = _mapped(file, "samples", shape, self.contract.dtype, path)
+        shards, promised = _shards(path)
+        if parts and len(shards) == 1:
+            self.contract, self.shards = shards[0].contract, shards
+        else:
+            self.shards = in_order(shards)
+            check_together(self.shards)
+            self.contract = joined_contract(self.shards)
+            if not len(self):
+                raise DiscliError(f"No part of {self.title} holds an image.", "See their .skipped.txt lists.")
+        if promised is not None and self.contract.model_copy(update={"grids": promised.grids}) != promised:
+            raise DiscliError(
+                f"{path} is virtual, and its parts are not those that it was merged from.",
+                f"Delete it and merge again: discli encode --merge {path} --virtual",
+            )
+        if len(self.shards) == 1:
+            first = self.shards[0]
+            self.positions, self.labels = first.positions, first.labels
+            self.rows: npt.NDArray[Any] | JoinedRows = first.rows
             # (n, side, side, channels) float16 of each network that has seen the images; mapped whatever the cache.
-            self.grids: dict[str, npt.NDArray[np.float16]] = {
-                grid.name: _mapped(file, grid.dataset, grid_shape(grid, len(self)), "float16", path)
-                for grid in self.contract.grids
-            }
+            self.grids: dict[str, npt.NDArray[np.float16] | JoinedRows] = {**first.grids}
+        else:
+            total = sum(shard.positions[1] - shard.positions[0] for shard in self.shards)
+            self.positions = (0, total, total)
+            labels = [shard.labels for shard in self.shards if shard.labels is not None]
+            self.labels = np.concatenate(labels) if labels else None
+            self.rows = JoinedRows([shard.rows for shard in self.shards])
+            names = [grid.name for grid in self.contract.grids]
+            self.grids = {name: JoinedRows([shard.grids[name] for shard in self.shards]) for name in names}
         if cache == "ram":
             self.rows = np.array(self.rows)
 
@@ -66,6 +84,21 @@ class Store:
     def skipped(self) -> list[str]:
         """Name, tab, reason, of each image that is not in the file."""
         return self._strings("skipped")
+
+    @property
+    def title(self) -> str:
+        """What it is called without its folder; parts by the name they would have merged."""
+        if is_name(self.path):
+            return self.path.name
+        first = self.shards[0].path.name
+        return whole_name(first) if whole_name(first) != first else f"{first} and {len(self.shards) - 1:,} more"
+
+    def beside(self, suffix: str) -> Path:
+        """Where a file about it lies, that ends so: beside it, or beside the first of its files."""
+        if is_name(self.path):
+            return self.path.with_name(self.path.stem + suffix)
+        first = self.shards[0].path
+        return first.with_name(Path(whole_name(first.name)).stem + suffix)
 
     def read(self, indices: npt.NDArray[np.int64], flip: npt.NDArray[np.bool_] | None = None) -> "Tensor":
         """Samples in the order asked for, as stored: (b, 3, H, W) uint8, or (b, 2C, h, w) mean and std.
@@ -100,17 +133,22 @@ class Store:
         return torch.from_numpy(features)
 
     def _strings(self, dataset: str) -> list[str]:
-        with _opened(self.path) as file:
-            found = [text.decode("utf-8") for text in file[dataset][...].tolist()]
-            if dataset == "names" and len(found) != len(self):
-                raise ValueError(f"{len(found)} names of {len(self)} samples")
-            return found
+        found: list[str] = []
+        for shard in self.shards:
+            with _opened(shard.path) as held:
+                texts = [text.decode("utf-8") for text in held[dataset][...].tolist()]
+                if dataset == "names" and len(texts) != len(shard):
+                    raise ValueError(f"{len(texts)} names of {len(shard)} samples")
+                found += texts
+        return found
 
 
 def open_store(path: str | Path, cache: Cache = "none") -> Store:
-    """A finished data file; ``cache="ram"`` reads it into memory first, instead of mapping it.
+    """Finished data files: a name, a pattern, or several of either with commas between, read as one.
 
-    Raises DiscliError for a file that is missing, unfinished, a part, truncated, corrupt, or not ours.
+    ``cache="ram"`` reads the samples into memory first, instead of mapping them. Raises DiscliError for a file that
+    is missing, unfinished, truncated, corrupt, or not ours, for a part alone, and for files that are not of one
+    data set (`discli.data.shards`).
     """
     return Store(path, cache)
 
@@ -119,13 +157,62 @@ def _reopen(path: Path, cache: Cache, parts: bool) -> Store:
     return Store(path, cache, parts=parts)
 
 
+def _shards(where: Path) -> tuple[list[Shard], DataContract | None]:
+    """All files that ``where`` names, in that order; and what a virtual file promises of the parts it names."""
+    files = files_of(where)
+    if len(files) > 1:
+        return [_shard(file) for file in files], None
+    with _opened(files[0]) as held:
+        if not held["samples"].is_virtual:
+            return [_read(files[0], held)], None
+        promised = _contract(held["contract"], files[0])
+        named = [Path(source.file_name) for source in held["samples"].virtual_sources()]
+    found = [files[0].parent / file for file in named]
+    missing = [file for file in found if not file.is_file()]
+    if missing:
+        raise DiscliError(
+            f"{files[0]} is virtual: it reads from {missing[0]}, which is not there"
+            + (f", nor are {len(missing) - 1:,} more." if len(missing) > 1 else "."),
+            f"Move it back, or delete {files[0].name} and merge again where its parts are.",
+        )
+    return [_shard(file) for file in found], promised
+
+
+def _shard(path: Path) -> Shard:
+    with _opened(path) as held:
+        if held["samples"].is_virtual:
+            raise DiscliError(f"{path} is virtual, and so no part of more.", "Name the files that it was merged from.")
+        return _read(path, held)
+
+
+def _read(path: Path, held: "_Held") -> Shard:
+    contract = _contract(held["contract"], path)
+    start, stop, total = held.attribute("positions")
+    moments = held.attribute("moments")
+    shape = (contract.num_samples, *contract.row_shape)
+    return Shard(
+        path,
+        contract,
+        (start, stop, total),
+        _labels(held, contract),
+        _mapped(held, "samples", shape, contract.dtype, path),
+        {
+            grid.name: _mapped(held, grid.dataset, grid_shape(grid, contract.num_samples), "float16", path)
+            for grid in contract.grids
+        },
+        ChannelMoments(**json.loads(moments)) if moments is not None else None,
+    )
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """Whatever is wrong with what is read within becomes a DiscliError."""
+def _opened(path: Path) -> Iterator["_Held"]:
+    """A finished file. Whatever is wrong with what is read within becomes a DiscliError."""
     try:
-        with _file(path) as file:
-            _check_whole(file, path)
-            yield file
+        file = _file(path)
+        try:
+            yield _Held(file, path)
+        finally:
+            file.close()
     except DiscliError:
         raise
     except Exception as error:  # what h5py and the HDF5 library stumble over: KeyError, RuntimeError, TypeError, ...
@@ -141,9 +228,9 @@ def grid_shape(grid: FeatureGrid, samples: int) -> tuple[int, int, int, int]:
     return (samples, grid.side, grid.side, grid.channels)
 
 
-def _mapped(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str, path: Path) -> npt.NDArray[Any]:
+def _mapped(held: "_Held", name: str, shape: tuple[int, ...], dtype: str, path: Path) -> npt.NDArray[Any]:
     """All of a dataset, mapped. Raises ValueError where it is not what the contract says."""
-    rows = file[name]
+    rows = held[name]
     offset = rows.id.get_offset()
     if rows.shape != shape or rows.dtype != np.dtype(dtype):
         raise ValueError(f"{name} are {rows.dtype} {rows.shape}, the contract says {dtype} {shape}")
@@ -151,16 +238,16 @@ def _mapped(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str, path
         return np.empty(shape, rows.dtype)
     if offset is None:
         raise ValueError(f"{name} are not stored in one piece")
-    return np.memmap(path, rows.dtype, "r", offset, shape).view(np.ndarray)
+    return mapped(path, offset, shape, rows.dtype)
 
 
-def _labels(file: h5py.File, contract: DataContract) -> npt.NDArray[np.int64] | None:
+def _labels(held: "_Held", contract: DataContract) -> npt.NDArray[np.int64] | None:
     """(n,), each the number of a class. Raises ValueError where they are not."""
-    if "labels" not in file:
+    if "labels" not in held:
         if contract.num_classes:
             raise ValueError("names of classes, but no labels")
         return None
-    labels = file["labels"][...]
+    labels = held["labels"][...]
     if labels.shape != (contract.num_samples,) or labels.dtype != np.int64:
         raise ValueError(f"labels are {labels.dtype} {labels.shape}, of {contract.num_samples} samples")
     if len(labels) and (labels.min() < 0 or labels.max() >= contract.num_classes):
@@ -168,7 +255,7 @@ def _labels(file: h5py.File, contract: DataContract) -> npt.NDArray[np.int64] | 
     return np.asarray(labels)
 
 
-def _file(path: Path) -> h5py.File:
+def _file(path: Path) -> h5py.h5f.FileID:
     if path.is_dir():
         raise DiscliError(
             f"{path} is a folder, not a data file.",
@@ -183,7 +270,10 @@ def _file(path: Path) -> h5py.File:
     if start == UNFINISHED:
         raise _unfinished(path)
     try:
-        return h5py.File(path, "r", locking=False)
+        access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+        access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+        access.set_file_locking(False, True)
+        return h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, access)
     except OSError as error:
         if "truncated file" in str(error):
             raise DiscliError(
@@ -195,34 +285,57 @@ def _file(path: Path) -> h5py.File:
         ) from None
 
 
-def _check_whole(file: h5py.File, path: Path) -> None:
-    if file.attrs.get("format") != FORMAT:
-        raise DiscliError(f"{path} is an HDF5 file, but discli encode did not write it.", "Encode its images first.")
-    if not file.attrs.get("finished"):
-        raise _unfinished(path)
-    for name in file:
-        _check_here(file, name, path)
+class _Held:
+    """What a finished file holds, by name, looked up when it is asked for: of a thousand files, that counts.
 
-
-def _check_here(file: h5py.File, name: str, path: Path) -> None:
-    """HDF5 reads on in any other file that a link or a dataset's storage names: what was sent must be all that is read.
-
-    Asked before the dataset is touched, for a link is followed, and a file opened, by looking at it.
+    HDF5 reads on in any other file that a link or a dataset's storage names: what was sent must be all that is read.
+    But for samples and features in virtual storage, which HDF5 never reads here: the files that it names are opened
+    as data files of their own (`_shards`).
     """
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        where = "a link"
-    elif isinstance(dataset := file[name], h5py.Dataset) and (dataset.is_virtual or dataset.external):
-        where = "external or virtual storage"
-    else:
-        return
-    raise DiscliError(
-        f"{path} does not hold its {name}: {where} leads elsewhere.", "Encode again: discli encode writes one file."
-    )
+
+    def __init__(self, file: h5py.h5f.FileID, path: Path) -> None:
+        self._root, self._path = h5py.h5g.open(file, b"/"), path
+        if self.attribute("format") != FORMAT:
+            raise DiscliError(
+                f"{path} is an HDF5 file, but discli encode did not write it.", "Encode its images first."
+            )
+        if not self.attribute("finished"):
+            raise _unfinished(path)
+
+    def attribute(self, name: str) -> Any:
+        """None where there is none."""
+        try:
+            attribute = h5py.h5a.open(self._root, name.encode())
+        except KeyError:
+            return None
+        value = np.empty(attribute.shape, attribute.dtype)
+        attribute.read(value)
+        found = value.tolist()
+        return found.decode() if isinstance(found, bytes) else found
+
+    def __contains__(self, name: str) -> bool:
+        return bool(self._root.links.exists(name.encode()))  # which, unlike ``in``, does not follow a link
+
+    def __getitem__(self, name: str) -> h5py.Dataset:
+        # Asked before the dataset is touched, for a link is followed, and a file opened, by looking at it.
+        if self._root.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+            where = "a link"
+        else:
+            dataset = h5py.Dataset(h5py.h5d.open(self._root, name.encode()))
+            storage = dataset.id.get_create_plist()
+            virtual = storage.get_layout() == h5py.h5d.VIRTUAL and not name.startswith(("samples", "features."))
+            if not (storage.get_external_count() or virtual):
+                return dataset
+            where = "external or virtual storage"
+        raise DiscliError(
+            f"{self._path} does not hold its {name}: {where} leads elsewhere.",
+            "Encode again: discli encode writes one file.",
+        )
 
 
-def _contract(file: h5py.File, path: Path) -> DataContract:
+def _contract(dataset: h5py.Dataset, path: Path) -> DataContract:
     try:
-        return DataContract.model_validate_json(file["contract"][()])
+        return DataContract.model_validate_json(dataset[()])
     except ValidationError as error:
         what = ".".join(["contract", *(str(part) for part in error.errors()[0]["loc"])])
         raise DiscliError(

@@ -121,7 +121,8 @@ class StoreWriter:
         """
         self._file.truncate(ROWS_AT + self.state.rows * self._row_bytes)
         self._file.close()
-        wrap_rows_in_hdf5(self.partial, contract, names, labels, skipped, positions)
+        moments = self.state.moments if contract.shard is not None else None
+        wrap_rows_in_hdf5(self.partial, contract, names, labels, skipped, positions, moments)
         write_list(skipped_of(self.out), skipped)
         self.partial.replace(self.out)
         sync(self.out.parent)

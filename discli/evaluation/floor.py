@@ -193,7 +193,7 @@ def _floor(
                 )
     return Floor(
         discli_version=__version__,
-        data=store.path.name,
+        data=store.title,
         data_sha256=content_sha256(store),
         contract=store.contract,
         samples=samples,

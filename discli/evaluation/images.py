@@ -26,6 +26,7 @@ from discli.data.sources import open_source
 from discli.data.store import open_store
 from discli.evaluation.npz import NpzImages
 from discli.evaluation.sampled import SampledImages, is_run
+from discli.recipe.data_files import files_of
 from discli.runs.manifest import Manifest, read_manifest
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import sha256_of
@@ -63,7 +64,7 @@ class ImageSet(Protocol):
 
 def open_images(path: Path, device: torch.device, with_labels: bool = False) -> ImageSet:
     """Raises DiscliError for what does not exist or holds no images."""
-    if path.suffix == ".h5":
+    if files_of(path)[0].suffix == ".h5":
         return StoredImages(path, device)
     if path.suffix == ".npz":
         return BatchImages(path)

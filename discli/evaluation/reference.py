@@ -17,6 +17,7 @@ from discli.evaluation.metric import Accumulator, Metric, measure
 from discli.evaluation.moments import Moments
 from discli.evaluation.npz import ReferenceStatistics, holds_images, read_statistics, write_statistics
 from discli.evaluation.sampled import is_run
+from discli.recipe.data_files import are_there, is_name
 from discli.runs.manifest import Manifest
 from discli.runtime.console import progress, stderr
 from discli.runtime.errors import DiscliError
@@ -71,7 +72,7 @@ class Reference:
 
 def open_reference(path: Path, device: torch.device, with_labels: bool = False) -> Reference:
     """A data file, folder, zip or tar; or a .npz with statistics (mu, sigma), images (arr_0), or both."""
-    if not path.exists():
+    if not (are_there(path) or is_name(path)):
         raise DiscliError(f"--ref {path} does not exist.", "Give FILE.h5, a folder, a zip, or STATS.npz.")
     if is_run(path):  # it could be sampled from, for hours, which is not what anyone means
         raise DiscliError(f"--ref {path} is a run.", "Give the data that it was trained on, as --ref FILE.h5.")
@@ -242,7 +243,7 @@ def trained_on(samples: Path, manifest: Manifest | None) -> Path:
             f"{samples} does not say what it was trained on (no manifest.json).", "Name the reference: --ref FILE.h5"
         )
     data_file = manifest.data_file
-    if not data_file or not Path(data_file).exists():
+    if not data_file or not are_there(data_file):
         raise DiscliError(
             f"{samples} was trained on {data_file or 'an unnamed data file'}, which is not there.",
             "Name the reference: --ref FILE.h5",

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, Strict
+from pydantic import BeforeValidator, Field, Strict, WithJsonSchema
 
 from discli.recipe.choices import default_of, one_of, read_choices
 from discli.recipe.codec import CodecSpec
+from discli.recipe.data_files import as_one_path
 from discli.recipe.spec import Flag, PositiveInt, Spec
 
 LARGEST_RGB = 64  # pixels a side; above, attention and scans over pixels cost more than a VAE loses
@@ -30,7 +31,12 @@ class DataSpec(Spec):
 
     resolution: Annotated[PositiveInt, Field(le=2**14, description="side of the images in pixels")]
     codec: Annotated[Codec, Field(description="what the model sees of an image")] = default_of(CODECS)
-    file: Annotated[Path | None, Field(description="an HDF5 file that discli encode wrote")] = None
+    file: Annotated[
+        Path | None,
+        BeforeValidator(as_one_path),
+        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+        Field(description="what discli encode wrote: an HDF5 file, a pattern of its parts, or a list"),
+    ] = None
     horizontal_flip: Annotated[Flag, Field(description="mirror half of the samples; not for text or digits")] = True
     holdout: Annotated[
         float,

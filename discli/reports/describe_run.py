@@ -5,6 +5,7 @@ from pathlib import Path
 
 from discli.cost.describe import recipe_facts
 from discli.cost.hardware import Hardware
+from discli.recipe.data_files import are_there
 from discli.runs.checkpoint import read_description
 from discli.runs.layout import RunFolder, ema_file
 from discli.runs.models import is_as_published, read_card
@@ -62,7 +63,7 @@ def _progress(run: RunStatus) -> Facts:
         n = "" if run.score.n is None else f", n = {run.score.n:,}"
         rows.append(("score", f"{run.score.name} {format_number(run.score.value)}{at}{n}"))
     if run.data_file:
-        there = Path(run.data_file).exists()
+        there = are_there(run.data_file)
         rows.append(("data", run.data_file if there else f"{run.data_file} (not there now)"))
     return Facts(rows, {"kind": "run"} | run.model_dump(mode="json"))
 

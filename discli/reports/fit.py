@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from discli.data.floor_file import Floor, FloorOf, check_floor, find_floor, read_floor
 from discli.data.store import open_store
+from discli.recipe.data_files import are_there
 from discli.reports.plots import SMALL, Line, as_svg, curves
 from discli.runs.logs import Lines, is_finite
 from discli.runs.status import RunStatus
@@ -73,7 +74,7 @@ def floor_of_run(run: RunStatus, file: Path | None = None) -> Floor | None:
         floor = read_floor(file)
         check_floor(floor, file, of, run.description.read_contract(str(run.folder)))
         return floor
-    if run.data_file is None or not Path(run.data_file).is_file():
+    if run.data_file is None or not are_there(run.data_file):
         return None
     try:
         return find_floor(open_store(run.data_file), of)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from discli import __version__
 from discli.recipe import DataContract, Recipe, parse_recipe
+from discli.recipe.data_files import absolute
 from discli.runs.layout import RunFolder, is_run
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import read_model, to_json, write_text
@@ -42,7 +43,7 @@ class RunDescription(BaseModel):
             discli_version=__version__,
             recipe=recipe.model_dump(mode="json"),
             contract=contract.model_dump(mode="json"),
-            data_file="" if data_file is None else str(data_file.resolve()),
+            data_file="" if data_file is None else str(absolute(data_file)),
         )
 
     @property

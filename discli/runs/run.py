@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from discli.recipe import DataContract, Recipe, find_recipe, load_recipe, parse_recipe
+from discli.recipe.data_files import are_there
 from discli.recipe.differences import differences
 from discli.recipe.load import with_overrides
 from discli.runs.description import RunDescription, SettingsChange, read_run
@@ -69,7 +70,7 @@ def what_to_train(
     before = read_run(run)
     chosen = parse_recipe(*with_overrides(before.recipe, str(RunFolder(run).description), overrides))
     file = data or Path(before.data_file)
-    if data is None and not file.exists():
+    if data is None and not are_there(file):
         raise DiscliError(
             f"{run} was trained on {file}, which is not there now.",
             f"Say where it is: discli train {shlex.quote(str(run))} --data {file.name}",

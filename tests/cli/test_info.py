@@ -7,7 +7,7 @@ from PIL import Image
 
 from discli.cli.info import info
 from discli.data.encode import encode
-from discli.data.merge import part_of
+from discli.data.shards import part_of
 from discli.runtime.errors import DiscliError
 from tests.data.autoencoders.autoencoders import save_kl
 from tests.data.makers import class_files, write_folder

@@ -12,8 +12,8 @@ from PIL import Image
 
 from discli.data.encode import encode, merge
 from discli.data.images import crop
-from discli.data.merge import part_of
 from discli.data.resume_log import resume_log_of
+from discli.data.shards import part_of
 from discli.data.store import open_store
 from discli.data.writer import partial_of, skipped_of
 from discli.runtime.console import stderr

@@ -15,7 +15,7 @@ from discli.data.encode import encode
 from discli.data.features import efficientnet_lite0 as lite0
 from discli.data.grids import add_features, write_grid
 from discli.data.merge import lacks_features, merge_parts
-from discli.data.merge import part_of as part
+from discli.data.shards import part_of as part
 from discli.data.store import Store
 from discli.recipe.contract import FeatureGrid
 from discli.runtime.errors import DiscliError

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from discli.data.merge import find_parts, merge_parts, part_of, share
+from discli.data.merge import find_parts, merge_parts, share
+from discli.data.shards import part_of
 from discli.data.store import open_store
 from discli.data.writer import StoreWriter
 from discli.runtime.errors import DiscliError
@@ -67,10 +68,10 @@ def test_a_merge_that_was_stopped_goes_on(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        merge_parts(tmp_path / "a.h5", stop)
+        merge_parts(tmp_path / "a.h5", advance=stop)
     assert not (tmp_path / "a.h5").exists()
     again = []
-    merge_parts(tmp_path / "a.h5", again.append)
+    merge_parts(tmp_path / "a.h5", advance=again.append)
     assert again[0] > 0
     assert (open_store(tmp_path / "a.h5").read(np.arange(11)).numpy() == ROWS).all()
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,8 @@ import numpy.typing as npt
 
 from discli.data.labels import UNLABELLED, Labels, from_mapping, read_labels
 from discli.data.sources._common import Entry, ImageSource, Locator, Reader
+from discli.recipe.data_files import expand
 from discli.runtime.errors import DiscliError
-
-_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def _kinds() -> list[type[ImageSource]]:
 
 
 def _list(path: Path) -> tuple[ImageSource, Reader]:
-    paths = [path] if path.exists() else _expand(path)
+    paths = [path] if path.exists() else expand(path)
     if not paths:
         raise DiscliError(f"{path} does not exist.", "Give an image folder, a zip, a tar or parquet files.")
     listed = _list_all(paths, path)
@@ -116,25 +114,6 @@ def _list_all(paths: Sequence[Path], where: Path) -> tuple[ImageSource, Reader] 
             listing = kind(known, where)
             return listing, listing.list_images()
     return None
-
-
-def _expand(pattern: Path) -> list[Path]:
-    """Shell-like * and webdataset's {000000..000146}; in sorted order."""
-    text = str(pattern)
-    ranges = [(first, last) for first, last in _BRACES.findall(text)]
-    numbers = [[str(i).zfill(len(first)) for i in range(int(first), int(last) + 1)] for first, last in ranges]
-    found: list[Path] = []
-    for choice in product(*numbers):
-        values = iter(choice)
-        one = Path(_BRACES.sub(lambda _, values=values: next(values), text))  # type: ignore[misc]
-        matches = sorted(one.parent.glob(one.name)) if "*" in one.name or "?" in one.name else [one]
-        missing = [match for match in matches if not match.is_file()]
-        if missing and ranges:
-            raise DiscliError(
-                f"{missing[0]} does not exist, but {pattern} names it.", "Fetch it, or shorten the range."
-            )
-        found += [match for match in matches if match.is_file()]
-    return found
 
 
 def _listable(entries: list[Entry]) -> tuple[list[Entry], list[tuple[str, str]]]:
