@@ -26,6 +26,7 @@ def export(
         str | None, typer.Option(metavar="USER/NAME", help="Upload the diffusers folder with its model card.")
     ] = None,
     checkpoint: Annotated[int | None, typer.Option(metavar="STEP", help="Default: the newest.")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Without LoRA: its matrices added to the others.")] = False,
 ) -> None:
     """Export averaged (EMA) weights to diffusers or safetensors."""
     if to is None and push_to_hub is None:
@@ -34,9 +35,11 @@ def export(
         raise DiscliError("--push-to-hub and --scores go with --to diffusers.", "Leave them out, or --to safetensors.")
     from discli.sampling.export import export_diffusers, export_safetensors
     from discli.sampling.export import push_to_hub as push
-    from discli.sampling.load import load
+    from discli.sampling.load import load, merged
 
     model = load(run, device="cpu", step=checkpoint)
+    if merge:
+        model = merged(model)
     if to == "safetensors":
         typer.echo(export_safetensors(model, out))
         return

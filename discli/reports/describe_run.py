@@ -6,6 +6,7 @@ from pathlib import Path
 from discli.cost.describe import recipe_facts
 from discli.cost.hardware import Hardware
 from discli.runs.checkpoint import read_description
+from discli.runs.description import read_began
 from discli.runs.layout import RunFolder, ema_file
 from discli.runs.status import RunStatus, run_status
 from discli.runtime.console import format_bytes, format_seconds
@@ -30,6 +31,7 @@ def checkpoint_facts(path: Path, machine: Hardware) -> Facts:
         ("checkpoint", f"{path} (discli {metadata.get('discli_version', 'of an unknown version')})"),
         ("step", f"{step:,} of {recipe.train.steps:,}"),
         ("files", listed),
+        *([("began from", str(began))] if (began := read_began(metadata)) else []),
         *((f"data: {heading}", text) for heading, text in contract.describe()),
     ]
     record = {"kind": "checkpoint", "path": str(path), "step": step, "files": files}
@@ -48,6 +50,9 @@ def _progress(run: RunStatus) -> Facts:
         at = "" if run.score.step is None else f" at step {run.score.step:,}"
         n = "" if run.score.n is None else f", n = {run.score.n:,}"
         rows.append(("score", f"{run.score.name} {format_number(run.score.value)}{at}{n}"))
+    if run.description and run.description.began:
+        rows.append(("began from", str(run.description.began)))
+        rows += [(f"  {part.how}", f"{part.what}: {part.why}") for part in run.description.began.parts]
     if run.data_file:
         there = Path(run.data_file).exists()
         rows.append(("data", run.data_file if there else f"{run.data_file} (not there now)"))

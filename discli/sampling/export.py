@@ -93,7 +93,7 @@ def export_diffusers(model: LoadedModel, out: str | Path | None = None, scores: 
         spread = sorted({k * count // CARD_ROWS for k in range(CARD_ROWS)}) if count else []
         shown = sample(model, CARD_ROWS * CARD_COLUMNS, classes=spread, grid=(CARD_ROWS, CARD_COLUMNS))
         save_image(shown.sheet, temporary / "samples.png")
-        write_text(temporary / "README.md", model_card(model.recipe, model.contract, model.step, known))
+        write_text(temporary / "README.md", model_card(model.recipe, model.contract, model.step, known, model.began))
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -135,4 +135,4 @@ def _metadata(model: LoadedModel) -> dict[str, str]:
         "contract": json.dumps(model.contract.model_dump(mode="json")),
         "data_file": model.data_file or "",
         "step": str(model.step),
-    }
+    } | ({"began": model.began.model_dump_json()} if model.began else {})

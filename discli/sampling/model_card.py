@@ -4,11 +4,14 @@ from collections.abc import Sequence
 
 from discli import __version__
 from discli.recipe import DataContract, Recipe
+from discli.runs.description import Began
 from discli.runs.eval_result import EvalResult
 from discli.runtime.numbers import format_number
 
 
-def model_card(recipe: Recipe, contract: DataContract, step: int, scores: Sequence[EvalResult]) -> str:
+def model_card(
+    recipe: Recipe, contract: DataContract, step: int, scores: Sequence[EvalResult], began: Began | None = None
+) -> str:
     """Markdown with the hub's front matter. ``scores`` are results of ``discli eval-fid``; none: it says so."""
     classes = "class-conditional" if recipe.model.num_classes else "unconditional"
     call = 'pipe(16, classes="balanced", cfg_scale=2.0)' if recipe.model.num_classes else "pipe(16)"
@@ -43,7 +46,7 @@ The same settings and seed give the images of `discli sample`. Arguments are fie
 
 ## Training
 
-{_table(_training(recipe, contract, step))}
+{_table(_training(recipe, contract, step, began))}
 
 <details><summary>The whole recipe</summary>
 
@@ -60,7 +63,7 @@ Whoever publishes it should say here under which licence, and what the training 
 """
 
 
-def _training(recipe: Recipe, contract: DataContract, step: int) -> list[tuple[str, str]]:
+def _training(recipe: Recipe, contract: DataContract, step: int, began: Began | None) -> list[tuple[str, str]]:
     train, model = recipe.train, recipe.model
     return [
         ("images", f"{contract.num_samples:,} of {contract.resolution} px, crop {contract.crop}"),
@@ -69,6 +72,7 @@ def _training(recipe: Recipe, contract: DataContract, step: int) -> list[tuple[s
         ("network", f"{model.depth} blocks of width {model.embed_dim}, patches of {model.patch_size}"),
         ("objective", recipe.diffusion.objective.name),
         ("steps", f"{step:,} of {train.batch_size} images"),
+        *([("began from", str(began))] if began else []),
         ("seed", str(train.seed)),
         ("learning rate", f"{train.lr:g}, {train.lr_schedule.name}"),
         ("weights", f"averaged: {', '.join(f'{k} {v}' for k, v in train.ema.model_dump(mode='json').items())}"),
