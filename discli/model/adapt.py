@@ -135,7 +135,9 @@ class _Changes:
             image = grid.unflatten(1, (side, side)).permute(0, 3, 1, 2)
             image = F.interpolate(image, (new_side, new_side), mode="bicubic", antialias=True)
             grid = image.flatten(2).mT
-            self._changed(f"{side} x {side} patches to {new_side} x {new_side}, bicubic", name)
+            self._changed(
+                f"{side} x {side} patches to {new_side} x {new_side}, bicubic; scans walk over the new grid", name
+            )
         return torch.cat([others, grid], dim=1)
 
     def _patches(self, name: str, weight: Tensor) -> Tensor:

@@ -50,13 +50,14 @@ def _progress(run: RunStatus) -> Facts:
         at = "" if run.score.step is None else f" at step {run.score.step:,}"
         n = "" if run.score.n is None else f", n = {run.score.n:,}"
         rows.append(("score", f"{run.score.name} {format_number(run.score.value)}{at}{n}"))
-    if run.description and run.description.began:
-        rows.append(("began from", str(run.description.began)))
-        rows += [(f"  {part.how}", f"{part.what}: {part.why}") for part in run.description.began.parts]
+    began = run.description.began if run.description else None
+    if began:
+        rows.append(("began from", str(began)))
+        rows += [(f"  {part.how}", f"{part.what}: {part.why}") for part in began.parts]
     if run.data_file:
         there = Path(run.data_file).exists()
         rows.append(("data", run.data_file if there else f"{run.data_file} (not there now)"))
-    return Facts(rows, {"kind": "run"} | run.model_dump(mode="json"))
+    return Facts(rows, {"kind": "run", "began": began and began.model_dump()} | run.model_dump(mode="json"))
 
 
 def _speed(run: RunStatus) -> Facts:

@@ -82,13 +82,15 @@ def frozen(recipe: Recipe, began: Began | None) -> set[str]:
     With LoRA all but A and B and what was changed, or is new, in the trained model; and what ``train.freeze`` says.
     Raises DiscliError for a pattern that matches nothing, where nothing is left, and for LoRA of no trained model.
     """
-    network, lora = empty_network(recipe), recipe.model.lora is not None
+    lora = recipe.model.lora is not None
+    if not lora and not recipe.train.freeze:
+        return set()
     if lora and began is None:
         raise DiscliError(
             "model.lora trains thin matrices beside those of a trained model, and there is none.",
             "Name one: --from RUN, or leave model.lora out.",
         )
-    names = [name for name, _ in network.named_parameters()]
+    names = [name for name, _ in empty_network(recipe).named_parameters()]
     still: set[str] = set()
     if lora and began is not None:
         trained = {name for part in began.parts if part.how in ("changed", "new") for name in part.names}
@@ -128,9 +130,10 @@ def _lora(recipe: Recipe) -> Part:
 
 def _plain_weights(averages: Path, take: Take) -> Path:
     file = averages.with_name("model.safetensors")
-    fault = verify_checkpoint(averages.parent, [file.name]) if averages.parent.name.isdecimal() else "no checkpoint"
+    fault = verify_checkpoint(averages.parent, [file.name])
     if fault is not None or not file.is_file():
         raise DiscliError(
-            f"--take {take}: {averages} has averaged weights only.", "Leave --take out, or name a run that was trained."
+            f"--take {take}: there are no whole weights beside {averages} ({fault or f'{file.name} is missing'}).",
+            "Leave --take out for the averages.",
         )
     return file
