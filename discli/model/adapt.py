@@ -146,8 +146,8 @@ class _Changes:
         if k == new_k:
             return weight
         self._changed(f"{k} x {k} to {new_k} x {new_k} pixels: the same answer to an enlarged patch", name)
-        resized = weight.flatten(2) @ torch.linalg.pinv(_resizing(k, new_k))
-        return resized.unflatten(2, (new_k, new_k))
+        resized: Tensor = weight.flatten(2) @ torch.linalg.pinv(_resizing(k, new_k))
+        return resized.view(*weight.shape[:2], new_k, new_k)
 
     def _head(self, name: str, rows: Tensor) -> Tensor:
         """(p * p * C, ...), channels fastest: the old answer enlarged; of a variance not learned before, 0."""
@@ -155,7 +155,7 @@ class _Changes:
         C, new_C = self._old.out_channels, self._new.out_channels
         if len(rows) != p * p * C:
             return rows
-        pixels = rows.unflatten(0, (p * p, C))
+        pixels: Tensor = rows.unflatten(0, (p * p, C))
         if p != q:
             self._changed(f"{p} x {p} to {q} x {q} pixels: the old answer, enlarged", name)
             pixels = (_resizing(p, q) @ pixels.flatten(1)).unflatten(1, pixels.shape[1:])

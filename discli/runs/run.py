@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, Self
 
 from discli.recipe import DataContract, Recipe, find_recipe, load_recipe, parse_recipe
 from discli.recipe.differences import differences
-from discli.recipe.load import with_overrides
+from discli.recipe.load import is_file, with_overrides
 from discli.runs.description import Began, RunDescription, SettingsChange, Take, read_run
-from discli.runs.layout import RunFolder, find_run, is_run
+from discli.runs.layout import RunFolder, find_run, is_checkpoint, is_run
 from discli.runs.logs import read_log
 from discli.runtime.errors import DiscliError
 from discli.runtime.processes import try_lock
@@ -76,7 +76,7 @@ def what_to_train(
         source, take = Path(began.source), began.take  # stopped before its first checkpoint
     if source is None:
         return task
-    if not (source.is_file() or source.is_dir()):
+    if not (is_file(source) or is_checkpoint(source) or is_run(source)):
         raise DiscliError(f"--from {source}: no model there.", "Give a run, a checkpoint, or a file of discli export.")
     return task._replace(source=source, take=take or "ema")
 
