@@ -35,6 +35,7 @@ def export(
         str | None, typer.Option(metavar="USER/NAME", help="Upload the diffusers folder with its model card.")
     ] = None,
     checkpoint: Annotated[int | None, typer.Option(metavar="STEP", help="Default: the newest.")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Without LoRA: its matrices added to the others.")] = False,
 ) -> None:
     """Export averaged (EMA) weights to diffusers or safetensors, or as a model with a name."""
     if to is None and push_to_hub is None:
@@ -47,9 +48,11 @@ def export(
         raise DiscliError("--draws, --terms and --training go with --to model.", "Leave them out, or --to model.")
     from discli.sampling.export import export_diffusers, export_model, export_safetensors
     from discli.sampling.export import push_to_hub as push
-    from discli.sampling.load import load
+    from discli.sampling.load import load, merged
 
     model = load(run, device="cpu", step=checkpoint)
+    if merge:
+        model = merged(model)
     if to == "safetensors":
         typer.echo(export_safetensors(model, out))
         return

@@ -1,7 +1,7 @@
 """``discli train``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -29,10 +29,19 @@ def train(
     verify_resume: Annotated[
         bool, typer.Option("--verify-resume", help="Only test, in miniature, that resuming this recipe is exact.")
     ] = False,
+    begin_from: Annotated[
+        str | None, typer.Option("--from", metavar="RUN|MODEL", help="Begin with the weights of a trained model.")
+    ] = None,
+    take: Annotated[
+        Literal["ema", "weights", "both"] | None, typer.Option(help="Of --from. Default: ema, its averages.")
+    ] = None,
 ) -> None:
     """Train a model. Rerun the command to resume, or give the run's folder; the result is bit-identical.
 
     Without --data and data.file, the newest file of encode in this folder that fits the recipe is taken.
+
+    --from begins with the weights of another model: a run, a checkpoint, or a file of export; of other classes,
+    patches, objective or fewer blocks, too: discli train mine.toml --from runs/theirs --set model.lora.rank=8
 
     Exit status 75: stopped by SIGTERM, SIGUSR1 or Ctrl-C after writing a checkpoint; run it again.
     """
@@ -40,12 +49,12 @@ def train(
     from discli.runs.run import what_to_train
 
     # Before torch is imported, which takes longer than anyone should wait for a mistake.
-    task = what_to_train(recipe, data, out, overrides or [])
+    task = what_to_train(recipe, data, out, overrides or [], begin_from, take)
     data = data_for(task.recipe, task.file, task.folder)
     if verify_resume:
         from discli.training.verify_resume import verify_resume as verify
 
-        same = verify(recipe, data=data, overrides=overrides or [], device=device)
+        same = verify(recipe, data=data, overrides=overrides or [], device=device, begin_from=begin_from, take=take)
         for name, equal in same.items():
             typer.echo(f"{name}: {'bit-identical' if equal else 'DIFFERENT'}")
         if not all(same.values()):
@@ -59,7 +68,16 @@ def train(
     from discli.training.train import train as run
 
     try:
-        folder = run(recipe, data=data, out=out, overrides=overrides or [], device=device, dry_run=dry_run)
+        folder = run(
+            recipe,
+            data=data,
+            out=out,
+            overrides=overrides or [],
+            device=device,
+            dry_run=dry_run,
+            begin_from=begin_from,
+            take=take,
+        )
     except TrainingStoppedError as stopped:
         if rank_and_world()[0]:  # rank 0 says it for all
             raise typer.Exit(stopped.status) from None

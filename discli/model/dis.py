@@ -17,6 +17,7 @@ from discli.model.embed import TimeEmbed, unpatchify
 from discli.model.grid_convs import GridConv
 from discli.model.head_convs import HeadConv
 from discli.model.init import initialise
+from discli.model.lora import add_lora
 from discli.model.mixers import Mixer
 from discli.model.modulation import Modulation
 from discli.model.norm import RMSNorm
@@ -96,6 +97,8 @@ class DiS(nn.Module):
 
         if self.pos_embed.device.type != "meta":
             initialise(self)
+        if spec.lora is not None:
+            add_lora(self, spec.lora.rank)
 
     @classmethod
     def from_recipe(cls, recipe: Recipe) -> "DiS":

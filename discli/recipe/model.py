@@ -34,6 +34,16 @@ else:
     GridConv = one_of(GRID_CONVS)
     HeadConv = one_of(HEAD_CONVS)
 
+
+class LoraSpec(Spec):
+    """Beside each matrix W of the blocks two thin ones, W + B A, which alone are trained (LoRA, arXiv:2106.09685).
+
+    With ``discli train --from``, whose weights stay as they were. ``discli export --merge`` adds up W + B A.
+    """
+
+    rank: Annotated[PositiveInt, Field(le=2**12, description="rows of A and columns of B")] = 8
+
+
 ScanBackend = Literal["auto", "reference", "cpu", "cuda", "triton", "mamba-ssm"]
 
 
@@ -78,6 +88,7 @@ class ModelSpec(Spec):
         Field(description='"authors": their code zeroes the backward dt bias by oversight'),
     ] = "like-forward"
     scan: Annotated[ScanBackend, Field(description="auto: the fastest that works here")] = "auto"
+    lora: Annotated[LoraSpec | None, Field(description="thin matrices beside those of a trained model")] = None
 
     @model_validator(mode="before")
     @classmethod

@@ -158,6 +158,10 @@ class TrainSpec(_Losses):
         SeedsOrNumber, Field(description="of weights, order and noise: one number, or {init = 0, order = 0, noise = 0}")
     ] = Seeds.of(0)
 
+    freeze: Annotated[
+        tuple[str, ...], Field(description='parameters that keep their first values, by name: ["blocks.0.*"]')
+    ] = ()
+
     route: Annotated[RouteSpec | None, Field(description="patches that skip blocks; default: none")] = None
 
     precision: Annotated[

@@ -7,6 +7,7 @@ from discli.cost.describe import recipe_facts
 from discli.cost.hardware import Hardware
 from discli.recipe.data_files import are_there
 from discli.runs.checkpoint import read_description
+from discli.runs.description import read_began
 from discli.runs.layout import RunFolder, ema_file
 from discli.runs.models import is_as_published, read_card
 from discli.runs.status import RunStatus, run_status
@@ -32,6 +33,7 @@ def checkpoint_facts(path: Path, machine: Hardware) -> Facts:
         ("checkpoint", f"{path} (discli {metadata.get('discli_version', 'of an unknown version')})"),
         ("step", f"{step:,} of {recipe.train.steps:,}"),
         ("files", listed),
+        *([("began from", str(began))] if (began := read_began(metadata)) else []),
         *((f"data: {heading}", text) for heading, text in contract.describe()),
     ]
     record = {"kind": "checkpoint", "path": str(path), "step": step, "files": files}
@@ -62,10 +64,14 @@ def _progress(run: RunStatus) -> Facts:
         at = "" if run.score.step is None else f" at step {run.score.step:,}"
         n = "" if run.score.n is None else f", n = {run.score.n:,}"
         rows.append(("score", f"{run.score.name} {format_number(run.score.value)}{at}{n}"))
+    began = run.description.began if run.description else None
+    if began:
+        rows.append(("began from", str(began)))
+        rows += [(f"  {part.how}", f"{part.what}: {part.why}") for part in began.parts]
     if run.data_file:
         there = are_there(run.data_file)
         rows.append(("data", run.data_file if there else f"{run.data_file} (not there now)"))
-    return Facts(rows, {"kind": "run"} | run.model_dump(mode="json"))
+    return Facts(rows, {"kind": "run", "began": began and began.model_dump()} | run.model_dump(mode="json"))
 
 
 def _speed(run: RunStatus) -> Facts:

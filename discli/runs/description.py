@@ -1,6 +1,7 @@
 """``run.json``: what a run was started with, written and read through one class."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,6 +22,43 @@ class SettingsChange(BaseModel):
     settings: dict[str, tuple[Any, Any]]
 
 
+Take = Literal["ema", "weights", "both"]  # of a model that a run begins from
+
+
+class Part(BaseModel):
+    """What became of some parameters when a run began from a trained model."""
+
+    how: Literal["taken", "changed", "new", "left out"]
+    what: str
+    why: str = ""
+    names: list[str]  # without LoRA; of what is left out, the old ones
+
+
+class Began(BaseModel):
+    """The trained model that a run's first weights were made from."""
+
+    source: str  # as it was named, from the root
+    take: Take
+    file: str  # of the weights
+    sha256: str
+    step: int
+    parts: list[Part] = []  # empty in the header of a file of weights
+    before: "Began | None" = None  # what that model had begun from itself
+
+    def __str__(self) -> str:
+        what = {"ema": "averages", "weights": "weights", "both": "weights and averages"}[self.take]
+        earlier = f"; before that: {self.before}" if self.before else ""
+        return f"{what} of {self.file}, step {self.step:,}, sha256 {self.sha256[:12]}{earlier}"
+
+
+def read_began(metadata: Mapping[str, str]) -> Began | None:
+    """From the header of a file of weights; None where it does not say, or not in a form that is known."""
+    try:
+        return Began.model_validate_json(metadata["began"])
+    except (KeyError, ValidationError):
+        return None
+
+
 class RunDescription(BaseModel):
     """What a run was started with.
 
@@ -36,6 +74,7 @@ class RunDescription(BaseModel):
     contract: dict[str, Any]
     data_file: str  # empty: not known
     changes: list[SettingsChange] = []
+    began: Began | None = None  # None: from nothing
 
     @classmethod
     def of(cls, recipe: Recipe, contract: DataContract, data_file: Path | None) -> Self:
@@ -50,7 +89,8 @@ class RunDescription(BaseModel):
     def metadata(self) -> dict[str, str]:
         """What every file of weights carries in its header, so that it can be used without its run."""
         about = self.model_dump(include={"discli_version", "recipe", "contract", "data_file"})
-        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
+        began = {"began": self.began.model_copy(update={"parts": []}).model_dump()} if self.began else {}
+        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in (about | began).items()}
 
     def read_recipe(self, where: str) -> Recipe:
         """Raises DiscliError where it is not understood; ``where`` is the file to name."""

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Self
 from discli.recipe import DataContract, Recipe, find_recipe, load_recipe, parse_recipe
 from discli.recipe.data_files import are_there
 from discli.recipe.differences import differences
-from discli.recipe.load import with_overrides
-from discli.runs.description import RunDescription, SettingsChange, read_run
-from discli.runs.layout import RunFolder, find_run, is_run
+from discli.recipe.load import is_file, with_overrides
+from discli.runs.description import Began, RunDescription, SettingsChange, Take, read_run
+from discli.runs.layout import RunFolder, find_run, is_checkpoint, is_run
 from discli.runs.logs import read_log
 from discli.runtime.errors import DiscliError
 from discli.runtime.processes import try_lock
@@ -36,6 +36,9 @@ class Task(NamedTuple):
     folder: Path
     file: Path | None
     command: str  # that does the same again; empty where the recipe came as an object
+    source: Path | None = None  # the trained model to begin from now
+    take: Take = "ema"  # of it
+    began: Began | None = None  # what the run has begun from before
 
 
 def what_to_train(
@@ -43,12 +46,45 @@ def what_to_train(
     data: str | Path | None = None,
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
+    begin_from: str | Path | None = None,
+    take: Take | None = None,
 ) -> Task:
     """From the arguments of `discli.training.train.train`: a recipe, or a run to resume as it was started.
 
     A path to a run is that run; a name is a recipe's where there is one, and else that of a run below ``runs/``.
-    Raises DiscliError for what is neither, and where a run's data file has moved.
+    Raises DiscliError for what is neither, where a run's data file has moved, for a model to begin from that is not
+    there, and for one that the run has not begun from.
     """
+    task = _what_to_train(recipe, data, out, overrides)
+    source = None if begin_from is None else find_run(begin_from)
+    if take is not None and source is None:
+        raise DiscliError(f"--take {take} goes with --from.", "Name the model to begin from, or leave it out.")
+    if task.command and source is not None:
+        more = ["--from", str(begin_from), *(["--take", take] if take else [])]
+        task = task._replace(command=f"{task.command} {shlex.join(more)}")
+    if RunFolder(task.folder).description.exists():
+        before = read_run(task.folder)
+        began = before.began
+        named = None if source is None else (str(source.resolve()), take or "ema")
+        if named is not None and (began is None or named != (began.source, began.take)):
+            what = f"the {began.take} of {began.source}" if began else "nothing"
+            raise DiscliError(
+                f"{task.folder} began from {what}, not from the {named[1]} of {begin_from}.",
+                "Resume it without --from, or give another --out.",
+            )
+        if began is None or RunFolder(task.folder).find_checkpoints():
+            return task._replace(began=began)
+        source, take = Path(began.source), began.take  # stopped before its first checkpoint
+    if source is None:
+        return task
+    if not (is_file(source) or is_checkpoint(source) or is_run(source)):
+        raise DiscliError(f"--from {source}: no model there.", "Give a run, a checkpoint, or a file of discli export.")
+    return task._replace(source=source, take=take or "ema")
+
+
+def _what_to_train(
+    recipe: Recipe | str | Path, data: str | Path | None, out: str | Path | None, overrides: Sequence[str]
+) -> Task:
     data, out = (Path(path) if path is not None else None for path in (data, out))
     if isinstance(recipe, Recipe):
         return Task(recipe, out or Path("runs") / recipe.name, data or recipe.data.file, "")
@@ -82,14 +118,20 @@ class Run:
     """``runs/NAME``, held under a lock while training. Only rank 0 opens one."""
 
     def __init__(
-        self, folder: Path, recipe: Recipe, contract: DataContract, data_file: Path, command: str = ""
+        self,
+        folder: Path,
+        recipe: Recipe,
+        contract: DataContract,
+        data_file: Path,
+        command: str = "",
+        began: Began | None = None,
     ) -> None:
         self.folder = folder
         self.recipe = recipe
         self._files = RunFolder(folder)
         self.changed: dict[str, tuple[Any, Any]] = {}  # settings now, (old, new), of a run that ended in bad steps
         self.ends: dict[str, tuple[int, int]] = {}  # what ends before the run does: (old, new) step, if they differ
-        about = {"id": secrets.token_hex(4), "command": command}
+        about = {"id": secrets.token_hex(4), "command": command, "began": began}
         self._description = RunDescription.of(recipe, contract, data_file).model_copy(update=about)
 
     @property

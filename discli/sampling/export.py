@@ -211,4 +211,4 @@ def _metadata(model: LoadedModel) -> dict[str, str]:
         "contract": json.dumps(model.contract.model_dump(mode="json")),
         "data_file": model.data_file or "",
         "step": str(model.step),
-    }
+    } | ({"began": model.began.model_dump_json()} if model.began else {})

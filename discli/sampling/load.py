@@ -1,6 +1,6 @@
 """A trained network, ready to use: averaged weights, recipe and contract of a run, a checkpoint or one file."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -13,11 +13,14 @@ from torch import Tensor
 from discli.data.autoencoders import Codec, load_codec
 from discli.diffusion.guidance import Network
 from discli.model import DiS, load_network
+from discli.model.adapt import without_lora
 from discli.model.compiled import with_compiled_blocks
+from discli.model.lora import merge_lora
 from discli.model.mixers import choose_scan
 from discli.recipe import DataContract, Recipe
 from discli.recipe.sample import SampleSpec
 from discli.runs.checkpoint import newest_checkpoint, read_description
+from discli.runs.description import Began, read_began
 from discli.runs.layout import RunFolder, ema_file, find_run, is_checkpoint
 from discli.runs.verify import verify_checkpoint
 from discli.runtime.console import stderr
@@ -44,6 +47,7 @@ class LoadedModel:
     step: int
     device: torch.device
     vae: torch.nn.Module | None = None  # the autoencoder, where it is loaded already
+    began: Began | None = None  # what it was trained on from, if not from nothing
 
     # Images a call by what decides them: found by trying, and the same for every draw from this network.
     model_batches: dict[tuple[str, bool], int] = field(default_factory=dict, compare=False, repr=False)
@@ -70,11 +74,11 @@ def load(run: str | Path | None = None, device: str | None = None, step: int | N
 def load_model(path: Path, device: torch.device, step: int | None = None) -> LoadedModel:
     """`load` for a path that is known. Raises DiscliError for anything that is not a whole checkpoint of discli."""
     path = find_run(path)
-    file = _weights_file(path, step)
+    file = find_weights(path, step)
     recipe, contract, step, metadata = read_description(file)
     choice = choose_scan(recipe.model, device)
     try:
-        network = load_network(recipe, _read(file, device)).eval().requires_grad_(False)
+        network = load_network(recipe, read_weights(file, device)).eval().requires_grad_(False)
     except RuntimeError:
         of_a_run = file.parent.name.isdecimal()
         raise DiscliError(
@@ -90,7 +94,17 @@ def load_model(path: Path, device: torch.device, step: int | None = None) -> Loa
         checkpoint=file if file == path else file.parent,
         step=step,
         device=device,
+        began=read_began(metadata),
     )
+
+
+def merged(model: LoadedModel) -> LoadedModel:
+    """The same model without LoRA: W + B A in the place of each W. Raises DiscliError where it has none."""
+    if model.recipe.model.lora is None:
+        raise DiscliError(f"--merge: {model.checkpoint} has no LoRA.", "Leave --merge out.")
+    recipe = without_lora(model.recipe)
+    network = load_network(recipe, merge_lora(model.network.state_dict())).eval().requires_grad_(False)
+    return replace(model, network=network, recipe=recipe)
 
 
 def newest_run(runs: Path) -> Path:
@@ -178,8 +192,11 @@ def _peak_bytes(model: LoadedModel, settings: SampleSpec, images: int) -> int:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def _weights_file(path: Path, step: int | None) -> Path:
-    """The safetensors file that ``path`` stands for: itself, a checkpoint's, or a run's newest checkpoint's."""
+def find_weights(path: Path, step: int | None = None) -> Path:
+    """The file of averaged weights that ``path`` stands for: itself, a checkpoint's, or a run's newest checkpoint's.
+
+    Raises DiscliError where there is none, or not a whole one.
+    """
     if path.is_file():
         if path.suffix != ".safetensors":
             raise DiscliError(
@@ -214,7 +231,8 @@ def _undamaged(checkpoint: Path) -> Path:
 
 
 @hold_ctrl_c()
-def _read(file: Path, device: torch.device) -> dict[str, Tensor]:
+def read_weights(file: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """In float32. Raises DiscliError where it is no safetensors file."""
     try:
         return {name: tensor.float() for name, tensor in load_file(file, device=str(device)).items()}
     except (SafetensorError, OSError) as error:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from discli import __version__
 from discli.recipe import DataContract, Recipe
+from discli.runs.description import Began
 from discli.runs.eval_result import EvalResult
 from discli.runtime.numbers import format_number
 from discli.sampling.load import LoadedModel
@@ -48,7 +49,7 @@ The same settings and seed give the images of `discli sample`. Arguments are fie
 
 ## Training
 
-{_table(_training(recipe, contract, step))}
+{_table(_training(recipe, contract, step, model.began))}
 
 <details><summary>The whole recipe</summary>
 
@@ -65,7 +66,7 @@ It draws what its training images look like, with their biases, and was made to 
 """
 
 
-def _training(recipe: Recipe, contract: DataContract, step: int) -> list[tuple[str, str]]:
+def _training(recipe: Recipe, contract: DataContract, step: int, began: Began | None) -> list[tuple[str, str]]:
     train, model = recipe.train, recipe.model
     return [
         ("images", f"{contract.num_samples:,} of {contract.resolution} px, crop {contract.crop}"),
@@ -74,6 +75,7 @@ def _training(recipe: Recipe, contract: DataContract, step: int) -> list[tuple[s
         ("network", f"{model.depth} blocks of width {model.embed_dim}, patches of {model.patch_size}"),
         ("objective", recipe.diffusion.objective.name),
         ("steps", f"{step:,} of {train.batch_size} images"),
+        *([("began from", str(began))] if began else []),
         ("seed", str(train.seed)),
         ("learning rate", f"{train.lr:g}, {train.lr_schedule.name}"),
         ("weights", f"averaged: {', '.join(f'{k} {v}' for k, v in train.ema.model_dump(mode='json').items())}"),

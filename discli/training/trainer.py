@@ -1,5 +1,6 @@
 """One run's steps: batch -> loss -> gradients -> optimizer and averages, and what is written down on the way."""
 
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,6 +29,7 @@ from discli.runtime.errors import DiscliError
 from discli.training.announce import say_what_it_takes
 from discli.training.auxiliary import Auxiliary
 from discli.training.batches import Batch, BatchPlan, Feed
+from discli.training.begin import Beginning, freeze
 from discli.training.callbacks import PreviewAndScore
 from discli.training.clock import Clock
 from discli.training.ema import build_ema
@@ -43,8 +45,17 @@ class Trainer:
     """Everything that changes from step to step, and the loop that changes it."""
 
     def __init__(
-        self, recipe: Recipe, store: Store, engine: Engine, folder: Path, run: Run | None, interrupts: Interrupts
+        self,
+        recipe: Recipe,
+        store: Store,
+        engine: Engine,
+        folder: Path,
+        run: Run | None,
+        interrupts: Interrupts,
+        beginning: Beginning | None = None,
+        still: Collection[str] = (),
     ) -> None:
+        """``beginning``: where the first weights come from; ``still``: parameters that keep them."""
         self.recipe, self.store, self.engine, self.folder, self.run = recipe, store, engine, folder, run
         self.files = RunFolder(folder)
         self.interrupts = interrupts
@@ -57,6 +68,9 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed.init)
             self.network = DiS.from_recipe(recipe)
+        if beginning:
+            beginning.into(self.network)
+        freeze(self.network, still)
         self.network.checkpoint_blocks = spec.activation_checkpointing
         self.num_parameters = sum(p.numel() for p in self.network.parameters())
 
@@ -66,10 +80,13 @@ class Trainer:
         self.model = engine.wrap(self.network, self.network.blocks)
         self.optimizer = build_optimizer(self.network, spec)
         self.ema = build_ema(spec.ema, self.network)
+        if beginning:
+            beginning.into_averages(self.ema)
         self.step_loss = StepLoss(recipe, store.contract, self.network, self.model, self.auxiliary, engine)
         self.auxiliary.learn_from(recipe, self.ema.averages[EMA], self.step_loss.diffusion)
         self.state = TrainingState(folder, self.network, self.optimizer, self.ema, engine, self.auxiliary)
-        self.state.resume()
+        # Kept as the checkpoint of step 0: the model that the run begins from may change, or go.
+        self.unsaved = not self.state.resume() and beginning is not None
         self.metadata = run.checkpoint_metadata if run else None
         self.checkpointed = self.state.step
         self.previews = PreviewAndScore(self._as_previewed(), store.contract, folder, engine, interrupts)
@@ -91,6 +108,8 @@ class Trainer:
 
     def loop(self) -> None:
         spec, engine, state = self.recipe.train, self.engine, self.state
+        if self.unsaved:
+            self._checkpoint()
         self._look(only_missing=True)
         with ExitStack() as stack:
             ticker = None

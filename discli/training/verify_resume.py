@@ -26,7 +26,13 @@ _BATCH = 8
 
 
 def verify_resume(
-    recipe_name: str | Path, *, data: str | Path | None = None, overrides: Sequence[str] = (), device: str | None = None
+    recipe_name: str | Path,
+    *,
+    data: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    device: str | None = None,
+    begin_from: str | Path | None = None,
+    take: str | None = None,
 ) -> dict[str, bool]:
     """File name -> whether it has the same bits in both runs. Raises DiscliError when one of them fails."""
     recipe = load_recipe(recipe_name, list(overrides))
@@ -36,6 +42,8 @@ def verify_resume(
     command = [sys.executable, "-m", "discli", "train", str(recipe_name)]
     command += ["--data", str(data)] if data else []
     command += ["--device", device] if device else []
+    command += ["--from", str(begin_from)] if begin_from else []
+    command += ["--take", take] if take else []
     here = pick_device(device)  # on which both runs must choose the same
     for setting in [
         *overrides,

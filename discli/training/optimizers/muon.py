@@ -6,13 +6,11 @@ import torch
 from pydantic import Field, Strict
 from torch import nn
 
+from discli.model.lora import hidden_matrices
 from discli.recipe.spec import ChoiceSpec, Flag, PositiveInt
 from discli.recipe.train import TrainSpec
 from discli.training.optimizers import Optimizer
 from discli.training.optimizers.adamw import adamw
-
-# Matrices that blocks multiply by and that are no nn.Linear's: those of a scan's direction.
-_OF_SCANS = ("x_proj", "dt_weight")
 
 
 class MuonSpec(ChoiceSpec):
@@ -56,20 +54,3 @@ class Muon(Optimizer):
 
     def kinds(self, part: torch.optim.Optimizer) -> set[str]:
         return {"momentum_buffer"} if isinstance(part, torch.optim.Muon) else super().kinds(part)
-
-
-def hidden_matrices(model: nn.Module) -> list[str]:
-    """Names of what Muon is for: matrices inside ``blocks`` that tokens are multiplied by.
-
-    That is every nn.Linear's weight in there, long skips, MLPs and modulations among them, and a scan's x_proj
-    and dt_weight. Not: convolutions, A_log, D and D_weight, biases and norms, whatever their shape; and nothing
-    outside of blocks, where tokens begin and end (embeddings, time and class, head), nor a further loss's projector.
-    """
-    weights = {f"{path}.weight" for path, module in model.named_modules() if isinstance(module, nn.Linear)}
-    return [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.ndim == 2
-        and name.startswith("blocks.")
-        and (name in weights or name.rpartition(".")[2] in _OF_SCANS)
-    ]
