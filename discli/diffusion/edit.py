@@ -116,8 +116,9 @@ def _painted(sampler: Sampler, predict: Predict, x: Tensor, noise: Noise, first:
             if again:
                 # Numbers of no step of the sampler's, and none of them twice.
                 x = _noisier(schedule, x, times[end], times[begin], noise(begin + (2 * again - 1) * steps))
-            for x in stretch.steps(predict, x, partial(_shifted, noise, begin + 2 * again * steps)):
-                yield x
+            for state in stretch.steps(predict, x, partial(_shifted, noise, begin + 2 * again * steps)):
+                yield state
+            x = state
     yield from sampler.part(last, steps).steps(predict, x, partial(_shifted, noise, last))
 
 

@@ -62,18 +62,33 @@ def count_evaluations(diffusion: DiffusionSpec, settings: SampleSpec, channels: 
     Counted, not derived: the trajectory of pixels with a network that only keeps count. So many that what is asked once
     for all of a group counts as one call an image. Of ``edit`` the images themselves do not matter.
     """
-    calls = 0
+    return _count(diffusion, settings, channels, edit)[0]
+
+
+def takes_noise(diffusion: DiffusionSpec, settings: SampleSpec) -> bool:
+    """Whether the sampler of ``settings`` draws noise at its steps, so that it is no ODE's. Found by trying."""
+    return _count(diffusion, settings, 1, None)[1] > 0
+
+
+def _count(diffusion: DiffusionSpec, settings: SampleSpec, channels: int, edit: Edit | None) -> tuple[int, int]:
+    """Network calls an image, and how often noise is asked for."""
+    calls = noises = 0
 
     def network(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         nonlocal calls
         calls += len(x)
         return x.repeat(1, 2, 1, 1) if diffusion.learn_sigma else x
 
+    def noise(k: int) -> Tensor:
+        nonlocal noises
+        noises += 1
+        return pixels
+
     pixels, labels = torch.zeros(NOISES, channels, 1, 1), torch.zeros(NOISES).long()
     guide = network if settings.guidance.name == "autoguidance" else None
     if edit is not None:
         drawn = None if edit.drawn is None else torch.ones(1, 1, 1, 1, dtype=torch.bool)
         edit = replace(edit, x0=pixels, drawn=drawn, shown=labels)
-    for _ in trajectory(network, diffusion, settings, pixels, labels, lambda k: pixels, guide=guide, edit=edit):
+    for _ in trajectory(network, diffusion, settings, pixels, labels, noise, guide=guide, edit=edit):
         pass
-    return calls // NOISES
+    return calls // NOISES, noises
