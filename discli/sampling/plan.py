@@ -180,19 +180,19 @@ def noise_of(recipe: Recipe, seed: int, members: Tensor) -> Noise:
 
 
 def _without_noise(recipe: Recipe, asked: SampleSettings, settled: SampleSpec) -> SampleSpec:
-    """For an inversion: what is ``settled``, or with DDIM for a sampler that draws noise and was not ``asked`` for.
+    """For an inversion: what is ``settled``, or DDIM (of flow, Euler) for a recipe's sampler that draws noise.
 
-    Raises DiscliError for one that was.
+    Raises DiscliError where such a one was ``asked`` for.
     """
-    if not takes_noise(recipe.diffusion, settled):
-        return settled
     plain = "euler" if recipe.diffusion.objective.process == "flow" else "ddim"
-    if asked.get("sampler") is not None:
+    if takes_noise(recipe.diffusion, settled) and asked.get("sampler") is None:
+        settled = settle_settings(recipe, {**asked, "sampler": {"name": plain}})
+    if takes_noise(recipe.diffusion, settled):
         raise DiscliError(
             f"--invert: {settled.sampler.name} draws noise at every step, and so does not lead back to the image.",
-            f"Give another --sampler, such as {plain}.",
+            f"Take --sampler {plain}, which draws none of its own accord.",
         )
-    return settle_settings(recipe, {**asked, "sampler": plain})
+    return settled
 
 
 def draw_classes(members: Tensor, wanted: Sequence[int], num_classes: int, seed: int) -> Tensor | None:
