@@ -9,6 +9,7 @@ from discli.cli.app import Device, app
 from discli.cli.complete import SAMPLERS, SCALE_SCHEDULES, class_names, sampler_names, scale_schedule_names
 from discli.runtime.errors import DiscliError
 
+_IMAGES = 64
 Number = TypeVar("Number", int, float)
 
 
@@ -17,7 +18,10 @@ def _samplers_of(process: str) -> str:
     return ", ".join(one.name for one in SAMPLERS if process in one.constants.get("fits", ("betas",)))
 
 
-@app.command(epilog="Example: discli sample runs/cifar10-dis-s-2 -n 50000 --cfg-scale 1.5 --out samples/")
+@app.command(
+    epilog="Example: discli sample runs/cifar10-dis-s-2 -n 50000 --cfg-scale 1.5 --out samples/ &&"
+    " discli sample runs/quickstart --init three.png --strength 0.6 --classes 8"
+)
 def sample(
     run: Annotated[
         Path | None,
@@ -25,7 +29,9 @@ def sample(
             help="A run's or checkpoint's folder, an exported .safetensors, or a model's name. Default: the newest run."
         ),
     ] = None,
-    n: Annotated[int, typer.Option("-n", "--n", min=1, help="Number of images.")] = 64,
+    n: Annotated[
+        int | None, typer.Option("-n", "--n", min=1, help="Number of images. Default: 64; edited, 16.")
+    ] = None,
     cfg_scale: Annotated[float | None, typer.Option(help="Guidance; 1 is none.")] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,
     sampler: Annotated[
@@ -99,6 +105,29 @@ def sample(
     batch_size: Annotated[int, typer.Option(min=1, help="Images written at a time; changes no pixel.")] = 64,
     checkpoint: Annotated[int | None, typer.Option(metavar="STEP", help="Default: the newest.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other samples in OUT.")] = False,
+    init: Annotated[
+        Path | None, typer.Option(metavar="IMAGE", help="Edit this image, or each in a folder, instead of noise.")
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="Share of the steps taken from the noisy IMAGE. Default: 0.6; with --mask, --invert: 1."),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(metavar="IMAGE", help="Draw anew what is white in this image, and keep the rest of --init."),
+    ] = None,
+    resample: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --mask: how often each stretch of steps is walked. Default: 4."),
+    ] = None,
+    invert: Annotated[
+        bool,
+        typer.Option("--invert", help="Begin with the noise that DDIM finds for IMAGE, of the first of --classes."),
+    ] = False,
+    between: Annotated[
+        Literal["noises", "classes"] | None,
+        typer.Option(help="From image 0's noise to image 1's, or between two --classes: a strip and OUT.gif."),
+    ] = None,
     device: Device = None,
 ) -> None:
     """Write n images of the averaged (EMA) weights, a contact sheet, and a manifest to repeat them.
@@ -110,6 +139,7 @@ def sample(
         raise DiscliError(f"--npz and --format {format}: which?", "Give one of them.")
     low_high = None if cfg_interval is None else _parse_pair(cfg_interval, ",", float, "--cfg-interval", "0.3,3")
     rows_columns = None if grid is None else _parse_pair(grid.lower(), "x", int, "--grid", "4x8")
+    from discli.sampling.edit import EditSettings
     from discli.sampling.folder import write_samples
     from discli.sampling.plan import plan_sampling
     from discli.sampling.settings import SampleSettings
@@ -130,10 +160,13 @@ def sample(
         compile=compile_,
         model_batch=model_batch,
     )
-    plan = plan_sampling(run, settings, classes=classes, seed=seed, checkpoint_step=checkpoint, device=device)
+    edit = EditSettings(init=init, mask=mask, strength=strength, resample=resample, invert=invert, between=between)
+    plan = plan_sampling(
+        run, settings, classes=classes, seed=seed, checkpoint_step=checkpoint, device=device, edit=edit, n=n
+    )
     result = write_samples(
         plan,
-        n,
+        plan.n or n or _IMAGES,
         out or "samples",
         format="npz" if npz else format or "png",
         grid=rows_columns,

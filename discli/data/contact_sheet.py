@@ -143,3 +143,19 @@ def rows_sheet(rows: Sequence[tuple[str, Tensor]]) -> Image.Image:
 def save_image(image: Image.Image, path: Path) -> None:
     """Write a PNG that is whole or not there."""
     write_beside(path, lambda temporary: image.save(temporary, format="PNG"))
+
+
+def save_animation(images: Tensor, path: Path) -> None:
+    """Write a GIF, whole or not there: (N, 3, H, W) uint8 in turn and back, for ever; small ones enlarged.
+
+    A second and a half from end to end, whatever N.
+    """
+    framed = [contact_sheet(image[None]) for image in images]
+    frames = [page.crop((_GAP, _GAP, page.width - _GAP, page.height - _GAP)) for page in framed]
+    frames = [*frames, *frames[-2:0:-1]]
+    each = max(20, 1500 // len(images))  # ms; viewers slow down what is quicker
+
+    def write(temporary: Path) -> None:
+        frames[0].save(temporary, format="GIF", save_all=True, append_images=frames[1:], duration=each, loop=0)
+
+    write_beside(path, write)

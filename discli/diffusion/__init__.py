@@ -2,6 +2,6 @@
 
 from discli.diffusion.loss import DiffusionLoss
 from discli.diffusion.schedule import build_schedule
-from discli.diffusion.trajectory import count_evaluations, trajectory
+from discli.diffusion.trajectory import count_evaluations, takes_noise, trajectory
 
-__all__ = ["DiffusionLoss", "build_schedule", "count_evaluations", "trajectory"]
+__all__ = ["DiffusionLoss", "build_schedule", "count_evaluations", "takes_noise", "trajectory"]

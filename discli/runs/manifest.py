@@ -7,13 +7,37 @@ from pydantic import model_validator
 
 from discli.recipe import DataContract, Recipe
 from discli.recipe.sample import SampleSpec
-from discli.recipe.spec import Count, Flag, PositiveInt
+from discli.recipe.spec import Count, Flag, PositiveInt, Spec
 from discli.recipe.train import Ema
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import check_model, read_json, write_text
 
 Format = Literal["png", "npz", "zip", "none"]  # of the images beside a manifest; none: they are not stored
 _FILE = "manifest.json"
+
+
+class GivenImage(Spec):
+    """An image that samples began from."""
+
+    name: str | None  # of its file; None: it came from memory
+    sha256: str  # of the file; from memory, of its pixels
+
+
+class Edited(Spec):
+    """The images that samples began from, and how; see `discli.diffusion.edit.Edit`."""
+
+    init: tuple[GivenImage, ...]
+    mask: GivenImage | None = None
+    strength: float
+    resamplings: PositiveInt = 1
+    invert: Flag = False
+
+
+class Between(Spec):
+    """Samples that lead from one noise or class to another."""
+
+    what: Literal["noises", "classes"]
+    frames: PositiveInt
 
 
 class Manifest(SampleSpec):
@@ -37,7 +61,10 @@ class Manifest(SampleSpec):
     autoguidance_checkpoint: str | None = None
     ema: Ema
     class_choice: tuple[Count, ...] | Literal["random"] = "random"
-    classes: tuple[Count, ...] | None = None  # of every image; None: an unconditional model
+    classes: tuple[Count, ...] | None = None  # of every image; None: an unconditional model, or between classes
+    edit: Edited | None = None
+    between: Between | None = None
+    reconstruction_error: float | None = None  # of an inversion, once it is known: root mean square, of 255
     recipe: Recipe
     contract: DataContract
     finished: Flag = False

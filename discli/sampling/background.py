@@ -19,7 +19,10 @@ class Background:
     """
 
     def __init__(
-        self, decode: Callable[[Tensor], Tensor], write: Callable[[Sequence[int], Tensor], None], device: torch.device
+        self,
+        decode: Callable[[Sequence[int], Tensor], Tensor],
+        write: Callable[[Sequence[int], Tensor], None],
+        device: torch.device,
     ) -> None:
         self._decode, self._write, self._device = decode, write, device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -31,7 +34,7 @@ class Background:
         while len(self._waiting) >= _BATCHES_WAITING:
             self._waiting.popleft().result()
         if self._stream is None:
-            images = self._decode(x0).cpu()
+            images = self._decode(indices, x0).cpu()
             self._waiting.append(self._thread.submit(self._write, indices, images))
         else:
             sampled = torch.cuda.Event()
@@ -55,5 +58,5 @@ class Background:
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(sampled)
             x0.record_stream(self._stream)
-            images = self._decode(x0).cpu()
+            images = self._decode(indices, x0).cpu()
         self._write(indices, images)

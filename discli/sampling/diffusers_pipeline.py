@@ -19,11 +19,17 @@ from torch import Tensor
 from discli.model import DiS
 from discli.recipe import DataContract, parse_recipe
 from discli.runtime.errors import DiscliError
+from discli.sampling.edit import ImageInput
 from discli.sampling.load import LoadedModel
 from discli.sampling.sample import sample
 from discli.sampling.settings import SampleSettings
 
-_THEIR_NAMES = {"steps": "num_inference_steps", "cfg_scale": "guidance_scale"}
+_THEIR_NAMES = {
+    "steps": "num_inference_steps",
+    "cfg_scale": "guidance_scale",
+    "init": "image",
+    "mask": "mask_image",
+}
 
 
 class DiSModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -63,9 +69,15 @@ class DiSPipeline(DiffusionPipeline):  # type: ignore[misc]
         generator: torch.Generator | None = None,
         output_type: Literal["pil", "np", "pt"] = "pil",
         return_dict: bool = True,
+        image: ImageInput | Sequence[ImageInput] | None = None,
+        mask_image: ImageInput | None = None,
+        strength: float | None = None,
+        resample: int | None = None,
+        invert: bool = False,
+        between: Literal["noises", "classes"] | None = None,
         **settings: Unpack[SampleSettings],
     ) -> ImagePipelineOutput | tuple[Any]:
-        """Draw ``n`` images (16; with ``class_labels``, one for each).
+        """Draw ``n`` images (16; with ``class_labels``, one for each), or edit ``image``.
 
         Args:
             classes: "random", "balanced", or names and numbers, taken in turn.
@@ -76,6 +88,9 @@ class DiSPipeline(DiffusionPipeline):  # type: ignore[misc]
             generator: the seed is drawn from it, so that a second call gives other images.
             output_type: "pil"; "np", (n, H, W, 3), or "pt", (n, 3, H, W): float32 in [0, 1].
             return_dict: False gives a tuple.
+            image: ``init``, to begin from: a file, a PIL image, or several.
+            mask_image: ``mask``; what is white is drawn.
+            strength, resample, invert, between: as those of `discli.sample`.
             settings: other arguments of `discli.sample`: sampler, cfg_interval, ...
 
         Raises DiscliError for what the model cannot do, ValueError for arguments that contradict each other,
@@ -85,7 +100,8 @@ class DiSPipeline(DiffusionPipeline):  # type: ignore[misc]
             raise ValueError(f'output_type {output_type!r}: choose "pil", "np" or "pt".')
         if class_labels is not None:
             classes = [int(label) for label in class_labels]
-        count = n if n is not None else 16 if class_labels is None else len(classes)
+        edited = image is not None or between is not None
+        count = n if n is not None or edited else 16 if class_labels is None else len(classes)
         if generator is not None:
             if not isinstance(generator, torch.Generator) or seed is not None:
                 raise ValueError("Give one generator, or a seed.")
@@ -95,10 +111,22 @@ class DiSPipeline(DiffusionPipeline):  # type: ignore[misc]
         if guidance_scale is not None and settings.setdefault("cfg_scale", guidance_scale) != guidance_scale:
             raise ValueError(f"cfg_scale {settings['cfg_scale']} and guidance_scale {guidance_scale} differ.")
         try:
-            drawn = sample(self._loaded_model(), count, classes=classes, seed=seed or 0, **settings)
+            drawn = sample(
+                self._loaded_model(),
+                count,
+                classes=classes,
+                seed=seed or 0,
+                init=image,
+                mask=mask_image,
+                strength=strength,
+                resample=resample,
+                invert=invert,
+                between=between,
+                **settings,
+            )
         except DiscliError as error:
             raise DiscliError(_in_python(error.message), _in_python(error.hint), status=error.status) from None
-        images: Any = [drawn[index] for index in range(count)]
+        images: Any = [drawn[index] for index in range(len(drawn))]
         if output_type != "pil":
             images = drawn.pixels.float() / 255
             images = images if output_type == "pt" else images.permute(0, 2, 3, 1).contiguous().numpy()

@@ -4,7 +4,7 @@ No process talks to another: each makes whole groups of images, and whoever is l
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import count
@@ -14,7 +14,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from discli.data.contact_sheet import by_class, draw_sheet, save_image, strip
+from discli.data.contact_sheet import by_class, save_animation, save_image, strip
 from discli.runs.manifest import Format, Manifest, read_manifest, write_manifest
 from discli.runtime.console import format_seconds, progress, stderr
 from discli.runtime.errors import DiscliError
@@ -22,6 +22,7 @@ from discli.runtime.processes import alone_in, own_part, rank_and_world, share
 from discli.sampling.background import Background
 from discli.sampling.generate import denoising_trajectory, generate_latents
 from discli.sampling.plan import SamplingPlan
+from discli.sampling.sheet import describe_edit, error_of, sheet_grid, sheet_of
 from discli.sampling.writers import ImageWriter, open_writer
 
 
@@ -52,16 +53,22 @@ def write_samples(
     A folder with the same manifest is completed. One with anything else is refused with a DiscliError; with
     ``overwrite`` its samples are replaced; with ``or_beside`` it is left alone, and the images go to ``out``-2
     (or -3, ...). The other arguments are those of `discli.sample`. Under torchrun every process makes its part.
+
+    Between noises or classes, ``out``.gif shows the images in turn, and back.
     """
     check_count(n)
+    if show_steps and plan.given is not None:
+        raise DiscliError("--show-steps shows an image made of noise alone.", "Leave it or --init out.")
     rank, world = rank_and_world()
     if overwrite and world > 1:  # which cannot tell another's new images from the old ones
         raise DiscliError(f"--overwrite with {world} processes.", "Remove the folder first, or give another --out.")
     manifest = plan.manifest(n, format)
+    grid = sheet_grid(plan, n, grid)
     rows = by_class(range(n), manifest.classes, plan.model.contract.class_names, grid)
     on_sheet = {i for _, members in rows for i in members}
+    looked_at = [*(on_sheet if plan.between is None else range(n))]
     for folder in _places(Path(out), or_beside and not overwrite):
-        writer = open_writer(format, folder, keep=on_sheet)
+        writer = open_writer(format, folder, keep=looked_at)
         with _lock(folder, world):
             others = _what_else(folder, manifest)
             if not (others and or_beside) or overwrite:
@@ -74,6 +81,8 @@ def write_samples(
         f"Sampling from {plan.model.checkpoint} (step {plan.model.step:,}, {manifest.nfe} network calls an image,"
         f" {manifest.precision}, {plan.model_batch} images a call)"
     )
+    if plan.given is not None:
+        stderr.print(describe_edit(plan))
     started = time.monotonic()
     made = write_images(plan, n, writer, share(len(plan.groups(n)), rank, world), batch_size, done)
     if made:
@@ -94,9 +103,12 @@ def write_samples(
         sheet = None
         if format != "none" or world == 1:
             sheet = folder.with_name(folder.name + ".png")
-            save_image(draw_sheet(rows, writer.read, grid), sheet)
+            save_image(sheet_of(plan, rows, writer.read, grid), sheet)
             if len(on_sheet) < n:
                 stderr.print(f"{sheet} shows {len(on_sheet):,} of {n:,} images.")
+            if plan.between is not None:
+                save_animation(writer.read(range(n)), folder.with_name(folder.name + ".gif"))
+            manifest = manifest.model_copy(update={"reconstruction_error": error_of(plan, looked_at, writer.read)})
         manifest = manifest.model_copy(update={"finished": True})
         write_manifest(folder, manifest)
     return SampleResult(folder, sheet, manifest, made)
@@ -118,10 +130,9 @@ def write_images(
     groups = list(groups)
     missing = [g for g in groups if any(i not in done for i in range(g * size, min(n, (g + 1) * size)))]
     total, todo = (sum(min(size, n - g * size) for g in some) for some in (groups, missing))
-    decode: Callable[[Tensor], Tensor] = plan.model.load_codec().decode
     with (
         progress("sample", total, "images", done=total - todo) as ticker,
-        Background(decode, writer.write, plan.model.device) as background,
+        Background(plan.decode, writer.write, plan.model.device) as background,
     ):
         waiting: list[Tensor] = []
         numbers: list[int] = []
@@ -192,11 +203,15 @@ def _what_else(folder: Path, manifest: Manifest) -> str:
 def _compared(manifest: Manifest) -> dict[str, Any]:
     """What two manifests of the same images share, files by where they are, not by how somebody named them.
 
-    How many images there are, and what follows from other settings, is left out.
+    Images to begin from count by their content. How many images there are, and what follows from other settings, is
+    left out.
     """
-    entries = manifest.model_dump(mode="json", exclude={"n", "classes", "nfe", "finished"})
+    entries = manifest.model_dump(mode="json", exclude={"n", "classes", "nfe", "finished", "reconstruction_error"})
     for key in ("run", "checkpoint", "autoguidance_checkpoint"):
         entries[key] = entries[key] and str(Path(entries[key]).resolve())
     if "checkpoint" in entries["guidance"]:
         entries["guidance"]["checkpoint"] = str(Path(entries["guidance"]["checkpoint"]).resolve())
+    edit = entries["edit"]
+    for image in () if edit is None else filter(None, (*edit["init"], edit["mask"])):
+        del image["name"]
     return entries

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from discli.diffusion import trajectory
+from discli.diffusion.guidance import Network
 from discli.diffusion.samplers import build_sampler
 from discli.diffusion.schedule import build_schedule
 from discli.recipe import Recipe
 from discli.recipe.sample import SampleSpec
-from discli.runtime.rng import RngStream, normal
 from discli.runtime.signals import safe_place
-from discli.sampling.plan import SamplingPlan
+from discli.sampling.plan import SamplingPlan, noise_of
 
 TRAJECTORY_IMAGES, TRAJECTORY_FRAMES = 6, 10
 
@@ -28,9 +28,8 @@ def generate(plan: SamplingPlan, n: int, groups: Iterable[int] | None = None) ->
 
     ``groups`` (default: all) are those of `SamplingPlan.groups` that are wanted.
     """
-    codec = plan.model.load_codec()
     for members, x0 in generate_latents(plan, n, groups):
-        yield members, codec.decode(x0)
+        yield members, plan.decode(members, x0)
 
 
 def generate_latents(
@@ -41,8 +40,7 @@ def generate_latents(
     size, device = plan.model_batch, plan.model.device
     for group in plan.groups(n) if groups is None else groups:
         members = torch.arange(group * size, (group + 1) * size, device=device)
-        labels = plan.labels(members)
-        for state in sample_batch(network, plan.model.recipe, plan.settings, members, labels, plan.seed, weak):
+        for state in _states(plan, network, weak, members):
             x0 = state
             safe_place()
         kept = min(size, n - group * size)
@@ -56,19 +54,21 @@ def sample_batch(
     members: Tensor,
     labels: Tensor | None,
     seed: int,
-    weak: Callable[..., Tensor] | None = None,
 ) -> Iterator[Tensor]:
-    """Yields (B, C, S, S) in model space after every step, for image numbers ``members`` and classes ``labels`` (B,).
-
-    Step k of image i draws from (seed, NOISE, k + 1, i); k = -1 is where it starts.
-    """
-    shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
-
-    def noise(k: int) -> Tensor:
-        return normal(seed, RngStream.NOISE, k + 1, members, shape)
-
+    """Yields (B, C, S, S) in model space after every step, for images ``members`` and classes ``labels`` (B,)."""
+    noise = noise_of(recipe, seed, members)
     null_class, dropped = recipe.model.num_classes, recipe.train.class_dropout_prob > 0
-    return trajectory(network, recipe.diffusion, settings, noise(-1), labels, noise, null_class, weak, dropped)
+    return trajectory(network, recipe.diffusion, settings, noise(-1), labels, noise, null_class, None, dropped)
+
+
+def _states(plan: SamplingPlan, network: Network, weak: Network | None, members: Tensor) -> Iterator[Tensor]:
+    """`sample_batch` as ``plan`` has it: from given images too, and between two."""
+    recipe, noise, labels = plan.model.recipe, plan.noise(members), plan.labels(members)
+    edit = None if plan.given is None else plan.given.edit_of(members)
+    null_class, dropped = recipe.model.num_classes, recipe.train.class_dropout_prob > 0
+    return trajectory(
+        network, recipe.diffusion, plan.settings, noise(-1), labels, noise, null_class, weak, dropped, edit
+    )
 
 
 def denoising_trajectory(plan: SamplingPlan, decode: Callable[[Tensor], Tensor]) -> list[tuple[str, Tensor]]:
@@ -80,9 +80,8 @@ def denoising_trajectory(plan: SamplingPlan, decode: Callable[[Tensor], Tensor])
     members = torch.arange(plan.model_batch, device=plan.model.device)
     recipe, settings = plan.model.recipe, plan.settings
     network, weak = plan.networks()
-    shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
-    states = [normal(plan.seed, RngStream.NOISE, 0, members[:TRAJECTORY_IMAGES], shape)]
-    for state in sample_batch(network, recipe, settings, members, plan.labels(members), plan.seed, weak):
+    states = [plan.noise(members)(-1)[:TRAJECTORY_IMAGES]]
+    for state in _states(plan, network, weak, members):
         states.append(state[:TRAJECTORY_IMAGES].clone())  # a view would keep the whole group in memory
     schedule = build_schedule(recipe.diffusion)
     levels = [schedule.at(t) for t in build_sampler(recipe.diffusion, settings).times]

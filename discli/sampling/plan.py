@@ -8,15 +8,19 @@ import torch
 from torch import Tensor
 
 from discli import __version__
-from discli.diffusion import count_evaluations
+from discli.diffusion import count_evaluations, takes_noise
+from discli.diffusion.edit import Edit
 from discli.diffusion.guidance import Network
+from discli.diffusion.samplers import Noise
 from discli.recipe import Recipe
 from discli.recipe.sample import SampleSpec
 from discli.runs.layout import find_run
-from discli.runs.manifest import Format, Manifest
+from discli.runs.manifest import Between, Format, Manifest
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
-from discli.runtime.rng import LARGEST_SEED, RngStream, uniform
+from discli.runtime.rng import LARGEST_SEED, RngStream, normal, uniform
+from discli.sampling.between import noise_between, settle_between, shares, with_classes_between
+from discli.sampling.edit import EditSettings, GivenImages, settle_edit
 from discli.sampling.load import LoadedModel, as_sampled, find_model_batch, load_model, newest_run, precision_of
 from discli.sampling.settings import SampleSettings, parse_classes, settle_settings
 
@@ -30,21 +34,56 @@ class SamplingPlan:
     classes: tuple[int, ...]  # taken in turn; empty: at random
     seed: int
     weak: LoadedModel | None = None  # autoguidance's other network
+    given: GivenImages | None = None  # to begin from, instead of from noise alone
+    between: Between | None = None
+    n: int | None = None  # how many images there are, where the last two say
 
     def labels(self, members: Tensor) -> Tensor | None:
-        """(B,) int64, the classes of the images with numbers ``members`` (B,); None for an unconditional model."""
-        return draw_classes(members, self.classes, self.model.recipe.model.num_classes, self.seed)
+        """(B,) int64, the classes of the images with numbers ``members`` (B,); None for an unconditional model.
+
+        Between classes, numbers beyond all classes: those that the networks of `networks` know.
+        """
+        count = self.model.recipe.model.num_classes
+        if self.between is not None and self.between.what == "classes":
+            return count + 1 + members.clamp(max=self.between.frames - 1)
+        if self.between is not None:
+            members = torch.zeros_like(members)
+        return draw_classes(members, self.classes, count, self.seed)
 
     def classes_of(self, n: int) -> list[int] | None:
-        """The classes of the first n images; None for an unconditional model."""
+        """The classes of the first n images; None for an unconditional model, and between classes."""
+        if self.between is not None and self.between.what == "classes":
+            return None
         labels = self.labels(torch.arange(n))
         return None if labels is None else labels.tolist()
 
+    def noise(self, members: Tensor) -> Noise:
+        """Step k's for the images with numbers ``members`` (B,), and for k = -1 where they begin: (B, C, S, S)."""
+        recipe = self.model.recipe
+        if self.between is None:
+            return noise_of(recipe, self.seed, members)
+        if self.between.what == "classes":
+            return noise_of(recipe, self.seed, torch.zeros_like(members))
+        first, second = (noise_of(recipe, self.seed, torch.full_like(members[:1], end)) for end in (0, 1))
+        return noise_between(shares(self.between, members), first, second)
+
     def networks(self) -> tuple[Network, Network | None]:
         """The one that samples, and autoguidance's other one."""
-        device = self.model.device
-        weak = as_sampled(self.weak.network, device, self.settings) if self.weak is not None else None
-        return as_sampled(self.model.network, device, self.settings), weak
+
+        def ready(model: LoadedModel) -> Network:
+            network = model.network
+            if self.between is not None and self.between.what == "classes":
+                frames = torch.arange(self.between.frames, device=model.device)
+                first, second = self.classes
+                network = with_classes_between(network, (first, second), shares(self.between, frames))
+            return as_sampled(network, model.device, self.settings)
+
+        return ready(self.model), None if self.weak is None else ready(self.weak)
+
+    def decode(self, numbers: Sequence[int], x0: Tensor) -> Tensor:
+        """The images with these ``numbers``: (B, C, S, S) in model space to (B, 3, H, W) uint8, on the device."""
+        images = self.model.load_codec().decode(x0)
+        return images if self.given is None else self.given.keep(numbers, images)
 
     @property
     def model_batch(self) -> int:
@@ -77,14 +116,19 @@ class SamplingPlan:
             n=n,
             format=format,
             seed=self.seed,
-            nfe=count_evaluations(recipe.diffusion, settings, recipe.in_channels),
+            nfe=count_evaluations(recipe.diffusion, settings, recipe.in_channels, self._edit()),
             autoguidance_checkpoint=str(self.weak.checkpoint.resolve()) if self.weak is not None else None,
             ema=recipe.train.ema,
             class_choice=self.classes or "random",
             classes=None if classes is None else tuple(classes),
+            edit=self.given and self.given.record,
+            between=self.between,
             recipe=recipe,
             contract=model.contract,
         )
+
+    def _edit(self) -> Edit | None:
+        return None if self.given is None else self.given.edit_of(torch.zeros(1, dtype=torch.int64))
 
 
 def plan_sampling(
@@ -95,10 +139,13 @@ def plan_sampling(
     seed: int = 0,
     checkpoint_step: int | None = None,
     device: str | None = None,
+    edit: EditSettings | None = None,
+    n: int | None = None,
 ) -> SamplingPlan:
     """Check and settle all of what `discli.sample` takes; the arguments are explained there.
 
-    Raises DiscliError for what the model cannot do.
+    ``n`` images are asked for; None: as many as ``edit`` makes of its own. Raises DiscliError for what the model
+    cannot do.
     """
     if not 0 <= seed <= LARGEST_SEED:
         raise DiscliError(f"seed {seed}: not a seed.", "Give a whole number from 0 to 2^64 - 1.")
@@ -106,9 +153,13 @@ def plan_sampling(
         model = run
     else:
         model = load_model(Path(run) if run else newest_run(Path("runs")), pick_device(device), checkpoint_step)
-    recipe = model.recipe
+    recipe, edit = model.recipe, edit or EditSettings()
     settled = settle_settings(recipe, settings or {})
     wanted = parse_classes(classes, recipe.model.num_classes, model.contract.class_names)
+    if edit.invert:
+        settled = _without_noise(recipe, settings or {}, settled)
+    given, count = settle_edit(model, edit, n, wanted)
+    between = settle_between(edit.between, n, wanted, recipe.model.num_classes)
     weak = None
     if settled.guidance.name == "autoguidance":
         weak = load_model(Path(settled.guidance.checkpoint), model.device)
@@ -116,7 +167,33 @@ def plan_sampling(
     precision = precision_of(settled, model.device)
     batch = find_model_batch(model, settled)
     settled = settled.model_copy(update={"precision": precision, "model_batch": batch})
-    return SamplingPlan(model, settled, wanted, seed, weak)
+    return SamplingPlan(model, settled, wanted, seed, weak, given, between, between.frames if between else count)
+
+
+def noise_of(recipe: Recipe, seed: int, members: Tensor) -> Noise:
+    """Step k of image i draws from (seed, NOISE, k + 1, i), (C, S, S); k = -1 is where it starts."""
+    shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
+
+    def noise(k: int) -> Tensor:
+        return normal(seed, RngStream.NOISE, k + 1, members, shape)
+
+    return noise
+
+
+def _without_noise(recipe: Recipe, asked: SampleSettings, settled: SampleSpec) -> SampleSpec:
+    """For an inversion: what is ``settled``, or DDIM (of flow, Euler) for a recipe's sampler that draws noise.
+
+    Raises DiscliError where such a one was ``asked`` for.
+    """
+    plain = "euler" if recipe.diffusion.objective.process == "flow" else "ddim"
+    if takes_noise(recipe.diffusion, settled) and asked.get("sampler") is None:
+        settled = settle_settings(recipe, {**asked, "sampler": {"name": plain}})
+    if takes_noise(recipe.diffusion, settled):
+        raise DiscliError(
+            f"--invert: {settled.sampler.name} draws noise at every step, and so does not lead back to the image.",
+            f"Take --sampler {plain}, which draws none of its own accord.",
+        )
+    return settled
 
 
 def draw_classes(members: Tensor, wanted: Sequence[int], num_classes: int, seed: int) -> Tensor | None:

@@ -4,14 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack, cast, overload
 
-from discli.data.contact_sheet import Images, by_class, draw_sheet
+from discli.data.contact_sheet import Images, by_class
 from discli.recipe.kinds import TimestepSpacing
 from discli.runs.manifest import Format
+from discli.sampling.edit import EditSettings, ImageInput
 from discli.sampling.folder import check_count, write_images, write_samples
 from discli.sampling.load import LoadedModel
 from discli.sampling.plan import plan_sampling
 from discli.sampling.settings import SampleSettings
+from discli.sampling.sheet import error_of, sheet_grid, sheet_of
 from discli.sampling.writers import Memory
+
+_IMAGES = 16
 
 
 class SampleOptions(SampleSettings, total=False):
@@ -26,19 +30,33 @@ class SampleOptions(SampleSettings, total=False):
     format: Format
     show_steps: bool
     overwrite: bool
+    init: ImageInput | Sequence[ImageInput] | None
+    mask: ImageInput | None
+    strength: float | None
+    resample: int | None
+    invert: bool
+    between: Literal["noises", "classes"] | None
 
 
 @overload
 def sample(
-    run: LoadedModel | str | Path | None = ..., n: int = ..., *, out: str | Path, **options: Unpack[SampleOptions]
+    run: LoadedModel | str | Path | None = ...,
+    n: int | None = ...,
+    *,
+    out: str | Path,
+    **options: Unpack[SampleOptions],
 ) -> Path: ...
 @overload
 def sample(
-    run: LoadedModel | str | Path | None = ..., n: int = ..., *, out: None = ..., **options: Unpack[SampleOptions]
+    run: LoadedModel | str | Path | None = ...,
+    n: int | None = ...,
+    *,
+    out: None = ...,
+    **options: Unpack[SampleOptions],
 ) -> Images: ...
 def sample(
     run: LoadedModel | str | Path | None = None,
-    n: int = 16,
+    n: int | None = None,
     *,
     out: str | Path | None = None,
     cfg_scale: float | None = None,
@@ -65,6 +83,12 @@ def sample(
     format: Format = "png",
     show_steps: bool = False,
     overwrite: bool = False,
+    init: ImageInput | Sequence[ImageInput] | None = None,
+    mask: ImageInput | None = None,
+    strength: float | None = None,
+    resample: int | None = None,
+    invert: bool = False,
+    between: Literal["noises", "classes"] | None = None,
     **of_sampler: Any,
 ) -> Images | Path:
     """Draw n images: `Images` to hand, which a notebook shows; with ``out`` into that folder, whose path it returns.
@@ -74,7 +98,8 @@ def sample(
     Args:
         run: what `discli.load` returned, or what it takes: a run's or checkpoint's folder, a .safetensors file of
             ``discli export``, a model's name; None takes the newest run under ``runs/``.
-        n: number of images.
+        n: number of images; None is 16, of several images in ``init`` one each, and where an image is inverted one
+            for each class.
         out: folder for the images and manifest.json; beside it goes the contact sheet ``out``.png. A folder with
             the same manifest is completed.
         cfg_scale: guidance; 1 is none.
@@ -102,11 +127,21 @@ def sample(
         format: with ``out``: PNG files, samples.npz, samples.zip, or "none" for contact sheet and manifest alone.
         show_steps: with ``out``: draw the denoising of the first images too, to ``out``.steps.png.
         overwrite: with ``out``: replace other samples in the folder.
+        init: begin from this image, a file or a PIL image, or from several, or a folder of them. Of another size
+            than the model's they are cropped as the training images were.
+        mask: an image of the same size: what is white is drawn, the rest of ``init`` kept as it is.
+        strength: the share of the steps that is taken from the noisy ``init``; 1 begins with noise alone. None is
+            0.6, and 1 with ``mask`` or ``invert``.
+        resample: under a mask, how often each stretch of steps is walked so that both parts fit.
+        invert: begin with the noise that DDIM finds for ``init``, an image of the first of ``classes``.
+        between: "noises" goes from image 0 to image 1, "classes" from one of the two ``classes`` to the other; with
+            ``out``, ``out``.gif shows it.
         of_sampler: a sampler's other settings by name, such as ``noise_scale`` of Euler-Maruyama.
 
     Raises DiscliError for what the model cannot do, and for a folder that holds anything else.
     """
-    check_count(n)
+    if n is not None:
+        check_count(n)
     settings = SampleSettings(
         cfg_scale=cfg_scale,
         steps=steps,
@@ -125,7 +160,11 @@ def sample(
         model_batch=model_batch,
     )
     asked = cast(SampleSettings, {**of_sampler, **settings})
-    plan = plan_sampling(run, asked, classes=classes, seed=seed, checkpoint_step=checkpoint_step, device=device)
+    edit = EditSettings(init=init, mask=mask, strength=strength, resample=resample, invert=invert, between=between)
+    plan = plan_sampling(
+        run, asked, classes=classes, seed=seed, checkpoint_step=checkpoint_step, device=device, edit=edit, n=n
+    )
+    n = plan.n or n or _IMAGES
     if out is not None:
         return write_samples(
             plan,
@@ -140,5 +179,7 @@ def sample(
     labels = plan.classes_of(n)
     kept = Memory()
     write_images(plan, n, kept, plan.groups(n), batch_size)
+    grid = sheet_grid(plan, n, grid)
     rows = by_class(range(n), labels, plan.model.contract.class_names, grid)
-    return Images(kept.read(range(n)), labels, draw_sheet(rows, kept.read, grid))
+    error_of(plan, range(n), kept.read)
+    return Images(kept.read(range(n)), labels, sheet_of(plan, rows, kept.read, grid))

@@ -107,7 +107,8 @@ def test_the_pipelines_network_is_prepared_once(pipeline):
     assert pipeline._ready is ready
 
 
-def test_a_latent_model_takes_its_autoencoder_along(tmp_path):
+def latent_model(folder: Path) -> Path:
+    """Untrained weights of a latent model in one file, with an autoencoder beside it in vae/."""
     torch.manual_seed(0)
     AutoencoderKL(
         in_channels=3,
@@ -117,8 +118,8 @@ def test_a_latent_model_takes_its_autoencoder_along(tmp_path):
         block_out_channels=(8, 8),
         latent_channels=4,
         norm_num_groups=4,
-    ).save_pretrained(tmp_path / "vae")
-    identity = open_codec("vae", str(tmp_path / "vae")).identity
+    ).save_pretrained(folder / "vae")
+    identity = open_codec("vae", str(folder / "vae")).identity
     recipe = parse_recipe(
         {
             "name": "latent",
@@ -142,9 +143,12 @@ def test_a_latent_model_takes_its_autoencoder_along(tmp_path):
         source_sha256="",
     )
     described = {"recipe": recipe.model_dump_json(), "contract": contract.model_dump_json()}
-    save_file(DiS.from_recipe(recipe).state_dict(), tmp_path / "latent.safetensors", metadata=described)
+    save_file(DiS.from_recipe(recipe).state_dict(), folder / "latent.safetensors", metadata=described)
+    return folder / "latent.safetensors"
 
-    model = discli.load(tmp_path / "latent.safetensors")
+
+def test_a_latent_model_takes_its_autoencoder_along(tmp_path):
+    model = discli.load(latent_model(tmp_path))
     folder = export_diffusers(model, tmp_path / "exported")
     expected = discli.sample(model, 3).pixels
     (tmp_path / "vae").rename(tmp_path / "elsewhere")

@@ -134,7 +134,9 @@ def test_memory_keeps_what_is_wanted_alone():
 
 def test_background_writes_everything_in_order_before_it_ends():
     written = []
-    with Background(lambda x: x.byte(), lambda i, p: written.append((list(i), p)), torch.device("cpu")) as background:
+    with Background(
+        lambda i, x: x.byte(), lambda i, p: written.append((list(i), p)), torch.device("cpu")
+    ) as background:
         for index in range(5):
             background.put([index], torch.full((1, 3, 2, 2), float(index)))
     assert [indices for indices, _ in written] == [[0], [1], [2], [3], [4]]
@@ -146,7 +148,7 @@ def test_an_error_while_writing_reaches_the_caller():
         raise DiscliError("No space left.")
 
     def work():
-        with Background(lambda x: x, full, torch.device("cpu")) as background:
+        with Background(lambda i, x: x, full, torch.device("cpu")) as background:
             for index in range(9):
                 background.put([index], torch.zeros(1, 3, 2, 2))
 

@@ -6,7 +6,8 @@ v, x0 and flow alike. It draws no noise itself: every image has a random stream 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import ClassVar, NamedTuple
+from copy import copy
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -46,10 +47,16 @@ class Sampler(ABC):
 
     @abstractmethod
     def steps(self, predict: Predict, x: Tensor, noise: Noise) -> Iterator[Tensor]:
-        """Yields x (B, C, H, W) after every step, starting from pure noise ``x``; the last one is the sample.
+        """Yields x (B, C, H, W) after every step, starting from ``x`` at ``times[0]``; the last one is the sample.
 
-        ``noise(k)`` costs time, so it is called only where it is used; the last step never uses it.
+        ``noise(k)`` costs time, so it is called only where it is used; the step to the clean image never uses it.
         """
+
+    def part(self, first: int, last: int) -> Self:
+        """The walk from ``times[first]`` to ``times[last]`` alone, without what lies before or behind."""
+        part = copy(self)
+        part.times = self.times[first : last + 1]
+        return part
 
 
 def predictor(

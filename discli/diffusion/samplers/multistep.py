@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -57,11 +58,12 @@ class DiffusersSampler(Sampler):
 
     def steps(self, predict: Predict, x: Tensor, noise: Noise) -> Iterator[Tensor]:
         scheduler = self._prepared()
-        for k, t in enumerate(scheduler.timesteps.tolist()):
+        scheduler.set_begin_index(scheduler.timesteps.tolist().index(self.times[0]))
+        for k, (t, t_next) in enumerate(pairwise(self.times)):
             x0 = predict(x, t).x0
             extra = {}
             if self.takes_noise:
-                extra["variance_noise"] = noise(k) if k < self.num_steps - 1 else torch.zeros_like(x)
+                extra["variance_noise"] = noise(k) if t_next != self.schedule.clean else torch.zeros_like(x)
             x = scheduler.step(x0, t, x, return_dict=False, **extra)[0]
             yield x
 
@@ -73,7 +75,6 @@ class DiffusersSampler(Sampler):
         )
         scheduler.alphas_cumprod = self.schedule.alphas_cumprod.numpy()  # its own is float32
         scheduler.set_timesteps(self.num_steps)
-        scheduler.set_begin_index(0)
         return scheduler
 
 
