@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.bench import device, device_steps
+from tests.bench import device, device_steps, model
 from tests.bench.device_steps import STEPS, Step
 
 
@@ -42,4 +42,4 @@ def test_what_fails_and_what_no_longer_fits_is_told(tmp_path, monkeypatch):
     [({256: 0.5, 1024: 2.0}, "512"), ({256: 1.1, 1024: 2.0}, "below 256"), ({256: 0.1, 1024: 0.5}, "above 1024")],
 )
 def test_the_crossover(ratios, said):
-    assert device_steps._crossover(ratios) == said
+    assert model.crossover(ratios) == said
