@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from discli.scan import DirectionParams
-from discli.scan.triton import backend
+from discli.scan.triton import backend, pipeline
 from tests.bench import triton_static
 from tests.scan.cases import ScanInputs, assert_matches_reference, pass_interpreted, random_inputs, values_and_gradients
 
@@ -124,21 +124,21 @@ def test_without_gradients_the_values_are_the_same_and_nothing_is_kept(device):
     y = backend.bidirectional_scan(*inputs)
     with torch.no_grad():
         assert torch.equal(backend.bidirectional_scan(*inputs), y)
-        packed = backend.pack(inputs.forward, inputs.backward, torch.float32)
+        packed = pipeline.pack(inputs.forward, inputs.backward, torch.float32)
         assert len(torch.ops.discli.triton_scan(inputs.x, inputs.z, *packed, False)) == 1
 
 
 @pytest.mark.parametrize("needs_grad", [True, False])
 def test_opcheck(device, needs_grad):
     inputs = random_inputs(1, 3, 4, device=device)
-    packed = backend.pack(inputs.forward, inputs.backward, torch.float32)
+    packed = pipeline.pack(inputs.forward, inputs.backward, torch.float32)
     leaves = [t.detach().requires_grad_(needs_grad) for t in (inputs.x, inputs.z, *packed)]
     torch.library.opcheck(torch.ops.discli.triton_scan.default, (*leaves, needs_grad))
 
 
 def test_opcheck_of_the_backward_operator(device):
     inputs = random_inputs(1, 3, 4, device=device)
-    packed = backend.pack(inputs.forward, inputs.backward, torch.float32)
+    packed = pipeline.pack(inputs.forward, inputs.backward, torch.float32)
     tensors = [t.detach() for t in (inputs.x, inputs.z, *packed)]
     y, *kept = torch.ops.discli.triton_scan(*tensors, True)
     torch.library.opcheck(torch.ops.discli.triton_scan_backward.default, (torch.ones_like(y), *tensors, *kept))
