@@ -1,13 +1,28 @@
 """A step as a graph, its semantics emulated on a CPU: the same bits as without; and what would wait for a GPU."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from discli.model import empty_network
+from discli.model.routing import Route
+from discli.recipe import parse_recipe
 from discli.runs.logs import read_log
 from discli.runtime.errors import DiscliError
+from discli.scan.dispatch import assume_backend
 from discli.training import graphs
+from discli.training.auxiliary import Auxiliary
+from discli.training.averaged import Drawn
+from discli.training.step_loss import Inputs, StepLoss
 from discli.training.train import train
+from discli.training.window import Window
 from tests import replay
+from tests.data.files import contract
+from tests.model.small import small_recipe
 from tests.tiny_run import content
 
 GRAPHS = "train.cuda_graphs=true"
@@ -100,6 +115,65 @@ def test_what_draws_within_would_be_found(on_a_cpu):
     found = [graph(torch.tensor([value]), None).item() for value in (10.0, 20.0)]
     assert found == [10.0 + 3, 20.0 + 3]
     assert weight.grad.item() == 23.0
+
+
+class _WithoutWaiting(TorchDispatchMode):
+    """Refuses copies between host and GPU; fake tensors have no values to read, and so refuse that."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        answer = func(*args, **(kwargs or {}))
+        copies = func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+        if copies and len({t.device.type for t in (*args, answer) if isinstance(t, torch.Tensor)}) > 1:
+            raise AssertionError(f"{func} between host and GPU")
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("model", "train", "diffusion"),
+    [
+        ({}, {}, {}),
+        (
+            {"mixer": "attention", "conditioning": "adaln-zero"},
+            {"layersync": {"early": 1, "late": 5}, "route": {"outer": 1}},
+            {},
+        ),
+        ({"mixer": "hydra", "scan_order": "zigzag"}, {"dispersive": {"together": 2}}, {"objective": "flow"}),
+        ({"mixer": "mamba3", "grid_conv": "depthwise", "head_conv": "residual"}, {}, {"contrastive": 0.05}),
+    ],
+)
+def test_no_loss_reads_from_a_gpu_or_copies_to_it(model, train, diffusion):
+    """What a graph could not catch, of forward passes and losses; the second time, for the first makes ready."""
+    tree = small_recipe(**model).model_dump(mode="json")
+    sampler = {"flow": "euler"}.get(diffusion.get("objective"), "ddim")
+    recipe = parse_recipe(
+        tree | {"diffusion": diffusion, "sample": {"sampler": sampler}, "train": tree["train"] | train}, "small"
+    )
+    gpu, b = torch.device("cuda"), 4
+    engine = SimpleNamespace(device=gpu, autocast=nullcontext)
+    network = empty_network(recipe)
+    with FakeTensorMode(allow_non_fake_inputs=True), assume_backend("triton"):
+        network.to_empty(device=gpu)
+        auxiliary = Auxiliary(recipe, contract(), network, engine)
+        step_loss = StepLoss(recipe, contract(), network, network, auxiliary, engine)
+        window = Window(gpu, auxiliary=auxiliary.names)
+        with gpu:
+            x0, noise, other = (torch.empty(b, 3, 8, 8) for _ in range(3))
+            uniforms, y = torch.empty(b), torch.zeros(b, dtype=torch.int64)
+            keep = torch.empty(len(network.drop_path_rates()), b)
+            kept = torch.zeros(b, 8, dtype=torch.int64)
+        t = step_loss.diffusion.timesteps(uniforms)
+        x_t, t_model = step_loss.diffusion.noisy(x0, t, noise)
+        route = Route(kept, recipe.train.route.outer) if recipe.train.route else None
+        drawn = Drawn(x0, noise, t, y, uniforms)
+        inputs = Inputs(
+            drawn, x_t, t_model, keep, route, other if diffusion.get("contrastive") else None, auxiliary.at(0), {}
+        )
+        step_loss(inputs, window)
+        with _WithoutWaiting():
+            loss = step_loss(inputs, window)
+        assert loss.device.type == "cuda"
+        with pytest.raises(Exception, match="between host and GPU"), _WithoutWaiting():
+            loss.cpu()
 
 
 @pytest.mark.parametrize(("device", "processes"), [("cpu", 1), ("cuda", 2)])
