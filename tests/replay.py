@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from discli.training import graphs, trainer
+from discli.training import engine, graphs
 
 
 class _Recorder(TorchDispatchMode):
@@ -46,6 +46,6 @@ def catch(run: Callable[[], None]) -> Callable[[], None]:
 
 def on_a_cpu(put: Callable[[Any, str, Any], None] = setattr) -> None:
     """Lets ``train.cuda_graphs`` run on a CPU, so. ``put``: setattr, or pytest's that takes it back."""
-    put(trainer, "check_graphs", lambda *where: None)
+    put(engine, "check_graphs", lambda *where: None)
     put(graphs, "beside", nullcontext)
     put(graphs, "catch", catch)

@@ -33,7 +33,7 @@ from discli.training.callbacks import PreviewAndScore
 from discli.training.clock import Clock
 from discli.training.ema import build_ema
 from discli.training.engine import Engine
-from discli.training.graphs import StepGraph, check_graphs
+from discli.training.graphs import StepGraph
 from discli.training.holdout import HeldOutLoss
 from discli.training.interrupts import Interrupts, TrainingStoppedError
 from discli.training.optimizers import build_optimizer
@@ -52,8 +52,6 @@ class Trainer:
         self.interrupts = interrupts
         spec = recipe.train
         self.share = share_of_batch(spec, engine.world_size)
-        if spec.cuda_graphs:
-            check_graphs(engine.device, engine.world_size)
         self.train_samples, held_out = split_of(recipe, store)
         self.source = OnDevice(store, engine.device) if recipe.data.cache == "device" else store
 

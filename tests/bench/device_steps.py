@@ -197,7 +197,7 @@ def native_tests(case: Case, note: Note) -> None:
     options = ["-p", "no:cacheprovider"]
     pytest.main([*options, "--collect-only", "-q", "tests/scan/triton", "tests/scan/cuda"], plugins=[Found()])
     if case.rehearse:
-        names = [name for name in names if "float64_inputs" in name or "opcheck_of_the_backward" in name]
+        names = [name for name in names if "float64_inputs" in name]
     if not names:
         raise AssertionError("pytest found no tests")
     hands = 1 if case.rehearse else 8
@@ -314,7 +314,8 @@ def counters(case: Case, note: Note) -> None:
     """What stalls the scans (ncu), and whether they touch what is not theirs (compute-sanitizer)."""
     sections = [part for name in ("SpeedOfLight", "WarpStateStats", "Occupancy") for part in ("--section", name)]
     command = [sys.executable, "-m", "tests.bench.device", "--out", str(case.out), "--child", ONCE]
-    command += ["--rehearse"] if case.rehearse else []
+    if case.rehearse:
+        one_launch(case, note)
     small = case.out / "small"
     watched = {
         "ncu": (["ncu", "--clock-control", "none", "-k", "regex:scan_", "-c", "4", *sections], False),
@@ -322,23 +323,18 @@ def counters(case: Case, note: Note) -> None:
         "racecheck": (["compute-sanitizer", "--tool", "racecheck"], True),
     }
     for name, (watcher, is_small) in watched.items():
-        if shutil.which(watcher[0]) is None and not case.rehearse:
+        if shutil.which(watcher[0]) is None or case.rehearse:
             note(name, f"{watcher[0]} is absent")
             continue
         if is_small:
             small.touch()
         else:
             small.unlink(missing_ok=True)
-        watcher = [] if case.rehearse else watcher
         done = subprocess.run([*watcher, *command], capture_output=True, text=True, check=False)
         print(done.stdout, done.stderr)
         wanted = ("Duration", "No Eligible", "Registers Per", "Achieved Occupancy", "Stall", "SUMMARY", "Throughput")
         lines = [" ".join(line.split()) for line in done.stdout.splitlines() if any(word in line for word in wanted)]
         note(name, lines[:40] if done.returncode == 0 else f"failed: {done.returncode}")
-        if case.rehearse:
-            if done.returncode:
-                raise AssertionError("what is to be watched fails by itself")
-            return
 
 
 def blocks(case: Case, note: Note) -> None:
