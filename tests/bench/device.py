@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,30 +119,34 @@ def _cell(value: Any) -> str:
 
 
 def child(names: Sequence[str], out: Path, rehearse: bool) -> bool:
-    """Runs steps here; each leaves its answer, as far as it came, in its file. Whether all are well."""
-    case, well = Case(out, rehearse), True
+    """Runs steps here, of whose names these are; whether all are well."""
     if rehearse:
         rehearsal()
-    for step in (step for step in STEPS if step.name in names):
-        result: dict[str, Any] = {}
-        started = time.monotonic()
+    failed = [step.name for step in STEPS if step.name in names and not _run(step, Case(out, rehearse))]
+    return not failed
 
-        def write(status: str, result: dict[str, Any] = result, name: str = step.name, **more: Any) -> None:
-            told = {"status": status, "seconds": round(time.monotonic() - started, 1), "result": result}  # noqa: B023
-            _answer(out, name).write_text(json.dumps(told | more))
 
-        def note(key: str, value: Any, result: dict[str, Any] = result, write: Callable[..., None] = write) -> None:
-            result[key] = value
-            write("begun")
+def _run(step: Step, case: Case) -> bool:
+    """The step's answer is in its file, as far as it has come."""
+    result: dict[str, Any] = {}
+    started = time.monotonic()
 
-        try:
-            step.run(case, note)
-            write("passed")
-        except Exception:
-            traceback.print_exc()
-            write("failed", error="\n".join(traceback.format_exc().splitlines()[-20:]))
-            well = False
-    return well
+    def write(status: str, **more: Any) -> None:
+        told = {"status": status, "seconds": round(time.monotonic() - started, 1), "result": result}
+        _answer(case.out, step.name).write_text(json.dumps(told | more))
+
+    def note(key: str, value: Any) -> None:
+        result[key] = value
+        write("begun")
+
+    try:
+        step.run(case, note)
+    except Exception:
+        traceback.print_exc()
+        write("failed", error="\n".join(traceback.format_exc().splitlines()[-20:]))
+        return False
+    write("passed")
+    return True
 
 
 def main() -> None:

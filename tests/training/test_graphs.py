@@ -138,7 +138,11 @@ class _WithoutWaiting(TorchDispatchMode):
             {},
         ),
         ({"mixer": "hydra", "scan_order": "zigzag"}, {"dispersive": {"together": 2}}, {"objective": "flow"}),
-        ({"mixer": "mamba3", "grid_conv": "depthwise", "head_conv": "residual"}, {}, {"contrastive": 0.05}),
+        (
+            {"mixer": "mamba3", "grid_conv": "depthwise", "head_conv": "residual"},
+            {},
+            {"objective": "flow", "contrastive": 0.05},
+        ),
     ],
 )
 def test_no_loss_reads_from_a_gpu_or_copies_to_it(model, train, diffusion):
