@@ -32,8 +32,9 @@ _SPREAD = "Where the spread comes from:"
 _SPREAD_EXPLAINED = (
     "Variances of a crossed design by the method of moments, with generalized confidence intervals at 95%; beside them"
     " a parametric bootstrap of the deviation, which is too narrow with few seeds. Varied alone: the deviation where"
-    " the other seeds are held. Of FID, The FID Lottery (arXiv:2606.20536) found a deviation of 1 to 2% of the score,"
-    " and that another training moves it 3.2 times as much as other samples."
+    " the other seeds are held. What one more seed costs: time to train + time to score. Of FID, The FID Lottery"
+    " (arXiv:2606.20536) found a deviation of 1 to 2% of the score, and that another training moves it 3.2 times as"
+    " much as other samples."
 )
 _MOST_TUNED = 3  # settings that trials of a point were tuned to, in the table
 _LARGEST_MATRIX, _LEAST_ROW = 8_000, 64  # px high
@@ -205,7 +206,7 @@ def _rows(report: StudyReport) -> Iterator[tuple[str, ...]]:
 
 def _spreads(report: StudyReport) -> Iterator[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
     """(point, headings, rows) of each point whose spread is told apart."""
-    headings = ("", "seeds", "share", "deviation", "varied alone", "bootstrap", "one more seed costs")
+    headings = ("", "seeds", "share", "one more seed costs", "deviation", "varied alone", "bootstrap")
     for point in report.points:
         found = point.components
         if found is None:
@@ -214,28 +215,22 @@ def _spreads(report: StudyReport) -> Iterator[tuple[str, tuple[str, ...], list[t
         scoring = found.samplings * point.set_seconds + point.tuning_seconds
         rows: list[tuple[str, ...]] = []
         for part in found.parts:
+            more, cost = found.networks // part.levels, ""
             if part.name == SAMPLING:
-                cost = (
-                    f"{found.networks} sets of samples: {format_seconds(found.networks * point.set_seconds)} of scoring"
-                )
-            elif part.name == TOGETHER:
-                cost = ""
-            else:
-                more = found.networks // part.levels
-                cost = (
-                    f"{more} network{'s' if more > 1 else ''}: {format_seconds(more * training)} of training,"
-                    f" {format_seconds(more * scoring)} of scoring"
-                )
+                cost = f"{found.networks} sets of samples: {format_seconds(found.networks * point.set_seconds)}"
+            elif part.name != TOGETHER:
+                times = f"{format_seconds(more * training)} + {format_seconds(more * scoring)}"
+                cost = f"{more} network{'s' if more > 1 else ''}: {times}"
             low, high = part.bootstrap
             rows.append(
                 (
                     part.name,
                     "" if part.name == TOGETHER else str(part.levels),
                     _with_interval(part.share, percent=True),
+                    cost,
                     _with_interval(part.deviation),
                     "" if part.alone is None else _with_interval(part.alone),
                     f"{format_number(low, 3)} to {format_number(high, 3)}",
-                    cost,
                 )
             )
         yield point.name, headings, rows
@@ -277,11 +272,11 @@ def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
     samples, reference = scored.samples, scored.reference
     yield "base recipe", report.base
     sampler = samples.sampler.name if samples.sampler else "an unknown sampler"
-    sampling = f"{sampler}, {samples.steps} steps, NFE {samples.nfe}"
+    sampling = f"{sampler}, {samples.steps} steps"
     count = report.design.sampling if report.design is not None else 1
     seeds = f"seed {samples.seed}" if count == 1 else f"seeds 0 to {count - 1}"
     tuned = first.tuned
-    guidance = f"guidance {samples.cfg_scale}" if tuned is None else "tuned"
+    guidance = f"NFE {samples.nfe}, guidance {samples.cfg_scale}" if tuned is None else "tuned"
     yield "sampling", f"{sampling}, {guidance}, {seeds} in all trials"
     if tuned is not None:
         yield "tuning", f"{_tried(tuned)}: the best for each trial, by {tuned.n:,} samples that no score is of"

@@ -52,13 +52,17 @@ def swept(ema: float | None, result: EvalResult, score: float) -> SweptScore:
 
 
 def at_edges(best: SweptScore, tried: Sequence[SweptScore]) -> Iterator[str]:
-    """Where ``best`` has the lowest or highest value that was tried, beyond which there may be better."""
+    """Where ``best`` has the lowest or highest value that was tried, beyond which there may be better.
+
+    Guidance of 1 is none, and nobody looks below it.
+    """
     ranges: tuple[tuple[str, Callable[[SweptScore], float | None]], ...] = (
         ("guidance", lambda each: each.cfg_scale), ("EMA", lambda each: each.ema), ("steps", lambda each: each.steps)
     )  # fmt: skip
     for what, of in ranges:
         values = sorted({value for each in tried if (value := of(each)) is not None})
-        if len(values) > 1 and (at := of(best)) in (values[0], values[-1]):
+        at = of(best)
+        if len(values) > 1 and at in (values[0], values[-1]) and (what, at) != ("guidance", 1.0):
             yield f"{what} {at:g} is the {'lowest' if at == values[0] else 'highest'} tried"
 
 

@@ -151,21 +151,21 @@ def read_result(study: Study, trial: Trial, recipe: Recipe, folder: Path) -> Tri
     if not path.exists():
         return None
     result = read_trial_result(path)
+    if scored_by(result) != study.score.by:
+        raise DiscliError(
+            f"{trial.name}: {folder} was scored by {result.score_name}, the study now says {study.score.by}.",
+            f"Change it back, or remove {RESULT} in every trial: they are scored again from their runs.",
+        )
     before = parse_recipe(result.recipe, str(path)).model_dump(mode="json")
     n = result.eval.samples.n
     changed = differences(before, recipe.model_dump(mode="json"))
-    # When to score follows from the steps, which are the better explanation.
+    # When to score follows from the steps, which are the better explanation, and from what the study is scored by.
     for key, old, new in sorted(changed, key=lambda change: change[0] == "train.score.every"):
         if key not in _NOT_COMPARED and not key.startswith("eval."):
             raise DiscliError(
                 f"{trial.name}: {folder} was run with {key} = {old!r}, the study now says {new!r}.",
                 "Give another --out for the changed study, or change it back.",
             )
-    if scored_by(result) != study.score.by:
-        raise DiscliError(
-            f"{trial.name}: {folder} was scored by {result.score_name}, the study now says {study.score.by}.",
-            f"Change it back, or remove {RESULT} in every trial: they are scored again from their runs.",
-        )
     samplings = max(1, len(result.by_sampling))
     if study.samplings != samplings:
         raise DiscliError(

@@ -54,14 +54,8 @@ def deviation(values: Sequence[float]) -> float:
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / max(1, len(values) - 1))
 
 
-def difference(a: Mapping[Seed, float], b: Mapping[Seed, float]) -> Estimate | None:
-    """a - b, by seed -> value. Paired: equal seeds share data, noise and classes. None without two common seeds."""
-    found = differences(a, b)
-    return estimate(found) if len(found) >= 2 else None
-
-
 def differences(a: Mapping[Seed, float], b: Mapping[Seed, float]) -> list[float]:
-    """a - b of each seed that both have."""
+    """a - b of each seed that both have. Paired: equal seeds share data, noise and classes."""
     return [a[seed] - b[seed] for seed in a if seed in b]
 
 

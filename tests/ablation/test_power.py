@@ -110,7 +110,7 @@ def test_the_report_tells_where_the_spread_comes_from_and_pairs_what_is_crossed(
     assert all("one more seed costs" in text and "16 sets of samples" in text for text in written)
     assert (tmp_path / "spread.png").exists()
     assert (tmp_path / "scores-by-seed.png").exists()
-    assert all("4 networks: 8 s of training, 0 s of scoring" in text for text in written)
+    assert all("4 networks: 8 s + 0 s" in text for text in written)
     assert "% of the score (" in written[0]
     lines = list(in_words(report))
     assert "of the spread, 9" in lines[0]  # 90-odd per cent

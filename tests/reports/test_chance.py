@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from discli.reports.chance import Estimate, correlation, difference, estimate
+from discli.reports.chance import Estimate, correlation, differences, estimate
 
 
 def test_the_interval_is_students():
@@ -22,10 +22,10 @@ def test_one_seed_has_no_interval():
 def test_differences_are_paired_by_seed():
     # Seeds differ by 10, the two sides by 1 in every seed: unpaired, nothing could be seen.
     a, b = {0: 1.0, 1: 11.1, 2: 21.0, 9: 500.0}, {0: 2.0, 1: 12.0, 2: 22.0}
-    found = difference(a, b)
+    found = estimate(differences(a, b))
     low, high = stats.t.interval(0.95, 2, -29 / 30, stats.sem([-1.0, -0.9, -1.0]))
     assert (found.mean, found.low, found.high, found.count) == pytest.approx((-29 / 30, low, high, 3))
-    assert difference({0: 1.0, 1: 2.0}, {1: 1.0, 2: 2.0}) is None
+    assert differences({0: 1.0, 1: 2.0}, {1: 1.0, 2: 2.0}) == [1.0]
 
 
 def test_correlation_needs_three_points_that_vary():
