@@ -78,7 +78,7 @@ def test_a_whole_file_that_is_missed_or_another_is_refused_on_resume(digits_file
         train(run)
     (tmp_path / "half-0.h5").rename(tmp_path / "half-1.h5")
     (tmp_path / "half-0.h5.kept").rename(tmp_path / "half-0.h5")
-    with pytest.raises(DiscliError, match="source_sha256"):
+    with pytest.raises(DiscliError, match="was started on data with source"):
         train(run)
 
 
