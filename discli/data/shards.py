@@ -7,7 +7,7 @@ however its files are listed and wherever they are, and parts are to the bit wha
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -135,20 +135,26 @@ def joined_contract(shards: Sequence[Shard]) -> DataContract:
         mean, std = sum(moments[1:], moments[0]).as_model_sees(first.codec)
     else:
         mean, std = pooled([(each.num_samples, each.channel_mean, each.channel_std) for each in contracts])
-    changed: dict[str, Any] = {
-        "shard": None,
-        "num_samples": sum(each.num_samples for each in contracts),
-        "num_skipped": sum(each.num_skipped for each in contracts),
-        "num_upscaled": sum(each.num_upscaled for each in contracts),
-        "channel_mean": mean,
-        "channel_std": std,
-        "grids": tuple(grid for grid in first.grids if all(grid in each.grids for each in contracts[1:])),
-    }
-    if first.shard is None:
-        sources = list(dict.fromkeys(each.source for each in contracts))
-        changed["source"] = sources[0] + (f" and {len(sources) - 1:,} more" if len(sources) > 1 else "")
-        changed["source_sha256"] = hashlib.sha256("\n".join(map(_content, shards)).encode()).hexdigest()
-    return first.model_copy(update=changed)
+    whole = first.model_copy(
+        update={
+            "shard": None,
+            "num_samples": sum(each.num_samples for each in contracts),
+            "num_skipped": sum(each.num_skipped for each in contracts),
+            "num_upscaled": sum(each.num_upscaled for each in contracts),
+            "channel_mean": mean,
+            "channel_std": std,
+            "grids": tuple(grid for grid in first.grids if all(grid in each.grids for each in contracts[1:])),
+        }
+    )
+    if first.shard is not None:
+        return whole
+    sources = list(dict.fromkeys(each.source for each in contracts))
+    return whole.model_copy(
+        update={
+            "source": sources[0] + (f" and {len(sources) - 1:,} more" if len(sources) > 1 else ""),
+            "source_sha256": hashlib.sha256("\n".join(map(_content, shards)).encode()).hexdigest(),
+        }
+    )
 
 
 def part_of(out: Path, shard: tuple[int, int]) -> Path:
@@ -198,7 +204,7 @@ def _in_order_of_numbers(shards: Sequence[Shard]) -> list[Shard]:
     return [found[number] for number in range(total)]
 
 
-def _settings(contract: DataContract, parts: bool) -> dict[str, Any]:
+def _settings(contract: DataContract, parts: bool) -> Mapping[str, object]:
     settings = contract.settings() | {"shard": None}
     return settings if parts else settings | {"source_sha256": None}
 

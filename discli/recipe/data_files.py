@@ -50,7 +50,7 @@ def files_of(where: str | Path) -> list[Path]:
     for one in _split(text):
         matches = [Path(one)] if is_name(one) or not _is_pattern(one) else expand(one)
         if not matches:
-            raise DiscliError(f"No file is called {one}.", "Check the pattern; one in quotes is not the shell's.")
+            raise DiscliError(f"No file is called {one}.", "Check the pattern, and the folder that it starts from.")
         found += matches
     if not found:
         raise DiscliError(f"{text!r} names no file.", "Give names or patterns, with commas between.")

@@ -109,7 +109,7 @@ def _what_to_train(
     if data is None and not are_there(file):
         raise DiscliError(
             f"{run} was trained on {file}, which is not there now.",
-            f"Say where it is: discli train {shlex.quote(str(run))} --data {file.name}",
+            f"Say where it is: discli train {shlex.quote(str(run))} --data {shlex.quote(file.name)}",
         )
     return Task(chosen, out or run, file, command)
 
