@@ -235,7 +235,7 @@ def _blocks_fit(old: Recipe, new: Recipe, more: int) -> bool:
 
 def _other(key: str, ours: str, theirs: str, where: str) -> DiscliError:
     return DiscliError(
-        f"{key}: the recipe has {ours}, and {where} {theirs}.", f"Take that {key}, or begin from another model."
+        f"{key}: the recipe has {ours}, and {where} has {theirs}.", f"Take that {key}, or begin from another model."
     )
 
 

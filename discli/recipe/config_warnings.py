@@ -47,7 +47,7 @@ def config_warnings(recipe: Recipe) -> list[str]:
     if spec.ema.name == "constant" and (left := spec.ema.decay**steps) > _TELLING:
         found.append(
             f"train.ema.decay = {spec.ema.decay:g} for {steps:,} steps: the average, which previews and samples "
-            f"are of, keeps {left:.0%} of the untrained weights."
+            f"are of, keeps {left:.0%} of the first weights."
         )
         flags.append(f"train.ema.decay={fitting_decay(steps):g}")
     diffusion = recipe.diffusion

@@ -98,7 +98,8 @@ def frozen(recipe: Recipe, began: Began | None) -> set[str]:
     for pattern in recipe.train.freeze:
         matched = {name for name in names if fnmatchcase(plain_name(name), pattern)}
         if not matched:
-            known = {plain_name(name) for name in names}
+            levels = pattern.count(".")
+            known = {".".join([*plain_name(name).split(".")[:levels], "*"]) for name in names}
             near = did_you_mean(pattern, known) or f"Names are such as {names[0]} and {plain_name(names[-1])}."
             raise DiscliError(f"train.freeze: no parameter is called {pattern}.", near)
         still |= matched

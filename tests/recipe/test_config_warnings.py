@@ -47,7 +47,7 @@ def test_a_warm_up_as_long_as_the_run():
 @pytest.mark.parametrize("steps", [1, 10, 100, 2_400, 20_000])
 def test_an_average_longer_than_the_run(steps):
     line, _ = doubted(steps=steps, ema="constant")
-    assert f"keeps {0.9999**steps:.0%} of the untrained weights" in line
+    assert f"keeps {0.9999**steps:.0%} of the first weights" in line
 
 
 @pytest.mark.parametrize("steps", [1, 10, 300, 2_400, 15_000])
