@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from discli.cli.app import app
+from discli.cli.app import Set, app
 from discli.runtime.errors import DiscliError
 
 
@@ -34,10 +34,14 @@ def export(
     push_to_hub: Annotated[
         str | None, typer.Option(metavar="USER/NAME", help="Upload the diffusers folder with its model card.")
     ] = None,
+    overrides: Set = None,
     checkpoint: Annotated[int | None, typer.Option(metavar="STEP", help="Default: the newest.")] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Without LoRA: its matrices added to the others.")] = False,
 ) -> None:
-    """Export averaged (EMA) weights to diffusers or safetensors, or as a model with a name."""
+    """Export averaged (EMA) weights to diffusers or safetensors, or as a model with a name.
+
+    --set changes how they are sampled by default: sample.cfg_scale=1.5.
+    """
     if to is None and push_to_hub is None:
         raise DiscliError("export needs --to.", "Example: discli export runs/mine --to diffusers")
     if to in ("safetensors", "model") and push_to_hub:
@@ -46,11 +50,11 @@ def export(
         raise DiscliError("--scores goes with a card, which --to safetensors has none.", "--to diffusers or model.")
     if to != "model" and (draws or terms or training):
         raise DiscliError("--draws, --terms and --training go with --to model.", "Leave them out, or --to model.")
-    from discli.sampling.export import export_diffusers, export_model, export_safetensors
+    from discli.sampling.export import export_diffusers, export_model, export_safetensors, with_sampling
     from discli.sampling.export import push_to_hub as push
     from discli.sampling.load import load, merged
 
-    model = load(run, device="cpu", step=checkpoint)
+    model = with_sampling(load(run, device="cpu", step=checkpoint), overrides or [])
     if merge:
         model = merged(model)
     if to == "safetensors":

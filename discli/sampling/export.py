@@ -21,6 +21,8 @@ from discli import __version__
 from discli.data.autoencoders.hub import hub_answers
 from discli.data.autoencoders.vae import VaeCodec
 from discli.data.contact_sheet import save_image
+from discli.recipe import parse_recipe
+from discli.recipe.load import with_overrides
 from discli.runs.box import VARIABLE
 from discli.runs.eval_result import EvalResult, read_eval_result
 from discli.runs.layout import RunFolder, run_of
@@ -53,6 +55,19 @@ def export_safetensors(model: LoadedModel, out: str | Path | None = None) -> Pat
     _write_weights(path, model, torch.float32)
     stderr.print(f"{path}: {format_bytes(path.stat().st_size)}, the recipe in its metadata. discli sample {path}")
     return path
+
+
+def with_sampling(model: LoadedModel, overrides: Sequence[str]) -> LoadedModel:
+    """With other settings of ``[sample]`` than it was trained with, such as ``sample.cfg_scale=1.5``.
+
+    Raises DiscliError for any other setting: the network is trained.
+    """
+    if other := next((override for override in overrides if not override.startswith("sample.")), None):
+        raise DiscliError(
+            f"--set {other}: the model is trained.", "Settings of [sample], such as sample.cfg_scale=1.5."
+        )
+    tree = model.recipe.model_dump(mode="json")
+    return replace(model, recipe=parse_recipe(*with_overrides(tree, model.recipe.name, overrides)))
 
 
 def export_model(

@@ -15,6 +15,7 @@ from discli.runtime.console import format_seconds
 # thousand classes and 64 px instead of 32 have 2 D D + 1196 D more, ten classes 2 D D + 14 D.
 PARAMETERS = {
     "quickstart": 471_660,
+    "digits": 527_119,
     "cifar10-dis-s-2": 28_488_008,
     "cifar10-dis-s-2-cond": 28_764_008,
     "celeba-64-dis-s-2": 28_770_632,
@@ -36,7 +37,7 @@ PARAMETERS = {
     "imagenet-256-fast": 407_735_312,
 }
 RECIPES = {name: load_recipe(name) for name in shipped_recipes()}
-OURS = {"quickstart", "cifar10-fast", "images-fast"}  # for a laptop
+OURS = {"quickstart", "digits", "cifar10-fast", "images-fast"}  # for a laptop
 HEADERS = {name: path.read_text() for name, path in shipped_recipes().items() if name not in OURS}
 
 

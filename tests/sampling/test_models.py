@@ -143,6 +143,8 @@ def _header(file: Path) -> dict[str, str]:
         (["sample", "mien"], "discli models"),
         (["export", "mine", "--to", "model", "--out", "a-folder"], "--out"),
         (["export", "mine", "--to", "safetensors", "--draws", "x"], "--to model"),
+        (["export", "mine", "--to", "model", "--set", "train.steps=3"], "sample.cfg_scale"),
+        (["export", "mine", "--to", "model", "--set", "sample.cfg_scal=3"], "cfg_scale"),
         (["report", "mine"], "discli runs"),
         (["eval-fid", "mine", "--features", "random"], "--ref"),
     ],
@@ -153,6 +155,12 @@ def test_bad_input_says_what_to_do(words, key, mine, command):
     assert refused.value.status == 2
     assert key in f"{refused.value.message} {refused.value.hint}"
     assert [*Path().iterdir()] == []
+
+
+def test_how_it_is_sampled_may_be_chosen_once_it_is_trained(mine, command):
+    command("export", "mine", "--to", "model", "--out", "other.safetensors", "--set", "sample.cfg_scale=3.5")
+    assert discli.load("other.safetensors").recipe.sample.cfg_scale == 3.5
+    assert read_card(Path("other.safetensors")).terms == TERMS
 
 
 def test_a_model_without_words_is_refused_and_nothing_is_written(tiny_run, tmp_path):
