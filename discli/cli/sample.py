@@ -28,7 +28,7 @@ def sample(
         typer.Argument(help="A run's or checkpoint's folder, or an exported .safetensors. Default: the newest run."),
     ] = None,
     n: Annotated[
-        int | None, typer.Option("-n", "--n", min=1, help="Number of images. Default: 64; edited, 16.")
+        int | None, typer.Option("-n", "--n", min=1, help="Number of images. Default: 64; with --init or --between 16.")
     ] = None,
     cfg_scale: Annotated[float | None, typer.Option(help="Guidance; 1 is none.")] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,

@@ -97,6 +97,6 @@ def error_of(plan: SamplingPlan, numbers: Sequence[int], read: Read) -> float | 
 
     error, alone = rms(read(numbers)), ""
     if not plan.model.contract.codec.is_pixels:
-        alone = f", {rms(plan.decode(numbers, given.x0[of])):.2f} of it the autoencoder's"
+        alone = f"; the autoencoder alone: {rms(plan.decode(numbers, given.x0[of])):.2f}"
     stderr.print(f"Inverted and drawn again: an error of {error:.2f} of 255 (root mean square{alone}).")
     return error
