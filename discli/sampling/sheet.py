@@ -84,9 +84,10 @@ def error_of(plan: SamplingPlan, numbers: Sequence[int], read: Read) -> float | 
 
     Of ``numbers`` those count that were drawn as the class they were inverted as; None where none was.
     """
-    given, classes = plan.given, plan.classes_of(max(numbers) + 1)
+    given = plan.given
     if given is None or not given.record.invert:
         return None
+    classes = plan.classes_of(max(numbers) + 1)
     numbers = [i for i in sorted(numbers) if classes is None or classes[i] == given.shown]
     if not numbers:
         return None
