@@ -20,7 +20,7 @@ def _samplers_of(process: str) -> str:
 
 @app.command(
     epilog="Example: discli sample runs/cifar10-dis-s-2 -n 50000 --cfg-scale 1.5 --out samples/ &&"
-    " discli sample runs/quickstart --init three.png --strength 0.6 --classes 8"
+    " discli sample runs/quickstart --init digits/3/0000.png --strength 0.6 --classes 8"
 )
 def sample(
     run: Annotated[
@@ -30,7 +30,7 @@ def sample(
         ),
     ] = None,
     n: Annotated[
-        int | None, typer.Option("-n", "--n", min=1, help="Number of images. Default: 64; edited, 16.")
+        int | None, typer.Option("-n", "--n", min=1, help="Number of images. Default: 64; with --init or --between 16.")
     ] = None,
     cfg_scale: Annotated[float | None, typer.Option(help="Guidance; 1 is none.")] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,

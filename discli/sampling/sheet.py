@@ -84,9 +84,10 @@ def error_of(plan: SamplingPlan, numbers: Sequence[int], read: Read) -> float | 
 
     Of ``numbers`` those count that were drawn as the class they were inverted as; None where none was.
     """
-    given, classes = plan.given, plan.classes_of(max(numbers) + 1)
+    given = plan.given
     if given is None or not given.record.invert:
         return None
+    classes = plan.classes_of(max(numbers) + 1)
     numbers = [i for i in sorted(numbers) if classes is None or classes[i] == given.shown]
     if not numbers:
         return None
@@ -97,6 +98,6 @@ def error_of(plan: SamplingPlan, numbers: Sequence[int], read: Read) -> float | 
 
     error, alone = rms(read(numbers)), ""
     if not plan.model.contract.codec.is_pixels:
-        alone = f", {rms(plan.decode(numbers, given.x0[of])):.2f} of it the autoencoder's"
+        alone = f"; the autoencoder alone: {rms(plan.decode(numbers, given.x0[of])):.2f}"
     stderr.print(f"Inverted and drawn again: an error of {error:.2f} of 255 (root mean square{alone}).")
     return error

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import discli
 from discli.cli import main
 from discli.data.images import crop
 from discli.diffusion.edit import Edit
+from discli.model import DiS
+from discli.recipe import parse_recipe
 from discli.runtime.errors import DiscliError
 from discli.sampling.edit import EditSettings
 from discli.sampling.generate import generate_latents
@@ -52,6 +55,15 @@ def _pixels(path: Path) -> torch.Tensor:
 
 def _manifest(folder: Path):
     return json.loads((folder / "manifest.json").read_text())
+
+
+def _with_objective(model, objective: str, sampler: str):
+    """Another objective's model of the same data, untrained."""
+    tree = model.recipe.model_dump(mode="json")
+    tree["diffusion"]["objective"], tree["sample"]["sampler"] = objective, sampler
+    recipe = parse_recipe(tree, "test")
+    torch.manual_seed(0)
+    return replace(model, network=DiS.from_recipe(recipe).eval().requires_grad_(False), recipe=recipe)
 
 
 @pytest.fixture
@@ -111,6 +123,22 @@ def test_of_latents_too_what_is_not_drawn_stays_to_the_bit(latent, tmp_path):
     assert side == latent.recipe.input_size
     assert plan.given.cells[0, 0, :, 0].tolist() == [row >= 7 // (16 // side) for row in range(side)]
     assert sample(latent, 2, init=photo, strength=0.5).pixels.shape == (2, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("objective", "sampler", "inverts"),
+    [("v", "ddpm", "ddim"), ("x0", "ddim", "ddim"), ("flow", "heun", "heun"), ("x0-flow", "euler-maruyama", "euler")],
+)
+def test_every_objective_is_edited(model, photo, mask, objective, sampler, inverts, tmp_path):
+    other = _with_objective(model, objective, sampler)
+    painted = sample(other, 2, init=photo, mask=mask).pixels
+    assert torch.equal(painted[:, :, :4], _pixels(photo)[None, :, :4].expand(2, -1, -1, -1))
+    plain = sample(other, 1, seed=2, classes=[3]).pixels
+    assert torch.equal(sample(other, 1, seed=2, classes=[3], init=photo, strength=1.0).pixels, plain)
+    ends = sample(other, 2, seed=2, classes=[3], between="noises").pixels.int()
+    assert (ends[0] - plain[0]).abs().max() <= 1
+    out = sample(other, init=photo, invert=True, classes=[3], out=tmp_path / "s")
+    assert _manifest(out)["sampler"]["name"] == inverts
 
 
 def test_the_manifest_names_the_images_and_only_the_same_are_gone_on_with(model, photo, mask, tmp_path):
