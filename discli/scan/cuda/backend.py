@@ -5,9 +5,7 @@ Counted for sm_90: 423 instructions per 512 states and 3 shuffles a step, where 
 """
 
 import math
-from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +14,7 @@ from discli.runtime.errors import DiscliError
 from discli.scan.cuda import launch, nvrtc
 from discli.scan.reference import DirectionParams
 from discli.scan.triton import backend as triton
+from discli.scan.triton import pipeline
 
 _TOLERANCE = 3e-2  # of a gradient's largest value, which bf16 rounds by 4e-3 a factor
 _OLDEST = (8, 0)  # the first with TF32 products and asynchronous copies
@@ -84,67 +83,8 @@ def bidirectional_scan(x: Tensor, z: Tensor, forward: DirectionParams, backward:
     """See `discli.scan.triton.backend.bidirectional_scan`, whose values these are to the bit."""
     if not takes(x, forward.A_log.shape[1]):
         return triton.bidirectional_scan(x, z, forward, backward)
-    params = triton.pack(forward, backward, x.dtype)
-    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, z, *params))
-    y: Tensor = _forward(x, z, *params, needs_grad)[0]
-    return y
+    return pipeline.scan(_operator, x, z, forward, backward)
 
 
 _CONTENDERS = (bidirectional_scan, triton.bidirectional_scan)
-
-
-@torch.library.custom_op("discli::cuda_scan", mutates_args=())
-def _forward(
-    x: Tensor,
-    z: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    x_proj: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    needs_grad: bool,
-) -> list[Tensor]:
-    params = (conv_weight, conv_bias, x_proj, dt_weight, dt_bias, A, D)
-    return triton.scan_forward(x, z, *params, needs_grad, launch.STEPS)
-
-
-@_forward.register_fake
-def _(x: Tensor, z: Tensor, *params: Any) -> list[Tensor]:
-    return triton.shapes_of_forward(x, z, *params, chunk=launch.STEPS)
-
-
-@torch.library.custom_op("discli::cuda_scan_backward", mutates_args=())
-def _backward(
-    dout: Tensor,
-    x: Tensor,
-    z: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    x_proj: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    y_sum: Tensor,
-    conv: Tensor,
-    projected: Tensor,
-    draw: Tensor,
-    states: Tensor,
-) -> list[Tensor]:
-    params = (conv_weight, conv_bias, x_proj, dt_weight, dt_bias, A, D)
-    return triton.scan_backward(launch.walk_back, dout, x, z, *params, y_sum, conv, projected, draw, states)
-
-
-_backward.register_fake(triton.shapes_of_backward)
-
-
-def _gradients(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-    dout = grads[0]
-    if dout is None:
-        return (None,) * 10
-    return (*_backward(dout, *ctx.saved_tensors), None)
-
-
-_forward.register_autograd(_gradients, setup_context=triton.save_for_backward)
+_operator = pipeline.operator("cuda_scan", launch.STEPS, lambda *given: launch.walk_back(*given))

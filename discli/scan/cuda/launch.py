@@ -39,7 +39,7 @@ class Args(ctypes.Structure):
 def walk_back(
     dy: Tensor, conv: Tensor, draw: Tensor, BC: Tensor, A: Tensor, D: Tensor, dt_bias: Tensor, states: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `discli.scan.triton.backend.WalkBack`; contiguous tensors, the first three bf16, the others float32."""
+    """See `discli.scan.triton.pipeline.WalkBack`; contiguous tensors, the first three bf16, the others float32."""
     B, L, E = dy.shape
     blocks = -(-E // CHANNELS)
     dconv, ddraw = torch.empty_like(conv), torch.empty_like(draw)

@@ -9,6 +9,8 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,25 +31,33 @@ def test_everything_here_under_the_interpreter():
     pass_interpreted(Path(__file__))
 
 
-def emulation(folder: Path, exact: int = 0) -> ctypes.CDLL:
+@cache
+def emulation(exact: int = 0) -> ctypes.CDLL:
+    """Compiled once a process."""
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("the emulation needs a C++ compiler")
-    made = folder / f"walk{exact}.so"
+    made = Path(tempfile.mkdtemp(prefix="discli-walk-")) / "walk.so"
     defines = {**launch.DEFINES, "WARPS": 1, "EXACT": exact, "EMULATE": 1}
     options = [f"-D{name}={value}" for name, value in defines.items()]
     source = ["-x", "c++", str(launch.SOURCE)]
     subprocess.run([compiler, "-O1", "-std=c++17", "-shared", "-fPIC", "-w", *options, *source, "-o", made], check=True)
-    return ctypes.CDLL(str(made))
+    walk = ctypes.CDLL(str(made))
+    shutil.rmtree(made.parent)  # it is loaded
+    return walk
+
+
+# Under the interpreter nothing new would be found, and the other process has run it.
+once = pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
 
 
 @pytest.fixture
-def device(monkeypatch, tmp_path) -> str:
+def device(monkeypatch) -> str:
     if not INTERPRETED:
         if problem := backend.unavailable(torch.device("cuda")):
             pytest.skip(f"{problem} The interpreter's run covers this test.")
         return "cuda"
-    walk = emulation(tmp_path)
+    walk = emulation()
     monkeypatch.setattr(launch, "CHANNELS", 32)  # the emulation is of one warp
     monkeypatch.setattr(launch, "run", lambda args, programs, device: walk.run(ctypes.byref(args)))
     return "cpu"
@@ -103,11 +113,12 @@ def test_what_it_is_not_written_for_goes_to_triton(device, dtype, d_state, d_inn
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@once
 @pytest.mark.parametrize(("exact", "tolerance"), [(0, 2e-3), (1, 2e-6)])
 @pytest.mark.parametrize(("batch", "length", "width"), [(1, 1, 32), (2, 3, 40), (1, 35, 72)])
-def test_the_walk_alone_is_autograd_s(exact, tolerance, batch, length, width, tmp_path, monkeypatch):
+def test_the_walk_alone_is_autograd_s(exact, tolerance, batch, length, width, monkeypatch):
     """dB, dC, dA, dD and the bias's gradient, which come in float32; dx and ddraw are rounded to bf16."""
-    walk = emulation(tmp_path, exact)
+    walk = emulation(exact)
     monkeypatch.setattr(launch, "CHANNELS", 32)
     monkeypatch.setattr(launch, "run", lambda args, programs, device: walk.run(ctypes.byref(args)))
     rng = torch.Generator().manual_seed(0)
@@ -161,6 +172,7 @@ def _scan_with_states(x, draw, BC, A, D, bias):
     return torch.stack([y[t] for t in range(length)], dim=1), states
 
 
+@once
 @pytest.mark.skipif(nvrtc.library() is None, reason="this PyTorch brings no NVRTC")
 @pytest.mark.parametrize("arch", [80, 89, 90, 100, 120])
 def test_it_compiles_for_gpus_within_its_registers_and_is_kept(arch, monkeypatch, tmp_path):
@@ -185,6 +197,7 @@ def test_it_compiles_for_gpus_within_its_registers_and_is_kept(arch, monkeypatch
     assert back.instructions <= 310  # per 512 states
 
 
+@once
 def test_source_that_does_not_compile_is_an_error_with_the_compiler_s_words(monkeypatch, tmp_path):
     if nvrtc.library() is None:
         pytest.skip("this PyTorch brings no NVRTC")
@@ -197,6 +210,7 @@ def test_source_that_does_not_compile_is_an_error_with_the_compiler_s_words(monk
     assert not nvrtc.cache_folder().exists()
 
 
+@once
 def test_says_why_it_cannot_run_on_a_cpu():
     problem = backend.unavailable(torch.device("cpu"))
     assert problem is not None
