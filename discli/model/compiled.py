@@ -23,8 +23,19 @@ def compile_blocks(network: DiS, device: torch.device) -> None:
     check_compiler(device)
     if rank_and_world()[0] == 0:
         stderr.print("One block of each kind is compiled at its first call: some 15 s; then kept on disk.")
+    options = _always_the_same() if device.type == "cuda" else None
     for block in list(network.blocks)[1:]:
-        block.compile(dynamic=False)
+        block.compile(dynamic=False, options=options)
+
+
+def _always_the_same() -> dict[str, bool] | None:
+    """Of Inductor on a GPU: no kernel chosen by its time.
+
+    The quickest may add up in another order, and another day, or without its cache on disk, a run get other bits.
+    """
+    from torch import _inductor
+
+    return {"deterministic": True} if "deterministic" in _inductor.list_options() else None  # older releases lack it
 
 
 def with_compiled_blocks(network: DiS, device: torch.device) -> DiS:

@@ -68,6 +68,14 @@ def test_a_compiled_twin_shares_the_parameters_and_leaves_the_network_as_it_is(w
     assert all(block._compiled_call_impl for block in list(twin.blocks)[1:])
 
 
+def test_on_a_gpu_no_kernel_is_chosen_by_its_time(monkeypatch):
+    found = []
+    monkeypatch.setattr(Block, "compile", lambda self, **how: found.append(how))
+    compile_blocks(small(), torch.device("cuda"))
+    assert [how["options"] for how in found] == 4 * [{"deterministic": True}]
+    torch.compile(nn.Identity(), **found[0])  # refuses options that it does not know
+
+
 def test_without_a_compiler_it_says_so(monkeypatch):
     monkeypatch.setattr("discli.model.compiled.shutil.which", lambda name: None)
     with pytest.raises(DiscliError, match="compiler") as refused:
