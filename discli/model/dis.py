@@ -136,7 +136,8 @@ class DiS(nn.Module):
             layer += self.layers[index]
             arguments = (hidden, residual, skipped, conditions.blocks, of_block)
             if self.checkpoint_blocks and torch.is_grad_enabled():
-                hidden, residual = checkpoint(block, *arguments, use_reentrant=False)
+                # Blocks draw nothing: no random state is to be kept, which a CUDA graph could not.
+                hidden, residual = checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
                 hidden, residual = block(*arguments)
             hidden, residual = span.leave(index, hidden, residual)

@@ -165,6 +165,9 @@ class TrainSpec(_Losses):
     ] = "auto"
     tf32: Annotated[Flag, Field(description="TensorFloat-32 for float32 products on CUDA")] = True
     compile: Annotated[Flag, Field(description="torch.compile of the blocks")] = False
+    cuda_graphs: Annotated[
+        Flag, Field(description="forward and backward pass as one CUDA graph, for small networks; on one GPU")
+    ] = False
     activation_checkpointing: Annotated[Flag, Field(description="less memory, a third more work")] = False
     parallel: Annotated[
         Literal["ddp", "fsdp2"], Field(description="fsdp2: each process keeps a share of weights and optimizer")

@@ -20,7 +20,7 @@ _FREE_TO_CHANGE = {
     "train.steps", "train.log_every", "train.preview_every", "train.preview_first", "train.preview_count",
     "train.checkpoint_every", "train.keep_last", "train.keep_every", "train.tracker", "train.peak_tflops",
     "train.micro_batch", "train.parallel", "train.activation_checkpointing", "train.compile", "data.file", "data.cache",
-    "train.holdout_every", "train.holdout_n",
+    "train.holdout_every", "train.holdout_n", "train.cuda_graphs",
 }  # fmt: skip
 _FREE_SECTIONS = ("sample.", "eval.", "train.score.")
 # What a run that ended in steps that were not finite may do about it.

@@ -10,19 +10,16 @@ from discli.diffusion import DiffusionLoss
 from discli.model.dis import load_network
 from discli.recipe import Recipe
 from discli.recipe.kinds import Averaged
-from discli.runtime.rng import RngStream, uniform
 
 
 class Drawn(NamedTuple):
-    """What the network was trained on: all that a loss may address random numbers by, or make noisy anew."""
+    """What the network was trained on: all that a loss may make noisy anew."""
 
-    seed: int
-    step: int
-    slots: Tensor  # (b,) int64, places in the global batch
     x0: Tensor  # (b, C, H, W)
     noise: Tensor  # (b, C, H, W)
     t: Tensor  # (b,) timesteps of the schedule
     y: Tensor | None  # (b,) int64, with dropped classes
+    earlier: Tensor | None = None  # (b,) uniforms in [0, 1): how much less noise the averaged weights see
 
 
 class _FarEnoughError(Exception):
@@ -41,8 +38,8 @@ class AveragedTeacher:
     @torch.no_grad()
     def __call__(self, drawn: Drawn, lesson: Averaged) -> Tensor:
         """(b, patches, D) float32, the residual stream behind the block, in raster order."""
-        uniforms = uniform(drawn.seed, RngStream.TEACHER, drawn.step, drawn.slots)
-        t = self._loss.schedule.earlier(drawn.t, lesson.earlier * uniforms.double())
+        assert drawn.earlier is not None
+        t = self._loss.schedule.earlier(drawn.t, lesson.earlier * drawn.earlier.double())
         x_t, t_model = self._loss.noisy(drawn.x0, t, drawn.noise)
         hook = self._network.blocks[lesson.block - 1].register_forward_hook(self._stop)
         try:

@@ -15,6 +15,7 @@ from discli.runtime.devices import Precision, settle_precision
 from discli.runtime.errors import DiscliError
 from discli.runtime.processes import rank_and_world
 from discli.runtime.rendezvous import meet
+from discli.training.graphs import check_graphs
 
 # The other processes wait while the main one writes checkpoints, draws previews and scores samples.
 _PATIENCE = timedelta(hours=4)
@@ -74,6 +75,8 @@ class Engine:
             raise DiscliError(
                 f"--device {device}: this process has trained on {self.device.type} before.", "Start another process."
             )
+        if spec.cuda_graphs:
+            check_graphs(self.device, self.world_size)
         self.precision_choice = self._settle(spec, began_with)
         if on_cuda:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec.tf32

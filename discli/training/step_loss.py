@@ -1,10 +1,14 @@
 """The loss of a step's samples: what is drawn, made noisy, asked of the network, and compared."""
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from discli.diffusion import DiffusionLoss
 from discli.model import DiS
+from discli.model.routing import Route
 from discli.recipe import DataContract, Recipe
 from discli.runtime.rng import RngStream, normal, uniform
 from discli.training.auxiliary import Auxiliary
@@ -15,9 +19,23 @@ from discli.training.routing import draw_route
 from discli.training.window import Window
 
 
+class Inputs(NamedTuple):
+    """Some samples of a step, with all that is drawn for them: the loss is a function of it and of the weights."""
+
+    drawn: Drawn
+    x_t: Tensor  # (b, C, H, W)
+    t_model: Tensor  # (b,) as the network takes it
+    keep: Tensor | None  # (layers + 1, b) factors of drop path
+    route: Route | None
+    other: Tensor | None  # (b, C, H, W), a neighbour's noise less its x0, for a contrastive loss
+    further: tuple[str, ...]  # names of the further losses that the step has
+    features: Mapping[str, Tensor]  # by network
+
+
 class StepLoss:
     """The diffusion's loss and the further ones. Nothing is drawn but by address: (seed, purpose, step, sample).
 
+    Drawing is apart from the loss, which is given tensors alone: those a CUDA graph can be told anew for each step.
     ``model`` is what to call instead of ``network`` (`discli.training.engine.Engine.wrap`).
     """
 
@@ -35,8 +53,8 @@ class StepLoss:
         self._drop_path_rates = network.drop_path_rates().to(engine.device)
         self.diffusion = DiffusionLoss(recipe.diffusion)
 
-    def __call__(self, seed: int, batch: Batch, part: slice, window: Window) -> Tensor:
-        """(b,) of some of a batch's samples, each loss times its weight; ``window`` is told what the log shows."""
+    def draw(self, seed: int, batch: Batch, part: slice) -> Inputs:
+        """Some of a batch's samples on the device, with all that is drawn for them."""
         recipe, device, step = self._recipe, self._engine.device, batch.step
         contrastive = recipe.diffusion.contrastive > 0
         # Of neighbours in the global batch, so that no partner depends on processes or micro-batches.
@@ -64,14 +82,28 @@ class StepLoss:
             rates = self._drop_path_rates
             keep = ((draws >= rates) / (1 - rates)).T.contiguous()
 
-        with self._engine.autocast(), self._auxiliary.watching(step):
-            route = draw_route(recipe, seed, step, slots)
-            out = self._model(x_t, t_model, y, keep, route).float()
-        losses = self.diffusion(out, x0, x_t, t, noise, other)
-        drawn = Drawn(seed, step, slots, x0, noise, t, y)
-        further = self._auxiliary(drawn, {name: grid[part] for name, grid in batch.features.items()})
+        earlier = uniform(seed, RngStream.TEACHER, step, slots) if self._auxiliary.has_teacher else None
+        features = {name: grid[part].to(device, non_blocking=True) for name, grid in batch.features.items()}
+        return Inputs(
+            Drawn(x0, noise, t, y, earlier),
+            x_t,
+            t_model,
+            keep,
+            draw_route(recipe, seed, step, slots),
+            other,
+            self._auxiliary.at(step),
+            features,
+        )
+
+    def __call__(self, inputs: Inputs, window: Window) -> Tensor:
+        """(b,), each loss times its weight; ``window`` is told what the log shows."""
+        drawn = inputs.drawn
+        with self._engine.autocast(), self._auxiliary.watching(inputs.further):
+            out = self._model(inputs.x_t, inputs.t_model, drawn.y, inputs.keep, inputs.route).float()
+        losses = self.diffusion(out, drawn.x0, inputs.x_t, drawn.t, drawn.noise, inputs.other)
+        further = self._auxiliary(inputs.further, drawn, inputs.features)
         vb = None if losses.vb is None else losses.vb.detach()
-        window.add_samples(losses.loss.detach(), losses.mse.detach(), vb, t / self._last_timestep)
+        window.add_samples(losses.loss.detach(), losses.mse.detach(), vb, drawn.t / self._last_timestep)
         window.add_auxiliary(further)
         return losses.loss + self._auxiliary.weighted(further)
 

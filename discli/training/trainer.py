@@ -1,5 +1,6 @@
 """One run's steps: batch -> loss -> gradients -> optimizer and averages, and what is written down on the way."""
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,11 +33,12 @@ from discli.training.callbacks import PreviewAndScore
 from discli.training.clock import Clock
 from discli.training.ema import build_ema
 from discli.training.engine import Engine
+from discli.training.graphs import StepGraph
 from discli.training.holdout import HeldOutLoss
 from discli.training.interrupts import Interrupts, TrainingStoppedError
 from discli.training.optimizers import build_optimizer
 from discli.training.state import TrainingState
-from discli.training.step_loss import StepLoss
+from discli.training.step_loss import Inputs, StepLoss
 
 
 class Trainer:
@@ -70,6 +72,8 @@ class Trainer:
         self.auxiliary.learn_from(recipe, self.ema.averages[EMA], self.step_loss.diffusion)
         self.state = TrainingState(folder, self.network, self.optimizer, self.ema, engine, self.auxiliary)
         self.state.resume()
+        parameters = (*self.network.parameters(), *self.auxiliary.losses.parameters())
+        self.graph = StepGraph(self._passes, self._forget, parameters) if spec.cuda_graphs else None
         self.metadata = run.checkpoint_metadata if run else None
         self.checkpointed = self.state.step
         self.previews = PreviewAndScore(self._as_previewed(), store.contract, folder, engine, interrupts)
@@ -143,14 +147,20 @@ class Trainer:
 
     def _forward_backward(self, batch: Batch) -> Tensor:
         """Gradients of the mean loss over the global batch, clipped; returns their norm before clipping, ()."""
-        spec, engine = self.recipe.train, self.engine
         self._window_before = self.state.window.sums.clone()
-        micro = spec.micro_batch or self.share
-        starts = range(0, self.share, micro)
-        for start in starts:
-            part = slice(start, start + micro)
-            with engine.accumulate(self.model, last=start == starts[-1]):
-                losses = self.step_loss(self.noise_seed, batch, part, self.state.window)
+        micro = self.recipe.train.micro_batch or self.share
+        parts = (slice(start, start + micro) for start in range(0, self.share, micro))
+        inputs = (self.step_loss.draw(self.noise_seed, batch, part) for part in parts)
+        return self._passes(inputs) if self.graph is None else self.graph(tuple(inputs), self.state.window)
+
+    def _passes(self, inputs: Iterable[Inputs]) -> Tensor:
+        """Of all micro-batches in turn."""
+        spec, engine = self.recipe.train, self.engine
+        done = 0
+        for part in inputs:
+            done += len(part.x_t)
+            with engine.accumulate(self.model, last=done == self.share):
+                losses = self.step_loss(part, self.state.window)
                 (losses.sum() / self.share).backward()
         norm, further = engine.clip(self.network, spec.grad_clip), self.auxiliary.clip(spec.grad_clip)
         return torch.where(torch.isfinite(further), norm, further)  # what is not finite there breaks the step, too

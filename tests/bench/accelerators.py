@@ -61,12 +61,12 @@ class Contender:
         """Seconds of the thread's CPU time."""
         started = time.thread_time()
         x_t, t_model = self.loss.noisy(self.x0, self.t, self.noise)
-        with self.auxiliary.watching(0):
+        with self.auxiliary.watching(self.auxiliary.at(0)):
             route = draw_route(self.recipe, 0, 0, torch.arange(len(self.t)))
             out = self.network(x_t, t_model, self.y, None, route)
         losses = self.loss(out, self.x0, x_t, self.t, self.noise).loss
-        drawn = Drawn(0, 0, torch.arange(len(self.t)), self.x0, self.noise, self.t, self.y)
-        further = self.auxiliary(drawn, self.features)
+        drawn = Drawn(self.x0, self.noise, self.t, self.y, torch.full((len(self.t),), 0.5))
+        further = self.auxiliary(self.auxiliary.at(0), drawn, self.features)
         (losses + self.auxiliary.weighted(further)).mean().backward()
         self.engine.clip(self.network, 1.0)
         self.auxiliary.clip(1.0)

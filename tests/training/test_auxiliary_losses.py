@@ -125,7 +125,7 @@ def _drawn(recipe, loss: DiffusionLoss, fraction: float) -> Drawn:
     shape = (3, recipe.in_channels, recipe.input_size, recipe.input_size)
     classes = torch.arange(3) if recipe.model.num_classes else None
     t = loss.schedule.timestep(torch.full((3,), fraction))
-    return Drawn(5, 7, torch.arange(3), torch.randn(shape), torch.randn(shape), t, classes)
+    return Drawn(torch.randn(shape), torch.randn(shape), t, classes, torch.rand(3))
 
 
 @pytest.mark.parametrize(("objective", "shift"), [("eps", 1.0), ("flow", 1.0), ("flow", 3.0)])

@@ -120,20 +120,24 @@ class Auxiliary:
         """Names of the losses that step 0, 1, ... has."""
         return tuple(n for n, spec in self._specs.items() if step < round(spec.stop_at * self._spec.steps))
 
+    @property
+    def has_teacher(self) -> bool:
+        return self._teacher is not None
+
     @contextmanager
-    def watching(self, step: int) -> Iterator[None]:
-        """Around the forward pass."""
-        if not self.at(step):
+    def watching(self, names: tuple[str, ...]) -> Iterator[None]:
+        """Around the forward pass of a step that has the losses of those names."""
+        if not names:
             yield
             return
         with self._outputs.watching():
             yield
 
-    def __call__(self, drawn: Drawn, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(self, names: tuple[str, ...], drawn: Drawn, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(b,) of each loss, after a forward pass of ``drawn`` that was watched; ``features`` by network."""
         outputs = self._outputs.take()
         found: dict[str, Tensor] = {}
-        for name in self.at(drawn.step):
+        for name in names:
             target = features[self._compared[name]] if name in self._compared else None
             with self._engine.autocast():
                 if name in self._lessons:
