@@ -4,8 +4,10 @@ Nothing here needs diffusers, torch-fidelity or mamba-ssm; what is absent is nam
 """
 
 import argparse
+import contextlib
 import importlib.metadata
 import importlib.util
+import io
 import json
 import math
 import platform
@@ -18,14 +20,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
-
-from discli.runtime.errors import DiscliError
 
 _CONTENDERS = ("cuda", "triton", "mamba-ssm")
 Note = Callable[[str, Any], None]
@@ -91,7 +91,15 @@ class Step(NamedTuple):
     limit: float  # seconds
     run: Callable[[Case, Note], None]
     essential: bool = False  # without it, the steps after it say nothing
-    kernels: bool = False  # needs Triton's interpreter where it is rehearsed
+
+
+def rehearsal() -> None:
+    """Makes ready for steps on a CPU: blocks are traced as for a GPU, but run as they are; graphs are emulated."""
+    from tests import replay
+
+    compile_as_ever = nn.Module.compile
+    nn.Module.compile = lambda module, **how: compile_as_ever(module, backend="aot_eager", **how)  # type: ignore[method-assign,assignment]
+    replay.on_a_cpu()
 
 
 def machine(case: Case, note: Note) -> None:
@@ -179,17 +187,27 @@ def first_light(case: Case, note: Note) -> None:
 
 def native_tests(case: Case, note: Note) -> None:
     """The scan's own tests, dealt out to several processes: most of their time is compiling."""
-    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
-    files = [path for path in ("tests/scan/triton", "tests/scan/cuda") if Path(path).is_dir()]
-    listed = subprocess.run([*pytest, "--collect-only", *files], capture_output=True, text=True, check=False).stdout
-    names = [line for line in listed.splitlines() if "::" in line]
+    import pytest
+
+    class Found:
+        def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+            names.extend(item.nodeid for item in items if item.get_closest_marker("slow") is None)
+
+    names: list[str] = []
+    options = ["-p", "no:cacheprovider"]
+    pytest.main([*options, "--collect-only", "-q", "tests/scan/triton", "tests/scan/cuda"], plugins=[Found()])
     if case.rehearse:
-        names = [name for name in names if "float64_inputs" in name or "opcheck_of_the_backward" in name]
+        names = [name for name in names if "float64_inputs" in name]
     if not names:
         raise AssertionError("pytest found no tests")
     hands = 1 if case.rehearse else 8
     running = [
-        subprocess.Popen([*pytest, *names[hand::hands]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            [sys.executable, "-m", "pytest", *options, *names[hand::hands]],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         for hand in range(hands)
         if names[hand::hands]
     ]
@@ -295,8 +313,9 @@ def one_launch(case: Case, note: Note) -> None:
 def counters(case: Case, note: Note) -> None:
     """What stalls the scans (ncu), and whether they touch what is not theirs (compute-sanitizer)."""
     sections = [part for name in ("SpeedOfLight", "WarpStateStats", "Occupancy") for part in ("--section", name)]
-    command = [sys.executable, "-m", "tests.bench.device", "--out", str(case.out), "--step", ONCE]
-    command += ["--rehearse"] if case.rehearse else []
+    command = [sys.executable, "-m", "tests.bench.device", "--out", str(case.out), "--child", ONCE]
+    if case.rehearse:
+        one_launch(case, note)
     small = case.out / "small"
     watched = {
         "ncu": (["ncu", "--clock-control", "none", "-k", "regex:scan_", "-c", "4", *sections], False),
@@ -304,53 +323,36 @@ def counters(case: Case, note: Note) -> None:
         "racecheck": (["compute-sanitizer", "--tool", "racecheck"], True),
     }
     for name, (watcher, is_small) in watched.items():
+        if shutil.which(watcher[0]) is None or case.rehearse:
+            note(name, f"{watcher[0]} is absent")
+            continue
         if is_small:
             small.touch()
         else:
             small.unlink(missing_ok=True)
-        found = shutil.which(watcher[0]) is not None and not case.rehearse
-        done = subprocess.run([*(watcher if found else []), *command], capture_output=True, text=True, check=False)
+        done = subprocess.run([*watcher, *command], capture_output=True, text=True, check=False)
         print(done.stdout, done.stderr)
-        if not found:
-            note(name, f"{watcher[0]} is absent" if done.returncode == 0 else f"failed: {done.returncode}")
-            continue
         wanted = ("Duration", "No Eligible", "Registers Per", "Achieved Occupancy", "Stall", "SUMMARY", "Throughput")
         lines = [" ".join(line.split()) for line in done.stdout.splitlines() if any(word in line for word in wanted)]
-        note(name, lines[:40])
+        note(name, lines[:40] if done.returncode == 0 else f"failed: {done.returncode}")
 
 
 def blocks(case: Case, note: Note) -> None:
-    """A compiled block of DiS-L beside a DiT's of equal forward FLOPs: targets 0.8, 1.2 and 2 of its speed."""
+    """A compiled block of DiS-L beside one of a DiT of equal forward FLOPs, from 256 to 16,384 tokens."""
     from tests.bench import model
 
-    lengths = {16: 1} if case.rehearse else {256: 32, 1024: 32, 4096: 8, 16384: 2}
-    found: dict[int, float] = {}
-    ratios: dict[int, float] = {}
-    for tokens, batch in lengths.items():
-        args = argparse.Namespace(
-            device=str(case.device), batch=batch, rounds=1 if case.rehearse else 7, scans=[], block=True,
-            compile=not case.rehearse, bf16=not case.rehearse, actions=[], equal="flops",
-        )  # fmt: skip
-        rows = model.measure("dis-s" if case.rehearse else "dis-l", tokens, args)
-        ours, yardstick = (float(str(row["ms"])) for row in rows[:2])
-        note(f"{tokens} tokens, batch {batch}, DiS, ms", ours)
-        note(f"{tokens} tokens, batch {batch}, DiT of equal FLOPs, ms", yardstick)
-        note(f"{tokens} tokens, times the DiT's speed", yardstick / ours)
-        found[tokens] = ours / batch
-        ratios[tokens] = yardstick / ours
-    note("tokens at which both take as long", _crossover(ratios))
-    if {1024, 4096} <= found.keys():
-        note("4,096 tokens cost of 1,024 (target at most 4.3)", found[4096] / found[1024])
-
-
-def _crossover(ratios: dict[int, float]) -> str:
-    """Where the ratio of speeds becomes 1, between two lengths on a straight line in their logarithms."""
-    lengths = sorted(ratios)
-    for low, high in pairwise(lengths):
-        a, b = math.log(ratios[low]), math.log(ratios[high])
-        if a < 0 <= b:
-            return f"{low * (high / low) ** (-a / (b - a)):.0f}"
-    return f"below {lengths[0]}" if ratios[lengths[0]] >= 1 else f"above {lengths[-1]}"
+    preset = "dis-s" if case.rehearse else "dis-l"
+    args = argparse.Namespace(
+        device=str(case.device), batch=1 if case.rehearse else None, rounds=1 if case.rehearse else 7, scans=[],
+        block=True, compile=not case.rehearse, bf16=not case.rehearse, actions=[],
+    )  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for tokens in (4, 16) if case.rehearse else (256, 1024, 4096, 16384):
+        rows += model.measure(preset, tokens, args)
+        for row in rows[-2:]:
+            note(f"{tokens:,} tokens, batch {row['batch']}, {row['model']}, ms", row["ms"])
+    for asked, number in model.judged(rows, preset).items():
+        note(asked, number)
 
 
 def _network(case: Case, **model: Any) -> Any:
@@ -430,16 +432,51 @@ def launches(case: Case, note: Note) -> None:
         note(f"kernels of a {name}", len(_events(found, case)))
 
 
-def resume(case: Case, note: Note) -> None:
-    """Training that was killed goes on with the same bits."""
+def _digits(case: Case) -> Path:
     from discli.cli.quickstart import unpack_digits
     from discli.data.encode import encode
-    from discli.training.verify_resume import verify_resume
 
     digits, data = case.out / "digits", case.out / "digits.h5"
     if not data.exists():
         unpack_digits(digits)
         encode(digits, 8 if case.rehearse else 32, codec="rgb", out=data, workers=0)
+    return data
+
+
+def graphs(case: Case, note: Note) -> None:
+    """Trainings of DiS-S/2 at CIFAR's size with a step as one CUDA graph and without: the same bits, in what time?"""
+    from discli.runs.logs import read_log
+    from discli.training.train import train
+    from tests.tiny_run import content
+
+    tiny = ["model.embed_dim=16", "model.depth=3", "model.d_state=4", "data.resolution=8", "train.batch_size=4"]
+    steps = 4 if case.rehearse else 60
+    settings = [
+        f"train.steps={steps}", f"train.log_every={steps // 2}", f"train.checkpoint_every={steps}",
+        "train.preview_every=0", "train.holdout_every=0", "train.lr_schedule={warmup_steps=2}", "train.tracker=none",
+        *(tiny if case.rehearse else ["train.batch_size=128"]),
+    ]  # fmt: skip
+    found = {}
+    for name, more in {"without": [], "as a graph": ["train.cuda_graphs=true"]}.items():
+        run = case.out / f"graphs {name}"
+        shutil.rmtree(run, ignore_errors=True)
+        train(
+            "cifar10-dis-s-2-cond", data=_digits(case), out=run, overrides=[*settings, *more], device=str(case.device)
+        )
+        found[name] = content(run, steps)
+        note(f"{name}, images a second", read_log(run / "speed.jsonl")[-1]["images_per_second"])
+        note(f"{name}, most memory, GB", read_log(run / "speed.jsonl")[-1]["peak_memory"] / 1e9)
+    same = found["without"] == found["as a graph"]
+    note("the same bits", same)
+    if not same:
+        raise AssertionError("a step as a graph computes otherwise")
+
+
+def resume(case: Case, note: Note) -> None:
+    """Training that was killed goes on with the same bits."""
+    from discli.training.verify_resume import verify_resume
+
+    data = _digits(case)
     smaller = ["model.embed_dim=16", "model.depth=3", "data.resolution=8"] if case.rehearse else []
     if not case.rehearse:
         smaller = ["data.resolution=32", "model.depth=5"]
@@ -452,13 +489,15 @@ def resume(case: Case, note: Note) -> None:
 
 def sampling(case: Case, note: Note) -> None:
     """`discli sample` beside the authors' way of sampling."""
-    command = [sys.executable, "-m", "tests.bench.sample", "--json", "--rounds", "1", "--fast-steps"]
-    command += ["--recipe", "quickstart" if case.rehearse else "dis-l-2", "--device", str(case.device)]
-    command += ["--n", "8", "--steps", "2"] if case.rehearse else ["--n", "64", "--steps", "10"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise DiscliError("tests.bench.sample failed.", done.stderr[-2000:])
-    found = json.loads(done.stdout)
+    from tests.bench import sample
+
+    argv = ["sample", "--json", "--rounds", "1", "--fast-steps", "--device", str(case.device)]
+    argv += ["--recipe", "quickstart", "--n", "8", "--steps", "2"] if case.rehearse else []
+    argv += [] if case.rehearse else ["--recipe", "dis-l-2", "--n", "64", "--steps", "10"]
+    said = io.StringIO()
+    with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(said):
+        sample.main()
+    found = json.loads(said.getvalue())
     note("overhead over the bare network", found["overhead"])
     note("images a second", found["images_per_second"])
     note("times the authors' way (target 5)", found["times_the_authors"])
@@ -466,16 +505,17 @@ def sampling(case: Case, note: Note) -> None:
 
 STEPS: Sequence[Step] = (
     Step("machine", "what is here", 30, machine),
-    Step("ceilings", "what this GPU can do at most", 25, ceilings, kernels=True),
-    Step("first light", "the scans beside float64", 45, first_light, essential=True, kernels=True),
-    Step("native tests", "the scans' tests, natively", 90, native_tests, kernels=True),
-    Step("kernels", "time of each kernel", 45, kernels, kernels=True),
-    Step("mixers", "mixers beside mamba-ssm's", 45, mixers, kernels=True),
-    Step("counters", "what stalls the scans", 60, counters, kernels=True),
+    Step("ceilings", "what this GPU can do at most", 25, ceilings),
+    Step("first light", "the scans beside float64", 45, first_light, essential=True),
+    Step("native tests", "the scans' tests, natively", 90, native_tests),
+    Step("kernels", "time of each kernel", 45, kernels),
+    Step("mixers", "mixers beside mamba-ssm's", 45, mixers),
+    Step("counters", "what stalls the scans", 60, counters),
     Step("blocks", "blocks beside a DiT's", 75, blocks),
     Step("compiled", "Inductor and CUDA graphs", 50, compiled),
     Step("resume", "kill and resume", 40, resume),
+    Step("graphs", "a training step as one CUDA graph", 50, graphs),
     Step("launches", "kernels of a small network's step", 30, launches),
     Step("sampling", "sampling beside the authors'", 35, sampling),
-    Step(ONCE, "what the counters watch, once", 30, one_launch, kernels=True),
+    Step(ONCE, "what the counters watch, once", 30, one_launch),
 )
