@@ -40,8 +40,8 @@ def train(
 
     Without --data and data.file, the newest file of encode in this folder that fits the recipe is taken.
 
-    --from begins with the weights of another model: a run, a checkpoint, or a file of export; of other classes,
-    patches, objective or fewer blocks, too: discli train mine.toml --from runs/theirs --set model.lora.rank=8
+    --from begins with the weights of a run, a checkpoint or a file of export, which may have other classes, patches
+    and objective, and fewer blocks: discli train mine.toml --from runs/theirs --set model.lora.rank=8
 
     Exit status 75: stopped by SIGTERM, SIGUSR1 or Ctrl-C after writing a checkpoint; run it again.
     """

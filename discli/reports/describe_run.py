@@ -33,7 +33,7 @@ def checkpoint_facts(path: Path, machine: Hardware) -> Facts:
         ("checkpoint", f"{path} (discli {metadata.get('discli_version', 'of an unknown version')})"),
         ("step", f"{step:,} of {recipe.train.steps:,}"),
         ("files", listed),
-        *([("began from", str(began))] if (began := read_began(metadata)) else []),
+        *([("began from", f"{began} ({began.file})")] if (began := read_began(metadata)) else []),
         *((f"data: {heading}", text) for heading, text in contract.describe()),
     ]
     record = {"kind": "checkpoint", "path": str(path), "step": step, "files": files}
@@ -66,7 +66,7 @@ def _progress(run: RunStatus) -> Facts:
         rows.append(("score", f"{run.score.name} {format_number(run.score.value)}{at}{n}"))
     began = run.description.began if run.description else None
     if began:
-        rows.append(("began from", str(began)))
+        rows.append(("began from", f"{began} ({began.file})"))
         rows += [(f"  {part.how}", f"{part.what}: {part.why}") for part in began.parts]
     if run.data_file:
         there = are_there(run.data_file)

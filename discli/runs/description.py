@@ -46,9 +46,10 @@ class Began(BaseModel):
     before: "Began | None" = None  # what that model had begun from itself
 
     def __str__(self) -> str:
+        """Without folders, which are nobody's business where a model is published."""
         what = {"ema": "averages", "weights": "weights", "both": "weights and averages"}[self.take]
         earlier = f"; before that: {self.before}" if self.before else ""
-        return f"{what} of {self.file}, step {self.step:,}, sha256 {self.sha256[:12]}{earlier}"
+        return f"{what} of {Path(self.source).name}, step {self.step:,}, sha256 {self.sha256[:12]}{earlier}"
 
 
 def read_began(metadata: Mapping[str, str]) -> Began | None:

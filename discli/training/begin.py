@@ -66,7 +66,7 @@ class Beginning:
 
     def say(self, recipe: Recipe) -> None:
         """On stderr, as a table."""
-        stderr.print(f"Begins from {self.began}.")
+        stderr.print(f"Begins from {self.began} ({self.began.file}).")
         table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
         for part in self.began.parts:
             table.add_row(*map(Text, (part.how, part.what, part.why)))
