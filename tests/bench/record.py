@@ -30,7 +30,7 @@ from discli.data.store import Store
 from discli.evaluation.evaluate import evaluate
 from discli.recipe import DataContract, Recipe, check_fits, load_recipe
 from discli.recipe.toml import to_toml
-from discli.reports.chance import Estimate, difference, estimate, unpaired
+from discli.reports.chance import Estimate, differences, estimate, unpaired
 from discli.reports.fit import fit_of, floor_of_run
 from discli.runs.eval_result import EvalResult, read_eval_result
 from discli.runs.layout import STATE, RunFolder
@@ -346,7 +346,8 @@ def summary(
 
 def less_than(before: Mapping[int, float], now: Mapping[int, float]) -> Estimate | None:
     """before - now, as ``discli ablate`` and ``discli compare`` tell: paired by seed, else Welch's."""
-    return difference(before, now) or unpaired(list(before.values()), list(now.values()))
+    paired = differences(before, now)
+    return estimate(paired) if len(paired) >= 2 else unpaired(list(before.values()), list(now.values()))
 
 
 def read_record(file: Path) -> Record:
