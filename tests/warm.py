@@ -6,6 +6,8 @@ be killed, meets others, and ends as Python ends. Only what PyTorch and numba re
 are imported is as the tests' own process has it.
 """
 
+import atexit
+import gc
 import importlib
 import json
 import os
@@ -15,11 +17,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 # What takes long of all that a training, a sampling or a score comes to load.
@@ -151,12 +155,28 @@ def _become(words: list[str], env: dict[str, str], cwd: str, session: bool) -> N
 def _main() -> None:
     for module in LOADED:
         importlib.import_module(module)
+    gc.freeze()  # or the first collection in each process would copy all memory that has been shared until then
     request, descriptors = _next_request(socket.socket(fileno=int(sys.argv[1])))
     _fork_and_report(*descriptors)
     for descriptor, stream in zip(descriptors[1:], (1, 2), strict=True):
         os.dup2(descriptor, stream)
         os.close(descriptor)
-    _become(**request)
+    try:
+        _become(**request)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        _end(end.code if isinstance(end.code, int) else int(end.code is not None))
+    _end(0)  # what else is raised is left to Python
+
+
+def _end(status: int) -> NoReturn:
+    """As Python ends, but for taking apart all that was loaded, which takes longer than most of these processes."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status & 0xFF)
 
 
 if __name__ == "__main__":

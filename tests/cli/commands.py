@@ -1,14 +1,13 @@
 """Every command that there is, and how tests run one, or only parse it."""
 
-import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import typer
 
 from discli.cli import app
-from tests import warm
 
 ROOT: Any = typer.main.get_command(app)
 
@@ -49,4 +48,7 @@ def flags(path: tuple[str, ...]) -> set[str]:
 
 
 def discli(*arguments: str, cwd=None, **environment: str) -> subprocess.CompletedProcess[str]:
-    return warm.run("-m", "discli", *arguments, cwd=cwd, env=os.environ | environment)
+    import os
+
+    command = [sys.executable, "-m", "discli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=os.environ | environment)
