@@ -12,6 +12,8 @@ import discli
 from discli.cli import app
 from discli.doctor import weights
 from discli.doctor.finding import CheckContext
+from discli.evaluation.images import open_images
+from discli.evaluation.neighbours import Real, _rows
 from discli.runs.box import BOX, VARIABLE
 from discli.runs.layout import find_run
 from discli.runs.models import card_file, is_as_published, list_models, read_card
@@ -179,3 +181,11 @@ def test_what_is_in_the_box_is_small_whole_and_says_its_terms():
         assert "CC BY" in model.card.terms
         for place in (b"/tmp/", b"/home/", b"/work/"):
             assert place not in model.file.read_bytes() + card_file(model.file).read_bytes()
+
+
+def test_the_digits_of_the_box_are_those_asked_for(digits_file):
+    drawn = discli.sample(BOX / "digits.safetensors", 40, classes="balanced")
+    real, classes = _rows(open_images(digits_file, torch.device("cpu")))
+    look = Real(real, classes).look_at(drawn.pixels.flatten(1), torch.tensor(drawn.classes))
+    assert look.recognised > 0.85  # by 200 real ones, which recognise fewer than all do
+    assert look.variety > 0.8
