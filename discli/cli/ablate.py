@@ -18,7 +18,7 @@ def ablate(
             help="A study file, or the name of a shipped one. Default: list those.", autocompletion=study_names
         ),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="A file of discli encode.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A file of discli encode, or a pattern of its parts.")] = None,
     out: Annotated[Path | None, typer.Option(help="The study's folder. Default: runs/ablate-NAME.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print every trial with its size, work, disk and time.")

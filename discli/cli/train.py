@@ -19,7 +19,7 @@ def train(
             help="A recipe file, the name of a shipped recipe, or a run to resume.", autocompletion=recipe_names
         ),
     ],
-    data: Annotated[Path | None, typer.Option(help="A file of discli encode.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A file of discli encode, or a pattern of its parts.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/NAME.")] = None,
     overrides: Set = None,
     device: Device = None,
