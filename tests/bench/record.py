@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from discli.ablation.workers import _end_with_parent
 from discli.data.store import Store
 from discli.evaluation.evaluate import evaluate
 from discli.recipe import DataContract, Recipe, check_fits, load_recipe
@@ -131,7 +132,7 @@ def run(
 ) -> Result:
     """Train, sample, score, compare; the result, which is then in the recipe's file. Raises DiscliError."""
     file = Path(name) if Path(name).is_file() else RECORDS / f"{name}.toml"
-    recipe, record, store = load_recipe(file), read_record(file), Store(data)
+    record, recipe, store = read_record(file), load_recipe(file), Store(data)
     check_fits(recipe, store.contract, str(data))
     before = read_record(file.with_name(f"{record.before}.toml")) if record.before else None
     if broken := broken_rules(recipe, record, before, store.contract, len(seeds), rehearse is not None):
@@ -231,6 +232,11 @@ def train_in_time(
     if commit() not in times.commits:
         times.commits.append(commit())
     command = ["train", str(recipe), "--data", str(data), "--out", str(run.path), "--set", f"train.seed={seed}"]
+
+    def begin() -> None:
+        os.sched_setaffinity(0, cores)
+        _end_with_parent()  # or it would go on, and nobody would count its minutes
+
     before, began = times.training, time.time()
     with (place / "train.log").open("a") as log:
         process = subprocess.Popen(
@@ -240,7 +246,7 @@ def train_in_time(
             stderr=log,
             env={**os.environ, **caches, "OMP_NUM_THREADS": str(len(cores))},
             start_new_session=True,  # Ctrl-C is for us to pass on
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+            preexec_fn=begin,
         )
         asked = False
         while process.poll() is None:
@@ -256,7 +262,8 @@ def train_in_time(
         write_text(place / "times.json", to_json(times))
         return check_time(times, budget, place)
     check_time(times, budget, place)
-    if process.returncode == EXIT_INTERRUPTED:
+    # While it still imports, SIGTERM ends it at once.
+    if process.returncode == EXIT_INTERRUPTED or (asked and process.returncode == -signal.SIGTERM):
         took = f"{times.training / 60:.1f} minutes so far"
         raise DiscliError(f"{place}: stopped, {took}.", "Run the same command to go on.", status=EXIT_INTERRUPTED)
     raise DiscliError(f"{place}: training failed.", f"See {place / 'train.log'}.", status=1)
