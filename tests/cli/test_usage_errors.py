@@ -39,7 +39,7 @@ from tests.cli.commands import discli
         (["train", "quickstart", "--data", "."], ". is a folder, not a data file", "discli encode . --res SIDE"),
         (["recipe", "new", "x", "--res", "8", "--out", "/dev/null/x.toml"], "/dev/null: ", "another place"),
         (["sample", "-n", "0"], "'-n'", "See discli sample --help."),
-        (["encode", "x", "--merge", "out.h5"], "SOURCE means nothing beside --merge", "Leave"),
+        (["encode", "x", "--merge", "out.h5"], "x does not exist", "Write it with discli encode"),
         (["encode", "--merge", "out.h5", "--crop", "adm"], "--crop means nothing beside --merge", "Leave"),
         (["export", "mine"], "--to", "discli export"),
         (["import"], "CKPT.pt", "discli import"),

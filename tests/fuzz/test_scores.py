@@ -11,19 +11,17 @@ from discli.ablation.plan import make_plan
 from discli.ablation.report import study_csv, study_markdown, study_page, summarise
 from discli.ablation.results import StudyReport
 from discli.ablation.trial import read_result
-from discli.recipe import load_study, parse_recipe
+from discli.recipe import load_study
 from discli.reports.compare_scores import compare_files
 from discli.runs.eval_result import read_eval_result
+from discli.sampling.load import load
 from discli.sampling.model_card import model_card
-from tests.data.files import contract
 from tests.fuzz.damage import answer, damaged_json, examples
 from tests.reports.test_compare_scores import SCORED
 from tests.tiny_run import RECIPE
 
 GOOD = json.dumps(SCORED).encode()
-CARD = parse_recipe(
-    {"name": "r", "model": {"embed_dim": 8, "depth": 3}, "data": {"resolution": 4}, "train": {"steps": 1}}, "here"
-)
+MODEL = load("digits")
 
 
 @examples(100)
@@ -37,7 +35,7 @@ def test_any_scores(tmp_path, data):
         answer(lambda pair=pair: compare_files(*pair).lines())
     score = answer(lambda: read_eval_result(other))
     if score is not None:
-        assert model_card(CARD, contract(), 1, [score])
+        assert model_card(MODEL, [score])
     assert other.read_bytes() == before
 
 

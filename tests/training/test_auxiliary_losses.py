@@ -126,7 +126,7 @@ def test_flops_of_a_teacher_are_as_torch_counts_them(conditioning):
     weights = {name: p.detach() for name, p in network.named_parameters()}
     teacher = AveragedTeacher(recipe, weights, DiffusionLoss(recipe.diffusion))
     x0, t = torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.long)
-    drawn = Drawn(0, 0, torch.zeros(1, dtype=torch.long), x0, x0, t, torch.zeros(1, dtype=torch.long))
+    drawn = Drawn(x0, x0, t, torch.zeros(1, dtype=torch.long), torch.zeros(1))
     # Torch counts attention's products where they are written out, and no fused kernel of a CPU.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         teacher(drawn, AveragedOutput(3, 0.5))
