@@ -2,6 +2,7 @@
 
 import copy
 import json
+from functools import cache, partial
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,7 @@ from tests.reports.test_compare_scores import SCORED
 from tests.tiny_run import RECIPE
 
 GOOD = json.dumps(SCORED).encode()
-MODEL = load("digits")
+digits = cache(partial(load, "digits"))
 
 
 @examples(100)
@@ -35,7 +36,7 @@ def test_any_scores(tmp_path, data):
         answer(lambda pair=pair: compare_files(*pair).lines())
     score = answer(lambda: read_eval_result(other))
     if score is not None:
-        assert model_card(MODEL, [score])
+        assert model_card(digits(), [score])
     assert other.read_bytes() == before
 
 
