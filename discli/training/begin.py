@@ -30,6 +30,11 @@ class Beginning:
     """
 
     def __init__(self, source: Path, take: Take, recipe: Recipe, contract: DataContract) -> None:
+        if take == "both" and recipe.train.ema.name == "power":
+            raise DiscliError(
+                '--take both: averages of train.ema = "power" begin anew with the weights after the first step.',
+                "Take one of them: --take ema, or --take weights.",
+            )
         averages = find_weights(source)
         weights = averages if take == "ema" else _plain_weights(averages, take)
         old, old_contract, step, metadata = read_description(averages)

@@ -57,6 +57,13 @@ def test_weights_averages_or_both_are_taken(take, model, ema, source, recipe, di
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+def test_averages_that_would_be_lost_at_the_first_step_are_not_taken(source, recipe, digits_file, tmp_path):
+    settings = [*QUICK, 'train.ema={name="power",stds=[0.1],snapshot_every=4}']
+    with pytest.raises(DiscliError, match="--take both"):
+        train(recipe, data=digits_file, out=tmp_path / "run", overrides=settings, begin_from=source, take="both")
+    assert not (tmp_path / "run").exists()
+
+
 def test_lora_trains_its_matrices_alone_and_frozen_parts_not_at_all(source, recipe, digits_file, tmp_path):
     settings = [*QUICK, *LORA, "train.steps=3", "train.ema.decay=0.5"]
     run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=settings, begin_from=source)
