@@ -63,7 +63,8 @@ class Planned:
         """Bytes, of checkpoints mostly."""
         spec = self.recipe.train
         rebuilt = 4 * self.costs.parameters * self.averages
-        return disk_needed(spec, self.costs.parameters, averages_kept(spec.ema))[1] + rebuilt
+        count = self.costs.parameters  # of what train.freeze leaves, it is less
+        return disk_needed(spec, count, averages_kept(spec.ema), count)[1] + rebuilt
 
 
 def make_plan(study: Study, trials: Sequence[Trial], out: Path) -> list[Planned]:

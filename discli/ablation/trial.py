@@ -37,6 +37,7 @@ from discli.runtime.files import to_json, write_text
 from discli.runtime.processes import is_locked, try_lock
 from discli.runtime.signals import EXIT_INTERRUPTED
 from discli.sampling.settings import SampleSettings, settle_settings
+from discli.training.begin import frozen
 from discli.training.train import train
 
 RESULT, IMAGES, LOG, FAILURE = "result.json", "images.png", "log.txt", "failed.txt"
@@ -62,6 +63,11 @@ def plan_recipe(study: Study, trial: Trial) -> Recipe:
     tree = trial.recipe(steps).model_dump(mode="json")
     tree["train"] |= {"score": tree["train"]["score"] | score, "tracker": "none"}
     recipe = parse_recipe(tree, trial.name)
+    if recipe.model.lora is not None:
+        raise DiscliError(
+            f"{trial.name}: model.lora needs a trained model, and trials begin from nothing.", "Leave model.lora out."
+        )
+    frozen(recipe, None)  # refused for parameters that are not there
     if study.score.tune is not None:
         _check_tune(study.score.tune, recipe, trial.name)
     return recipe

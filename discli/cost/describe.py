@@ -7,7 +7,7 @@ and what the paper says of its own networks.
 from discli.cost.disk import averages_kept, disk_needed, memory_needed
 from discli.cost.flops import forward_flops
 from discli.cost.hardware import Hardware
-from discli.cost.memory import activation_memory, parameters_by_part
+from discli.cost.memory import activation_memory, parameters_by_part, trained_parameters
 from discli.diffusion import count_evaluations
 from discli.model import empty_network
 from discli.recipe import Recipe, parse_recipe
@@ -30,14 +30,14 @@ def recipe_facts(recipe: Recipe, machine: Hardware) -> Facts:
     """All of it, from what the network is to what its samples cost."""
     flops = forward_flops(recipe)
     parameters = parameters_by_part(empty_network(recipe))
-    count = sum(parameters.values())
+    count, trained = sum(parameters.values()), trained_parameters(recipe)
     return (
         _shape(recipe)
         | _parts("parameters", parameters)
         | _arithmetic(recipe, flops)
         | _paper(recipe)
-        | _memory(recipe, machine, count)
-        | _disk(recipe, count)
+        | _memory(recipe, machine, count, trained)
+        | _disk(recipe, count, trained)
         | _training(recipe, machine, 3 * sum(flops.values()))
         | _sampling(recipe, machine, sum(flops.values()))
     )
@@ -110,12 +110,12 @@ def _size_name(preset: str) -> str:
     return f"DiS-{preset[-1].upper()}"
 
 
-def _memory(recipe: Recipe, machine: Hardware, count: int) -> Facts:
+def _memory(recipe: Recipe, machine: Hardware, count: int, trained: int) -> Facts:
     """Of one device, without what lives only within an operation; see `activation_memory`."""
     spec = recipe.train
     shards = machine.gpus if spec.parallel == "fsdp2" else 1
     averages = averages_kept(spec.ema)
-    state = memory_needed(count, averages) / shards
+    state = memory_needed(count, averages, trained) / shards
     each = f", over {shards} devices" if shards > 1 else ""
     what = f"weights, gradients, AdamW's two moments, {averages} average{'s' if averages > 1 else ''}"
     rows = [("memory", f"{format_bytes(state)}: {what}, in float32{each}")]
@@ -149,8 +149,8 @@ def _memory(recipe: Recipe, machine: Hardware, count: int) -> Facts:
     )
 
 
-def _disk(recipe: Recipe, count: int) -> Facts:
-    checkpoint, disk = disk_needed(recipe.train, count, averages_kept(recipe.train.ema))
+def _disk(recipe: Recipe, count: int, trained: int) -> Facts:
+    checkpoint, disk = disk_needed(recipe.train, count, averages_kept(recipe.train.ema), trained)
     text = f"{format_bytes(checkpoint)} a checkpoint, {format_bytes(disk)} for the whole run"
     return Facts([("disk", text)], {"disk": {"checkpoint": checkpoint, "run": disk}})
 

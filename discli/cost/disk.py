@@ -16,23 +16,25 @@ def averages_kept(ema: Ema) -> int:
     return len(ema.stds) if ema.name == "power" else 1
 
 
-def memory_needed(num_parameters: int, num_averages: int) -> int:
-    """Bytes of weights, gradients, AdamW's two moments and the averages; activations come on top."""
-    return _FLOAT32 * num_parameters * (4 + num_averages)
+def memory_needed(num_parameters: int, num_averages: int, num_trained: int) -> int:
+    """Bytes of weights and averages, and of what is trained gradients and AdamW's two moments; no activations."""
+    return _FLOAT32 * (num_parameters * (1 + num_averages) + 3 * num_trained)
 
 
-def disk_needed(spec: TrainSpec, num_parameters: int, num_averages: int) -> tuple[int, int]:
+def disk_needed(spec: TrainSpec, num_parameters: int, num_averages: int, num_trained: int) -> tuple[int, int]:
     """Bytes of one checkpoint, and of all that a finished run keeps plus the one being written."""
-    checkpoint = _FLOAT32 * num_parameters * (3 + num_averages)
+    checkpoint = _FLOAT32 * (num_parameters * (1 + num_averages) + 2 * num_trained)
     kept = spec.keep_last + 1 + (spec.steps // spec.keep_every if spec.keep_every else 0)
     snapshots = spec.steps // spec.ema.snapshot_every * len(spec.ema.stds) if spec.ema.name == "power" else 0
     return checkpoint, kept * checkpoint + snapshots * _FLOAT16 * num_parameters
 
 
-def describe_needs(spec: TrainSpec, num_parameters: int, num_averages: int, shards: int, folder: Path) -> Text:
+def describe_needs(
+    spec: TrainSpec, num_parameters: int, num_averages: int, num_trained: int, shards: int, folder: Path
+) -> Text:
     """One line on memory and disk; ``shards`` processes divide the memory among them."""
-    memory = memory_needed(num_parameters, num_averages) / shards
-    checkpoint, disk = disk_needed(spec, num_parameters, num_averages)
+    memory = memory_needed(num_parameters, num_averages, num_trained) / shards
+    checkpoint, disk = disk_needed(spec, num_parameters, num_averages, num_trained)
     free = shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
     each = " a process" if shards > 1 else ""
     line = (

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
 from discli.model import DiS, empty_network
+from discli.model.lora import is_thin, plain_name
 from discli.recipe import Recipe
 from discli.scan import assume_backend
 
@@ -44,6 +46,16 @@ def parameters_by_part(network: nn.Module) -> dict[str, int]:
         found[_part_of(name.split("."))] += parameter.numel()
     known = [part for part in _PARTS if part in found]
     return {_PARTS.get(part, part): found[part] for part in [*known, *(found.keys() - _PARTS.keys())]}
+
+
+def trained_parameters(recipe: Recipe) -> int:
+    """How many training changes: with LoRA its matrices alone, as where classes and objective stay as they were."""
+    return sum(
+        parameter.numel()
+        for name, parameter in empty_network(recipe).named_parameters()
+        if (recipe.model.lora is None or is_thin(name))
+        and not any(fnmatchcase(plain_name(name), pattern) for pattern in recipe.train.freeze)
+    )
 
 
 def _part_of(path: list[str]) -> str:

@@ -5,7 +5,7 @@ What is not there in the old network, the new one keeps as it was made.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -204,9 +204,10 @@ def _check_kind(old: Recipe, new: Recipe, where: str) -> None:
     if new.model.depth < old.model.depth:
         raise _other("model.depth", str(new.model.depth), f"{old.model.depth} blocks, of which none can go", where)
     if not _blocks_fit(old, new, 0):
-        ours, theirs = (" + ".join(mixer.name for mixer in recipe.model.mixers) for recipe in (new, old))
-        if ours != theirs:
-            raise _other("model.mixer", ours, theirs, where)
+        for told_by in (lambda mixer: mixer.name, lambda mixer: str(_function(mixer))):
+            ours, theirs = (" + ".join(map(told_by, recipe.model.mixers)) for recipe in (new, old))
+            if ours != theirs:
+                raise _other("model.mixer", ours, theirs, where)
         fitting = (more for more in range(-_MOST_ADDED, _MOST_ADDED + 1, 2) if new.model.depth + more > old.model.depth)
         depths = [new.model.depth + more for more in sorted(fitting, key=abs) if _blocks_fit(old, new, more)]
         raise DiscliError(
@@ -222,15 +223,20 @@ def _blocks_fit(old: Recipe, new: Recipe, more: int) -> bool:
     growth, middle = depth - old.model.depth, old.model.depth // 2
     same_order = old.model.scan_order == new.model.scan_order
 
-    def kind(recipe: Recipe, block: int) -> tuple[str, list[list[int]]]:
+    def kind(recipe: Recipe, block: int) -> tuple[dict[str, Any], list[list[int]]]:
         mixers = recipe.model.mixers
         before: list[MixerSpec] = [mixers[i % len(mixers)] for i in range(block)]
         scans = sum(mixer.ordered for mixer in before)
         mixer = mixers[block % len(mixers)]
         walks = recipe.model.scan_order.walks(side, scans) if same_order and mixer.ordered else []
-        return mixer.name, walks
+        return _function(mixer), walks
 
     return all(kind(old, i) == kind(new, i if i < middle else i + growth) for i in range(old.model.depth))
+
+
+def _function(mixer: MixerSpec) -> dict[str, Any]:
+    """Settings that say what it computes of its weights; the same weights may fit several, as those of heads do."""
+    return mixer.model_dump(exclude={"chunk"})
 
 
 def _other(key: str, ours: str, theirs: str, where: str) -> DiscliError:

@@ -11,6 +11,7 @@ from torch.nn.utils.parametrize import register_parametrization
 _OF_SCANS = ("x_proj", "dt_weight")
 # What PyTorch calls a parameter W that became W + B A: ``in_proj.weight`` and so on.
 _BASE = re.compile(r"parametrizations\.(\w+)\.original$")
+_THIN = re.compile(r"parametrizations\.\w+\.0\.[AB]$")
 
 
 class LowRank(nn.Module):
@@ -54,6 +55,11 @@ def add_lora(model: nn.Module, rank: int) -> None:
         register_parametrization(model.get_submodule(path), leaf, LowRank(model.get_parameter(name), rank), unsafe=True)
 
 
+def is_thin(name: str) -> bool:
+    """Whether a parameter's name is that of an A or B."""
+    return _THIN.search(name) is not None
+
+
 def plain_name(name: str) -> str:
     """The name that a parameter has without LoRA; A and B, which are not there without it, keep theirs."""
     return _BASE.sub(r"\1", name)
@@ -66,6 +72,6 @@ def merge_lora(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if _BASE.search(name):
             low = name.removesuffix("original")
             merged[plain_name(name)] = tensor + weights[f"{low}0.B"] @ weights[f"{low}0.A"]
-        elif not re.search(r"parametrizations\.\w+\.0\.[AB]$", name):
+        elif not is_thin(name):
             merged[name] = tensor
     return merged

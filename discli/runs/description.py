@@ -51,6 +51,11 @@ class Began(BaseModel):
         earlier = f"; before that: {self.before}" if self.before else ""
         return f"{what} of {Path(self.source).name}, step {self.step:,}, sha256 {self.sha256[:12]}{earlier}"
 
+    def without_folders(self) -> "Began":
+        """The same where a model is published."""
+        names = {key: Path(getattr(self, key)).name for key in ("source", "file")}
+        return self.model_copy(update={**names, "before": self.before and self.before.without_folders()})
+
 
 def read_began(metadata: Mapping[str, str]) -> Began | None:
     """From the header of a file of weights; None where it does not say, or not in a form that is known."""

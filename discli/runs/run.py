@@ -78,7 +78,8 @@ def what_to_train(
     if source is None:
         return task
     if not (is_file(source) or is_checkpoint(source) or is_run(source)):
-        raise DiscliError(f"--from {source}: no model there.", "Give a run, a checkpoint, or a file of discli export.")
+        known = "discli runs and discli models list what has a name; a file of discli export is one, too."
+        raise DiscliError(f"--from {source}: no model there.", known)
     return task._replace(source=source, take=take or "ema")
 
 

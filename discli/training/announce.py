@@ -21,11 +21,13 @@ def say_what_it_takes(
     step: int,
     parameters: int,
     averages: int,
+    trained: int,
     scan: str,
 ) -> None:
     """Size, length and time of a run that is at ``step``, warnings about its settings, and the disk it fills.
 
-    ``samples`` are those in the data file, ``averages`` the averages of the weights.
+    ``samples`` are those in the data file, ``averages`` the averages of the weights, ``trained`` the
+    parameters that are not frozen.
     """
     spec = recipe.train
     at = f"resuming at step {step:,} of" if step else "training"
@@ -40,7 +42,7 @@ def say_what_it_takes(
         for doubt in config_warnings(recipe):
             stderr.print(doubt, style="yellow")
     shards = engine.world_size if engine.sharded else 1
-    stderr.print(describe_needs(spec, parameters, averages, shards, folder))
+    stderr.print(describe_needs(spec, parameters, averages, trained, shards, folder))
 
 
 def _say_how_long(recipe: Recipe, engine: Engine, data_file: Path, left: int) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from discli.model import DiS, empty_network
 from discli.model.adapt import Trained, adapt
-from discli.model.lora import merge_lora, plain_name
+from discli.model.lora import is_thin, merge_lora, plain_name
 from discli.recipe import DataContract, Recipe
 from discli.runs.checkpoint import read_description
 from discli.runs.description import Began, Part, Take, read_began
@@ -30,6 +30,11 @@ class Beginning:
     """
 
     def __init__(self, source: Path, take: Take, recipe: Recipe, contract: DataContract) -> None:
+        if take == "both" and recipe.train.ema.name == "power":
+            raise DiscliError(
+                '--take both: averages of train.ema = "power" begin anew with the weights after the first step.',
+                "Take one of them: --take ema, or --take weights.",
+            )
         averages = find_weights(source)
         weights = averages if take == "ema" else _plain_weights(averages, take)
         old, old_contract, step, metadata = read_description(averages)
@@ -122,7 +127,7 @@ def _fill(targets: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
 
 def _lora(recipe: Recipe) -> Part:
     network = empty_network(recipe)
-    names = [name for name, _ in network.named_parameters() if name.endswith((".0.A", ".0.B"))]
+    names = [name for name, _ in network.named_parameters() if is_thin(name)]
     assert recipe.model.lora is not None
     count = sum(network.get_parameter(name).numel() for name in names)
     why = f"on {len(names) // 2:,} matrices, 0 at first: {count:,} parameters to train"

@@ -74,6 +74,7 @@ class Trainer:
         freeze(self.network, still)
         self.network.checkpoint_blocks = spec.activation_checkpointing
         self.num_parameters = sum(p.numel() for p in self.network.parameters())
+        self.num_trained = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
 
         self.auxiliary = Auxiliary(recipe, store.contract, self.network, engine)
         if spec.compile:
@@ -269,6 +270,7 @@ class Trainer:
             step=self.state.step,
             parameters=self.num_parameters,
             averages=len(self.ema.averages),
+            trained=self.num_trained,
             scan=f"{self.scan.name} ({self.scan.reason})",
         )
 

@@ -244,6 +244,13 @@ def test_what_would_fail_after_training_fails_before(one_done, digits_file, monk
         check_before(study, make_plan(study, trials, one_done / "other"), digits_file)
 
 
+@pytest.mark.parametrize("setting", ["set.model.lora = { rank = 2 }", 'set.train.freeze = ["block.0.*"]'])
+def test_what_no_trial_could_begin_with_is_refused_by_the_plan(one_done, setting):
+    study, trials = load_changed(one_done, "[axes]", f"{setting}\n[axes]")
+    with pytest.raises(DiscliError, match=r"model\.lora|train\.freeze"):
+        make_plan(study, trials, one_done / "other")
+
+
 def test_a_trial_of_another_process_is_waited_for_and_never_failed(one_done, digits_file, tmp_path):
     study, trials = load_study(one_done / "study.toml")
     [planned] = make_plan(study, trials[1:2], tmp_path)

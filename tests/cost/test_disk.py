@@ -28,12 +28,12 @@ def test_the_disk_estimate_is_what_files_take(tmp_path):
 
     taken = sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors"))
     count = sum(parameter.numel() for parameter in model.parameters())
-    checkpoint, in_all = disk_needed(recipe.train, count, len(ema.averages))
+    checkpoint, in_all = disk_needed(recipe.train, count, len(ema.averages), count)
     # Two kept for good, the last one and the one being written: four at once. Headers are a few kB.
     assert in_all == 4 * checkpoint + 8 * 2 * count
     assert 0.9 * taken < in_all < taken
 
 
 def test_a_disk_that_will_not_do_is_said_at_once(tmp_path):
-    assert "not enough" not in describe_needs(_recipe().train, 10_000, 1, 1, tmp_path)
-    assert "not enough for the whole run" in describe_needs(_recipe().train, 10**15, 1, 1, tmp_path)
+    assert "not enough" not in describe_needs(_recipe().train, 10_000, 1, 10_000, 1, tmp_path)
+    assert "not enough for the whole run" in describe_needs(_recipe().train, 10**15, 1, 10**15, 1, tmp_path)

@@ -146,6 +146,17 @@ def test_another_network_is_refused_by_the_setting(settings, key):
         adapt(Trained(_trained(recipe).state_dict(), recipe, NAMES, "OLD"), small_recipe(**settings), NAMES)
 
 
+def test_other_settings_of_a_mixer_whose_weights_would_fit_are_refused():
+    recipe = small_recipe(mixer={"name": "dit", "head_dim": 8})
+    trained = Trained(_trained(recipe).state_dict(), recipe, NAMES, "OLD")
+    adapt(trained, recipe, NAMES)
+    with pytest.raises(DiscliError, match=r"model\.mixer: .*16"):
+        adapt(trained, small_recipe(mixer={"name": "dit", "head_dim": 16}), NAMES)
+    chunked = small_recipe(mixer={"name": "mamba2", "chunk": 8})  # which is speed alone
+    trained = Trained(_trained(chunked).state_dict(), chunked, NAMES, "OLD")
+    adapt(trained, small_recipe(mixer={"name": "mamba2", "chunk": 16}), NAMES)
+
+
 def test_blocks_that_would_scan_along_other_paths_are_refused_with_a_depth_that_fits():
     recipe = small_recipe(scan_order="zigzag")
     trained = Trained(_trained(recipe).state_dict(), recipe, NAMES, "OLD")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from discli.doctor.finding import CheckContext
 from discli.evaluation.images import open_images
 from discli.evaluation.neighbours import Real, _rows
 from discli.runs.box import BOX, VARIABLE
+from discli.runs.description import Began
 from discli.runs.layout import find_run
 from discli.runs.models import card_file, is_as_published, list_models, read_card
 from discli.runtime.errors import DiscliError
@@ -68,6 +70,17 @@ def test_a_model_is_a_run_in_half_the_bytes_and_names_no_place(made, tiny_run):
     assert card.score_lines == ["FD (random features), not comparable with FID 1.234 (n 200)"]
     for place in (b"/home/me", str(tiny_run.parent).encode()):
         assert place not in made.read_bytes() + card_file(made).read_bytes()
+
+
+def test_it_names_no_place_either_where_it_began_or_what_its_recipe_reads(tiny_run, tmp_path):
+    model = discli.load(tiny_run)
+    place = {"source": "/home/me/runs/a", "take": "ema", "file": "/home/me/runs/a/ema.safetensors", "sha256": "0" * 64}
+    began = Began.model_validate({**place, "step": 3, "before": {**place, "step": 2}})
+    data = model.recipe.data.model_copy(update={"file": Path("/home/me/data.h5")})
+    told = replace(model, began=began, recipe=model.recipe.model_copy(update={"data": data}))
+    made = export_model(told, tmp_path / "mine.safetensors", draws=DRAWS, terms=TERMS)
+    assert b"/home/me" not in made.read_bytes()
+    assert str(discli.load(made).began) == str(began)
 
 
 def test_by_its_name_it_is_loaded_in_float32_sampled_described_and_exported(mine, tiny_run, tmp_path, command):

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 import discli
 from discli.cli.app import app
+from discli.cost.disk import disk_needed
+from discli.cost.memory import trained_parameters
 from discli.runs.description import read_run
 from discli.runtime.errors import DiscliError
 from discli.sampling.load import merged
@@ -57,10 +59,21 @@ def test_weights_averages_or_both_are_taken(take, model, ema, source, recipe, di
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+def test_averages_that_would_be_lost_at_the_first_step_are_not_taken(source, recipe, digits_file, tmp_path):
+    settings = [*QUICK, 'train.ema={name="power",stds=[0.1],snapshot_every=4}']
+    with pytest.raises(DiscliError, match="--take both"):
+        train(recipe, data=digits_file, out=tmp_path / "run", overrides=settings, begin_from=source, take="both")
+    assert not (tmp_path / "run").exists()
+
+
 def test_lora_trains_its_matrices_alone_and_frozen_parts_not_at_all(source, recipe, digits_file, tmp_path):
     settings = [*QUICK, *LORA, "train.steps=3", "train.ema.decay=0.5"]
     run = train(recipe, data=digits_file, out=tmp_path / "run", overrides=settings, begin_from=source)
     before, after = _weights(run, 0), _weights(run, 3)
+    asked = read_run(run).read_recipe("run.json")
+    told, _ = disk_needed(asked.train, sum(map(torch.numel, after.values())), 1, trained_parameters(asked))
+    written = sum(file.stat().st_size for file in (run / "checkpoints" / "00000003").glob("*.safetensors"))
+    assert told < written < told + 60_000, "headers, and no optimizer's numbers of what is frozen"
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all(name.endswith((".0.A", ".0.B")) and not name.startswith("blocks.0.") for name in changed)
