@@ -42,6 +42,18 @@ def decode(data: bytes) -> Image.Image:
     return image if image is not None else _any_image(data)[0]
 
 
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """What ``decode`` makes of the file, of an image that is in memory. Raises ImageError."""
+    if not (image.width and image.height):
+        raise ImageError("no pixels")
+    try:
+        return _rgb(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except Exception as error:  # it may be read from its file only now
+        raise ImageError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
 def decode_reduced(data: bytes, size: int) -> tuple[Image.Image, tuple[int, int]]:
     """For ADM's crop to ``size``: the image, and the (width, height) that ``decode`` would give it.
 

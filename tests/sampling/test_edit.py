@@ -181,6 +181,23 @@ def test_of_several_images_one_each_is_drawn_and_one_in_memory_is_as_its_file(mo
     assert torch.equal(sample(model, init=opened).pixels, sample(model, init=tmp_path / "some").pixels)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "YCbCr", "L", "1"])
+def test_one_in_memory_may_have_any_mode_and_lie_on_its_side(model, tmp_path, mode):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    with Image.open(_image(tmp_path / "one.png")) as image:
+        image.convert(mode).save(tmp_path / "one.tif", exif=exif)
+    with Image.open(tmp_path / "one.tif") as image:
+        made = [sample(model, 1, init=given, steps=4) for given in (image, tmp_path / "one.tif")]
+    assert torch.equal(*(images.pixels for images in made))
+
+
+def test_one_in_memory_without_pixels_or_a_range_of_them_is_refused(model):
+    for image in (Image.new("F", (8, 8)), Image.new("RGB", (0, 8))):
+        with pytest.raises(DiscliError):
+            sample(model, 1, init=image)
+
+
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
 def test_between_two_noises_the_ends_are_plain_samples(model, sampler):
     plain = sample(model, 2, classes=[3], seed=5, sampler=sampler).pixels.int()
