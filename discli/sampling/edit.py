@@ -153,12 +153,13 @@ def _open(given: ImageInput, flag: str) -> _Opened:
     """Raises DiscliError where it cannot be read."""
     path = None if isinstance(given, Image.Image) else Path(given)
     name, data = "the image" if path is None else str(path), b""
+    page = "black" if flag == "--mask" else "white"  # where a mask is transparent, nobody has painted it white
     try:
         if isinstance(given, Image.Image):
-            image = upright_rgb(given)
+            image = upright_rgb(given, page)
         else:
             data = Path(given).read_bytes()
-            image = decode(data)
+            image = decode(data, page)
     except OSError as error:
         reason = "no such image" if isinstance(error, FileNotFoundError) else error.strerror
         raise DiscliError(f"{flag} {name}: {reason}.", "Give an image file, such as photo.png.") from None

@@ -110,6 +110,17 @@ def test_what_is_not_drawn_stays_to_the_bit_and_no_image_depends_on_the_others(m
     assert not torch.equal(many[0], many[1])
 
 
+def test_a_mask_is_what_was_painted_white_on_a_transparent_layer_too(model, photo, mask, tmp_path):
+    with Image.open(mask) as image:
+        painted = image.convert("L")
+    layer = Image.new("RGBA", painted.size, (255, 255, 255, 0))
+    layer.paste((255, 255, 255, 255), mask=painted)
+    layer.save(tmp_path / "layer.png")
+    wanted = sample(model, 1, init=photo, mask=mask).pixels
+    for given in (tmp_path / "layer.png", layer):
+        assert torch.equal(sample(model, 1, init=photo, mask=given).pixels, wanted)
+
+
 def test_of_latents_too_what_is_not_drawn_stays_to_the_bit(latent, tmp_path):
     """The mask's edge, at row 7, lies within a cell of the latent."""
     photo = _image(tmp_path / "photo.png", size=(16, 16))
