@@ -55,6 +55,12 @@ def mine(made, tmp_path, monkeypatch) -> Path:
     return folder / made.name
 
 
+def test_a_model_has_one_step(mine):
+    assert discli.load("mine", step=30).step == 30
+    with pytest.raises(DiscliError, match="step 30, not 5"):
+        discli.load("mine", step=5)
+
+
 def test_a_name_may_hold_brackets(mine, command):
     shutil.copy(mine, mine.with_name("[red]mine.safetensors"))
     assert "\n[red]mine\n" in "\n" + command("models")[0]
