@@ -7,7 +7,7 @@ Set OMP_NUM_THREADS=1: threads of two processes on the same cores wait for one a
 """
 
 from collections.abc import Iterator
-from itertools import chain, groupby, pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
@@ -31,8 +31,10 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
 def mine(items: list[pytest.Item], taken: Path) -> Iterator[pytest.Item]:
     """The tests of files that nobody has taken yet; long files first, so that all end together."""
-    files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
-    for tests in sorted(files, key=len, reverse=True):
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:  # those of a file need not be neighbours: pytest puts together what shares a fixture's parameter
+        files.setdefault(item.path, []).append(item)
+    for tests in sorted(files.values(), key=len, reverse=True):
         try:
             (taken / tests[0].nodeid.split("::")[0].replace("/", "+")).mkdir()
         except FileExistsError:

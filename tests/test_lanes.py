@@ -22,6 +22,20 @@ def note(what):
 def test_it(module, number):
     note(number)
     __import__("time").sleep(0.2)
+
+def test_shared(shared):
+    pass
+
+def test_after():
+    pass
+"""
+# Between the tests of one file, pytest runs those of others with the same parameter.
+SHARED = """
+import pytest
+
+@pytest.fixture(scope="session", params=range(2))
+def shared():
+    pass
 """
 
 
@@ -29,6 +43,7 @@ def test_each_file_runs_once_and_in_one_of_them(tmp_path):
     for folder, name in (("a", "one"), ("a", "two"), ("b", "three"), ("c", "four")):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / f"test_{name}.py").write_text(TESTS)
+    (tmp_path / "conftest.py").write_text(SHARED)
     command = [
         sys.executable,
         "-m",
@@ -46,7 +61,7 @@ def test_each_file_runs_once_and_in_one_of_them(tmp_path):
     said = [lane.communicate()[0] for lane in lanes]
     assert [lane.returncode for lane in lanes] == [0, 0], said
     passed = [int(re.search(r"(\d+) passed", one)[1]) for one in said if "passed" in one]
-    assert sum(passed) == 8
+    assert sum(passed) == 4 * 5
     notes = [line.rsplit(" ", 1) for line in (tmp_path / "notes").read_text().splitlines()]
     files = ("test_one", "test_two", "test_three", "test_four")
     assert sorted(what for what, _ in notes) == sorted(f"{f} {what}" for f in files for what in ("0", "1", "torn down"))

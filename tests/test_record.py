@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+import discli
 from discli.cli.quickstart import unpack_digits
 from discli.data.encode import encode
 from discli.data.store import Store
-from discli.recipe import load_recipe
+from discli.recipe import load_recipe, parse_recipe
 from discli.runs.layout import RunFolder
 from discli.runtime.errors import DiscliError
 from discli.runtime.signals import EXIT_INTERRUPTED
@@ -122,6 +123,26 @@ def test_other_data_few_seeds_and_a_missing_table_are_refused(file, digits_file,
         record.run(str(file), digits_file, tmp_path, [0], 1, record.Stop(), 10)
     with pytest.raises(DiscliError, match="No record at"):
         record.read_record(tmp_path / "nowhere.toml")
+
+
+def test_one_seed_given_thrice_is_one_and_a_rehearsal_is_nothing_to_beat(file, digits_file, tmp_path):
+    file.write_text(RECIPE + TABLE.format(minutes=10, changed="all"))
+    with pytest.raises(DiscliError, match="1 seeds"):
+        record.run(str(file), digits_file, tmp_path, [0, 0, 0], 1, record.Stop(), None)
+    before = record.Record(minutes=10, changed="", result=_result(1.0, rehearsal=True))
+    contract = Store(digits_file).contract.model_copy(update={"num_samples": 50_000, "resolution": 32})
+    claim = record.Record(minutes=10, changed="all", before="tried")
+    assert "rehearsed" in " ".join(record.broken_rules(load_recipe(file), claim, before, contract, 3, False))
+
+
+def test_a_recipe_that_was_changed_after_its_training_has_no_result(tiny_run, tmp_path):
+    (tmp_path / "run").symlink_to(tiny_run)
+    recipe = discli.load(tiny_run).recipe
+    tree = recipe.model_dump(mode="json")
+    record.check_trained(parse_recipe({**tree, "train": {**tree["train"], "seed": 9}}, "tiny"), tmp_path)
+    changed = recipe.model_copy(update={"sample": recipe.sample.model_copy(update={"cfg_scale": 3.5})})
+    with pytest.raises(DiscliError, match="cfg_scale was"):
+        record.check_trained(changed, tmp_path)
 
 
 class _AtItsFirstCheckpoint(record.Stop):

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +57,18 @@ def test_as_many_threads_as_it_is_told():
     code = "import torch; print(torch.get_num_threads())"
     found = [warm.run("-c", code, env=os.environ | {"OMP_NUM_THREADS": n}).stdout for n in ("1", "3")]
     assert found == ["1\n", "3\n"]
+
+
+def test_unseeded_random_numbers_are_others_in_each():
+    code = "import numpy, random; print(numpy.random.rand(), random.random())"
+    found = [warm.run("-c", code).stdout.split() for _ in range(2)]
+    assert not set(found[0]) & set(found[1])
+
+
+def test_nobody_waits_for_one_whose_end_is_not_told():
+    process = warm.Process("-c", "import time; time.sleep(100)")
+    tells = int(Path(f"/proc/{process.pid}/stat").read_text().split()[3])
+    os.kill(tells, signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(RuntimeError):
+        process.wait()

@@ -2,8 +2,9 @@
 
 Loading takes a process four seconds of a processor; most tests of processes are over in one. What is forked has
 nothing of discli in memory, so it may run a changed copy (PYTHONPATH), and it is a process like any other: it can
-be killed, meets others, and ends as Python ends. Only what PyTorch and numba read from the environment while they
-are imported is as the tests' own process has it.
+be killed, meets others, and ends as Python ends. Only what Python, PyTorch and numba read from the environment while
+they start is as the tests' own process has it, and str hashes alike in all of them: that something does not depend on
+the order of a set is shown by processes of subprocess alone.
 """
 
 import atexit
@@ -59,7 +60,9 @@ class Process:
 
     def poll(self) -> int | None:
         """Its status, once it has ended: of one that a signal ended, minus the signal."""
-        if self.returncode is None and (line := self._news.read(100)):  # None while there is nothing to read
+        if self.returncode is None and (line := self._news.read(100)) is not None:  # None: there is nothing to read
+            if not line:  # who waited for it was killed
+                raise RuntimeError(f"nobody knows how {self.args} ended")
             self.returncode = int(line)
         return self.returncode
 
@@ -138,6 +141,7 @@ def _become(words: list[str], env: dict[str, str], cwd: str, session: bool) -> N
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell makes what runs in the background deaf to it
     if (threads := env.get("OMP_NUM_THREADS")) != os.environ.get("OMP_NUM_THREADS") and threads:
         sys.modules["torch"].set_num_threads(int(threads))
+    sys.modules["numpy"].random.seed()  # as in every new process, other numbers; torch and random do so by themselves
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)

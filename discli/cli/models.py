@@ -65,5 +65,5 @@ def _print(found: "list[Model]") -> None:
             rows = [*card[:1], *rows[1:], *card[1:], *rows[:1]]
         if number:
             console.print()
-        console.print(model.name, style="bold")
+        console.print(model.name, style="bold", markup=False)
         console.print(fact_table(rows))

@@ -34,12 +34,24 @@ class ImageError(Exception):
     """An image that cannot be used; the text is one line that says why."""
 
 
-def decode(data: bytes) -> Image.Image:
-    """An image file's first frame as an upright 8-bit RGB image. Raises ImageError."""
+def decode(data: bytes, page: str = "white") -> Image.Image:
+    """An image file's first frame as an upright 8-bit RGB image, transparency over ``page``. Raises ImageError."""
     if not data:
         raise ImageError("empty file (0 bytes)")
     image = _plain_jpeg(data)
-    return image if image is not None else _any_image(data)[0]
+    return image if image is not None else _any_image(data, page=page)[0]
+
+
+def upright_rgb(image: Image.Image, page: str = "white") -> Image.Image:
+    """What ``decode`` makes of the file, of an image that is in memory. Raises ImageError."""
+    if not (image.width and image.height):
+        raise ImageError("no pixels")
+    try:
+        return _rgb(ImageOps.exif_transpose(image), page)
+    except ImageError:
+        raise
+    except Exception as error:  # it may be read from its file only now
+        raise ImageError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
 def decode_reduced(data: bytes, size: int) -> tuple[Image.Image, tuple[int, int]]:
@@ -107,7 +119,7 @@ def _pixels(image: Image.Image) -> Pixels:
     return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)
 
 
-def _any_image(data: bytes, reduce_to: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
+def _any_image(data: bytes, reduce_to: int | None = None, page: str = "white") -> tuple[Image.Image, tuple[int, int]]:
     """The upright image, reduced if that is asked and can be, and its (width, height) if it were not reduced."""
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -121,8 +133,8 @@ def _any_image(data: bytes, reduce_to: int | None = None) -> tuple[Image.Image, 
             image.load()
             if turned:
                 upright = ImageOps.exif_transpose(image)
-                return _rgb(upright), upright.size
-            return _rgb(image), (width, height)
+                return _rgb(upright, page), upright.size
+            return _rgb(image, page), (width, height)
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -133,7 +145,7 @@ def _any_image(data: bytes, reduce_to: int | None = None) -> tuple[Image.Image, 
         raise ImageError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, page: str) -> Image.Image:
     if image.mode.startswith("I"):
         high = np.asarray(image).astype(np.int64)
         if high.size and (high.min() < 0 or high.max() > 65535):
@@ -143,8 +155,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         raise ImageError("floating point image: its values have no known range")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
-        page = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(page, layer).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, page), layer).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

@@ -88,7 +88,7 @@ class JoinedRows:
 def in_order(shards: Sequence[Shard]) -> list[Shard]:
     """As the file's docstring says. Raises DiscliError for what is doubled, missing, or of another kind."""
     if all(shard.contract.shard is None for shard in shards):
-        ordered = sorted(shards, key=lambda shard: (_by_value(shard.path.name), str(shard.path)))
+        ordered = sorted(shards, key=lambda shard: (_by_value(shard.path.name), _content(shard)))
         held: dict[str, Shard] = {}
         for shard in ordered:
             other = held.setdefault(_content(shard), shard)

@@ -239,7 +239,7 @@ def _sample_facts(path: Path, images: ImageSet, n: int) -> Samples:
     said = {} if images.manifest is None else images.manifest.model_dump(mode="json")
     made = {key: value for key, value in said.items() if key in Samples.model_fields}
     if images.manifest is not None:
-        made["train_seed"] = images.manifest.recipe.train.seed
+        made |= images.manifest.in_words() | {"train_seed": images.manifest.recipe.train.seed}
     facts = {"path": str(path), "kind": images.kind, "n": n, "resolution": images.size}
     return Samples.model_validate(made | facts)
 

@@ -1,6 +1,7 @@
 """Which files ``data.file`` and ``--data`` name: one, a pattern of several, or a list of either.
 
 Wherever one path is kept, in a run or a checkpoint, it may be such a text: names and patterns with commas between.
+A comma within a name has a backslash before it.
 """
 
 import re
@@ -11,7 +12,7 @@ from typing import Any
 
 from discli.runtime.errors import DiscliError
 
-_BETWEEN = ","
+_BETWEEN, _WITHIN = ",", r"\,"
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -28,7 +29,8 @@ def expand(pattern: str | Path) -> list[Path]:
         values = iter(choice)
         one = Path(_BRACES.sub(lambda _, values=values: next(values), text))  # type: ignore[misc]
         folder = Path(one.anchor)
-        matches = sorted(folder.glob(str(one.relative_to(folder)))) if set(str(one)) & set("*?") else [one]
+        within = str(one.relative_to(folder)).replace("[", "[[]")  # which has a meaning for Python alone
+        matches = sorted(folder.glob(within)) if set(str(one)) & set("*?") else [one]
         missing = [match for match in matches or [one] if not match.is_file()]
         if missing and ranges:
             raise DiscliError(
@@ -77,27 +79,25 @@ def absolute(where: Path) -> Path:
     """The same files, from whatever folder."""
     if is_name(where):
         return where.resolve()
-    return Path(_BETWEEN.join(str(Path(one).resolve()) for one in _split(str(where))))
+    return joined(Path(one).resolve() for one in _split(str(where)))
 
 
-def joined(files: Iterable[Path]) -> Path:
+def joined(files: Iterable[str | Path]) -> Path:
     """The text that names them all."""
-    return Path(_BETWEEN.join(map(str, files)))
+    return Path(_BETWEEN.join(str(file).replace(_BETWEEN, _WITHIN) for file in files))
 
 
 def as_one_path(value: Any) -> Any:
-    """A recipe's list of files as the text that names them all. Raises ValueError where a name holds a comma."""
+    """A recipe's list of files as the text that names them all. Raises ValueError for a list of anything else."""
     if not isinstance(value, list | tuple):
         return value
     if not value or not all(isinstance(one, str) and one.strip() for one in value):
         raise ValueError("a list of files holds names or patterns, one at least")
-    if any(_BETWEEN in one for one in value):
-        raise ValueError("in a list, a file's name holds no comma")
-    return _BETWEEN.join(value)
+    return str(joined(value))
 
 
 def _split(text: str) -> list[str]:
-    return [one.strip() for one in text.split(_BETWEEN) if one.strip()]
+    return [one.strip().replace(_WITHIN, _BETWEEN) for one in re.split(r"(?<!\\),", text) if one.strip()]
 
 
 def _is_pattern(text: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from discli.reports.score_table import describe_ema
 from discli.runs.eval_result import EvalResult, Named, read_eval_result
+from discli.runs.manifest import NOISE
 from discli.runtime.numbers import format_number
 
 # What samples may differ in, by its name in a score.
@@ -16,10 +17,15 @@ SAMPLED = {
     "time_shift": "shift of times",
     "nfe": "network calls per image",
     "cfg_scale": "guidance",
+    "guidance": "kind of guidance",
+    "cfg_schedule": "guidance over the steps",
+    "cfg_interval": "noise levels that are guided",
+    "contrastive_correction": "correction of contrastive training",
     "guided_channels": "guided channels",
     "clip_denoised": "clipping of x0",
     "ema": "EMA",
     "precision": "precision",
+    "class_choice": "choice of classes",
     "seed": "seed (the same model's scores differ between seeds by about their intervals)",
     "train_seed": "seed of the training",
     "step": "training step",
@@ -81,6 +87,9 @@ def not_comparable(a: EvalResult, b: EvalResult) -> list[str]:
         found.append(
             f"reference: {counts} have different sha256, so other images, or the same in another kind of file."
         )
+    for result, which in ((a, "first"), (b, "second")):
+        if (begins := result.samples.begins_with) not in (None, NOISE):
+            found.append(f"the {which} samples begin with {begins}, not with {NOISE}.")
     if a.samples.resolution != b.samples.resolution:
         found.append(f"resolution: {a.samples.resolution[0]} px and {b.samples.resolution[0]} px.")
     return found

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from discli.runs.eval_result import ClassScore, EvalResult, Named, Share
+from discli.runs.eval_result import ClassScore, EvalResult, Named, Samples, Share
+from discli.runs.manifest import NOISE
 from discli.runtime.numbers import format_number
 
 
@@ -36,6 +37,7 @@ def fact_rows(result: EvalResult) -> Iterator[tuple[str, str]]:
             f"{samples.sampler.name}{settings}, {samples.steps} steps, NFE {samples.nfe},"
             f" guidance {samples.cfg_scale}, EMA {describe_ema(samples.ema)},"
             f" {samples.precision}, seed {samples.seed}"
+            + "".join(f", {said}" for said in _unusual(samples))
             + (f" (trained with seed {samples.train_seed})" if samples.train_seed is not None else ""),
         )
         yield "checkpoint", f"{samples.checkpoint} (step {samples.step or 0:,})"
@@ -52,6 +54,18 @@ def fact_rows(result: EvalResult) -> Iterator[tuple[str, str]]:
         yield from ((word, said) for key, word in words.items() if (said := getattr(convention, key)) is not None)
     yield "features", f"{result.features}: {result.network}"
     yield "weights sha256", result.weights_sha256
+
+
+def _unusual(samples: Samples) -> Iterator[str]:
+    """Of how they were made, what most are not."""
+    if samples.guidance is not None and samples.guidance.name != "classifier-free":
+        yield " ".join([samples.guidance.name, *map(str, samples.guidance.settings.values())])
+    if samples.cfg_schedule is not None and samples.cfg_schedule.name != "constant":
+        yield f"{samples.cfg_schedule.name} guidance"
+    if samples.cfg_interval not in (None, "everywhere"):
+        yield f"guided at noise levels {samples.cfg_interval}"
+    if samples.begins_with not in (None, NOISE):
+        yield f"beginning with {samples.begins_with}"
 
 
 def class_rows(classes: Sequence[ClassScore], most: int | None = None) -> Iterator[tuple[str, str]]:

@@ -59,10 +59,16 @@ class Samples(_Sparse):
     time_shift: float | None = None
     nfe: PositiveInt | None = None
     cfg_scale: float | None = None
+    guidance: Named | None = None
+    cfg_schedule: Named | None = None
+    cfg_interval: str | None = None  # in words
+    contrastive_correction: bool | None = None
     guided_channels: str | int | None = None
     clip_denoised: bool | None = None
     ema: Named | None = None
     precision: str | None = None
+    class_choice: str | None = None  # random, balanced, or which in turn
+    begins_with: str | None = None  # noise, or what else, in words
     seed: int | None = None
     train_seed: Seeds | None = None
 

@@ -1,5 +1,6 @@
 """``manifest.json`` beside a folder of samples: everything needed to make the same images again."""
 
+import hashlib
 from pathlib import Path
 from typing import Literal, Self
 
@@ -14,6 +15,7 @@ from discli.runtime.files import check_model, read_json, write_text
 
 Format = Literal["png", "npz", "zip", "none"]  # of the images beside a manifest; none: they are not stored
 _FILE = "manifest.json"
+NOISE = "noise alone"  # what samples begin with
 
 
 class GivenImage(Spec):
@@ -74,6 +76,27 @@ class Manifest(SampleSpec):
         if self.classes is not None and len(self.classes) != self.n:
             raise ValueError(f"{len(self.classes)} classes of {self.n} samples")
         return self
+
+    def in_words(self) -> dict[str, str]:
+        """Of what decides the images that which is long, or may be absent: for a score that is to name it."""
+        interval, number = self.cfg_interval, self.recipe.model.num_classes
+        edit, between, begins = self.edit, self.between, NOISE
+        choice = "random" if self.class_choice == "random" else ", ".join(map(str, self.class_choice))
+        if self.class_choice == tuple(range(number)):
+            choice = "balanced"
+        if edit is not None:
+            images = hashlib.sha256("".join(image.sha256 for image in edit.init).encode()).hexdigest()[:12]
+            begins = f"{len(edit.init):,} given images ({images}), strength {edit.strength:g}"
+            begins += ", inverted" if edit.invert else ""
+            if edit.mask is not None:
+                begins += f", mask {edit.mask.sha256[:12]}, {edit.resamplings} times"
+        elif between is not None:
+            begins = f"{between.frames} frames between {between.what}"
+        return {
+            "cfg_interval": "everywhere" if interval is None else f"{interval.low:g} to {interval.high:g}",
+            "class_choice": choice,
+            "begins_with": begins,
+        }
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -1,7 +1,6 @@
 """Images to begin from, and what of them is drawn: read, brought to the model's size, and checked."""
 
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from discli.data.images import ImageError, crop, decode
+from discli.data.images import ImageError, crop, decode, upright_rgb
 from discli.data.sources import is_image
 from discli.diffusion.edit import Edit
 from discli.recipe import DataContract
@@ -152,23 +151,22 @@ def _several(init: ImageInput | Sequence[ImageInput]) -> Sequence[ImageInput]:
 
 def _open(given: ImageInput, flag: str) -> _Opened:
     """Raises DiscliError where it cannot be read."""
-    if isinstance(given, Image.Image):
-        buffer = io.BytesIO()
-        given.save(buffer, format="PNG")  # whatever its mode, it then becomes RGB as a file would
-        name, data, file = "the image", buffer.getvalue(), None
-    else:
-        path = Path(given)
-        try:
-            name, data, file = str(path), path.read_bytes(), path.name
-        except OSError as error:
-            reason = "no such image" if isinstance(error, FileNotFoundError) else error.strerror
-            raise DiscliError(f"{flag} {path}: {reason}.", "Give an image file, such as photo.png.") from None
+    path = None if isinstance(given, Image.Image) else Path(given)
+    name, data = "the image" if path is None else str(path), b""
+    page = "black" if flag == "--mask" else "white"  # where a mask is transparent, nobody has painted it white
     try:
-        image = decode(data)
+        if isinstance(given, Image.Image):
+            image = upright_rgb(given, page)
+        else:
+            data = Path(given).read_bytes()
+            image = decode(data, page)
+    except OSError as error:
+        reason = "no such image" if isinstance(error, FileNotFoundError) else error.strerror
+        raise DiscliError(f"{flag} {name}: {reason}.", "Give an image file, such as photo.png.") from None
     except ImageError as error:
         raise DiscliError(f"{flag} {name}: {error}.", "Give an image file, such as photo.png.") from None
-    hashed = image.tobytes() if file is None else data
-    return _Opened(image, name, GivenImage(name=file, sha256=hashlib.sha256(hashed).hexdigest()))
+    hashed = image.tobytes() if path is None else data
+    return _Opened(image, name, GivenImage(name=path and path.name, sha256=hashlib.sha256(hashed).hexdigest()))
 
 
 def _fit(opened: _Opened, contract: DataContract) -> Tensor:

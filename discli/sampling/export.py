@@ -199,8 +199,14 @@ def _write_weights(path: Path, model: LoadedModel, dtype: torch.dtype) -> None:
 
 def _nowhere(score: EvalResult) -> EvalResult:
     """Of files and folders the names alone."""
-    samples = {key: Path(where).name for key in ("path", "run", "checkpoint") if (where := getattr(score.samples, key))}
+    samples: dict[str, Any] = {
+        key: Path(where).name for key in ("path", "run", "checkpoint") if (where := getattr(score.samples, key))
+    }
     reference = {"path": Path(score.reference.path).name}
+    guidance = score.samples.guidance
+    if guidance is not None and "checkpoint" in guidance.settings:
+        weaker = Path(guidance.settings["checkpoint"]).name
+        samples["guidance"] = guidance.model_copy(update={"checkpoint": weaker})
     parts = {"samples": score.samples.model_copy(update=samples)}
     return score.model_copy(update={**parts, "reference": score.reference.model_copy(update=reference)})
 

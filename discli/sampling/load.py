@@ -75,7 +75,9 @@ def load_model(path: Path, device: torch.device, step: int | None = None) -> Loa
     """`load` for a path that is known. Raises DiscliError for anything that is not a whole checkpoint of discli."""
     path = find_run(path)
     file = find_weights(path, step)
-    recipe, contract, step, metadata = read_description(file)
+    recipe, contract, found, metadata = read_description(file)
+    if step not in (None, found):
+        raise DiscliError(f"{file} is of step {found:,}, not {step:,}.", "Leave --checkpoint out, or name its run.")
     choice = choose_scan(recipe.model, device)
     try:
         network = load_network(recipe, read_weights(file, device)).eval().requires_grad_(False)
@@ -92,7 +94,7 @@ def load_model(path: Path, device: torch.device, step: int | None = None) -> Loa
         contract=contract,
         data_file=metadata.get("data_file"),
         checkpoint=file if file == path else file.parent,
-        step=step,
+        step=found,
         device=device,
         began=read_began(metadata),
     )

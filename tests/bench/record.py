@@ -30,11 +30,13 @@ from discli.ablation.workers import _end_with_parent
 from discli.data.store import Store
 from discli.evaluation.evaluate import evaluate
 from discli.recipe import DataContract, Recipe, check_fits, load_recipe
+from discli.recipe.differences import differences as differences_of
 from discli.recipe.toml import to_toml
 from discli.reports.chance import Estimate, differences, estimate, unpaired
 from discli.reports.fit import fit_of, floor_of_run
+from discli.runs.checkpoint import read_description
 from discli.runs.eval_result import EvalResult, read_eval_result
-from discli.runs.layout import STATE, RunFolder
+from discli.runs.layout import STATE, RunFolder, ema_file
 from discli.runs.status import run_status
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import read_model, to_json, write_text
@@ -131,6 +133,7 @@ def run(
     name: str, data: Path, out: Path, seeds: Sequence[int], jobs: int, stop: "Stop", rehearse: int | None
 ) -> Result:
     """Train, sample, score, compare; the result, which is then in the recipe's file. Raises DiscliError."""
+    seeds = sorted(set(seeds))
     file = Path(name) if Path(name).is_file() else RECORDS / f"{name}.toml"
     record, recipe, store = read_record(file), load_recipe(file), Store(data)
     check_fits(recipe, store.contract, str(data))
@@ -159,6 +162,8 @@ def run(
             except DiscliError:
                 stop.now = True  # and the others' checkpoints are written
                 raise
+    for place in places.values():
+        check_trained(recipe, place)
     n = rehearse or N
     scores = [score(place, data, n) for place in places.values()]
     result = summary(recipe, record, before, seeds, list(places.values()), scores, rehearse is not None)
@@ -180,6 +185,8 @@ def broken_rules(
             found.append("the data are not CIFAR-10's 50,000 training images of 32 px, with their classes.")
     if before is not None and (before.minutes != record.minutes or before.result is None):
         found.append(f"{record.before} has another budget, or was not run.")
+    elif before is not None and before.result is not None and before.result.rehearsal and not rehearsal:
+        found.append(f"{record.before} was only rehearsed.")
     if not contract.codec.is_pixels:
         found.append("an autoencoder has seen other images.")
     used = contract.as_used_by(recipe).grids
@@ -267,6 +274,14 @@ def train_in_time(
         took = f"{times.training / 60:.1f} minutes so far"
         raise DiscliError(f"{place}: stopped, {took}.", "Run the same command to go on.", status=EXIT_INTERRUPTED)
     raise DiscliError(f"{place}: training failed.", f"See {place / 'train.log'}.", status=1)
+
+
+def check_trained(recipe: Recipe, place: Path) -> None:
+    """Raises DiscliError where what was trained there, and is scored, is not what the recipe says now."""
+    trained = read_description(ema_file(RunFolder(place / "run").checkpoint(recipe.train.steps)))[0]
+    changes = differences_of(trained.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    if changed := [f"{key} was {old}, is {new}" for key, old, new in changes if not key.startswith("train.seed")]:
+        raise DiscliError(f"{place} was trained otherwise: {changed[0]}.", "Change the recipe back, or a new --out.")
 
 
 def ended(run: RunFolder, steps: int) -> float | None:

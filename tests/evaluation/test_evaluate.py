@@ -262,6 +262,28 @@ def test_without_ref_the_run_s_data_is_the_reference_and_the_manifest_is_told(da
     assert evaluate(samples, folder, features="random").distance == pytest.approx(result.distance, rel=0.05)
 
 
+def test_a_score_names_all_that_decides_the_samples(data_file, tmp_path, capsys):
+    given = {"init": [{"name": "a.png", "sha256": "aa"}], "mask": {"name": "m.png", "sha256": "bb"}, "strength": 0.3}
+    changes = {"cfg_interval": {"low": 0.3, "high": 3.0}, "class_choice": [0, 1], "edit": given}
+    weak = {"name": "autoguidance", "checkpoint": "/runs/weak"}
+    samples = save_samples(tmp_path / "samples", drawn_images(60, 12, 0), data_file, **changes, guidance=weak)
+    result = evaluate(samples, features="random")
+    found = result.samples
+    assert (found.guidance.name, found.cfg_schedule.name, found.cfg_interval) == (
+        "autoguidance",
+        "constant",
+        "0.3 to 3",
+    )
+    assert (found.class_choice, found.contrastive_correction) == ("0, 1", True)
+    assert "1 given images" in found.begins_with
+    print_scores(result)
+    shown = " ".join(capsys.readouterr().out.split())
+    for fact in ("autoguidance", "0.3 to 3", "1 given images", "strength 0.3, mask bb"):
+        assert fact in shown
+    plain = evaluate(save_samples(tmp_path / "plain", drawn_images(60, 12, 0), data_file), features="random").samples
+    assert (plain.cfg_interval, plain.class_choice, plain.begins_with) == ("everywhere", "random", "noise alone")
+
+
 def test_classes_are_scored_on_their_own(data_file, tmp_path):
     images = drawn_images(60, 12, 0)
     images[1::2] = 255 - images[1::2] // 4

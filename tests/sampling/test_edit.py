@@ -110,6 +110,17 @@ def test_what_is_not_drawn_stays_to_the_bit_and_no_image_depends_on_the_others(m
     assert not torch.equal(many[0], many[1])
 
 
+def test_a_mask_is_what_was_painted_white_on_a_transparent_layer_too(model, photo, mask, tmp_path):
+    with Image.open(mask) as image:
+        painted = image.convert("L")
+    layer = Image.new("RGBA", painted.size, (255, 255, 255, 0))
+    layer.paste((255, 255, 255, 255), mask=painted)
+    layer.save(tmp_path / "layer.png")
+    wanted = sample(model, 1, init=photo, mask=mask).pixels
+    for given in (tmp_path / "layer.png", layer):
+        assert torch.equal(sample(model, 1, init=photo, mask=given).pixels, wanted)
+
+
 def test_of_latents_too_what_is_not_drawn_stays_to_the_bit(latent, tmp_path):
     """The mask's edge, at row 7, lies within a cell of the latent."""
     photo = _image(tmp_path / "photo.png", size=(16, 16))
@@ -179,6 +190,23 @@ def test_of_several_images_one_each_is_drawn_and_one_in_memory_is_as_its_file(mo
         assert torch.equal(image[:, :4], _pixels(file)[:, :4])
     opened = [Image.open(file) for file in sorted(files)]
     assert torch.equal(sample(model, init=opened).pixels, sample(model, init=tmp_path / "some").pixels)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "YCbCr", "L", "1"])
+def test_one_in_memory_may_have_any_mode_and_lie_on_its_side(model, tmp_path, mode):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    with Image.open(_image(tmp_path / "one.png")) as image:
+        image.convert(mode).save(tmp_path / "one.tif", exif=exif)
+    with Image.open(tmp_path / "one.tif") as image:
+        made = [sample(model, 1, init=given, steps=4) for given in (image, tmp_path / "one.tif")]
+    assert torch.equal(*(images.pixels for images in made))
+
+
+def test_one_in_memory_without_pixels_or_a_range_of_them_is_refused(model):
+    for image in (Image.new("F", (8, 8)), Image.new("RGB", (0, 8))):
+        with pytest.raises(DiscliError):
+            sample(model, 1, init=image)
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim"])

@@ -41,6 +41,7 @@ def command(capsys):
 def made(tiny_run, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     samples = SCORE["samples"] | {"path": "/home/me/samples", "run": "/home/me/runs/tiny"}
+    samples["guidance"] = {"name": "autoguidance", "checkpoint": "/home/me/runs/weak"}
     (folder / "score.json").write_text(json.dumps(SCORE | {"samples": samples}))
     return export_model(discli.load(tiny_run), folder / "mine.safetensors", [folder / "score.json"], DRAWS, TERMS)
 
@@ -56,6 +57,17 @@ def mine(made, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv(VARIABLE, str(folder))
     monkeypatch.chdir(here)
     return folder / made.name
+
+
+def test_a_model_has_one_step(mine):
+    assert discli.load("mine", step=30).step == 30
+    with pytest.raises(DiscliError, match="step 30, not 5"):
+        discli.load("mine", step=5)
+
+
+def test_a_name_may_hold_brackets(mine, command):
+    shutil.copy(mine, mine.with_name("[red]mine.safetensors"))
+    assert "\n[red]mine\n" in "\n" + command("models")[0]
 
 
 def test_a_model_is_a_run_in_half_the_bytes_and_names_no_place(made, tiny_run):
