@@ -15,7 +15,7 @@ import discli
 HOUSE = Path(discli.__file__).parent
 CONTRACT = HOUSE.parent / "pyproject.toml"
 ENTRIES, LAYERS, CHAIN = 16, 10, 10
-DICTS_OF_ANY = 63  # occurrences of dict[str, Any] outside cli/; lower it with each that goes
+DICTS_OF_ANY = 62  # occurrences of dict[str, Any] outside cli/; lower it with each that goes
 
 
 @cache

@@ -5,7 +5,7 @@ What is not there in the old network, the new one keeps as it was made.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -204,7 +204,7 @@ def _check_kind(old: Recipe, new: Recipe, where: str) -> None:
     if new.model.depth < old.model.depth:
         raise _other("model.depth", str(new.model.depth), f"{old.model.depth} blocks, of which none can go", where)
     if not _blocks_fit(old, new, 0):
-        for told_by in (lambda mixer: mixer.name, lambda mixer: str(_function(mixer))):
+        for told_by in (lambda mixer: mixer.name, _function):
             ours, theirs = (" + ".join(map(told_by, recipe.model.mixers)) for recipe in (new, old))
             if ours != theirs:
                 raise _other("model.mixer", ours, theirs, where)
@@ -223,7 +223,7 @@ def _blocks_fit(old: Recipe, new: Recipe, more: int) -> bool:
     growth, middle = depth - old.model.depth, old.model.depth // 2
     same_order = old.model.scan_order == new.model.scan_order
 
-    def kind(recipe: Recipe, block: int) -> tuple[dict[str, Any], list[list[int]]]:
+    def kind(recipe: Recipe, block: int) -> tuple[str, list[list[int]]]:
         mixers = recipe.model.mixers
         before: list[MixerSpec] = [mixers[i % len(mixers)] for i in range(block)]
         scans = sum(mixer.ordered for mixer in before)
@@ -234,9 +234,9 @@ def _blocks_fit(old: Recipe, new: Recipe, more: int) -> bool:
     return all(kind(old, i) == kind(new, i if i < middle else i + growth) for i in range(old.model.depth))
 
 
-def _function(mixer: MixerSpec) -> dict[str, Any]:
+def _function(mixer: MixerSpec) -> str:
     """Settings that say what it computes of its weights; the same weights may fit several, as those of heads do."""
-    return mixer.model_dump(exclude={"chunk"})
+    return mixer.model_dump_json(exclude={"chunk"})
 
 
 def _other(key: str, ours: str, theirs: str, where: str) -> DiscliError:
