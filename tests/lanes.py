@@ -1,7 +1,7 @@
 """One pytest beside another, each file of tests in whichever comes to it first.
 
-    python -m pytest -p tests.lanes --taken FOLDER &
-    python -m pytest -p tests.lanes --taken FOLDER
+    python -m pytest -p tests.lanes --taken=FOLDER &
+    python -m pytest -p tests.lanes --taken=FOLDER
 
 Set OMP_NUM_THREADS=1: threads of two processes on the same cores wait for one another most of the time.
 """
@@ -34,9 +34,10 @@ def mine(items: list[pytest.Item], taken: Path) -> Iterator[pytest.Item]:
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:  # those of a file need not be neighbours: pytest puts together what shares a fixture's parameter
         files.setdefault(item.path, []).append(item)
-    for tests in sorted(files.values(), key=len, reverse=True):
+    for path, tests in sorted(files.items(), key=lambda file: len(file[1]), reverse=True):
         try:
-            (taken / tests[0].nodeid.split("::")[0].replace("/", "+")).mkdir()
+            # By its path: names of tests depend on what pytest takes for the root, and it takes a word for a folder.
+            (taken / str(path).replace("/", "+")).mkdir()
         except FileExistsError:
             continue
         yield from tests
