@@ -15,7 +15,7 @@ from discli.ablation.trial import RESULT, scored_by
 from discli.ablation.trial_result import TrialResult, read_trial_result
 from discli.recipe import Study
 from discli.recipe.seeds import SOURCES
-from discli.recipe.sweep import Power, SeedDesign
+from discli.recipe.study import Power, SeedDesign
 from discli.reports.chance import POWER, least_gap, power, seeds_needed
 from discli.reports.components import SAMPLING, TOGETHER, Components, components, error_of_mean, freedom_of_mean
 from discli.runtime.errors import DiscliError

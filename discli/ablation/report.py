@@ -3,26 +3,23 @@
 import csv
 import io
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
 
+from discli.ablation.figures import image_matrix, matrix_caption, study_plots
 from discli.ablation.findings import in_words
 from discli.ablation.results import PointResults, PointSummary, StudyReport, StudySummary
-from discli.ablation.scorer import read_strip
 from discli.ablation.trial_result import TrialResult, Tuned
-from discli.data.contact_sheet import rows_sheet, save_image
-from discli.reports.chance import LEVEL, correlation
+from discli.data.contact_sheet import save_image
+from discli.reports.chance import LEVEL
 from discli.reports.components import SAMPLING, TOGETHER, Interval
 from discli.reports.page import image_uri, render
-from discli.reports.plots import Bars, Levels, Line, Point, as_svg, bars, curves, levels, save_plot, scatter
+from discli.reports.plots import as_svg, save_plot
 from discli.runtime.console import format_bytes, format_seconds
 from discli.runtime.files import write_text
 from discli.runtime.numbers import format_number
@@ -37,7 +34,6 @@ _SPREAD_EXPLAINED = (
     " much as other samples."
 )
 _MOST_TUNED = 3  # settings that trials of a point were tuned to, in the table
-_LARGEST_MATRIX, _LEAST_ROW = 8_000, 64  # px high
 
 
 def write_report(report: StudyReport, out: Path) -> None:
@@ -46,7 +42,7 @@ def write_report(report: StudyReport, out: Path) -> None:
     Raises OSError where one cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
-    plots, matrix = _plots(report), _matrix(report)
+    plots, matrix = study_plots(report), image_matrix(report)
     write_text(out / "report.html", study_page(report, plots, matrix))
     write_text(out / "report.md", study_markdown(report, plots, matrix is not None))
     write_text(out / "trials.csv", study_csv(report))
@@ -92,7 +88,7 @@ def study_page(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], mat
     shown = None
     if matrix is not None:
         side = report.results[0].resolution
-        shown = {"title": _MATRIX, "caption": _matrix_caption(report), "uri": image_uri(matrix, side)}
+        shown = {"title": _MATRIX, "caption": matrix_caption(report), "uri": image_uri(matrix, side)}
     captions = [(figure, caption, caption.partition(": ")) for figure, caption in plots.values()]
     return render(
         "study.html",
@@ -127,7 +123,7 @@ def study_markdown(report: StudyReport, plots: Mapping[str, tuple[Figure, str]],
     for name, (_, caption) in plots.items():
         lines += [f"{caption}.", "", f"![{caption.partition(':')[0]}]({name})", ""]
     if has_matrix:
-        lines += [f"{_MATRIX}. {_matrix_caption(report)}", "", f"![{_MATRIX}](images.png)", ""]
+        lines += [f"{_MATRIX}. {matrix_caption(report)}", "", f"![{_MATRIX}](images.png)", ""]
     if report.results:
         lines += [f"- {name}: {text}" for name, text in _circumstances(report)]
     return "\n".join(lines).rstrip() + "\n"
@@ -139,7 +135,7 @@ def study_csv(report: StudyReport) -> str:
         "trial", "point", "seed", "score", "score_name", "recognised", "loss", "parameters", "forward_gflops", "steps",
         "images", "training_tflops", "seconds", "scoring_seconds", "images_per_second", "peak_memory",
     ]  # fmt: skip
-    tuned = ["tuned_cfg_scale", "tuned_ema", "tuning_seconds"] if any(point.tuned for point in report.points) else []
+    tuned = ["tuned_cfg_scale", "tuned_ema", "tuning_seconds"] if report.is_tuned else []
     settings = list(dict.fromkeys(key for result in report.results for key in result.settings))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -162,15 +158,11 @@ def _by_class(report: StudyReport) -> bool:
 
 def _headings(report: StudyReport) -> tuple[str, ...]:
     recognised = ("recognised",) if _by_class(report) else ()
-    tuned = ("tuned to",) if _is_tuned(report) else ()
+    tuned = ("tuned to",) if report.is_tuned else ()
     return (
         "", "score", *recognised, *tuned, "loss", "seeds", "parameters", "GFLOPs", "steps", "time to train",
         "time to score", "images/s", "memory",
     )  # fmt: skip
-
-
-def _is_tuned(report: StudyReport) -> bool:
-    return any(point.tuned for point in report.points)
 
 
 def _tuned_to(point: PointResults) -> str:
@@ -186,7 +178,7 @@ def _rows(report: StudyReport) -> Iterator[tuple[str, ...]]:
     for point in report.points:
         first, flattered = point.first, " (its teacher's own features: not comparable)" * point.own_teacher
         recognised = (str(point.recognised or "") + flattered,) if _by_class(report) else ()
-        tuned = (_tuned_to(point),) if _is_tuned(report) else ()
+        tuned = (_tuned_to(point),) if report.is_tuned else ()
         yield (
             point.name,
             str(point.score) + flattered,
@@ -252,18 +244,11 @@ def _state(report: StudyReport) -> str:
         seeds += f", each scored with {report.design.sampling} sampling seeds" if report.design.sampling > 1 else ""
     if not report.results:
         return f"{done}; {report.budget}, {seeds}."
-    n = _scored(report)
+    n = report.scored_samples
     return (
         f"{done}; {report.budget}, {seeds}. Score: {report.score_name}, of {n:,} samples, lower is better;"
         f" ± is half a {LEVEL:.0%} interval of the mean over seeds."
     )
-
-
-def _scored(report: StudyReport) -> int:
-    """Samples of a trial's score: drawn ones, or held-out ones of a loss, of which there is always a curve."""
-    first = report.results[0]
-    drawn = first.score_name in first.eval.scores or not first.curve
-    return first.eval.samples.n if drawn else first.curve[-1].n
 
 
 def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
@@ -312,102 +297,3 @@ def _tried(tuned: Tuned) -> str:
 
 def _tuning_seconds(result: TrialResult) -> float:
     return 0.0 if result.tuned is None else result.tuned.seconds
-
-
-def _plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
-    """File name -> plot and caption."""
-    found = {}
-    lines = [line for point in report.points if (line := _curve(point)) is not None]
-    if lines:
-        n = next(result.curve[0].n for result in report.results if result.curve)
-        final = _scored(report)
-        fewer = "" if n == final else f", the final score of {final:,}"
-        own = ", tuned; along the way with the recipe's own guidance" if _is_tuned(report) else ""
-        caption = f"Score by step: mean over seeds and their range; of {n:,} samples{fewer}{own}"
-        found["score-by-step.png"] = (curves(lines, "step", report.axis_label, log_y=True), caption)
-    apart = [(point.name, point.components.parts) for point in report.points if point.components is not None]
-    if apart:
-        groups = [
-            Bars(
-                name,
-                [100 * part.share.value for part in parts],
-                [100 * part.share.low for part in parts],
-                [100 * part.share.high for part in parts],
-            )
-            for name, parts in apart
-        ]
-        names = [part.name for part in apart[0][1]]
-        caption = "Shares of the spread: of the variance of one network's score, with intervals at 95%"
-        found["spread.png"] = (bars(groups, names, "% of the variance"), caption)
-    if by_source := _by_source(report):
-        caption = "Scores by seed: every network and set of samples, in % from its point's mean; lines: means of a seed"
-        found["scores-by-seed.png"] = (levels(by_source, "% from the mean"), caption)
-    costs = [point.first.forward_gflops for point in report.points]
-    if len({*costs}) > 1:
-        estimates = [point.score for point in report.points]
-        marks = [
-            Point(point.name, cost, each.mean, each.low, each.high)
-            for point, cost, each in zip(report.points, costs, estimates, strict=True)
-        ]
-        strength = correlation([math.log10(cost) for cost in costs], [each.mean for each in estimates])
-        of = "" if strength is None else f", correlation with log GFLOPs {strength:.2f} over {len(costs)} points"
-        caption = f"Score by GFLOPs: of one forward pass{of}"
-        found["score-by-gflops.png"] = (scatter(marks, "GFLOPs", report.axis_label), caption)
-    return found
-
-
-def _by_source(report: StudyReport) -> dict[str, list[Levels]]:
-    """Source of chance -> each point's scores by its seeds, in % from their mean."""
-    found: dict[str, list[Levels]] = {}
-    for point in report.points:
-        grid, parts = point.grid, point.components
-        if grid is None or point.design is None or parts is None or parts.cv is None:
-            continue
-        apart = 100 * (grid - grid.mean()) / abs(grid.mean())
-        sources = [*point.design.varied, *([SAMPLING] if grid.shape[-1] > 1 else [])]
-        for axis, source in enumerate(sources):
-            found.setdefault(source, []).append(
-                Levels(point.name, [row.flatten().tolist() for row in np.moveaxis(apart, axis, 0)])
-            )
-    return found
-
-
-def _curve(point: PointResults) -> Line | None:
-    """The mean over seeds at the steps that all of them have."""
-    by_step = [{line.step: line.score for line in result.curve} for result in point.results]
-    steps = sorted(set.intersection(*(set(scores) for scores in by_step)))
-    if not steps:
-        return None
-    values = [[scores[step] for scores in by_step] for step in steps]
-    means = [sum(some) / len(some) for some in values]
-    return Line(point.name, steps, means, [min(some) for some in values], [max(some) for some in values])
-
-
-def _matrix(report: StudyReport) -> Image.Image | None:
-    """One row per point, with its first seed's images; of very many points the first ones."""
-    rows = []
-    for point in report.points[: _most_rows(report)]:
-        path = report.images.get(point.first.trial)
-        strip = _unstrip(path) if path is not None and path.exists() else None
-        if strip is not None:
-            rows.append((point.name, strip))
-    return rows_sheet(rows) if rows else None
-
-
-def _most_rows(report: StudyReport) -> int:
-    side = report.results[0].resolution if report.results else 1
-    return max(1, _LARGEST_MATRIX // max(side, _LEAST_ROW))
-
-
-def _matrix_caption(report: StudyReport) -> str:
-    most, count = _most_rows(report), len(report.points)
-    shown = f"; these are the first {most} of {count:,} points" if count > most else ""
-    return f"Each row shows one point, from its first finished seed{shown}."
-
-
-def _unstrip(path: Path) -> Tensor | None:
-    """(n, 3, side, side) uint8 of square images side by side; None where they cannot be read."""
-    try:
-        return read_strip(path)
-    except Exception:  # Pillow's plugins raise what their parsers stumble over: SyntaxError, struct.error, ...
-        return None

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from discli.ablation.trial_result import TrialResult, Tuned
 from discli.recipe.seeds import Seeds
-from discli.recipe.sweep import SeedDesign
+from discli.recipe.study import SeedDesign
 from discli.reports.chance import Estimate, estimate
 from discli.reports.components import Array, Components, components
 
@@ -48,6 +48,17 @@ class StudyReport:
     def axis_label(self) -> str:
         """The score's name without its warning, which the page has above."""
         return self.score_name.partition(",")[0]
+
+    @property
+    def is_tuned(self) -> bool:
+        return any(point.tuned for point in self.points)
+
+    @property
+    def scored_samples(self) -> int:
+        """Samples of a trial's score: drawn ones, or held-out ones of a loss, of which there is always a curve."""
+        first = self.results[0]
+        drawn = first.score_name in first.eval.scores or not first.curve
+        return first.eval.samples.n if drawn else first.curve[-1].n
 
 
 @dataclass(frozen=True)

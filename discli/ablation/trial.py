@@ -26,7 +26,7 @@ from discli.model import DiS
 from discli.recipe import Recipe, Study, Trial, parse_recipe
 from discli.recipe.differences import differences
 from discli.recipe.model import ModelSpec
-from discli.recipe.sweep import StudyScore, Tune
+from discli.recipe.study import StudyScore, Tune
 from discli.reports.fit import loss_gap
 from discli.runs.eval_result import EvalResult
 from discli.runs.layout import RunFolder

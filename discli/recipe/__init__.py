@@ -7,14 +7,16 @@ if TYPE_CHECKING:
     from discli.recipe.contract import DataContract, check_fits
     from discli.recipe.load import find_recipe, load_recipe, parse_recipe, shipped_recipes
     from discli.recipe.recipe import Recipe
-    from discli.recipe.sweep import Study, Trial, load_study, shipped_studies
+    from discli.recipe.study import Study
+    from discli.recipe.trials import Trial, load_study, shipped_studies
 
 # Not imported before they are used: the command line lists names here, and has no time for pydantic.
 _WHERE = {
     "contract": ["DataContract", "check_fits"],
     "load": ["find_recipe", "load_recipe", "parse_recipe", "shipped_recipes"],
     "recipe": ["Recipe"],
-    "sweep": ["Study", "Trial", "load_study", "shipped_studies"],
+    "study": ["Study"],
+    "trials": ["Trial", "load_study", "shipped_studies"],
 }
 
 __all__ = [

@@ -12,7 +12,7 @@ from discli.ablation.report import write_report
 from discli.ablation.results import StudyReport
 from discli.ablation.trial_result import TrialResult
 from discli.recipe import load_study
-from discli.recipe.sweep import SeedDesign
+from discli.recipe.study import SeedDesign
 from discli.runtime.errors import DiscliError
 from tests.ablation.test_report import result
 from tests.tiny_run import RECIPE

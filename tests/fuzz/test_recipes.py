@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from discli.recipe import Recipe, load_recipe, load_study, parse_recipe, shipped_recipes
-from discli.recipe.sweep import shipped_studies
 from discli.recipe.toml import to_toml
+from discli.recipe.trials import shipped_studies
 from tests.fuzz.damage import ODD, answer, damaged, examples, nested, spoiled
 
 MINIMAL = 'name = "m"\n[model]\nembed_dim = 8\ndepth = 3\n[data]\nresolution = 8\n[train]\nsteps = 1\n'

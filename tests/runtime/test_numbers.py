@@ -3,7 +3,7 @@
 import pytest
 
 from discli.cost.hardware import Hardware
-from discli.recipe.sweep import Budget
+from discli.recipe.study import Budget
 from discli.runtime.console import format_bytes
 from discli.runtime.numbers import format_number, format_scaled
 

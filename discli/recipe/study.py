@@ -1,32 +1,22 @@
-"""Studies: a base recipe, what varies, seeds and a budget, to one recipe for every trial.
-
-A study file says ``base``, then ``[axes]`` (a list of values for each key, taken as a product) or
-``[[points]]`` (one table each), or both; ``[set]`` holds for all trials. See recipes/ablations/.
-"""
+"""The study file: a base recipe, what varies, seeds, a budget and how trials are scored."""
 
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from discli.recipe.load import Tree, explain, find_recipe, find_shipped, is_file, merge, parse_recipe, read_tree
+from discli.recipe.load import Tree
 from discli.recipe.recipe import Recipe
 from discli.recipe.seeds import SOURCES, Seeds
 from discli.recipe.spec import Count, FeatureName, Positive, PositiveInt, Real, Spec
 from discli.recipe.train import WIDEST_STD
-from discli.runtime.errors import DiscliError
 from discli.runtime.numbers import format_number
-from discli.runtime.shipped import shipped_files
 
 _MOST_TRIALS = 10_000
 _POINT_NAME = re.compile(r"[\w+-][\w.,=+-]*")  # of a folder, too
-_LONGEST_NAME = 200  # bytes; file systems allow 255
 # What the study itself decides in every trial, and by what.
 _DECIDED = {
     "name": "name",
@@ -208,19 +198,19 @@ class Study(Spec):
         tune = self.score.tune
         if tune is not None and self.score.by in ("held-out loss", "loss gap"):
             raise ValueError("score.tune has no effect on a score by losses, which need no samples")
-        for key, values in _leaves(self.axes):
+        for key, values in leaves(self.axes):
             if not isinstance(values, list) or not values:
                 raise ValueError(f"axes.{key} must be a list of values, such as [2, 4]")
         for point in self.points:
             if not _POINT_NAME.fullmatch(str(point.get("name", "-"))):
                 raise ValueError("the name of one of points: letters, digits, . , = _ + and -, no dot in front")
         for where, tree in (("set", self.set), ("axes", self.axes), *(("points", point) for point in self.points)):
-            for key, _ in _leaves(tree):
+            for key, _ in leaves(tree):
                 if key == "sample.cfg_scale" and where != "set" and tune is not None and tune.cfg_scale:
                     raise ValueError(f"{where}.{key} would have no effect on scores: score.tune chooses it")
                 if key in _DECIDED and (where, key) != ("points", "name"):
                     raise ValueError(f"{where}.{key} would have no effect: {_DECIDED[key]} decides it in all trials")
-        trials = len(self.trainings) * max(1, len(self.points)) * math.prod(len(v) for _, v in _leaves(self.axes))
+        trials = len(self.trainings) * max(1, len(self.points)) * math.prod(len(v) for _, v in leaves(self.axes))
         if trials > _MOST_TRIALS:
             raise ValueError(f"these are {trials:,} trials, and {_MOST_TRIALS:,} are the most that one study has")
         return self
@@ -241,121 +231,10 @@ class Study(Spec):
         return self.seeds.sampling if isinstance(self.seeds, SeedDesign) else 1
 
 
-@dataclass(frozen=True)
-class Point:
-    """One combination of settings; the seeds of a study repeat it."""
-
-    name: str
-    settings: dict[str, Any]  # dotted key -> value
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One training run of a study."""
-
-    point: Point
-    seed: Seeds
-    tree: Tree
-
-    @property
-    def name(self) -> str:
-        seed = str(self.seed)
-        return f"{self.point.name}/{'seed-' if seed.isdecimal() else ''}{seed}"
-
-    def recipe(self, steps: int) -> Recipe:
-        """Raises DiscliError where the point's settings do not make a recipe."""
-        return parse_recipe(merge(self.tree, {"train": {"steps": steps}}), self.name)
-
-
-def shipped_studies() -> dict[str, Path]:
-    """Name -> file of every study that came with discli."""
-    return shipped_files("ablations")
-
-
-def load_study(name_or_path: str | Path) -> tuple[Study, list[Trial]]:
-    """A study file, or a shipped one by its name, and its trials: all seeds of the first point, then the next.
-
-    Raises DiscliError naming file and key, or the trial whose recipe is not valid.
-    """
-    path = find_shipped(name_or_path, shipped_studies(), "study")
-    try:
-        study = Study.model_validate(read_tree(path))
-    except ValidationError as error:
-        raise explain(error, str(path), Study) from None
-    if study.power is not None and study.power.earlier is not None and (path.parent / study.power.earlier).is_dir():
-        beside = study.power.model_copy(update={"earlier": str(path.parent / study.power.earlier)})
-        study = study.model_copy(update={"power": beside})
-    base_tree = read_tree(find_recipe(_relative_to(path, study.base)))
-    points = list(_points(study))
-    names = [point.name for point in points]
-    if len({*names}) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DiscliError(
-            f"{path}: two points are called {twice}.",
-            "Give every one of [[points]] its own name, and no value of an axis twice.",
-        )
-    for name in names:
-        if len(name.encode()) > _LONGEST_NAME:
-            raise DiscliError(
-                f"{path}: {name} is too long for a folder's name.",
-                "Write the combinations as [[points]], each with a short name.",
-            )
-    return study, [_trial(study, base_tree, point, seed) for point in points for seed in study.trainings]
-
-
-def _relative_to(study_file: Path, base: str) -> str | Path:
-    beside = study_file.parent / base
-    return beside if is_file(beside) else base
-
-
-def _points(study: Study) -> Iterator[Point]:
-    """Each of ``points`` (or the base alone) with every combination of ``axes``."""
-    axes = dict(_leaves(study.axes))
-    for given in study.points or ({},):
-        named = str(given.get("name", ""))
-        fixed = dict(_leaves({key: value for key, value in given.items() if key != "name"}))
-        for values in itertools.product(*axes.values()):
-            varied = dict(zip(axes, values, strict=True))
-            shown = varied if named else fixed | varied
-            parts = [named] if named else []
-            parts += [f"{_word(_short(key, [*fixed, *axes]))}={_word(value)}" for key, value in shown.items()]
-            yield Point(",".join(parts) or "base", fixed | varied)
-
-
-def _trial(study: Study, base_tree: Tree, point: Point, seed: Seeds) -> Trial:
-    tree = merge(base_tree, study.set)
-    for key, value in point.settings.items():
-        tree = merge(tree, _nested(key, value))
-    return Trial(point, seed, merge(tree, {"name": study.name, "train": {"seed": seed.model_dump()}}))
-
-
-def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of everything that is no table; a table with a ``name`` is a choice, and so a value."""
     for key, value in tree.items():
         if isinstance(value, dict) and "name" not in value:
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _nested(dotted: str, value: Any) -> Tree:
-    for key in reversed(dotted.split(".")):
-        value = {key: value}
-    nested: Tree = value
-    return nested
-
-
-def _short(key: str, keys: list[str]) -> str:
-    """The last part of a dotted key, unless another key ends the same."""
-    last = key.rpartition(".")[2]
-    return last if [other.rpartition(".")[2] for other in keys].count(last) == 1 else key
-
-
-def _word(value: Any) -> str:
-    """A value as a part of a folder's name."""
-    if isinstance(value, dict):
-        return ",".join(str(part) if key == "name" else f"{key}={_word(part)}" for key, part in value.items())
-    if isinstance(value, list):
-        return "+".join(map(_word, value))
-    text = value if isinstance(value, str) else json.dumps(value, default=str)  # TOML has dates
-    return re.sub(r"[^\w.+-]+", "_", text)
