@@ -1,13 +1,11 @@
 """Trials as processes of their own, some at a time, with one progress bar over all of them."""
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Generator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TextIO
@@ -19,11 +17,11 @@ from discli.ablation.trial import FAILURE, LOG, RESULT, is_held, run_in
 from discli.runs.logs import parse_log
 from discli.runtime.console import format_seconds, progress, stderr
 from discli.runtime.files import write_text
+from discli.runtime.launch import end_with_parent
 from discli.runtime.processes import local_rank, without_others
 from discli.runtime.signals import EXIT_INTERRUPTED
 
 _SECONDS_BETWEEN_LOOKS = 0.5
-_PR_SET_PDEATHSIG = 1
 _UNITS = ((1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
 _ENOUGH_FOR_A_LINE = 1 << 14  # bytes
 
@@ -106,7 +104,7 @@ def _start(planned: Planned, command: Sequence[str], slot: int, jobs: int) -> _W
         env=_environment(slot, jobs),
         # Ctrl-C reaches the terminal's whole group; the trials are asked to stop by us, once.
         start_new_session=True,
-        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        preexec_fn=end_with_parent if sys.platform == "linux" else None,
     )
     return _Worker(planned, slot, process, log, starts, time.monotonic())
 
@@ -122,12 +120,6 @@ def _environment(slot: int, jobs: int) -> dict[str, str]:
     elif jobs > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // jobs)))
     return environment
-
-
-def _end_with_parent() -> None:
-    """Killed with SIGKILL, this process cannot tell its trials; the kernel does."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class AskedToStop(BaseException):

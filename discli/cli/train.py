@@ -35,6 +35,10 @@ def train(
     take: Annotated[
         Literal["ema", "weights", "both"] | None, typer.Option(help="Of --from. Default: ema, its averages.")
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Share a CPU's cores among so many. Default: one for each core, four at most."),
+    ] = None,
 ) -> None:
     """Train a model. Rerun the command to resume, or give the run's folder; the result is bit-identical.
 
@@ -64,20 +68,27 @@ def train(
                 status=1,
             )
         return
+    from discli.runtime.launch import beside_others
+    from discli.training.cores import processes_for
     from discli.training.interrupts import TrainingStoppedError
     from discli.training.train import train as run
 
+    count = processes_for(task.recipe, task.folder, device, processes)
+    given = {"--data": data, "--out": out, "--device": device, "--from": begin_from, "--take": take}
+    options = [f"{flag}={value}" for flag, value in given.items() if value is not None]
+    options += [f"--set={override}" for override in overrides or []] + ["--dry-run"] * dry_run
     try:
-        folder = run(
-            recipe,
-            data=data,
-            out=out,
-            overrides=overrides or [],
-            device=device,
-            dry_run=dry_run,
-            begin_from=begin_from,
-            take=take,
-        )
+        with beside_others(["train", *options, "--", recipe], count):
+            folder = run(
+                recipe,
+                data=data,
+                out=out,
+                overrides=overrides or [],
+                device=device,
+                dry_run=dry_run,
+                begin_from=begin_from,
+                take=take,
+            )
     except TrainingStoppedError as stopped:
         if rank_and_world()[0]:  # rank 0 says it for all
             raise typer.Exit(stopped.status) from None

@@ -99,7 +99,7 @@ class StudyScore(Spec):
     ] = "distance"
     features: FeatureName = "inception"
     n: Annotated[PositiveInt, Field(ge=2, description="samples of the final score")] = 10_000
-    curve_points: Annotated[Count, Field(description="distances along the way; 0: none")] = 5
+    curve_points: Annotated[Count, Field(description="scores along the way, where by is distance; 0: none")] = 5
     curve_n: Annotated[
         PositiveInt, Field(ge=2, description="samples of each of those; default: 2,000, or n where that is fewer")
     ] = 2_000

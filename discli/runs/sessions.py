@@ -17,8 +17,20 @@ from discli.runtime.files import write_text
 
 def first_precision(folder: Path) -> str | None:
     """That of the run's first session, which resumed ones keep: "fp32" or "bf16"; None before there is one."""
-    first = read_log(RunFolder(folder).log("sessions"))[:1]
-    return first[0].get("precision") if first else None
+    precision: str | None = _first(folder, "precision")
+    return precision
+
+
+def first_processes(folder: Path) -> int | None:
+    """How many processes the run's first session had."""
+    count: int | None = _first(folder, "processes")
+    return count
+
+
+def _first(folder: Path, key: str) -> Any:
+    """What the first session says; None where there is none."""
+    sessions = read_log(RunFolder(folder).log("sessions"))
+    return sessions[0].get(key) if sessions else None
 
 
 def record_session(folder: Path, step: int, device: torch.device, **about: Any) -> None:

@@ -1,6 +1,7 @@
 """Hugging Face Accelerate, narrowed to what the training loop needs: one process or many, one API."""
 
 import importlib.util
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -134,6 +135,8 @@ class Engine:
                 fully_shard(unit)
             fully_shard(network)
             return network
+        # Of a convolution with one channel: both strides name the same places.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         wrapped: nn.Module = self._accelerator.prepare(network)
         return wrapped
 

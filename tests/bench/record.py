@@ -26,7 +26,6 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from discli.ablation.workers import _end_with_parent
 from discli.data.store import Store
 from discli.evaluation.evaluate import evaluate
 from discli.recipe import DataContract, Recipe, check_fits, load_recipe
@@ -40,6 +39,7 @@ from discli.runs.layout import STATE, RunFolder, ema_file
 from discli.runs.status import run_status
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import read_model, to_json, write_text
+from discli.runtime.launch import end_with_parent
 from discli.runtime.signals import EXIT_INTERRUPTED
 from discli.sampling.folder import write_samples
 from discli.sampling.plan import plan_sampling
@@ -242,7 +242,7 @@ def train_in_time(
 
     def begin() -> None:
         os.sched_setaffinity(0, cores)
-        _end_with_parent()  # or it would go on, and nobody would count its minutes
+        end_with_parent()  # or it would go on, and nobody would count its minutes
 
     before, began = times.training, time.time()
     with (place / "train.log").open("a") as log:

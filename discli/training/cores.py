@@ -1,0 +1,56 @@
+"""How many processes share the cores of a machine without a GPU."""
+
+from pathlib import Path
+
+import torch
+
+from discli.model import empty_network
+from discli.recipe import Recipe
+from discli.recipe.train import share_of_batch
+from discli.runs.sessions import first_processes
+from discli.runtime.devices import pick_device
+from discli.runtime.errors import DiscliError
+from discli.runtime.processes import rank_and_world
+
+_MOST, _LEAST_SHARE = 4, 8  # processes; samples of a batch for each
+# Parameters. The products of larger networks keep several threads busy, and every process has weights, gradients,
+# moments and averages of its own.
+_LARGEST = 50_000_000
+
+
+def processes_for(recipe: Recipe, folder: Path, device: str | None, asked: int | None) -> int:
+    """As many as were ``asked`` for; else as the run in ``folder`` began, or one for each core, four at most.
+
+    One where the network is large, the data is kept in memory, or the batch would leave a process few samples.
+    A process of one thread uses its core nearly all the time; threads wait for one another in every small product
+    (tests/bench/README.md). Always 1 on a GPU and where a launcher has started several. Raises DiscliError where
+    the batch does not divide among those asked for.
+    """
+    if rank_and_world()[1] > 1 or pick_device(device).type != "cpu":
+        if asked is not None and asked > 1:
+            raise DiscliError(
+                f"--processes {asked} shares the cores of a CPU.",
+                "Leave it out: on GPUs, and on several machines, torchrun or srun starts the processes.",
+            )
+        return 1
+    if asked is not None:
+        share_of_batch(recipe.train, asked)
+        return asked
+    began = first_processes(folder)
+    threads = torch.get_num_threads()
+    if began is not None:
+        return began if began <= threads and _suits(recipe, began) else 1
+    if recipe.train.parallel != "ddp" or recipe.data.cache == "ram" or _parameters(recipe) > _LARGEST:
+        return 1
+    return next(count for count in range(min(threads, _MOST), 0, -1) if count == 1 or _suits(recipe, count))
+
+
+def _parameters(recipe: Recipe) -> int:
+    return sum(p.numel() for p in empty_network(recipe).parameters())
+
+
+def _suits(recipe: Recipe, count: int) -> bool:
+    try:
+        return share_of_batch(recipe.train, count) >= _LEAST_SHARE
+    except DiscliError:
+        return False
