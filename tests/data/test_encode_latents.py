@@ -64,10 +64,10 @@ def test_the_contract_knows_the_autoencoder_and_the_statistics_of_its_latents(fo
 
 
 def test_interrupted_sharded_or_in_other_batches_the_rows_are_the_same(folder, tmp_path, vae, monkeypatch):
-    import discli.data.encode
+    import discli.data.encoding
 
     whole = run(folder, tmp_path / "whole.h5", vae).read_bytes()
-    real = discli.data.encode.decode_batches
+    real = discli.data.encoding.decode_batches
 
     def interrupted(*arguments):
         for count, batch in enumerate(real(*arguments)):
@@ -75,7 +75,7 @@ def test_interrupted_sharded_or_in_other_batches_the_rows_are_the_same(folder, t
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(discli.data.encode, "decode_batches", interrupted)
+    monkeypatch.setattr(discli.data.encoding, "decode_batches", interrupted)
     with pytest.raises(DiscliError, match="Stopped"):
         run(folder, tmp_path / "again.h5", vae, batch_size=2)
     monkeypatch.undo()
