@@ -20,6 +20,7 @@ from discli.data.shards import part_of
 from discli.data.sources import Source, open_source
 from discli.data.store import Store
 from discli.data.writer import forget_resume_log
+from discli.recipe.codec import CodecIdentity, LatentIdentity, Normalise
 from discli.recipe.contract import DataContract
 from discli.recipe.data import CODECS, LARGEST_RGB, default_codec
 from discli.recipe.data_files import files_of
@@ -44,6 +45,7 @@ def encode(
     *,
     codec: str | None = None,
     vae: str | None = None,
+    normalise: Normalise | None = None,
     out: str | Path | None = None,
     crop: Crop = "adm",
     labels: str | Path | None = None,
@@ -61,14 +63,16 @@ def encode(
 
     ``source``: whatever `open_source` lists. ``resolution``: side of the square crop in pixels. ``codec``: a
     file's of discli/data/autoencoders; by default pixels up to 64 px, latents above. ``vae``: hub id or folder
-    of its weights. ``labels``: a csv or json file, or "none". ``flip`` stores the latent of the mirrored image
-    too (the default for latents; mirrored pixels need no storing). ``too_small``: what becomes of images
-    smaller than the crop. ``fast_decode``: JPEGs that the crop would halve are decoded at a half, a quarter or an
-    eighth, with slightly other pixels, which the file records. ``shard`` (i, n) writes part i of n; under torchrun
-    or srun the ranks are the shards, and the last to finish merges them. ``workers``: decoding processes.
-    ``batch_size``: images at once through the autoencoder. ``features``: a network that then sees the images
-    (`discli.data.grids.add_features`); to a file that is finished already they are added. Raises DiscliError for a
-    source, output or autoencoder that cannot be used, when no image can be read, and, with status 130, on Ctrl-C.
+    of its weights. ``normalise``: what latents become where they are read: "scale", by what their autoencoder
+    publishes, the default where it does; or "channels", each by its mean and deviation in this file. ``labels``: a
+    csv or json file, or "none". ``flip`` stores the latent of the mirrored image too (the default for latents;
+    mirrored pixels need no storing). ``too_small``: what becomes of images smaller than the crop. ``fast_decode``:
+    JPEGs that the crop would halve are decoded at a half, a quarter or an eighth, with slightly other pixels, which
+    the file records. ``shard`` (i, n) writes part i of n; under torchrun or srun the ranks are the shards, and the
+    last to finish merges them. ``workers``: decoding processes. ``batch_size``: images at once through the
+    autoencoder. ``features``: a network that then sees the images (`discli.data.grids.add_features`); to a file that
+    is finished already they are added. Raises DiscliError for a source, output or autoencoder that cannot be used,
+    when no image can be read, and, with status 130, on Ctrl-C.
     """
     source, out = Path(source), out and Path(out)
     ranks = None
@@ -90,6 +94,8 @@ def encode(
         images = open_source(source, labels)
         stderr.print(f"{source} ({images.kind}): {len(images):,} images, {_classes(images)}")
         opened, images_at_once = _open(name, resolution, vae, batch_size, device)
+        if normalise is not None:
+            opened.identity = _normalised(opened, normalise)
         if flip and opened.identity.is_pixels:
             stderr.print(f"{name}: --flip stores nothing more, since pixels are mirrored exactly while training.")
         contract = DataContract(
@@ -169,6 +175,17 @@ def _open(name: str, resolution: int, vae: str | None, batch_size: int | None, d
             f"Nearest: --res {max(1, round(resolution / divisor)) * divisor}",
         )
     return codec, batch_size
+
+
+def _normalised(codec: Codec, normalise: Normalise) -> CodecIdentity:
+    identity = codec.identity
+    if not isinstance(identity, LatentIdentity):
+        raise DiscliError(f"--normalise is for latents, and --codec {identity.name} has none.", "Leave it out.")
+    if normalise == "scale" and identity.scaling_factor is None:
+        raise DiscliError(
+            f"--normalise scale: {identity.vae} publishes no scale for its latents.", "Leave it out: by channels."
+        )
+    return identity.model_copy(update={"normalise": normalise})
 
 
 def _default_out(source: Path, resolution: int, name: str) -> Path:

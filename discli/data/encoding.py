@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -74,12 +73,11 @@ def write_encoded(
                 f"None of the {len(positions):,} images could be used, {name} for one: {why}.",
                 "Look at that file; another crop or --too-small upscale may take it.",
             )
-        mean, std = state.moments.as_model_sees(contract.codec)
-        outcome: dict[str, Any] = {"num_samples": state.rows, "num_skipped": len(skipped), "channel_mean": mean}
-        outcome |= {"num_upscaled": state.upscaled, "channel_std": std}
+        outcome = {"num_samples": state.rows, "num_skipped": len(skipped), "num_upscaled": state.upscaled}
+        measured = state.moments.of_contract(contract.codec)._asdict()
         kept = np.setdiff1d(np.arange(positions.start, positions.stop), [position for position, _ in state.skipped])
         writer.finish(
-            contract.model_copy(update=outcome),
+            contract.model_copy(update=outcome | measured),
             [images.names[position] for position in kept],
             None if images.labels is None else images.labels[kept],
             skipped,

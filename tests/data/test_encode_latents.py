@@ -95,7 +95,7 @@ def test_another_autoencoder_cannot_go_on_with_the_file(folder, tmp_path, vae):
 
 
 def test_latents_are_the_default_above_64_px(folder, tmp_path, vae, monkeypatch, capsys):
-    monkeypatch.setattr("discli.data.autoencoders.vae.DEFAULT_VAE", vae)
+    monkeypatch.setattr("discli.data.autoencoders.vae.VaeCodec.default_vae", vae)
     store = open_store(encode(folder, 128, out=tmp_path / "a.h5", workers=0, device="cpu"))
     assert store.contract.codec.name == "vae"
     assert "codec vae, since 128 px is above 64" in capsys.readouterr().err
