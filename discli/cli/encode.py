@@ -29,6 +29,10 @@ def encode(
     vae: Annotated[
         str | None, typer.Option(help="Hub id or folder of an autoencoder. Default: stabilityai/sd-vae-ft-ema.")
     ] = None,
+    normalise: Annotated[
+        Literal["scale", "channels"] | None,
+        typer.Option(help="Latents: by the scale their autoencoder publishes (default where it does), or per channel."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The HDF5 file. Default: named after the source.")] = None,
     crop: Annotated[Literal["adm", "resize", "celeba"], typer.Option(help="adm: ADM's centre crop.")] = "adm",
     labels: Annotated[Path | None, typer.Option(help='csv or json of labels for flat folders, or "none".')] = None,
@@ -79,6 +83,7 @@ def encode(
         res,
         codec=codec,
         vae=vae,
+        normalise=normalise,
         out=out,
         crop=crop,
         labels=labels,

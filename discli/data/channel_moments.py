@@ -2,13 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from discli.recipe.codec import CodecIdentity
+from discli.recipe.contract import DataContract
+
+Floats = npt.NDArray[np.float64]
 
 _SQUARES_IN_32_BITS = 1 << 16  # pixels: 255^2 * 2^16 < 2^32
+
+
+class Measured(NamedTuple):
+    """What a contract says of all samples: the codec with its statistics, and each channel as the model sees it."""
+
+    codec: CodecIdentity
+    channel_mean: tuple[float, ...] = ()
+    channel_std: tuple[float, ...] = ()
 
 
 @dataclass
@@ -48,28 +60,38 @@ class ChannelMoments:
         self.sums = [old + new for old, new in zip(self.sums or zeros, sums.tolist(), strict=True)]
         self.squares = [old + new for old, new in zip(self.squares or zeros, squares.tolist(), strict=True)]
 
-    def as_model_sees(self, identity: CodecIdentity) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """(mean, std) per channel, after the codec's scaling; of latents, with the posterior's own spread."""
+    def of_contract(self, identity: CodecIdentity) -> Measured:
+        """Of latents, with the posterior's own spread."""
         if not self.count:
-            return (), ()
+            return Measured(identity)
         mean = np.array(self.sums, dtype=np.float64) / self.count
         std = np.sqrt(np.maximum(np.array(self.squares, dtype=np.float64) / self.count - mean**2, 0.0))
-        mean, std = identity.stats_in_model_space(mean, std)
-        return _rounded(mean), _rounded(std)
+        return _of_contract(identity, mean, std)
 
 
-def pooled(
-    groups: Sequence[tuple[int, tuple[float, ...], tuple[float, ...]]],
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) of all samples from (samples, mean, std) of groups of them, each per channel."""
-    groups = [group for group in groups if group[0] and group[1]]
+def pooled(contracts: Sequence[DataContract]) -> Measured:
+    """`ChannelMoments.of_contract` of several files as one, from what each says of its own samples."""
+    identity = contracts[0].codec
+    seen = [(each.num_samples, *(each.codec.statistics or (each.channel_mean, each.channel_std))) for each in contracts]
+    groups = [group for group in seen if group[0] and group[1]]
     if not groups:
-        return (), ()
+        return Measured(identity)
     counts = np.array([count for count, *_ in groups], np.float64)[:, None]
     means, stds = (np.array([group[place] for group in groups], np.float64) for place in (1, 2))
     mean = (counts * means).sum(0) / counts.sum()
-    variance = (counts * (stds**2 + (means - mean) ** 2)).sum(0) / counts.sum()
-    return _rounded(mean), _rounded(np.sqrt(variance))
+    std = np.sqrt((counts * (stds**2 + (means - mean) ** 2)).sum(0) / counts.sum())
+    if identity.statistics is not None:
+        return _of_contract(identity, mean, std)
+    return Measured(identity, _rounded(mean), _rounded(std))
+
+
+def _of_contract(identity: CodecIdentity, mean: Floats, std: Floats) -> Measured:
+    if identity.statistics is not None:
+        identity = identity.measured(_rounded(mean), _rounded(std))
+        # Of the rounded ones, which exactly 0 and 1 come of.
+        mean, std = np.array(_rounded(mean)), np.array(_rounded(std))
+    mean, std = identity.stats_in_model_space(mean, std)
+    return Measured(identity, _rounded(mean), _rounded(std))
 
 
 def _of_pixels(rows: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
@@ -80,6 +102,6 @@ def _of_pixels(rows: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.uint64], n
     return sums, np.einsum("ncri,ncri->ncr", runs, runs).sum(axis=(0, 2), dtype=np.uint64)
 
 
-def _rounded(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
+def _rounded(values: Floats) -> tuple[float, ...]:
     """To six digits: parts that are merged add in another order."""
     return tuple(float(f"{value:.6g}") for value in values)

@@ -20,6 +20,8 @@ def content_sha256(store: Store) -> str:
     about = contract.settings() | contract.model_dump(
         mode="json", include={"num_samples", "num_skipped", "channel_mean", "channel_std"}
     )
+    if contract.codec.statistics:
+        about |= {"statistics": contract.codec.statistics}
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     if store.labels is not None:
         digest.update(np.ascontiguousarray(store.labels).data)

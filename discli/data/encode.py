@@ -1,37 +1,34 @@
-"""``discli encode``: images -> one data file that can be trained on, safely interrupted and resumed.
+"""``discli encode``: images -> one data file that can be trained on, in each way that it can be run.
 
-source -> decoded and cropped by worker processes -> latents (or pixels as they are) -> written behind.
+Whole or in parts, under torchrun, with features, merged. How a run encodes: `discli.data.encoding`.
 """
 
 import os
 import re
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Literal
 
 import discli
 from discli.data.autoencoders import Codec, codec_class, open_codec
-from discli.data.decoding import Decoded, ImageTransform, Workers, decode_batches, usable_cores
+from discli.data.decoding import ImageTransform, Workers, usable_cores
+from discli.data.encoding import write_encoded
 from discli.data.grids import FIRST, FOLDER, add_features
 from discli.data.images import Crop, TooSmall
 from discli.data.merge import find_parts, lacks_features, merge_parts, merge_virtually, share
-from discli.data.resume_log import State, resume_log_of
+from discli.data.resume_log import resume_log_of
 from discli.data.shards import part_of
 from discli.data.sources import Source, open_source
 from discli.data.store import Store
-from discli.data.writer import Rows, StoreWriter, forget_resume_log, skipped_of
+from discli.data.writer import forget_resume_log
+from discli.recipe.codec import CodecIdentity, LatentIdentity, Normalise
 from discli.recipe.contract import DataContract
 from discli.recipe.data import CODECS, LARGEST_RGB, default_codec
 from discli.recipe.data_files import files_of
 from discli.recipe.differences import first_difference
-from discli.runtime.console import format_bytes, progress, restore_quiet, stderr
+from discli.runtime.console import progress, restore_quiet, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.plugins import find_plugin
 from discli.runtime.processes import is_locked, own_part, rank_and_world
-from discli.runtime.signals import hold_ctrl_c
 
 LatentDtype = Literal["float16", "float32"]
 
@@ -48,6 +45,7 @@ def encode(
     *,
     codec: str | None = None,
     vae: str | None = None,
+    normalise: Normalise | None = None,
     out: str | Path | None = None,
     crop: Crop = "adm",
     labels: str | Path | None = None,
@@ -65,14 +63,16 @@ def encode(
 
     ``source``: whatever `open_source` lists. ``resolution``: side of the square crop in pixels. ``codec``: a
     file's of discli/data/autoencoders; by default pixels up to 64 px, latents above. ``vae``: hub id or folder
-    of its weights. ``labels``: a csv or json file, or "none". ``flip`` stores the latent of the mirrored image
-    too (the default for latents; mirrored pixels need no storing). ``too_small``: what becomes of images
-    smaller than the crop. ``fast_decode``: JPEGs that the crop would halve are decoded at a half, a quarter or an
-    eighth, with slightly other pixels, which the file records. ``shard`` (i, n) writes part i of n; under torchrun
-    or srun the ranks are the shards, and the last to finish merges them. ``workers``: decoding processes.
-    ``batch_size``: images at once through the autoencoder. ``features``: a network that then sees the images
-    (`discli.data.grids.add_features`); to a file that is finished already they are added. Raises DiscliError for a
-    source, output or autoencoder that cannot be used, when no image can be read, and, with status 130, on Ctrl-C.
+    of its weights. ``normalise``: what latents become where they are read: "scale", by what their autoencoder
+    publishes, the default where it does; or "channels", each by its mean and deviation in this file. ``labels``: a
+    csv or json file, or "none". ``flip`` stores the latent of the mirrored image too (the default for latents;
+    mirrored pixels need no storing). ``too_small``: what becomes of images smaller than the crop. ``fast_decode``:
+    JPEGs that the crop would halve are decoded at a half, a quarter or an eighth, with slightly other pixels, which
+    the file records. ``shard`` (i, n) writes part i of n; under torchrun or srun the ranks are the shards, and the
+    last to finish merges them. ``workers``: decoding processes. ``batch_size``: images at once through the
+    autoencoder. ``features``: a network that then sees the images (`discli.data.grids.add_features`); to a file that
+    is finished already they are added. Raises DiscliError for a source, output or autoencoder that cannot be used,
+    when no image can be read, and, with status 130, on Ctrl-C.
     """
     source, out = Path(source), out and Path(out)
     ranks = None
@@ -94,6 +94,8 @@ def encode(
         images = open_source(source, labels)
         stderr.print(f"{source} ({images.kind}): {len(images):,} images, {_classes(images)}")
         opened, images_at_once = _open(name, resolution, vae, batch_size, device)
+        if normalise is not None:
+            opened.identity = _normalised(opened, normalise)
         if flip and opened.identity.is_pixels:
             stderr.print(f"{name}: --flip stores nothing more, since pixels are mirrored exactly while training.")
         contract = DataContract(
@@ -120,7 +122,7 @@ def encode(
         else:
             transform = ImageTransform(resolution, crop, too_small, fast_decode)
             positions = share(len(images), shard or (0, 1), opened.slice_size)
-            _write(target, images, contract, opened, positions, transform, decoders, images_at_once)
+            write_encoded(target, images, contract, opened, positions, transform, decoders, images_at_once)
     if ranks:
         stderr.quiet = False
         _merge_if_last(out, *ranks)
@@ -175,111 +177,15 @@ def _open(name: str, resolution: int, vae: str | None, batch_size: int | None, d
     return codec, batch_size
 
 
-def _write(
-    target: Path,
-    images: Source,
-    contract: DataContract,
-    codec: Codec,
-    positions: range,
-    transform: ImageTransform,
-    workers: Workers,
-    images_at_once: int,
-) -> None:
-    on_gpu = str(codec.device).startswith("cuda")
-    settings = contract.settings() | {"batch_size": codec.slice_size, "bfloat16": on_gpu}
-    what = f"encode {contract.shard[0]}/{contract.shard[1]}" if contract.shard else "encode"
-    upper_bound = contract.model_copy(update={"num_samples": len(positions)})
-    with hold_ctrl_c(), StoreWriter(target, upper_bound, positions, settings) as writer:
-        left = range(writer.state.end, positions.stop)
-        done = left.start - positions.start
-        if done:
-            stderr.print(f"Resuming after {done:,} of {len(positions):,} images.")
-        laps, total_skipped = _Laps(), len(writer.state.skipped)
-        batches = decode_batches(images, left, images_at_once, transform, workers)
-        try:
-            with progress(what, len(positions), "images", done) as ticker:
-                for batch, rows in _encoded(batches, codec, contract, laps):
-                    if not np.isfinite(rows).all():
-                        raise DiscliError(
-                            f"The autoencoder gives infinite or undefined latents near {images.names[batch.start]}.",
-                            "Try --latent-dtype float32; if that fails too, the autoencoder is not for such images.",
-                        )
-                    writer.append(rows, batch.end, batch.skipped, batch.upscaled)
-                    laps.lap("writing")
-                    total_skipped += len(batch.skipped)
-                    ticker.advance(batch.end - batch.start, f"{total_skipped:,} skipped" if total_skipped else "")
-        except KeyboardInterrupt:
-            raise DiscliError(
-                f"Stopped; {writer.state.rows:,} images are in {writer.partial}.",
-                "Run the same command again to resume.",
-                status=130,
-            ) from None
-        stderr.print(f"{ticker.rate:,.1f} images/s; {laps.slowest()}.")
-        state = writer.settle()
-        # What could not even be listed belongs to the whole, so to one part of it.
-        left_out = images.left_out if positions.start == 0 else ()
-        skipped = [f"{name}\t{why}" for name, why in left_out]
-        skipped += [f"{images.names[position]}\t{why}" for position, why in state.skipped]
-        if not state.rows and contract.shard is None:
-            name, why = skipped[-1].split("\t")
-            writer.discard()
-            raise DiscliError(
-                f"None of the {len(positions):,} images could be used, {name} for one: {why}.",
-                "Look at that file; another crop or --too-small upscale may take it.",
-            )
-        mean, std = state.moments.as_model_sees(contract.codec)
-        outcome: dict[str, Any] = {"num_samples": state.rows, "num_skipped": len(skipped), "channel_mean": mean}
-        outcome |= {"num_upscaled": state.upscaled, "channel_std": std}
-        kept = np.setdiff1d(np.arange(positions.start, positions.stop), [position for position, _ in state.skipped])
-        writer.finish(
-            contract.model_copy(update=outcome),
-            [images.names[position] for position in kept],
-            None if images.labels is None else images.labels[kept],
-            skipped,
-            (positions.start, positions.stop, len(images)),
+def _normalised(codec: Codec, normalise: Normalise) -> CodecIdentity:
+    identity = codec.identity
+    if not isinstance(identity, LatentIdentity):
+        raise DiscliError(f"--normalise is for latents, and --codec {identity.name} has none.", "Leave it out.")
+    if normalise == "scale" and identity.scaling_factor is None:
+        raise DiscliError(
+            f"--normalise scale: {identity.vae} publishes no scale for its latents.", "Leave it out: by channels."
         )
-    _report(target, state, len(skipped), contract.resolution)
-
-
-def _encoded(
-    batches: Iterator[Decoded], codec: Codec, contract: DataContract, laps: "_Laps"
-) -> Iterator[tuple[Decoded, Rows]]:
-    """Each batch and its rows (k, *row_shape); a GPU works on the next one while those are written."""
-    encoding = "the autoencoder" if codec.computes else "copying"
-    pending: tuple[Decoded, Callable[[], Rows]] | None = None
-    while batch := next(batches, None):
-        laps.lap("decoding")
-        launched = codec.launch(batch.images, contract.dtype, contract.flip_stored)
-        laps.lap(encoding)
-        if pending is not None:
-            rows = pending[1]()
-            laps.lap(encoding)
-            yield pending[0], rows
-        pending = batch, launched
-    laps.lap("decoding")
-    if pending is not None:
-        rows = pending[1]()
-        laps.lap(encoding)
-        yield pending[0], rows
-
-
-class _Laps:
-    """How long, in seconds, encoding waited for each of its stages."""
-
-    def __init__(self) -> None:
-        self._waited: dict[str, float] = {}
-        self._clock = time.monotonic()
-
-    def lap(self, stage: str) -> None:
-        """The time since the last lap went into ``stage``."""
-        now = time.monotonic()
-        self._waited[stage] = self._waited.get(stage, 0.0) + now - self._clock
-        self._clock = now
-
-    def slowest(self) -> str:
-        stage = max(self._waited, key=lambda name: self._waited[name])
-        share_of_time = self._waited[stage] / max(sum(self._waited.values()), 1e-9)
-        return f"the slowest stage was {stage} ({share_of_time:.0%} of the time)"
+    return identity.model_copy(update={"normalise": normalise})
 
 
 def _default_out(source: Path, resolution: int, name: str) -> Path:
@@ -353,13 +259,3 @@ def _classes(images: Source) -> str:
         return "no classes"
     shown = ", ".join(f"{i} {name}" for i, name in enumerate(names[:6]))
     return f"{len(names):,} classes: {shown}" + (f", ... {len(names) - 1} {names[-1]}" if len(names) > 6 else "")
-
-
-def _report(target: Path, state: State, skipped: int, resolution: int) -> None:
-    stderr.print(f"{target}: {state.rows:,} images, {format_bytes(target.stat().st_size)}")
-    if state.upscaled:
-        stderr.print(
-            f"{state.upscaled:,} were smaller than {resolution} px and enlarged (--too-small skip leaves them out)."
-        )
-    if skipped:
-        stderr.print(f"{skipped:,} skipped: see {skipped_of(target)}")

@@ -132,18 +132,17 @@ def joined_contract(shards: Sequence[Shard]) -> DataContract:
         return first
     moments = [shard.moments for shard in shards if shard.moments is not None]
     if len(moments) == len(shards):
-        mean, std = sum(moments[1:], moments[0]).as_model_sees(first.codec)
+        measured = sum(moments[1:], moments[0]).of_contract(first.codec)
     else:
-        mean, std = pooled([(each.num_samples, each.channel_mean, each.channel_std) for each in contracts])
+        measured = pooled(contracts)
     whole = first.model_copy(
         update={
             "shard": None,
             "num_samples": sum(each.num_samples for each in contracts),
             "num_skipped": sum(each.num_skipped for each in contracts),
             "num_upscaled": sum(each.num_upscaled for each in contracts),
-            "channel_mean": mean,
-            "channel_std": std,
             "grids": tuple(grid for grid in first.grids if all(grid in each.grids for each in contracts[1:])),
+            **measured._asdict(),
         }
     )
     if first.shard is not None:
@@ -212,7 +211,8 @@ def _settings(contract: DataContract, parts: bool) -> Mapping[str, object]:
 def _content(shard: Shard) -> str:
     """What images a whole file was made of, and what came of them, in a line."""
     contract = shard.contract
-    return repr((contract.source_sha256, len(shard), contract.num_skipped, contract.channel_mean, contract.channel_std))
+    seen = contract.codec.statistics or (contract.channel_mean, contract.channel_std)
+    return repr((contract.source_sha256, len(shard), contract.num_skipped, *seen))
 
 
 def _said(value: Any, other: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 from pydantic import model_validator
 
 from discli.recipe.choices import one_of, read_choices
-from discli.recipe.codec import CodecIdentity
+from discli.recipe.codec import CodecIdentity, in_short
 from discli.recipe.data import CODECS
 from discli.recipe.kinds import AuxiliarySpec
 from discli.recipe.recipe import Recipe
@@ -119,8 +119,8 @@ class DataContract(Spec):
         """What was asked for, as against what came of it: equal for runs that may continue one another."""
         outcome = {"discli_version", "source", "num_samples", "num_skipped", "num_upscaled", "grids"}
         settings = self.model_dump(mode="json", exclude=outcome | {"channel_mean", "channel_std", "codec"})
-        # Where the autoencoder lies is no setting; its weights are.
-        return settings | {"codec": self.codec.model_dump(mode="json", exclude={"vae"})}
+        # Where the autoencoder lies is no setting; its weights are. And what is measured is an outcome.
+        return settings | {"codec": self.codec.model_dump(mode="json", exclude={"vae", "mean", "std"})}
 
     def describe(self) -> list[tuple[str, str]]:
         """(heading, text) lines for people, everything in the contract among them."""
@@ -136,11 +136,9 @@ class DataContract(Spec):
             ("too small", f"{self.num_upscaled:,} enlarged" if self.small == "upscale" else "skipped"),
             ("written by", f"discli {self.discli_version}"),
         ]
-        for heading, values in (("mean", self.channel_mean), ("std", self.channel_std)):
-            if values:
-                lines.append(
-                    (heading, ", ".join(f"{value:.4g}" for value in values) + " per channel, as the model sees it")
-                )
+        if self.channel_mean and self.codec.statistics is None:  # else the model sees 0 and 1
+            lines.append(("mean", f"{in_short(self.channel_mean)} per channel, as the model sees it"))
+            lines.append(("std", f"{in_short(self.channel_std)} per channel, as the model sees it"))
         lines += [("features", grid.describe()) for grid in self.grids]
         if self.shard is not None:
             lines.append(("part", f"{self.shard[0]} of {self.shard[1]}, not merged yet"))

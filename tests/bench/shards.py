@@ -34,8 +34,8 @@ def make(out: Path, count: int) -> Path:
         promise = contract(resolution=32, shard=(i, count), num_samples=len(positions), class_names=names)
         with StoreWriter(part_of(out, (i, count)), promise, positions, {}) as writer:
             writer.append(rows[positions.start : positions.stop], positions.stop)
-            mean, std = writer.settle().moments.as_model_sees(promise.codec)
-            finished = promise.model_copy(update={"channel_mean": mean, "channel_std": std})
+            measured = writer.settle().moments.of_contract(promise.codec)
+            finished = promise.model_copy(update=measured._asdict())
             labels = np.arange(positions.start, positions.stop) % 1000
             places = (positions.start, positions.stop, total)
             writer.finish(finished, [f"{k}.png" for k in positions], labels, [], places)

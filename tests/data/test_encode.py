@@ -163,9 +163,9 @@ def test_flags_that_cannot_be_are_refused(folder, tmp_path, options, message):
 
 
 def test_ctrl_c_keeps_what_is_written(folder, tmp_path, monkeypatch, said):
-    import discli.data.encode
+    import discli.data.encoding
 
-    real = discli.data.encode.decode_batches
+    real = discli.data.encoding.decode_batches
 
     def interrupted(*arguments):
         for count, batch in enumerate(real(*arguments)):
@@ -173,7 +173,7 @@ def test_ctrl_c_keeps_what_is_written(folder, tmp_path, monkeypatch, said):
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(discli.data.encode, "decode_batches", interrupted)
+    monkeypatch.setattr(discli.data.encoding, "decode_batches", interrupted)
     with pytest.raises(DiscliError, match="Stopped") as stopped:
         run(folder, tmp_path / "a.h5", batch_size=2)
     assert stopped.value.status == 130
@@ -243,13 +243,13 @@ def test_file_names_of_several_lines_stay_one_line(tmp_path):
 
 
 def test_flags_may_change_while_nothing_is_written(folder, tmp_path, monkeypatch):
-    import discli.data.encode
+    import discli.data.encoding
 
     def interrupted(*_):
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(discli.data.encode, "decode_batches", interrupted)
+    monkeypatch.setattr(discli.data.encoding, "decode_batches", interrupted)
     with pytest.raises(DiscliError, match="Stopped"):
         run(folder, tmp_path / "a.h5")
     monkeypatch.undo()

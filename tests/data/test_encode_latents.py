@@ -64,10 +64,10 @@ def test_the_contract_knows_the_autoencoder_and_the_statistics_of_its_latents(fo
 
 
 def test_interrupted_sharded_or_in_other_batches_the_rows_are_the_same(folder, tmp_path, vae, monkeypatch):
-    import discli.data.encode
+    import discli.data.encoding
 
     whole = run(folder, tmp_path / "whole.h5", vae).read_bytes()
-    real = discli.data.encode.decode_batches
+    real = discli.data.encoding.decode_batches
 
     def interrupted(*arguments):
         for count, batch in enumerate(real(*arguments)):
@@ -75,7 +75,7 @@ def test_interrupted_sharded_or_in_other_batches_the_rows_are_the_same(folder, t
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(discli.data.encode, "decode_batches", interrupted)
+    monkeypatch.setattr(discli.data.encoding, "decode_batches", interrupted)
     with pytest.raises(DiscliError, match="Stopped"):
         run(folder, tmp_path / "again.h5", vae, batch_size=2)
     monkeypatch.undo()
@@ -95,7 +95,7 @@ def test_another_autoencoder_cannot_go_on_with_the_file(folder, tmp_path, vae):
 
 
 def test_latents_are_the_default_above_64_px(folder, tmp_path, vae, monkeypatch, capsys):
-    monkeypatch.setattr("discli.data.autoencoders.vae.DEFAULT_VAE", vae)
+    monkeypatch.setattr("discli.data.autoencoders.vae.VaeCodec.default_vae", vae)
     store = open_store(encode(folder, 128, out=tmp_path / "a.h5", workers=0, device="cpu"))
     assert store.contract.codec.name == "vae"
     assert "codec vae, since 128 px is above 64" in capsys.readouterr().err

@@ -48,16 +48,17 @@ class Codec(ABC):
     def decode(self, x0: "Tensor") -> "Tensor":
         """(B, C, h, w) float in model space to (B, 3, H, W) uint8, on the device."""
 
-    def check(self, identity: CodecIdentity) -> None:
-        """Raises DiscliError unless this is the autoencoder that ``identity`` names."""
-        for what in type(identity).model_fields:
+    def decode_as(self, identity: CodecIdentity) -> None:
+        """For a file of ``identity``, its own normalisation. Raises DiscliError unless this is its autoencoder."""
+        for what in (field for field in type(identity).model_fields if field not in identity.of_the_file):
             held, wanted = getattr(self.identity, what), getattr(identity, what)
-            if what != "vae" and held != wanted and wanted != "":  # an imported checkpoint knows no hash
+            if held != wanted and wanted != "":  # an imported checkpoint knows no hash
                 raise DiscliError(
                     f"{self.identity.weights or identity.name} has {what} {held},"
                     f" but the data was encoded with {wanted}.",
                     f"Give the autoencoder it was encoded with ({identity.weights or identity.name}), or encode again.",
                 )
+        self.identity = self.identity.of_file(identity)
 
     def launch(self, images: Rows, dtype: str, mirrored: bool) -> Callable[[], Rows]:
         """Starts to encode (k, 3, H, W) uint8; calling the result waits for the rows. A GPU meanwhile works on.
@@ -127,7 +128,7 @@ def load_codec(
         codec: Codec = kind(vae or identity.weights, device, slice_size)
     else:
         codec = kind(identity.weights, device, slice_size, module=vae)
-    codec.check(identity)
+    codec.decode_as(identity)
     return codec
 
 

@@ -12,7 +12,7 @@ import torch
 from discli.data.autoencoders import load_codec, open_codec
 from discli.data.autoencoders.vae import VaeCodec
 from discli.runtime.errors import DiscliError
-from tests.data.autoencoders.autoencoders import save_dc, save_kl, save_tiny
+from tests.data.autoencoders.autoencoders import save_dc, save_flux2, save_kl, save_tiny
 
 IMAGES = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -23,6 +23,12 @@ def folder(tmp_path_factory):
     save_kl(root / "kl", shift_factor=0.1)
     save_tiny(root / "tiny")
     save_dc(root / "dc")
+    save_kl(root / "kl16", scaling_factor=0.18215, channels=16)
+    save_kl(root / "flux1", scaling_factor=0.3611, shift_factor=0.1159, channels=16)
+    save_kl(root / "va", scaling_factor=0.18215, channels=32, halvings=4, attention=True)
+    save_kl(root / "eq", latents_mean=(0.1,) * 4, latents_std=(3.0,) * 4)
+    save_dc(root / "dc32", latent_channels=32, scaling_factor=1.0)
+    save_flux2(root / "flux2")
     return root
 
 
@@ -32,6 +38,12 @@ def folder(tmp_path_factory):
         ("kl", "AutoencoderKL", 4, 8, 0.5, 0.1),
         ("tiny", "AutoencoderTiny", 4, 8, 1.0, 0.0),
         ("dc", "AutoencoderDC", 8, 32, 0.25, 0.0),
+        ("dc32", "AutoencoderDC", 32, 32, None, 0.0),
+        ("kl16", "AutoencoderKL", 16, 8, None, 0.0),
+        ("flux1", "AutoencoderKL", 16, 8, 0.3611, 0.1159),
+        ("va", "AutoencoderKL", 32, 16, None, 0.0),
+        ("eq", "AutoencoderKL", 4, 8, None, 0.0),
+        ("flux2", "AutoencoderKLFlux2", 128, 16, None, 0.0),
     ],
 )
 def test_each_kind_is_measured_encoded_and_decoded(folder, name, kind, channels, downsample, scale, shift):
@@ -39,13 +51,48 @@ def test_each_kind_is_measured_encoded_and_decoded(folder, name, kind, channels,
     identity = codec.identity
     assert (identity.kind, identity.channels, identity.downsample) == (kind, channels, downsample)
     assert (identity.scaling_factor, identity.shift_factor) == (scale, shift)
+    assert identity.normalise == ("channels" if scale is None else "scale")
     stored = codec.encode(IMAGES)
     assert stored.shape == (5, 2 * channels, 64 // downsample, 64 // downsample)
     std = stored.chunk(2, dim=1)[1]
-    assert (std == 0).all() if name != "kl" else (std > 0).all()
-    decoded = codec.decode(identity.to_model_space(stored))
+    assert (std == 0).all() if kind in ("AutoencoderTiny", "AutoencoderDC") else (std > 0).all()
+    if scale is None:
+        generator = torch.Generator().manual_seed(0)
+        spread = torch.rand(channels, generator=generator).add(0.1)
+        codec.identity = identity.measured(tuple((spread - 0.5).tolist()), tuple(spread.tolist()))
+    z = codec.identity.to_model_space(stored)
+    torch.testing.assert_close(codec.identity.from_model_space(z), stored.chunk(2, dim=1)[0])
+    decoded = codec.decode(z)
     assert decoded.shape == IMAGES.shape
     assert decoded.dtype == torch.uint8
+
+
+def test_the_latents_of_flux2_are_those_of_its_pipeline(folder):
+    """`diffusers.Flux2Pipeline`, which needs transformers, reshapes so in `_patchify_latents`."""
+    from diffusers import AutoencoderKLFlux2
+
+    codec = open_codec("vae", str(folder / "flux2"))
+    theirs = AutoencoderKLFlux2.from_pretrained(folder / "flux2")
+    with torch.no_grad():
+        latent = theirs.encode(IMAGES.float() / 127.5 - 1).latent_dist.mean
+        decoded = theirs.decode(latent).sample
+    mean = codec.encode(IMAGES).chunk(2, dim=1)[0]
+    patches = latent.unflatten(3, (4, 2)).unflatten(2, (4, 2)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+    torch.testing.assert_close(mean, patches)
+    torch.testing.assert_close(codec.image(mean), decoded, atol=1e-4, rtol=0)
+
+
+def test_an_autoencoder_decodes_as_the_file_was_normalised(folder):
+    identity = open_codec("vae", str(folder / "kl")).identity
+    measured = identity.model_copy(update={"normalise": "channels"}).measured((1.0, 2.0, 3.0, 4.0), (0.5,) * 4)
+    codec = load_codec(measured)
+    assert codec.identity == measured
+    stored = codec.encode(IMAGES)
+    by_scale = load_codec(identity)
+    decoded = by_scale.decode(identity.to_model_space(stored))
+    difference = codec.decode(measured.to_model_space(stored)).int() - decoded.int()
+    assert difference.abs().max() <= 1
+    assert (by_scale.decode(measured.to_model_space(stored)).int() - decoded.int()).abs().max() > 1
 
 
 def test_moments_are_those_of_diffusers(folder):
