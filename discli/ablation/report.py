@@ -19,6 +19,7 @@ from discli.ablation.results import PointResults, PointSummary, StudyReport, Stu
 from discli.ablation.scorer import read_strip
 from discli.ablation.trial_result import TrialResult, Tuned
 from discli.data.contact_sheet import rows_sheet, save_image
+from discli.recipe.size import Size
 from discli.reports.chance import LEVEL, correlation
 from discli.reports.components import SAMPLING, TOGETHER, Interval
 from discli.reports.page import image_uri, render
@@ -91,7 +92,7 @@ def study_page(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], mat
     """The page as text; ``plots`` by their file's name, with captions."""
     shown = None
     if matrix is not None:
-        side = report.results[0].resolution
+        side = max(report.results[0].resolution)
         shown = {"title": _MATRIX, "caption": _matrix_caption(report), "uri": image_uri(matrix, side)}
     captions = [(figure, caption, caption.partition(": ")) for figure, caption in plots.values()]
     return render(
@@ -388,14 +389,14 @@ def _matrix(report: StudyReport) -> Image.Image | None:
     rows = []
     for point in report.points[: _most_rows(report)]:
         path = report.images.get(point.first.trial)
-        strip = _unstrip(path) if path is not None and path.exists() else None
+        strip = _unstrip(path, point.first.resolution) if path is not None and path.exists() else None
         if strip is not None:
             rows.append((point.name, strip))
     return rows_sheet(rows) if rows else None
 
 
 def _most_rows(report: StudyReport) -> int:
-    side = report.results[0].resolution if report.results else 1
+    side = report.results[0].resolution.height if report.results else 1
     return max(1, _LARGEST_MATRIX // max(side, _LEAST_ROW))
 
 
@@ -405,9 +406,9 @@ def _matrix_caption(report: StudyReport) -> str:
     return f"Each row shows one point, from its first finished seed{shown}."
 
 
-def _unstrip(path: Path) -> Tensor | None:
-    """(n, 3, side, side) uint8 of square images side by side; None where they cannot be read."""
+def _unstrip(path: Path, size: Size) -> Tensor | None:
+    """(n, 3, H, W) uint8 of images side by side; None where they cannot be read."""
     try:
-        return read_strip(path)
+        return read_strip(path, size)
     except Exception:  # Pillow's plugins raise what their parsers stumble over: SyntaxError, struct.error, ...
         return None

@@ -24,7 +24,9 @@ def encode(
     source: Annotated[
         Path | None, typer.Argument(help="Images: a folder (a sub-folder a class, or flat), zip, tar, tars, parquet.")
     ] = None,
-    res: Annotated[int | None, typer.Option("--res", min=1, help="Side of the square crop in pixels.")] = None,
+    res: Annotated[
+        str | None, typer.Option("--res", metavar="SIDE|HxW", help="Of the crop in pixels: a square's side, or HxW.")
+    ] = None,
     codec: Annotated[Codec | None, typer.Option(help="Default: rgb up to 64 px, vae above.")] = None,
     vae: Annotated[
         str | None, typer.Option(help="Hub id or folder of an autoencoder. Default: stabilityai/sd-vae-ft-ema.")
@@ -73,10 +75,11 @@ def encode(
     if source is None or res is None:
         raise DiscliError("encode needs SOURCE and --res.", "Example: discli encode imagenet/ --res 256")
     from discli.data.encode import encode as run
+    from discli.recipe.size import parse_size
 
     written = run(
         source,
-        res,
+        parse_size(res, "--res"),
         codec=codec,
         vae=vae,
         out=out,

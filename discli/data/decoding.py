@@ -18,6 +18,7 @@ import numpy as np
 from discli.data import resampling
 from discli.data.images import Crop, ImageError, Pixels, TooSmall, crop, decode, decode_reduced, is_too_small
 from discli.data.sources import Locator, Reader
+from discli.recipe.size import Size
 from discli.runtime.errors import DiscliError
 
 if TYPE_CHECKING:  # workers list nothing, and start sooner without what listing takes
@@ -31,7 +32,7 @@ _WORTH_COMPILING = 2000  # images a worker; compiled loops cost it 0.8 s, once 2
 class ImageTransform:
     """From an image file to pixels."""
 
-    resolution: int
+    resolution: Size
     crop: Crop = "adm"
     too_small: TooSmall = "upscale"
     fast: bool = False  # JPEGs are decoded smaller where the crop would halve them: other pixels, see images.py
@@ -125,8 +126,8 @@ def transform_image(data: bytes, transform: ImageTransform) -> tuple[Pixels, boo
 
 
 def _decode(reader: Reader, transform: ImageTransform, locators: list[Locator], start: int) -> Decoded:
-    side = transform.resolution
-    batch = Decoded(start, start + len(locators), np.empty((len(locators), 3, side, side), np.uint8))
+    pixels = np.empty((len(locators), 3, *transform.resolution), np.uint8)
+    batch = Decoded(start, start + len(locators), pixels)
     used = 0
     for position, locator in enumerate(locators, start):
         try:

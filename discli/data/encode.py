@@ -27,6 +27,7 @@ from discli.recipe.contract import DataContract
 from discli.recipe.data import CODECS, LARGEST_RGB, default_codec
 from discli.recipe.data_files import files_of
 from discli.recipe.differences import first_difference
+from discli.recipe.size import Size, as_size
 from discli.runtime.console import format_bytes, progress, restore_quiet, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.plugins import find_plugin
@@ -44,7 +45,7 @@ _CPU_BATCH = 8
 @restore_quiet()
 def encode(
     source: str | Path,
-    resolution: int,
+    resolution: int | Size,
     *,
     codec: str | None = None,
     vae: str | None = None,
@@ -63,7 +64,7 @@ def encode(
 ) -> Path:
     """Writes the data file and returns its path; an interrupted run is resumed.
 
-    ``source``: whatever `open_source` lists. ``resolution``: side of the square crop in pixels. ``codec``: a
+    ``source``: whatever `open_source` lists. ``resolution``: px of the crop, a side or (height, width). ``codec``: a
     file's of discli/data/autoencoders; by default pixels up to 64 px, latents above. ``vae``: hub id or folder
     of its weights. ``labels``: a csv or json file, or "none". ``flip`` stores the latent of the mirrored image
     too (the default for latents; mirrored pixels need no storing). ``too_small``: what becomes of images
@@ -74,7 +75,7 @@ def encode(
     (`discli.data.grids.add_features`); to a file that is finished already they are added. Raises DiscliError for a
     source, output or autoencoder that cannot be used, when no image can be read, and, with status 130, on Ctrl-C.
     """
-    source, out = Path(source), out and Path(out)
+    source, out, resolution = Path(source), out and Path(out), as_size(resolution)
     ranks = None
     if features is not None:
         if rank_and_world()[1] > 1:
@@ -87,6 +88,8 @@ def encode(
         stderr.quiet = ranks[0] > 0
     if fast_decode and crop != "adm":
         raise DiscliError(f"--fast-decode does not go with --crop {crop}, which halves nothing.", "Leave it out.")
+    if crop == "celeba" and not resolution.is_square:
+        raise DiscliError(f"--crop celeba cuts squares, not {resolution}.", "Give one number: --res 64.")
     name = _choose(codec, vae, resolution)
     if workers is None:
         workers = _default_workers(name, device)
@@ -149,28 +152,30 @@ def merge(out: str | Path, parts: str | Path | None = None, *, virtual: bool = F
     return out
 
 
-def _open(name: str, resolution: int, vae: str | None, batch_size: int | None, device: str | None) -> tuple[Codec, int]:
+def _open(
+    name: str, resolution: Size, vae: str | None, batch_size: int | None, device: str | None
+) -> tuple[Codec, int]:
     """The codec, and how many images are decoded at once.
 
     ``slice_size`` of them go through the autoencoder at once, always: on a GPU an image's last bits can
     depend on how many are computed together.
     """
     if not codec_class(name).computes:
-        return open_codec(name, vae), batch_size or min(1024, max(8, _WORKER_BYTES // (3 * resolution**2)))
+        return open_codec(name, vae), batch_size or min(1024, max(8, _WORKER_BYTES // (3 * resolution.area)))
     from discli.runtime.devices import pick_device  # imports torch
 
     where = pick_device(device)
     if where.type == "cuda":
-        batch_size = batch_size or max(1, _GPU_BATCH_PIXELS // resolution**2)
+        batch_size = batch_size or max(1, _GPU_BATCH_PIXELS // resolution.area)
         codec = open_codec(name, vae, where, batch_size)
     else:  # one image keeps all cores busy, and then no batch size shows in the bytes
         batch_size = batch_size or _CPU_BATCH
         codec = open_codec(name, vae, where, 1)
     divisor = codec.identity.downsample
-    if resolution % divisor:
+    if not resolution.divides_by(divisor):
         raise DiscliError(
             f"--res {resolution} is not a multiple of {divisor}, by which this autoencoder divides it.",
-            f"Nearest: --res {max(1, round(resolution / divisor)) * divisor}",
+            f"Nearest: --res {resolution.nearest_multiple(divisor)}",
         )
     return codec, batch_size
 
@@ -282,15 +287,13 @@ class _Laps:
         return f"the slowest stage was {stage} ({share_of_time:.0%} of the time)"
 
 
-def _default_out(source: Path, resolution: int, name: str) -> Path:
+def _default_out(source: Path, resolution: Size, name: str) -> Path:
     """In the current folder, where `discli.data.find` looks for it; of ``.`` and ``..`` the folders' own names."""
     stem = source.resolve().name if source.name in ("", "..") else source.name
     return Path(f"{_UNFIT.sub('_', stem.split('.')[0]) or 'data'}-{resolution}-{name}.h5")
 
 
-def _choose(codec: str | None, vae: str | None, resolution: int) -> str:
-    if resolution < 1:
-        raise DiscliError(f"--res {resolution} is not a size.", "Give the images' side in pixels, say --res 256.")
+def _choose(codec: str | None, vae: str | None, resolution: Size) -> str:
     if codec is not None:
         codec_class(codec)
         if vae is not None and "vae" not in CODECS[codec].model_fields:
@@ -298,8 +301,9 @@ def _choose(codec: str | None, vae: str | None, resolution: int) -> str:
         return codec
     if vae is not None:
         return "vae"
-    codec, other = default_codec(resolution), "rgb" if resolution > LARGEST_RGB else "vae"
-    why = f"{resolution} px is {'above' if resolution > LARGEST_RGB else 'at most'} {LARGEST_RGB}"
+    codec = default_codec(resolution)
+    other, where = ("rgb", "above") if codec == "vae" else ("vae", "at most")
+    why = f"{resolution} px is {where} {LARGEST_RGB}" + ("" if resolution.is_square else f"x{LARGEST_RGB}")
     stderr.print(f"codec {codec}, since {why} (--codec {other} for the other).")
     return codec
 
@@ -355,7 +359,7 @@ def _classes(images: Source) -> str:
     return f"{len(names):,} classes: {shown}" + (f", ... {len(names) - 1} {names[-1]}" if len(names) > 6 else "")
 
 
-def _report(target: Path, state: State, skipped: int, resolution: int) -> None:
+def _report(target: Path, state: State, skipped: int, resolution: Size) -> None:
     stderr.print(f"{target}: {state.rows:,} images, {format_bytes(target.stat().st_size)}")
     if state.upscaled:
         stderr.print(

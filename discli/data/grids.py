@@ -68,7 +68,7 @@ def add_features(path: str | Path, features: str, *, vae: str | None = None, dev
 
 
 def write_grid(path: Path, grid: FeatureGrid, compute: Callable[[range], Features], batch: int) -> Store:
-    """Adds ``grid`` to the data file, or to each of several: ``compute`` gives rows (k, side, side, channels).
+    """Adds ``grid`` to the data file, or to each of several: ``compute`` gives rows (k, rows, columns, channels).
 
     Always of whole batches of a file's samples but the last, so that going on where another process was killed
     changes no bit.

@@ -56,7 +56,7 @@ class Store:
             first = self.shards[0]
             self.positions, self.labels = first.positions, first.labels
             self.rows: npt.NDArray[Any] | JoinedRows = first.rows
-            # (n, side, side, channels) float16 of each network that has seen the images; mapped whatever the cache.
+            # (n, rows, columns, channels) float16 of each network that has seen the images; mapped whatever the cache.
             self.grids: dict[str, npt.NDArray[np.float16] | JoinedRows] = {**first.grids}
         else:
             total = sum(shard.positions[1] - shard.positions[0] for shard in self.shards)
@@ -121,7 +121,7 @@ class Store:
     def read_grid(
         self, name: str, indices: npt.NDArray[np.int64], flip: npt.NDArray[np.bool_] | None = None
     ) -> "Tensor":
-        """A network's features of samples in the order asked for: (b, side, side, channels) float16.
+        """A network's features of samples in the order asked for: (b, rows, columns, channels) float16.
 
         ``flip`` (b,) mirrors them left to right, as the features of the mirrored image are nearly.
         """
@@ -225,7 +225,7 @@ def _opened(path: Path) -> Iterator["_Held"]:
 
 def grid_shape(grid: FeatureGrid, samples: int) -> tuple[int, int, int, int]:
     """Of the dataset that holds it."""
-    return (samples, grid.side, grid.side, grid.channels)
+    return (samples, *grid.side, grid.channels)
 
 
 def _mapped(held: "_Held", name: str, shape: tuple[int, ...], dtype: str, path: Path) -> npt.NDArray[Any]:

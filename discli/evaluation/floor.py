@@ -124,7 +124,7 @@ def _compute(
 ) -> Floor:
     started = time.monotonic()
     contract = store.contract
-    width = contract.codec.channels * contract.input_size**2
+    width = contract.codec.channels * contract.input_size.area
     pool = train[permutation(_SEED, 0, len(train)).numpy()]
     wanted = min(len(train), keys or _affordable(store, of, count, width, device))
     pool = pool[:wanted]  # a random subset, or all in a random order

@@ -27,6 +27,7 @@ from discli.data.store import open_store
 from discli.evaluation.npz import NpzImages
 from discli.evaluation.sampled import SampledImages, is_run
 from discli.recipe.data_files import files_of
+from discli.recipe.size import Size
 from discli.runs.manifest import Manifest, read_manifest
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import sha256_of
@@ -49,8 +50,8 @@ class ImageSet(Protocol):
         ...
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+    def size(self) -> Size:
+        """In pixels."""
         ...
 
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
@@ -111,9 +112,8 @@ class SourceImages:
         self.class_names = manifest.contract.class_names
 
     @property
-    def size(self) -> tuple[int, int]:
-        height, width, _ = self._pixels(self._files[0]).shape
-        return height, width
+    def size(self) -> Size:
+        return Size(*self._pixels(self._files[0]).shape[:2])
 
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
         size, first = self.size, self._source.names[self._files[0]]
@@ -184,8 +184,8 @@ class StoredImages:
         self.class_names: Sequence[str] = self._store.contract.class_names
 
     @property
-    def size(self) -> tuple[int, int]:
-        return (self._store.contract.resolution,) * 2
+    def size(self) -> Size:
+        return self._store.contract.resolution
 
     @cached_property
     def _codec(self) -> Codec:
@@ -216,8 +216,8 @@ class BatchImages:
         self.class_names: Sequence[str] = () if manifest is None else manifest.contract.class_names
 
     @property
-    def size(self) -> tuple[int, int]:
-        return self._images.height, self._images.width
+    def size(self) -> Size:
+        return Size(self._images.height, self._images.width)
 
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
         wanted, first = torch.as_tensor(indices), 0

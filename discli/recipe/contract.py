@@ -14,6 +14,7 @@ from discli.recipe.codec import CodecIdentity
 from discli.recipe.data import CODECS
 from discli.recipe.kinds import AuxiliarySpec
 from discli.recipe.recipe import Recipe
+from discli.recipe.size import Size, SizeField, as_size
 from discli.recipe.spec import Count, Fraction, PositiveInt, Real, Spec
 from discli.runtime.errors import DiscliError
 from discli.runtime.plugins import plugins
@@ -28,13 +29,13 @@ else:
 
 
 class FeatureGrid(Spec):
-    """What a data file holds of a network that has seen each of its images: ``side`` x ``side`` vectors, float16."""
+    """What a data file holds of a network that has seen each of its images: a grid of vectors, float16."""
 
     name: str  # what a recipe calls it
     network: str  # in a few words
     weights_sha256: str
-    input_size: PositiveInt  # px on a side, as the network sees the images
-    side: PositiveInt
+    input_size: SizeField  # px, as the network sees the images
+    side: SizeField  # rows and columns of vectors
     channels: PositiveInt
     accuracy: Fraction | None = None  # of a teacher trained on the file's labels, on images held out from it
 
@@ -45,7 +46,7 @@ class FeatureGrid(Spec):
 
     def describe(self) -> str:
         recognises = "" if self.accuracy is None else f", recognises {self.accuracy:.1%} of images held out"
-        shape = f"{self.side} x {self.side} x {self.channels}, float16, of images of {self.input_size} px"
+        shape = f"{self.side.height} x {self.side.width} x {self.channels}, float16, of images of {self.input_size} px"
         return f"{self.name}: {shape}; {self.network}{recognises}; weights sha256 {self.weights_sha256}"
 
 
@@ -54,7 +55,7 @@ class DataContract(Spec):
 
     discli_version: str
     codec: _Identity
-    resolution: PositiveInt
+    resolution: SizeField
     crop: Literal["adm", "resize", "celeba"]
     dtype: Literal["uint8", "float16", "float32"]
     flip_stored: bool
@@ -73,7 +74,7 @@ class DataContract(Spec):
 
     @model_validator(mode="after")
     def _something_to_see(self) -> Self:
-        if self.input_size < 1:
+        if min(self.input_size) < 1:
             raise ValueError(f"resolution {self.resolution} is less than codec.downsample {self.codec.downsample}")
         return self
 
@@ -82,13 +83,14 @@ class DataContract(Spec):
         return len(self.class_names)
 
     @property
-    def input_size(self) -> int:
-        return self.resolution // self.codec.downsample
+    def input_size(self) -> Size:
+        """Of what the model sees, in pixels or latent cells."""
+        return self.resolution.cut_into(self.codec.downsample)
 
     @property
     def row_shape(self) -> tuple[int, ...]:
         """What is stored of one image: (stored_channels, h, w), or (2, stored_channels, h, w) with its mirror image."""
-        sample = (self.codec.stored_channels, self.input_size, self.input_size)
+        sample = (self.codec.stored_channels, *self.input_size)
         return (2, *sample) if self.flip_stored else sample
 
     @property
@@ -162,7 +164,7 @@ def check_fits(recipe: Recipe, contract: DataContract, file: str) -> None:
             f"data.resolution is {recipe.data.resolution}",
             f"images of {contract.resolution} px",
             "data.resolution",
-            str(contract.resolution),
+            str(contract.resolution.plain()).replace(" ", ""),
         )
     for key in ("channels", "downsample"):
         if getattr(wanted, key) != getattr(held, key):
@@ -206,7 +208,7 @@ def _check_features(recipe: Recipe, loss: AuxiliarySpec, contract: DataContract,
             f"{asks}, and {file} holds {f'those of {held}' if held else 'none'}.",
             f"Add them: discli {command}",
         )
-    if features.input_size is not None and features.input_size != grid.input_size:
+    if features.input_size is not None and as_size(features.input_size) != grid.input_size:
         _refuse(
             recipe,
             file,

@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     indices: np.ndarray  # (b,) int64, places in the data file
     stored: Tensor  # (b, ...) as the data file holds them
     labels: Tensor | None  # (b,) int64
-    features: dict[str, Tensor]  # (b, side, side, channels) by network, as the data file holds them
+    features: dict[str, Tensor]  # (b, rows, columns, channels) by network, as the data file holds them
 
 
 class BatchPlan:

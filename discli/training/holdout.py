@@ -130,7 +130,7 @@ class HeldOutLoss:
         if recipe.data.horizontal_flip:
             flip = (uniform(_SEED, RngStream.HOLDOUT, 3, numbers) < 0.5).numpy()
         stored = self._store.read(samples, flip).to(device)
-        shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
+        shape = recipe.input_shape
         at = numbers.to(device)
         eps = normal(_SEED, RngStream.HOLDOUT, 2, at, shape) if codec.stores_std else None
         x0 = codec.to_model_space(stored, eps)

@@ -60,7 +60,7 @@ class StepLoss:
         # Of neighbours in the global batch, so that no partner depends on processes or micro-batches.
         seen = slice(part.start, part.stop + 1) if contrastive else part
         slots = batch.slots[seen].to(device, non_blocking=True)
-        shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
+        shape = recipe.input_shape
 
         stored = batch.stored[seen].to(device, non_blocking=True)
         eps = normal(seed, RngStream.LATENT, step, slots, shape) if self._codec.stores_std else None

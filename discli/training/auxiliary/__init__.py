@@ -38,7 +38,7 @@ class AuxiliaryLoss(nn.Module, ABC):
         raster order, without conditioning tokens.
 
         ``target``: the averaged weights' output, like ``outputs``, where its Spec learns from them; features
-        (b, side, side, channels) float16 of the clean images, mirrored as they are, where it names some.
+        (b, rows, columns, channels) float16 of the clean images, mirrored as they are, where it names some.
         """
 
 
