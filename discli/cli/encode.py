@@ -25,7 +25,10 @@ def encode(
         Path | None, typer.Argument(help="Images: a folder (a sub-folder a class, or flat), zip, tar, tars, parquet.")
     ] = None,
     res: Annotated[
-        str | None, typer.Option("--res", metavar="SIDE|HxW", help="Of the crop in pixels: a square's side, or HxW.")
+        str | None,
+        typer.Option(
+            "--res", metavar="SIDE|HxW,...", help="Pixels of the crop. Of several each image takes the nearest shape."
+        ),
     ] = None,
     codec: Annotated[Codec | None, typer.Option(help="Default: rgb up to 64 px, vae above.")] = None,
     vae: Annotated[
@@ -75,11 +78,11 @@ def encode(
     if source is None or res is None:
         raise DiscliError("encode needs SOURCE and --res.", "Example: discli encode imagenet/ --res 256")
     from discli.data.encode import encode as run
-    from discli.recipe.size import parse_size
+    from discli.recipe.size import parse_sizes
 
     written = run(
         source,
-        parse_size(res, "--res"),
+        parse_sizes(res, "--res"),
         codec=codec,
         vae=vae,
         out=out,

@@ -6,7 +6,7 @@ source -> decoded and cropped by worker processes -> latents (or pixels as they 
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import numpy as np
 
 import discli
 from discli.data.autoencoders import Codec, codec_class, open_codec
+from discli.data.buckets import launch
 from discli.data.decoding import Decoded, ImageTransform, Workers, decode_batches, usable_cores
 from discli.data.grids import FIRST, FOLDER, add_features
 from discli.data.images import Crop, TooSmall
@@ -23,7 +24,7 @@ from discli.data.shards import part_of
 from discli.data.sources import Source, open_source
 from discli.data.store import Store
 from discli.data.writer import Rows, StoreWriter, forget_resume_log, skipped_of
-from discli.recipe.contract import DataContract
+from discli.recipe.contract import MOST_SHAPES, DataContract
 from discli.recipe.data import CODECS, LARGEST_RGB, default_codec
 from discli.recipe.data_files import files_of
 from discli.recipe.differences import first_difference
@@ -45,7 +46,7 @@ _CPU_BATCH = 8
 @restore_quiet()
 def encode(
     source: str | Path,
-    resolution: int | Size,
+    resolution: int | Size | Sequence[Size],
     *,
     codec: str | None = None,
     vae: str | None = None,
@@ -64,7 +65,7 @@ def encode(
 ) -> Path:
     """Writes the data file and returns its path; an interrupted run is resumed.
 
-    ``source``: whatever `open_source` lists. ``resolution``: px of the crop, a side or (height, width). ``codec``: a
+    ``source``: whatever `open_source` lists. ``resolution``: px of the crop, a side or `Size`, or several. ``codec``: a
     file's of discli/data/autoencoders; by default pixels up to 64 px, latents above. ``vae``: hub id or folder
     of its weights. ``labels``: a csv or json file, or "none". ``flip`` stores the latent of the mirrored image
     too (the default for latents; mirrored pixels need no storing). ``too_small``: what becomes of images
@@ -75,7 +76,8 @@ def encode(
     (`discli.data.grids.add_features`); to a file that is finished already they are added. Raises DiscliError for a
     source, output or autoencoder that cannot be used, when no image can be read, and, with status 130, on Ctrl-C.
     """
-    source, out, resolution = Path(source), out and Path(out), as_size(resolution)
+    source, out, sizes = Path(source), out and Path(out), _sizes(resolution)
+    resolution = sizes[0]
     ranks = None
     if features is not None:
         if rank_and_world()[1] > 1:
@@ -88,21 +90,22 @@ def encode(
         stderr.quiet = ranks[0] > 0
     if fast_decode and crop != "adm":
         raise DiscliError(f"--fast-decode does not go with --crop {crop}, which halves nothing.", "Leave it out.")
-    if crop == "celeba" and not resolution.is_square:
-        raise DiscliError(f"--crop celeba cuts squares, not {resolution}.", "Give one number: --res 64.")
+    if crop == "celeba" and not (len(sizes) == 1 and resolution.is_square):
+        raise DiscliError("--crop celeba cuts squares of one size.", "Give one number: --res 64.")
     name = _choose(codec, vae, resolution)
     if workers is None:
         workers = _default_workers(name, device)
     with Workers(workers) as decoders:
         images = open_source(source, labels)
         stderr.print(f"{source} ({images.kind}): {len(images):,} images, {_classes(images)}")
-        opened, images_at_once = _open(name, resolution, vae, batch_size, device)
+        opened, images_at_once = _open(name, sizes, vae, batch_size, device)
         if flip and opened.identity.is_pixels:
             stderr.print(f"{name}: --flip stores nothing more, since pixels are mirrored exactly while training.")
         contract = DataContract(
             discli_version=discli.__version__,
             codec=opened.identity,
             resolution=resolution,
+            shapes=sizes if len(sizes) > 1 else (),
             crop=crop,
             dtype="uint8" if opened.identity.is_pixels else latent_dtype,
             flip_stored=not opened.identity.is_pixels and flip is not False,
@@ -114,14 +117,14 @@ def encode(
             fast_decode=fast_decode,
             shard=_checked(shard),
         )
-        out = out or _default_out(source, resolution, name)
+        out = out or _default_out(source, sizes, name)
         target = part_of(out, shard) if shard else out
         if ranks and out.is_file():
             _check_finished(out, contract.model_copy(update={"shard": None}))
         elif target.is_file():
             _check_finished(target, contract)
         else:
-            transform = ImageTransform(resolution, crop, too_small, fast_decode)
+            transform = ImageTransform(sizes, crop, too_small, fast_decode)
             positions = share(len(images), shard or (0, 1), opened.slice_size)
             _write(target, images, contract, opened, positions, transform, decoders, images_at_once)
     if ranks:
@@ -153,26 +156,27 @@ def merge(out: str | Path, parts: str | Path | None = None, *, virtual: bool = F
 
 
 def _open(
-    name: str, resolution: Size, vae: str | None, batch_size: int | None, device: str | None
+    name: str, sizes: Sequence[Size], vae: str | None, batch_size: int | None, device: str | None
 ) -> tuple[Codec, int]:
     """The codec, and how many images are decoded at once.
 
     ``slice_size`` of them go through the autoencoder at once, always: on a GPU an image's last bits can
     depend on how many are computed together.
     """
+    pixels = max(size.area for size in sizes)
     if not codec_class(name).computes:
-        return open_codec(name, vae), batch_size or min(1024, max(8, _WORKER_BYTES // (3 * resolution.area)))
+        return open_codec(name, vae), batch_size or min(1024, max(8, _WORKER_BYTES // (3 * pixels)))
     from discli.runtime.devices import pick_device  # imports torch
 
     where = pick_device(device)
     if where.type == "cuda":
-        batch_size = batch_size or max(1, _GPU_BATCH_PIXELS // resolution.area)
+        batch_size = batch_size or max(1, _GPU_BATCH_PIXELS // pixels)
         codec = open_codec(name, vae, where, batch_size)
     else:  # one image keeps all cores busy, and then no batch size shows in the bytes
         batch_size = batch_size or _CPU_BATCH
         codec = open_codec(name, vae, where, 1)
     divisor = codec.identity.downsample
-    if not resolution.divides_by(divisor):
+    for resolution in (size for size in sizes if not size.divides_by(divisor)):
         raise DiscliError(
             f"--res {resolution} is not a multiple of {divisor}, by which this autoencoder divides it.",
             f"Nearest: --res {resolution.nearest_multiple(divisor)}",
@@ -209,7 +213,7 @@ def _write(
                             f"The autoencoder gives infinite or undefined latents near {images.names[batch.start]}.",
                             "Try --latent-dtype float32; if that fails too, the autoencoder is not for such images.",
                         )
-                    writer.append(rows, batch.end, batch.skipped, batch.upscaled)
+                    writer.append(rows, batch.end, batch.skipped, batch.upscaled, batch.shapes)
                     laps.lap("writing")
                     total_skipped += len(batch.skipped)
                     ticker.advance(batch.end - batch.start, f"{total_skipped:,} skipped" if total_skipped else "")
@@ -254,7 +258,7 @@ def _encoded(
     pending: tuple[Decoded, Callable[[], Rows]] | None = None
     while batch := next(batches, None):
         laps.lap("decoding")
-        launched = codec.launch(batch.images, contract.dtype, contract.flip_stored)
+        launched = launch(codec, batch, contract)
         laps.lap(encoding)
         if pending is not None:
             rows = pending[1]()
@@ -287,10 +291,19 @@ class _Laps:
         return f"the slowest stage was {stage} ({share_of_time:.0%} of the time)"
 
 
-def _default_out(source: Path, resolution: Size, name: str) -> Path:
+def _default_out(source: Path, sizes: Sequence[Size], name: str) -> Path:
     """In the current folder, where `discli.data.find` looks for it; of ``.`` and ``..`` the folders' own names."""
     stem = source.resolve().name if source.name in ("", "..") else source.name
-    return Path(f"{_UNFIT.sub('_', stem.split('.')[0]) or 'data'}-{resolution}-{name}.h5")
+    size = f"{sizes[0]}-and-{len(sizes) - 1}-more" if len(sizes) > 1 else str(sizes[0])
+    return Path(f"{_UNFIT.sub('_', stem.split('.')[0]) or 'data'}-{size}-{name}.h5")
+
+
+def _sizes(resolution: int | Size | Sequence[Size]) -> tuple[Size, ...]:
+    if isinstance(resolution, int | Size):
+        return (as_size(resolution),)
+    if len(resolution) > MOST_SHAPES:
+        raise DiscliError(f"--res names {len(resolution)} sizes.", f"Give {MOST_SHAPES} at most.")
+    return tuple(map(as_size, resolution))
 
 
 def _choose(codec: str | None, vae: str | None, resolution: Size) -> str:

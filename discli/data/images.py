@@ -12,13 +12,14 @@ A file that is empty, truncated, no image at all, or larger than MAX_PIXELS rais
 
 import io
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from discli.recipe.size import Size
+from discli.recipe.size import Size, nearest_shape
 
 Crop = Literal["adm", "resize", "celeba"]
 TooSmall = Literal["upscale", "skip"]
@@ -56,14 +57,14 @@ def upright_rgb(image: Image.Image, page: str = "white") -> Image.Image:
         raise ImageError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
-def decode_reduced(data: bytes, size: Size) -> tuple[Image.Image, tuple[int, int]]:
-    """For ADM's crop to ``size``: the image, and the (width, height) that ``decode`` would give it.
+def decode_reduced(data: bytes, sizes: Sequence[Size]) -> tuple[Image.Image, tuple[int, int]]:
+    """For ADM's crop to one of ``sizes``: the image, and the (width, height) that ``decode`` would give it.
 
     Where that crop halves a JPEG, libjpeg decodes it at a half, a quarter or an eighth: less work, and
     a sharper filter than the mean of neighbours, so that pixels differ. Raises ImageError.
     """
     if data[:3] == b"\xff\xd8\xff":
-        return _any_image(data, reduce_to=size)
+        return _any_image(data, reduce_to=sizes)
     image = decode(data)
     return image, image.size
 
@@ -124,7 +125,7 @@ def _pixels(image: Image.Image) -> Pixels:
     return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)
 
 
-def _any_image(data: bytes, reduce_to: Size | None = None, page: str = "white") -> tuple[Image.Image, tuple[int, int]]:
+def _any_image(data: bytes, reduce_to: Sequence[Size] = (), page: str = "white") -> tuple[Image.Image, tuple[int, int]]:
     """The upright image, reduced if that is asked and can be, and its (width, height) if it were not reduced."""
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -132,8 +133,9 @@ def _any_image(data: bytes, reduce_to: Size | None = None, page: str = "white") 
             if width * height > MAX_PIXELS:
                 raise ImageError(f"{width} x {height} pixels: refused as a decompression bomb")
             turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
-            if reduce_to is not None and not turned:  # turned, an odd side's half pixel would lie at the other end
-                by = 2 ** min(len(adm_shapes(width, height, reduce_to)) - 2, _JPEG_HALVINGS)
+            if reduce_to and not turned:  # turned, an odd side's half pixel would lie at the other end
+                size = reduce_to[nearest_shape(reduce_to, width, height)]
+                by = 2 ** min(len(adm_shapes(width, height, size)) - 2, _JPEG_HALVINGS)
                 image.draft("RGB", (width // by, height // by))
             image.load()
             if turned:

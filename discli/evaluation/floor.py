@@ -86,6 +86,8 @@ def floor_of(
 
 
 def _check(store: Store, of: FloorOf) -> None:
+    if store.shapes is not None:
+        raise DiscliError(f"{store.path} holds images of several shapes, whose pixels do not compare.", "Encode one.")
     if of.mirrored and not store.contract.can_flip:
         raise DiscliError(
             f"{store.path} holds latents of one orientation: it has no floor with mirror images.",

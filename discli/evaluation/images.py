@@ -50,8 +50,8 @@ class ImageSet(Protocol):
         ...
 
     @property
-    def size(self) -> Size:
-        """In pixels."""
+    def size(self) -> Size | None:
+        """In pixels; None: several."""
         ...
 
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
@@ -184,8 +184,8 @@ class StoredImages:
         self.class_names: Sequence[str] = self._store.contract.class_names
 
     @property
-    def size(self) -> Size:
-        return self._store.contract.resolution
+    def size(self) -> Size | None:
+        return None if self._store.contract.shapes else self._store.contract.resolution
 
     @cached_property
     def _codec(self) -> Codec:
@@ -194,8 +194,8 @@ class StoredImages:
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
         identity = self._store.contract.codec
         codec = None if identity.is_pixels else self._codec
-        for start in range(0, len(indices), batch_size):
-            stored = self._store.read(np.asarray(indices[start : start + batch_size], dtype=np.int64))
+        for some in self._store.in_turn(np.asarray(indices, dtype=np.int64), batch_size):
+            stored = self._store.read(some)
             if codec is None:
                 yield stored
             else:

@@ -93,7 +93,7 @@ def about_statistics(images: ImageSet, extractor: Extractor) -> dict[str, Any]:
         "kind": images.kind,
         "images_sha256": images.content_sha256(),
         "images": images.n,
-        "resolution": list(images.size),
+        "resolution": images.size and list(images.size),
     }
 
 

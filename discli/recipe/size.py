@@ -3,6 +3,7 @@
 A square is one number to whoever writes or reads it: ``resolution = 64``, against ``resolution = [192, 256]``.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -59,6 +60,22 @@ def parse_size(text: str, flag: str) -> Size:
             f"{flag} {text}: not a size.", f"Give pixels, {flag} 256, or height and width, {flag} 192x256."
         )
     return size
+
+
+def parse_sizes(text: str, flag: str) -> tuple[Size, ...]:
+    """One or more of `parse_size`, with commas between."""
+    sizes = tuple(parse_size(part, flag) for part in text.split(","))
+    if len(set(sizes)) < len(sizes):
+        raise DiscliError(f"{flag} {text} names a size twice.", "Name each once.")
+    return sizes
+
+
+def nearest_shape(sizes: Sequence[Size], width: int, height: int) -> int:
+    """The number of the one of nearest aspect ratio, by its logarithm; of equals the first."""
+    if len(sizes) == 1:
+        return 0
+    wanted = math.log(width / height)
+    return min(range(len(sizes)), key=lambda k: abs(math.log(sizes[k].width / sizes[k].height) - wanted))
 
 
 def as_size(value: Any) -> Size:

@@ -99,6 +99,8 @@ def teach(
             f"--name {name}: not a teacher's.", "Use letters, digits, . _ + and -, and no network's name."
         )
     store = Store(path)
+    if store.shapes is not None:
+        raise DiscliError(f"{path} holds images of several shapes, and a teacher sees one.", "Encode one shape.")
     _check(store)
     where = pick_device(device)
     kept = len(store) - len(store) // 10

@@ -86,7 +86,7 @@ def decoding_alone(path: Path, folder: Path) -> int:
 
     with Workers(WORKERS) as workers:
         source = open_source(path)
-        batches = decode_batches(source, range(len(source)), 682, ImageTransform(Size(32, 32)), workers)
+        batches = decode_batches(source, range(len(source)), 682, ImageTransform((Size(32, 32),)), workers)
         return sum(len(batch.images) for batch in batches)
 
 
@@ -149,7 +149,7 @@ def through_autoencoder(vae: str) -> dict[str, Callable[[Path, Path], int]]:
     def images(path: Path) -> torch.Tensor:
         if path not in kept:
             source = open_source(path)
-            rows = [transform_image(source.read(i), ImageTransform(Size(256, 256)))[0] for i in range(len(source))]
+            rows = [transform_image(source.read(i), ImageTransform((Size(256, 256),)))[0] for i in range(len(source))]
             kept[path] = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)
         return kept[path]
 

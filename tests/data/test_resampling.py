@@ -33,7 +33,7 @@ def test_whole_images_come_out_as_pillow_makes_them(shape, size):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_reduced_jpegs_come_out_as_pillow_makes_them(shape):
-    image, full = decode_reduced(saved(noise(*shape), "JPEG"), Size(16, 16))
+    image, full = decode_reduced(saved(noise(*shape), "JPEG"), [Size(16, 16)])
     assert full == shape
     assert (image.size == shape) == (min(shape) < 32)
     assert (resampling.centre_crop(image, Size(16, 16), full) == crop(image, Size(16, 16), "adm", full)).all()
@@ -43,10 +43,10 @@ def test_many_images_are_compiled_few_are_not_and_the_file_is_the_same(tmp_path,
     source = open_source(write_zip(tmp_path / "a.zip", {f"{k}.png": saved(pixels(k, 50, 37)) for k in range(6)}))
     called = []
     monkeypatch.setattr(resampling, "works", lambda: called.append(1) or True)
-    few = [batch.images for batch in decode_batches(source, range(6), 4, ImageTransform(Size(16, 16)), Workers(0))]
+    few = [batch.images for batch in decode_batches(source, range(6), 4, ImageTransform((Size(16, 16),)), Workers(0))]
     assert not called
     monkeypatch.setattr(decoding, "_WORTH_COMPILING", 6)
-    many = [batch.images for batch in decode_batches(source, range(6), 4, ImageTransform(Size(16, 16)), Workers(0))]
+    many = [batch.images for batch in decode_batches(source, range(6), 4, ImageTransform((Size(16, 16),)), Workers(0))]
     assert called
     assert (np.concatenate(few) == np.concatenate(many)).all()
 
@@ -59,7 +59,7 @@ def test_without_the_compiled_loop_pillow_does_it(monkeypatch):
     monkeypatch.setattr(resampling, "_loop", broken)
     try:
         assert not resampling.works()
-        made, _ = decoding.transform_image(saved(noise(50, 37)), ImageTransform(Size(16, 16), compiled=True))
+        made, *_ = decoding.transform_image(saved(noise(50, 37)), ImageTransform((Size(16, 16),), compiled=True))
         assert (made == crop(noise(50, 37), Size(16, 16), "adm")).all()
     finally:
         resampling.works.cache_clear()
@@ -72,7 +72,7 @@ def ramps(**options: object) -> bytes:
 
 
 def test_a_reduced_jpeg_lies_where_the_whole_one_does():
-    reduced, full = decode_reduced(ramps(), Size(16, 16))
+    reduced, full = decode_reduced(ramps(), [Size(16, 16)])
     assert full == (203, 150)
     assert reduced.size == (26, 19)  # an eighth, rounded up
     apart = crop(reduced, Size(16, 16), "adm", full).astype(int) - crop(decode(ramps()), Size(16, 16), "adm")
@@ -85,15 +85,15 @@ def test_a_reduced_jpeg_lies_where_the_whole_one_does():
 def test_a_turned_jpeg_is_not_reduced(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image, full = decode_reduced(ramps(exif=exif), Size(16, 16))
+    image, full = decode_reduced(ramps(exif=exif), [Size(16, 16)])
     assert image.size == full == decode(ramps(exif=exif)).size
     assert (np.asarray(image) == np.asarray(decode(ramps(exif=exif)))).all()
 
 
 def test_images_that_the_crop_does_not_halve_and_other_files_are_not_reduced():
     for data in (saved(pixels(1, 60, 31), "JPEG"), saved(pixels(1, 100, 100))):
-        image, full = decode_reduced(data, Size(16, 16))
+        image, full = decode_reduced(data, [Size(16, 16)])
         assert image.size == full
         assert (np.asarray(image) == np.asarray(decode(data))).all()
     with pytest.raises(Exception, match="not an image"):
-        decode_reduced(b"text", Size(16, 16))
+        decode_reduced(b"text", [Size(16, 16)])

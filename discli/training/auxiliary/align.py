@@ -64,7 +64,7 @@ class Align(AuxiliaryLoss):
         model = recipe.model
         [block] = spec.looks_at(model)
         self.block = block - 1
-        self.grid = recipe.grid
+        self.grid = recipe.grid  # until a batch says otherwise
         self.spatial_norm, D = spec.spatial_norm, model.embed_dim
         width = spec.projector_dim or 2 * D
         self.projector: nn.Module
