@@ -18,7 +18,10 @@ else:
     Codec = Literal[tuple(dict.fromkeys(one.name for one in declared("data/autoencoders", default="rgb")))]
 
 
-@app.command(epilog="Example: discli encode imagenet/ --res 256 --out imagenet-256.h5")
+@app.command(
+    epilog="Example: discli encode imagenet/ --res 256 --out imagenet-256.h5 &&"
+    " discli encode photos/ --res 64,48x80,80x48 --out photos.h5"
+)
 def encode(
     context: typer.Context,
     source: Annotated[

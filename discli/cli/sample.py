@@ -20,7 +20,8 @@ def _samplers_of(process: str) -> str:
 
 @app.command(
     epilog="Example: discli sample runs/cifar10-dis-s-2 -n 50000 --cfg-scale 1.5 --out samples/ &&"
-    " discli sample runs/quickstart --init digits/3/0000.png --strength 0.6 --classes 8"
+    " discli sample runs/quickstart --init digits/3/0000.png --strength 0.6 --classes 8 &&"
+    " discli sample runs/mine --size 192x256"
 )
 def sample(
     run: Annotated[

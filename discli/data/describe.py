@@ -28,7 +28,10 @@ def data_facts(path: Path, sheet: Path | None, count: int, vae: str | None, devi
     record["files"] = [str(file) for file in files]
     if store.shapes is not None:
         counts = np.bincount(store.shapes, minlength=len(store.contract.sizes)).tolist()
-        shown = ", ".join(f"{count:,} of {size}" for count, size in zip(counts, store.contract.sizes, strict=True))
+        shown = ", ".join(
+            f"{count:,} of {size.height}x{size.width} px"
+            for count, size in zip(counts, store.contract.sizes, strict=True)
+        )
         rows.append(("shapes", shown))
         record["shape_counts"] = counts
     record["contract"] = store.contract.model_dump(mode="json")

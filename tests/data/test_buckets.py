@@ -45,7 +45,7 @@ def test_each_image_is_cropped_to_the_nearest_shape(source, tmp_path):
         assert (store.read(np.array([place]))[0].numpy() == expected).all()
     facts = data_facts(store.path, None, 0, None, None)
     assert facts.record["shape_counts"] == [3, 2, 2]
-    assert ("shapes", "3 of 8, 2 of 6x10, 2 of 10x6") in facts.rows
+    assert ("shapes", "3 of 8x8 px, 2 of 6x10 px, 2 of 10x6 px") in facts.rows
 
 
 def test_batches_of_one_shape_come_flipped_and_from_a_device_alike(source, tmp_path):
