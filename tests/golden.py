@@ -39,7 +39,7 @@ def load_golden(folder: Path, case: str, dtype: torch.dtype, **model_settings: A
                 "num_classes": shape.num_classes,
                 **model_settings,
             },
-            "data": {"resolution": shape.input_size},
+            "data": {"resolution": shape.input_size.plain()},
             "diffusion": {"objective": {"learn_sigma": shape.out_channels == 2 * shape.in_channels}},
             "train": {"steps": 1},
         },

@@ -48,7 +48,7 @@ def check_before(study: Study, plan: Sequence[Planned], data: Path | None) -> No
     extractor = load_extractor(study.score.features, None, None, _CPU)
     for file in dict.fromkeys(file for file, *_ in wanted):
         load_codec(contracts[file].codec, _CPU)
-        extractor.check_size(contracts[file].resolution, contracts[file].resolution)
+        extractor.check_size(*contracts[file].resolution)
     for (file, reference, weak), planned in wanted.items():
         if reference is not None:
             by_class = study.score.by == "recognised"
@@ -59,7 +59,7 @@ def check_before(study: Study, plan: Sequence[Planned], data: Path | None) -> No
                     "Leave train.score.reference out: the data file has them. Or score by distance.",
                 )
             check_statistics(opened, extractor)
-            check_resolution(opened, (contracts[file].resolution,) * 2)
+            check_resolution(opened, contracts[file].resolution)
         if weak is not None:
             check_weak(load_model(Path(weak), _CPU), planned.recipe)
 

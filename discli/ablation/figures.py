@@ -11,6 +11,7 @@ from torch import Tensor
 from discli.ablation.results import PointResults, StudyReport
 from discli.ablation.scorer import read_strip
 from discli.data.contact_sheet import rows_sheet
+from discli.recipe.size import Size
 from discli.reports.chance import correlation
 from discli.reports.components import SAMPLING
 from discli.reports.plots import Bars, Levels, Line, Point, bars, curves, levels, scatter
@@ -92,14 +93,14 @@ def image_matrix(report: StudyReport) -> Image.Image | None:
     rows = []
     for point in report.points[: _most_rows(report)]:
         path = report.images.get(point.first.trial)
-        strip = _unstrip(path) if path is not None and path.exists() else None
+        strip = _unstrip(path, point.first.resolution) if path is not None and path.exists() else None
         if strip is not None:
             rows.append((point.name, strip))
     return rows_sheet(rows) if rows else None
 
 
 def _most_rows(report: StudyReport) -> int:
-    side = report.results[0].resolution if report.results else 1
+    side = report.results[0].resolution.height if report.results else 1
     return max(1, _LARGEST_MATRIX // max(side, _LEAST_ROW))
 
 
@@ -109,9 +110,9 @@ def matrix_caption(report: StudyReport) -> str:
     return f"Each row shows one point, from its first finished seed{shown}."
 
 
-def _unstrip(path: Path) -> Tensor | None:
-    """(n, 3, side, side) uint8 of square images side by side; None where they cannot be read."""
+def _unstrip(path: Path, size: Size) -> Tensor | None:
+    """(n, 3, H, W) uint8 of images side by side; None where they cannot be read."""
     try:
-        return read_strip(path)
+        return read_strip(path, size)
     except Exception:  # Pillow's plugins raise what their parsers stumble over: SyntaxError, struct.error, ...
         return None

@@ -87,7 +87,7 @@ def study_page(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], mat
     """The page as text; ``plots`` by their file's name, with captions."""
     shown = None
     if matrix is not None:
-        side = report.results[0].resolution
+        side = max(report.results[0].resolution)
         shown = {"title": _MATRIX, "caption": matrix_caption(report), "uri": image_uri(matrix, side)}
     captions = [(figure, caption, caption.partition(": ")) for figure, caption in plots.values()]
     return render(

@@ -14,6 +14,7 @@ from torch import Tensor
 from discli.data.contact_sheet import save_image
 from discli.evaluation.evaluate import evaluate
 from discli.evaluation.sampled import SampledImages
+from discli.recipe.size import Size
 from discli.runs.checkpoint import newest_checkpoint
 from discli.runs.eval_result import EvalResult, read_eval_result
 from discli.runs.layout import EMA, RunFolder
@@ -158,8 +159,8 @@ class Scorer:
         return posthoc_ema(self._run, ema, out=out)
 
 
-def read_strip(path: Path) -> Tensor:
-    """(n, 3, side, side) uint8 of square images beside one another. Pillow's plugins raise all sorts of errors."""
+def read_strip(path: Path, size: Size) -> Tensor:
+    """(n, 3, H, W) uint8 of images of ``size`` beside one another. Pillow's plugins raise all sorts of errors."""
     with Image.open(path) as strip:
         pixels = torch.from_numpy(np.asarray(strip.convert("RGB")).copy())
-    return torch.stack(pixels.split(pixels.shape[0], dim=1)).permute(0, 3, 1, 2)
+    return torch.stack(pixels.split(size.width, dim=1)).permute(0, 3, 1, 2)

@@ -114,7 +114,9 @@ def sweep(
         (each.describe(), scorer.strip(each.ema, SampleSettings(cfg_scale=each.cfg_scale, steps=each.steps), _STRIP))
         for each in scores[:_MOST_STRIPS]
     ]
-    save_image(rows_sheet([(name, read_strip(path)) for name, path in strips]), folder / IMAGES)
+    save_image(
+        rows_sheet([(name, read_strip(path, loaded.contract.resolution)) for name, path in strips]), folder / IMAGES
+    )
     return found
 
 

@@ -26,6 +26,7 @@ from discli.model import DiS
 from discli.recipe import Recipe, Study, Trial, parse_recipe
 from discli.recipe.differences import differences
 from discli.recipe.model import ModelSpec
+from discli.recipe.size import Size
 from discli.recipe.study import StudyScore, Tune
 from discli.reports.fit import loss_gap
 from discli.runs.eval_result import EvalResult
@@ -236,7 +237,7 @@ def costs(recipe: Recipe) -> Costs:
 
 
 @cache  # seeds share a network, and one of a billion takes long to lay out
-def _parameters(model: ModelSpec, input_size: int, in_channels: int, out_channels: int) -> int:
+def _parameters(model: ModelSpec, input_size: Size, in_channels: int, out_channels: int) -> int:
     with torch.device("meta"):
         return sum(p.numel() for p in DiS(model, input_size, in_channels, out_channels).parameters())
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from discli.ablation.scorer import SweptScore
 from discli.recipe.seeds import Seeds
+from discli.recipe.size import Size, as_size
 from discli.recipe.spec import Count, Positive, PositiveInt, Real
 from discli.runs.eval_result import EvalResult
 from discli.runtime.files import read_model
@@ -88,9 +89,9 @@ class TrialResult(Costs, TrainingFacts, _Part):
         return self.eval.seconds * max(1, len(self.by_sampling))
 
     @property
-    def resolution(self) -> int:
-        """Side of its images in pixels."""
-        return int(self.recipe["data"]["resolution"])
+    def resolution(self) -> Size:
+        """Of its images in pixels."""
+        return as_size(self.recipe["data"]["resolution"])
 
     @property
     def objective(self) -> str:

@@ -18,13 +18,21 @@ else:
     Codec = Literal[tuple(dict.fromkeys(one.name for one in declared("data/autoencoders", default="rgb")))]
 
 
-@app.command(epilog="Example: discli encode imagenet/ --res 256 --out imagenet-256.h5")
+@app.command(
+    epilog="Example: discli encode imagenet/ --res 256 --out imagenet-256.h5 &&"
+    " discli encode photos/ --res 64,48x80,80x48 --out photos.h5"
+)
 def encode(
     context: typer.Context,
     source: Annotated[
         Path | None, typer.Argument(help="Images: a folder (a sub-folder a class, or flat), zip, tar, tars, parquet.")
     ] = None,
-    res: Annotated[int | None, typer.Option("--res", min=1, help="Side of the square crop in pixels.")] = None,
+    res: Annotated[
+        str | None,
+        typer.Option(
+            "--res", metavar="SIDE|HxW,...", help="Pixels of the crop. Of several each image takes the nearest shape."
+        ),
+    ] = None,
     codec: Annotated[Codec | None, typer.Option(help="Default: rgb up to 64 px, vae above.")] = None,
     vae: Annotated[
         str | None, typer.Option(help="Hub id or folder of an autoencoder. Default: stabilityai/sd-vae-ft-ema.")
@@ -77,10 +85,11 @@ def encode(
     if source is None or res is None:
         raise DiscliError("encode needs SOURCE and --res.", "Example: discli encode imagenet/ --res 256")
     from discli.data.encode import encode as run
+    from discli.recipe.size import parse_sizes
 
     written = run(
         source,
-        res,
+        parse_sizes(res, "--res"),
         codec=codec,
         vae=vae,
         normalise=normalise,

@@ -69,7 +69,10 @@ def new(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Data file to train on, from discli encode.")] = None,
     res: Annotated[
-        int | None, typer.Option("--res", min=1, help="Without --data: side of the images in pixels.")
+        str | None,
+        typer.Option(
+            "--res", metavar="SIDE|HxW", help="Without --data: of the images in pixels, a square's side or HxW."
+        ),
     ] = None,
     codec: Annotated[
         Literal["rgb", "vae"] | None, typer.Option(help="Without --data. Default: rgb up to 64 px, vae above.")
@@ -84,6 +87,7 @@ def new(
     This times training steps on this machine to choose their number. --preset without --minutes skips that
     and writes the paper's long run of that size, for another machine.
     """
+    from discli.recipe.size import parse_size
     from discli.training.new_recipe import new_recipe
 
     written = new_recipe(
@@ -91,7 +95,7 @@ def new(
         preset,
         minutes=minutes,
         data=data,
-        resolution=res,
+        resolution=None if res is None else parse_size(res, "--res"),
         codec=codec,
         num_classes=num_classes,
         out=out,

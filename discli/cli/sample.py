@@ -20,7 +20,8 @@ def _samplers_of(process: str) -> str:
 
 @app.command(
     epilog="Example: discli sample runs/cifar10-dis-s-2 -n 50000 --cfg-scale 1.5 --out samples/ &&"
-    " discli sample runs/quickstart --init digits/3/0000.png --strength 0.6 --classes 8"
+    " discli sample runs/quickstart --init digits/3/0000.png --strength 0.6 --classes 8 &&"
+    " discli sample runs/mine --size 192x256"
 )
 def sample(
     run: Annotated[
@@ -128,6 +129,9 @@ def sample(
         Literal["noises", "classes"] | None,
         typer.Option(help="From image 0's noise to image 1's, or between two --classes: a strip and OUT.gif."),
     ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="SIDE|HxW", help="Another size in pixels than trained, such as 192x256.")
+    ] = None,
     device: Device = None,
 ) -> None:
     """Write n images of the averaged (EMA) weights, a contact sheet, and a manifest to repeat them.
@@ -139,6 +143,7 @@ def sample(
         raise DiscliError(f"--npz and --format {format}: which?", "Give one of them.")
     low_high = None if cfg_interval is None else _parse_pair(cfg_interval, ",", float, "--cfg-interval", "0.3,3")
     rows_columns = None if grid is None else _parse_pair(grid.lower(), "x", int, "--grid", "4x8")
+    from discli.recipe.size import parse_size
     from discli.sampling.edit import EditSettings
     from discli.sampling.folder import write_samples
     from discli.sampling.plan import plan_sampling
@@ -162,7 +167,15 @@ def sample(
     )
     edit = EditSettings(init=init, mask=mask, strength=strength, resample=resample, invert=invert, between=between)
     plan = plan_sampling(
-        run, settings, classes=classes, seed=seed, checkpoint_step=checkpoint, device=device, edit=edit, n=n
+        run,
+        settings,
+        classes=classes,
+        seed=seed,
+        checkpoint_step=checkpoint,
+        device=device,
+        edit=edit,
+        n=n,
+        size=None if size is None else parse_size(size, "--size"),
     )
     result = write_samples(
         plan,

@@ -44,7 +44,7 @@ def recipe_facts(recipe: Recipe, machine: Hardware) -> Facts:
 
 
 def _shape(recipe: Recipe) -> Facts:
-    model, side = recipe.model, recipe.input_size
+    model = recipe.model
     kind = "pixels" if recipe.data.codec.is_pixels else f"latents of {recipe.data.resolution} px"
     classes = f"{model.num_classes:,} classes" if model.num_classes else "no classes"
     extra = _tokens(recipe) - recipe.num_patches
@@ -53,7 +53,7 @@ def _shape(recipe: Recipe) -> Facts:
     rows = [
         ("network", f"{model.depth} blocks of width {model.embed_dim}, {classes}"),
         ("choices", ", ".join(f"{key.replace('_', ' ')} {_name(getattr(model, key))}" for key in choices)),
-        ("input", f"{recipe.in_channels} x {side} x {side} {kind}, in patches of {model.patch_size}"),
+        ("input", f"{' x '.join(map(str, recipe.input_shape))} {kind}, in patches of {model.patch_size}"),
         ("tokens", f"{recipe.num_patches:,} patches and {extra} more"),
     ]
     record = {"name": recipe.name, "tokens": recipe.num_patches + extra, "patches": recipe.num_patches}

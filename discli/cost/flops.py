@@ -13,6 +13,7 @@ from discli.model.flops import matmul_flops
 from discli.model.modulation import Modulation
 from discli.recipe import Recipe
 from discli.recipe.model import ModelSpec
+from discli.recipe.size import Size
 
 
 def forward_flops(recipe: Recipe) -> dict[str, int]:
@@ -62,14 +63,14 @@ def _of_tokens(layers: Iterable[Block], L: int) -> Counter[str]:
 
 
 @cache
-def _network(model: ModelSpec, input_size: int, in_channels: int, out_channels: int) -> DiS:
+def _network(model: ModelSpec, input_size: Size, in_channels: int, out_channels: int) -> DiS:
     with torch.device("meta"):
         return DiS(model, input_size, in_channels, out_channels)
 
 
 @cache  # the trials of a study share networks, and one of a billion parameters takes long to lay out
 def _count(
-    model: ModelSpec, input_size: int, in_channels: int, out_channels: int, up_to: int | None = None
+    model: ModelSpec, input_size: Size, in_channels: int, out_channels: int, up_to: int | None = None
 ) -> dict[str, int]:
     """Of the whole network, or ``up_to`` a block, from 1, without a head."""
     network = _network(model, input_size, in_channels, out_channels)

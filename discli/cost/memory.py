@@ -127,7 +127,7 @@ def _forward(network: DiS, recipe: Recipe, images: int, device_type: str) -> tup
         )
     ]
     with torch.device(device_type), saved.watching():
-        x = torch.empty(images, recipe.in_channels, recipe.input_size, recipe.input_size)
+        x = torch.empty(images, *recipe.input_shape)
         y = torch.zeros(images, dtype=torch.int64) if recipe.model.num_classes else None
         keep = torch.ones(branches, images) if recipe.model.drop_path_rate > 0 else None
         network(x, torch.zeros(images), y, keep)

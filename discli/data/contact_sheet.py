@@ -47,6 +47,18 @@ def contact_sheet(images: Tensor, columns: int | None = None) -> Image.Image:
     return sheet
 
 
+def on_pages(images: Sequence[Tensor]) -> Tensor:
+    """(k, 3, H, W) uint8 each, of sizes that may differ, as (N, 3, H, W): in the middle of white where it is larger."""
+    tall, wide = (max(some.shape[axis] for some in images) for axis in (2, 3))
+    pages = []
+    for some in images:
+        (height, width), page = some.shape[2:], some.new_full((len(some), 3, tall, wide), 255)
+        top, left = (tall - height) // 2, (wide - width) // 2
+        page[:, :, top : top + height, left : left + width] = some
+        pages.append(page)
+    return torch.cat(pages)
+
+
 @dataclass(frozen=True)
 class Images:
     """Images at hand; a notebook that ends with one shows its sheet."""

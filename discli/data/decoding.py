@@ -18,6 +18,7 @@ import numpy as np
 from discli.data import resampling
 from discli.data.images import Crop, ImageError, Pixels, TooSmall, crop, decode, decode_reduced, is_too_small
 from discli.data.sources import Locator, Reader
+from discli.recipe.size import Size, nearest_shape
 from discli.runtime.errors import DiscliError
 
 if TYPE_CHECKING:  # workers list nothing, and start sooner without what listing takes
@@ -31,7 +32,7 @@ _WORTH_COMPILING = 2000  # images a worker; compiled loops cost it 0.8 s, once 2
 class ImageTransform:
     """From an image file to pixels."""
 
-    resolution: int
+    sizes: tuple[Size, ...]  # each image goes to the one of nearest shape
     crop: Crop = "adm"
     too_small: TooSmall = "upscale"
     fast: bool = False  # JPEGs are decoded smaller where the crop would halve them: other pixels, see images.py
@@ -40,11 +41,15 @@ class ImageTransform:
 
 @dataclass
 class Decoded:
-    """The source's images [start, end): ``images`` (k, 3, H, W) uint8 of those that could be used."""
+    """The source's images [start, end): ``images`` uint8 of those that could be used, (k, 3, H, W).
+
+    Of several sizes they are (k, length), flat and padded, and ``shapes`` (k,) uint8 says which each has.
+    """
 
     start: int
     end: int
     images: Pixels
+    shapes: Pixels | None = None
     skipped: list[tuple[int, str]] = field(default_factory=list)  # (position, why)
     upscaled: int = 0
 
@@ -108,36 +113,43 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def transform_image(data: bytes, transform: ImageTransform) -> tuple[Pixels, bool]:
-    """(H, W, 3) uint8 and whether it had to be enlarged. Raises ImageError."""
-    size = transform.resolution
+def transform_image(data: bytes, transform: ImageTransform) -> tuple[Pixels, int, bool]:
+    """(H, W, 3) uint8, the number of their size, and whether it had to be enlarged. Raises ImageError."""
     if transform.fast:
-        image, full = decode_reduced(data, size)
+        image, full = decode_reduced(data, transform.sizes)
     else:
         image = decode(data)
         full = image.size
+    number = nearest_shape(transform.sizes, *full)
+    size = transform.sizes[number]
     small = is_too_small(full, size, transform.crop)
     if small and transform.too_small == "skip":
         raise ImageError(f"{full[0]} x {full[1]} pixels: smaller than the crop (--too-small skip)")
     if transform.compiled and transform.crop == "adm" and resampling.works():
-        return resampling.centre_crop(image, size, full), small
-    return crop(image, size, transform.crop, full), small
+        return resampling.centre_crop(image, size, full), number, small
+    return crop(image, size, transform.crop, full), number, small
 
 
 def _decode(reader: Reader, transform: ImageTransform, locators: list[Locator], start: int) -> Decoded:
-    side = transform.resolution
-    batch = Decoded(start, start + len(locators), np.empty((len(locators), 3, side, side), np.uint8))
+    sizes, count = transform.sizes, len(locators)
+    shape = (3, *sizes[0]) if len(sizes) == 1 else (3 * max(size.area for size in sizes),)
+    shapes = None if len(sizes) == 1 else np.zeros(count, np.uint8)
+    batch = Decoded(start, start + count, np.zeros((count, *shape), np.uint8), shapes)
     used = 0
     for position, locator in enumerate(locators, start):
         try:
-            pixels, small = transform_image(reader.read(locator), transform)
+            pixels, number, small = transform_image(reader.read(locator), transform)
         except ImageError as reason:
             batch.skipped.append((position, str(reason)))
             continue
-        batch.images[used] = pixels.transpose(2, 0, 1)
+        planes = pixels.transpose(2, 0, 1)
+        if shapes is None:
+            batch.images[used] = planes
+        else:
+            batch.images[used, : planes.size], shapes[used] = planes.reshape(-1), number
         used += 1
         batch.upscaled += small
-    batch.images = batch.images[:used]
+    batch.images, batch.shapes = batch.images[:used], None if shapes is None else shapes[:used]
     return batch
 
 

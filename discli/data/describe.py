@@ -26,6 +26,14 @@ def data_facts(path: Path, sheet: Path | None, count: int, vae: str | None, devi
         rows.insert(1, ("files", f"{len(files):,} in this order: {_in_short([str(file) for file in files])}"))
     record: dict[str, Any] = {"kind": "data", "file": str(path), "bytes": size, "sheet": None}
     record["files"] = [str(file) for file in files]
+    if store.shapes is not None:
+        counts = np.bincount(store.shapes, minlength=len(store.contract.sizes)).tolist()
+        shown = ", ".join(
+            f"{count:,} of {size.height}x{size.width} px"
+            for count, size in zip(counts, store.contract.sizes, strict=True)
+        )
+        rows.append(("shapes", shown))
+        record["shape_counts"] = counts
     record["contract"] = store.contract.model_dump(mode="json")
     if store.labels is not None:
         sizes = np.bincount(store.labels, minlength=store.contract.num_classes)

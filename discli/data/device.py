@@ -19,6 +19,7 @@ class OnDevice:
         """Raises DiscliError when the device's memory does not hold the file."""
         self.labels = store.labels
         self.read_grid = store.read_grid  # features stay where the file is: they take more room than the samples
+        self._unpacked = store.unpacked
         self._flip_stored = store.contract.flip_stored
         self._device = device
         rows = store.rows
@@ -42,8 +43,9 @@ class OnDevice:
         chosen = torch.from_numpy(indices).to(self._device)
         mirrored = None if flip is None else torch.from_numpy(np.asarray(flip)).to(self._device)
         if self._flip_stored:  # rows of two orientations, one after the other
-            return self._rows.flatten(0, 1).index_select(0, 2 * chosen + (0 if mirrored is None else mirrored))
-        samples = self._rows.index_select(0, chosen)
+            place = 2 * chosen + (0 if mirrored is None else mirrored)
+            return self._unpacked(self._rows.flatten(0, 1).index_select(0, place), indices)
+        samples = self._unpacked(self._rows.index_select(0, chosen), indices)
         if mirrored is None:
             return samples
         return torch.where(mirrored.reshape(-1, *[1] * (samples.ndim - 1)), samples.flip(-1), samples)

@@ -5,6 +5,7 @@ Whole or in parts, under torchrun, with features, merged. How a run encodes: `di
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,10 +22,11 @@ from discli.data.sources import Source, open_source
 from discli.data.store import Store
 from discli.data.writer import forget_resume_log
 from discli.recipe.codec import CodecIdentity, LatentIdentity, Normalise
-from discli.recipe.contract import DataContract
+from discli.recipe.contract import MOST_SHAPES, DataContract
 from discli.recipe.data import CODECS, LARGEST_RGB, default_codec
 from discli.recipe.data_files import files_of
 from discli.recipe.differences import first_difference
+from discli.recipe.size import Size, as_size
 from discli.runtime.console import progress, restore_quiet, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.plugins import find_plugin
@@ -41,7 +43,7 @@ _CPU_BATCH = 8
 @restore_quiet()
 def encode(
     source: str | Path,
-    resolution: int,
+    resolution: int | Size | Sequence[Size],
     *,
     codec: str | None = None,
     vae: str | None = None,
@@ -61,7 +63,7 @@ def encode(
 ) -> Path:
     """Writes the data file and returns its path; an interrupted run is resumed.
 
-    ``source``: whatever `open_source` lists. ``resolution``: side of the square crop in pixels. ``codec``: a
+    ``source``: whatever `open_source` lists. ``resolution``: px of the crop, a side or `Size`, or several. ``codec``: a
     file's of discli/data/autoencoders; by default pixels up to 64 px, latents above. ``vae``: hub id or folder
     of its weights. ``normalise``: what latents become where they are read: "scale", by what their autoencoder
     publishes, the default where it does; or "channels", each by its mean and deviation in this file. ``labels``: a
@@ -74,7 +76,8 @@ def encode(
     is finished already they are added. Raises DiscliError for a source, output or autoencoder that cannot be used,
     when no image can be read, and, with status 130, on Ctrl-C.
     """
-    source, out = Path(source), out and Path(out)
+    source, out, sizes = Path(source), out and Path(out), _sizes(resolution)
+    resolution = sizes[0]
     ranks = None
     if features is not None:
         if rank_and_world()[1] > 1:
@@ -87,13 +90,15 @@ def encode(
         stderr.quiet = ranks[0] > 0
     if fast_decode and crop != "adm":
         raise DiscliError(f"--fast-decode does not go with --crop {crop}, which halves nothing.", "Leave it out.")
+    if crop == "celeba" and not (len(sizes) == 1 and resolution.is_square):
+        raise DiscliError("--crop celeba cuts squares of one size.", "Give one number: --res 64.")
     name = _choose(codec, vae, resolution)
     if workers is None:
         workers = _default_workers(name, device)
     with Workers(workers) as decoders:
         images = open_source(source, labels)
         stderr.print(f"{source} ({images.kind}): {len(images):,} images, {_classes(images)}")
-        opened, images_at_once = _open(name, resolution, vae, batch_size, device)
+        opened, images_at_once = _open(name, sizes, vae, batch_size, device)
         if normalise is not None:
             opened.identity = _normalised(opened, normalise)
         if flip and opened.identity.is_pixels:
@@ -102,6 +107,7 @@ def encode(
             discli_version=discli.__version__,
             codec=opened.identity,
             resolution=resolution,
+            shapes=sizes if len(sizes) > 1 else (),
             crop=crop,
             dtype="uint8" if opened.identity.is_pixels else latent_dtype,
             flip_stored=not opened.identity.is_pixels and flip is not False,
@@ -113,14 +119,14 @@ def encode(
             fast_decode=fast_decode,
             shard=_checked(shard),
         )
-        out = out or _default_out(source, resolution, name)
+        out = out or _default_out(source, sizes, name)
         target = part_of(out, shard) if shard else out
         if ranks and out.is_file():
             _check_finished(out, contract.model_copy(update={"shard": None}))
         elif target.is_file():
             _check_finished(target, contract)
         else:
-            transform = ImageTransform(resolution, crop, too_small, fast_decode)
+            transform = ImageTransform(sizes, crop, too_small, fast_decode)
             positions = share(len(images), shard or (0, 1), opened.slice_size)
             write_encoded(target, images, contract, opened, positions, transform, decoders, images_at_once)
     if ranks:
@@ -151,28 +157,31 @@ def merge(out: str | Path, parts: str | Path | None = None, *, virtual: bool = F
     return out
 
 
-def _open(name: str, resolution: int, vae: str | None, batch_size: int | None, device: str | None) -> tuple[Codec, int]:
+def _open(
+    name: str, sizes: Sequence[Size], vae: str | None, batch_size: int | None, device: str | None
+) -> tuple[Codec, int]:
     """The codec, and how many images are decoded at once.
 
     ``slice_size`` of them go through the autoencoder at once, always: on a GPU an image's last bits can
     depend on how many are computed together.
     """
+    pixels = max(size.area for size in sizes)
     if not codec_class(name).computes:
-        return open_codec(name, vae), batch_size or min(1024, max(8, _WORKER_BYTES // (3 * resolution**2)))
+        return open_codec(name, vae), batch_size or min(1024, max(8, _WORKER_BYTES // (3 * pixels)))
     from discli.runtime.devices import pick_device  # imports torch
 
     where = pick_device(device)
     if where.type == "cuda":
-        batch_size = batch_size or max(1, _GPU_BATCH_PIXELS // resolution**2)
+        batch_size = batch_size or max(1, _GPU_BATCH_PIXELS // pixels)
         codec = open_codec(name, vae, where, batch_size)
     else:  # one image keeps all cores busy, and then no batch size shows in the bytes
         batch_size = batch_size or _CPU_BATCH
         codec = open_codec(name, vae, where, 1)
     divisor = codec.identity.downsample
-    if resolution % divisor:
+    for resolution in (size for size in sizes if not size.divides_by(divisor)):
         raise DiscliError(
             f"--res {resolution} is not a multiple of {divisor}, by which this autoencoder divides it.",
-            f"Nearest: --res {max(1, round(resolution / divisor)) * divisor}",
+            f"Nearest: --res {resolution.nearest_multiple(divisor)}",
         )
     return codec, batch_size
 
@@ -188,15 +197,22 @@ def _normalised(codec: Codec, normalise: Normalise) -> CodecIdentity:
     return identity.model_copy(update={"normalise": normalise})
 
 
-def _default_out(source: Path, resolution: int, name: str) -> Path:
+def _default_out(source: Path, sizes: Sequence[Size], name: str) -> Path:
     """In the current folder, where `discli.data.find` looks for it; of ``.`` and ``..`` the folders' own names."""
     stem = source.resolve().name if source.name in ("", "..") else source.name
-    return Path(f"{_UNFIT.sub('_', stem.split('.')[0]) or 'data'}-{resolution}-{name}.h5")
+    size = f"{sizes[0]}-and-{len(sizes) - 1}-more" if len(sizes) > 1 else str(sizes[0])
+    return Path(f"{_UNFIT.sub('_', stem.split('.')[0]) or 'data'}-{size}-{name}.h5")
 
 
-def _choose(codec: str | None, vae: str | None, resolution: int) -> str:
-    if resolution < 1:
-        raise DiscliError(f"--res {resolution} is not a size.", "Give the images' side in pixels, say --res 256.")
+def _sizes(resolution: int | Size | Sequence[Size]) -> tuple[Size, ...]:
+    if isinstance(resolution, int | Size):
+        return (as_size(resolution),)
+    if len(resolution) > MOST_SHAPES:
+        raise DiscliError(f"--res names {len(resolution)} sizes.", f"Give {MOST_SHAPES} at most.")
+    return tuple(map(as_size, resolution))
+
+
+def _choose(codec: str | None, vae: str | None, resolution: Size) -> str:
     if codec is not None:
         codec_class(codec)
         if vae is not None and "vae" not in CODECS[codec].model_fields:
@@ -204,8 +220,9 @@ def _choose(codec: str | None, vae: str | None, resolution: int) -> str:
         return codec
     if vae is not None:
         return "vae"
-    codec, other = default_codec(resolution), "rgb" if resolution > LARGEST_RGB else "vae"
-    why = f"{resolution} px is {'above' if resolution > LARGEST_RGB else 'at most'} {LARGEST_RGB}"
+    codec = default_codec(resolution)
+    other, where = ("rgb", "above") if codec == "vae" else ("vae", "at most")
+    why = f"{resolution} px is {where} {LARGEST_RGB}" + ("" if resolution.is_square else f"x{LARGEST_RGB}")
     stderr.print(f"codec {codec}, since {why} (--codec {other} for the other).")
     return codec
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from discli.data.autoencoders import Codec
+from discli.data.buckets import launch
 from discli.data.decoding import Decoded, ImageTransform, Workers, decode_batches
 from discli.data.resume_log import State
 from discli.data.sources import Source
 from discli.data.writer import Rows, StoreWriter, skipped_of
 from discli.recipe.contract import DataContract
+from discli.recipe.size import Size
 from discli.runtime.console import format_bytes, progress, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.signals import hold_ctrl_c
@@ -50,7 +52,7 @@ def write_encoded(
                             f"The autoencoder gives infinite or undefined latents near {images.names[batch.start]}.",
                             "Try --latent-dtype float32; if that fails too, the autoencoder is not for such images.",
                         )
-                    writer.append(rows, batch.end, batch.skipped, batch.upscaled)
+                    writer.append(rows, batch.end, batch.skipped, batch.upscaled, batch.shapes)
                     laps.lap("writing")
                     total_skipped += len(batch.skipped)
                     ticker.advance(batch.end - batch.start, f"{total_skipped:,} skipped" if total_skipped else "")
@@ -94,7 +96,7 @@ def _encoded(
     pending: tuple[Decoded, Callable[[], Rows]] | None = None
     while batch := next(batches, None):
         laps.lap("decoding")
-        launched = codec.launch(batch.images, contract.dtype, contract.flip_stored)
+        launched = launch(codec, batch, contract)
         laps.lap(encoding)
         if pending is not None:
             rows = pending[1]()
@@ -127,7 +129,7 @@ class _Laps:
         return f"the slowest stage was {stage} ({share_of_time:.0%} of the time)"
 
 
-def _report(target: Path, state: State, skipped: int, resolution: int) -> None:
+def _report(target: Path, state: State, skipped: int, resolution: Size) -> None:
     stderr.print(f"{target}: {state.rows:,} images, {format_bytes(target.stat().st_size)}")
     if state.upscaled:
         stderr.print(

@@ -56,19 +56,21 @@ def add_features(path: str | Path, features: str, *, vae: str | None = None, dev
 
     def see(rows: range) -> Features:
         indices = np.arange(rows.start, rows.stop)
+        found: list[Features] = []
         with torch.inference_mode():
-            images = store.read(indices)
-            if codec is not None:
-                images = codec.decode(store.contract.codec.to_model_space(images))
-            grid: Features = teacher(images).half().cpu().numpy()
-        return grid
+            for some in store.in_turn(indices, len(indices)):
+                images = store.read(some)
+                if codec is not None:
+                    images = codec.decode(store.contract.codec.to_model_space(images))
+                found.append(teacher(images).half().cpu().numpy())
+        return np.concatenate(found)
 
     write_grid(path, teacher.grid, see, _CPU_BATCH if where.type == "cpu" else _GPU_BATCH)
     return path
 
 
 def write_grid(path: Path, grid: FeatureGrid, compute: Callable[[range], Features], batch: int) -> Store:
-    """Adds ``grid`` to the data file, or to each of several: ``compute`` gives rows (k, side, side, channels).
+    """Adds ``grid`` to the data file, or to each of several: ``compute`` gives rows (k, rows, columns, channels).
 
     Always of whole batches of a file's samples but the last, so that going on where another process was killed
     changes no bit.

@@ -12,11 +12,14 @@ A file that is empty, truncated, no image at all, or larger than MAX_PIXELS rais
 
 import io
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from discli.recipe.size import Size, nearest_shape
 
 Crop = Literal["adm", "resize", "celeba"]
 TooSmall = Literal["upscale", "skip"]
@@ -54,24 +57,24 @@ def upright_rgb(image: Image.Image, page: str = "white") -> Image.Image:
         raise ImageError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
-def decode_reduced(data: bytes, size: int) -> tuple[Image.Image, tuple[int, int]]:
-    """For ADM's crop to ``size``: the image, and the (width, height) that ``decode`` would give it.
+def decode_reduced(data: bytes, sizes: Sequence[Size]) -> tuple[Image.Image, tuple[int, int]]:
+    """For ADM's crop to one of ``sizes``: the image, and the (width, height) that ``decode`` would give it.
 
     Where that crop halves a JPEG, libjpeg decodes it at a half, a quarter or an eighth: less work, and
     a sharper filter than the mean of neighbours, so that pixels differ. Raises ImageError.
     """
     if data[:3] == b"\xff\xd8\xff":
-        return _any_image(data, reduce_to=size)
+        return _any_image(data, reduce_to=sizes)
     image = decode(data)
     return image, image.size
 
 
-def crop(image: Image.Image, size: int, how: Crop, full: tuple[int, int] | None = None) -> Pixels:
-    """(size, size, 3) uint8. Images smaller than the crop are enlarged; see ``is_too_small``.
+def crop(image: Image.Image, size: Size, how: Crop, full: tuple[int, int] | None = None) -> Pixels:
+    """(*size, 3) uint8. Images smaller than the crop are enlarged; see ``is_too_small``.
 
     ``adm``: the centre crop of ADM (Dhariwal and Nichol, arXiv:2105.05233): halve with a box filter
-    while the short side is at least twice ``size``, resize the short side to ``size`` (bicubic), cut the
-    middle. ``resize``: the whole image, squeezed to a square (bicubic). ``celeba``: the aligned
+    while both sides are at least twice those of ``size``, resize (bicubic) so that one is ``size``'s and the other
+    no less, cut the middle. ``resize``: the whole image, squeezed to ``size`` (bicubic). ``celeba``: the aligned
     178 x 218 faces as U-ViT (arXiv:2209.12152) prepares them: 128 x 128 around (89, 121), then bilinear.
     ``full``: for "adm", the (width, height) of an image that `decode_reduced` gave.
     """
@@ -79,9 +82,9 @@ def crop(image: Image.Image, size: int, how: Crop, full: tuple[int, int] | None 
         if image.size != _CELEBA_SIZE:
             found = "{} x {}".format(*image.size)
             raise ImageError(f"{found} pixels; the celeba crop wants the aligned faces of 178 x 218")
-        return _pixels(image.crop(_CELEBA_BOX).resize((size, size), Image.Resampling.BILINEAR))
+        return _pixels(image.crop(_CELEBA_BOX).resize((size.width, size.height), Image.Resampling.BILINEAR))
     if how == "resize":
-        return _pixels(image.resize((size, size), Image.Resampling.BICUBIC))
+        return _pixels(image.resize((size.width, size.height), Image.Resampling.BICUBIC))
     shapes, done = adm_shapes(*(full or image.size), size), 0 if full is None else reduction(image.size, full)
     # A side of an odd number of pixels, halved by libjpeg, ends in half a pixel of nothing.
     width, height = (side / 2**done for side in full or image.size)
@@ -91,16 +94,16 @@ def crop(image: Image.Image, size: int, how: Crop, full: tuple[int, int] | None 
     if image.size != shapes[-1]:
         image = image.resize(shapes[-1], Image.Resampling.BICUBIC, (0, 0, width, height))
     pixels = _pixels(image)
-    top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
-    return pixels[top : top + size, left : left + size]
+    top, left = (pixels.shape[0] - size.height) // 2, (pixels.shape[1] - size.width) // 2
+    return pixels[top : top + size.height, left : left + size.width]
 
 
-def adm_shapes(width: int, height: int, size: int) -> list[tuple[int, int]]:
+def adm_shapes(width: int, height: int, size: Size) -> list[tuple[int, int]]:
     """(width, height) before, between and after the resizes of ADM's crop: halvings, and one to ``size``."""
     shapes = [(width, height)]
-    while min(shapes[-1]) >= 2 * size:
+    while shapes[-1][0] >= 2 * size.width and shapes[-1][1] >= 2 * size.height:
         shapes.append((shapes[-1][0] // 2, shapes[-1][1] // 2))
-    scale = size / min(shapes[-1])
+    scale = max(size.width / shapes[-1][0], size.height / shapes[-1][1])
     return [*shapes, (round(shapes[-1][0] * scale), round(shapes[-1][1] * scale))]
 
 
@@ -109,9 +112,12 @@ def reduction(have: tuple[int, int], full: tuple[int, int]) -> int:
     return round(math.log2(max(full) / max(have)))
 
 
-def is_too_small(width_and_height: tuple[int, int], size: int, how: Crop) -> bool:
+def is_too_small(width_and_height: tuple[int, int], size: Size, how: Crop) -> bool:
     """Whether cropping to ``size`` has to invent pixels."""
-    return min(width_and_height) < size if how != "celeba" else size > _CELEBA_BOX[2] - _CELEBA_BOX[0]
+    width, height = width_and_height
+    if how == "celeba":
+        width = height = _CELEBA_BOX[2] - _CELEBA_BOX[0]
+    return width < size.width or height < size.height
 
 
 def _pixels(image: Image.Image) -> Pixels:
@@ -119,7 +125,7 @@ def _pixels(image: Image.Image) -> Pixels:
     return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)
 
 
-def _any_image(data: bytes, reduce_to: int | None = None, page: str = "white") -> tuple[Image.Image, tuple[int, int]]:
+def _any_image(data: bytes, reduce_to: Sequence[Size] = (), page: str = "white") -> tuple[Image.Image, tuple[int, int]]:
     """The upright image, reduced if that is asked and can be, and its (width, height) if it were not reduced."""
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -127,8 +133,9 @@ def _any_image(data: bytes, reduce_to: int | None = None, page: str = "white") -
             if width * height > MAX_PIXELS:
                 raise ImageError(f"{width} x {height} pixels: refused as a decompression bomb")
             turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
-            if reduce_to is not None and not turned:  # turned, an odd side's half pixel would lie at the other end
-                by = 2 ** min(len(adm_shapes(width, height, reduce_to)) - 2, _JPEG_HALVINGS)
+            if reduce_to and not turned:  # turned, an odd side's half pixel would lie at the other end
+                size = reduce_to[nearest_shape(reduce_to, width, height)]
+                by = 2 ** min(len(adm_shapes(width, height, size)) - 2, _JPEG_HALVINGS)
                 image.draft("RGB", (width // by, height // by))
             image.load()
             if turned:

@@ -9,7 +9,7 @@ h5py and to a memory map alike.
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ import numpy.typing as npt
 
 from discli.data.channel_moments import ChannelMoments
 from discli.recipe.contract import DataContract
+
+Numbers = npt.NDArray[np.uint8]  # of shapes
 
 FORMAT = "discli-data/1"
 UNFINISHED = b"discli encode has not finished this file\n"
@@ -63,6 +65,7 @@ def wrap_rows_in_hdf5(
     skipped: Sequence[str],
     positions: tuple[int, int, int],
     moments: ChannelMoments | None = None,
+    shapes: Numbers | None = None,
 ) -> None:
     """Turns ``path``, rows from ROWS_AT on, into an HDF5 file, and marks it finished as the last thing.
 
@@ -73,7 +76,7 @@ def wrap_rows_in_hdf5(
     with _HeaderlessFile(path) as raw:
         with h5py.File(raw, "w", driver="fileobj", **_LAYOUT) as file:
             _allocate_samples(file, shape, contract.dtype)
-            describe_rows(file, contract, names, labels, skipped, positions)
+            describe_rows(file, contract, names, labels, skipped, positions, shapes)
             if moments is not None:
                 file.attrs["moments"] = json.dumps(asdict(moments))
             file.attrs["finished"] = False
@@ -91,8 +94,11 @@ def describe_rows(
     labels: npt.NDArray[np.int64] | None,
     skipped: Sequence[str],
     positions: tuple[int, int, int],
+    shapes: Numbers | None,
 ) -> None:
-    """All of a file but the rows and their features."""
+    """All of a file but the rows and their features. ``shapes`` (n,): of each, the number in ``contract.sizes``."""
+    if shapes is not None:
+        file.create_dataset("shapes", data=shapes)
     if labels is not None:
         file.create_dataset("labels", data=labels)
     file.create_dataset("names", data=list(names), shape=(len(names),), dtype=h5py.string_dtype())
@@ -101,6 +107,12 @@ def describe_rows(
     file.attrs["positions"] = np.array(positions, dtype=np.int64)
     # As a dataset: the names of a thousand classes do not fit into an attribute.
     file.create_dataset("contract", data=contract.model_dump_json(), dtype=h5py.string_dtype())
+
+
+def by_shape(shapes: Numbers) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
+    """Each shape's number that is there, and the places of its images, rising."""
+    for number in np.unique(shapes).tolist():
+        yield number, np.flatnonzero(shapes == number)
 
 
 def open_to_grow(path: Path) -> h5py.File:

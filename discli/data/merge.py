@@ -101,7 +101,8 @@ def merge_virtually(out: Path, files: Sequence[Path] | None = None) -> Store:
                         part = h5py.VirtualSource(name(shard.path), dataset, (len(shard), *rows.shape[1:]))
                         layout[shard.start : shard.start + len(shard)] = part
                 file.create_virtual_dataset(dataset, layout)
-            describe_rows(file, whole.contract, whole.names, whole.labels, whole.skipped, whole.positions)
+            about = whole.names, whole.labels, whole.skipped, whole.positions, whole.shapes
+            describe_rows(file, whole.contract, *about)
             file.attrs["finished"] = True
 
     try:
@@ -130,5 +131,6 @@ def _copy(parts: Sequence[Shard], writer: StoreWriter, advance: Callable[[int], 
         step = max(1, _COPIED_AT_ONCE * len(part) // max(1, part.rows.nbytes))
         for first in range(max(0, already - part.start), len(part), step):
             rows = part.rows[first : first + step]
-            writer.append(rows, part.start + first + len(rows))
+            shapes = None if part.shapes is None else part.shapes[first : first + step]
+            writer.append(rows, part.start + first + len(rows), shapes=shapes)
             advance(len(rows))

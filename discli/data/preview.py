@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from discli.data.autoencoders import load_codec
-from discli.data.contact_sheet import contact_sheet
+from discli.data.contact_sheet import contact_sheet, on_pages
 from discli.data.decoding import ImageTransform, transform_image
 from discli.data.images import ImageError
 from discli.data.sources import Source, open_source
@@ -37,8 +37,11 @@ def samples_beside_sources(
     except (DiscliError, ImageError, KeyError) as error:
         stderr.print(f"The samples stand alone, since their sources are not at hand: {error}")
     for mirrored in (False, True) if store.contract.flip_stored else (False,):
-        stored = store.read(chosen, np.full(len(chosen), mirrored) if mirrored else None)
-        columns["mirrored" if mirrored else "sample"] = codec.decode(identity.to_model_space(stored)).cpu()
+        found = []
+        for some in store.in_turn(chosen, len(chosen)):
+            stored = store.read(some, np.full(len(some), mirrored) if mirrored else None)
+            found.append(codec.decode(identity.to_model_space(stored)).cpu())
+        columns["mirrored" if mirrored else "sample"] = on_pages(found)
     interleaved = torch.stack(list(columns.values()), dim=1).flatten(0, 1)
     groups_in_a_row = max(1, round((len(chosen) / len(columns)) ** 0.5))
     return contact_sheet(interleaved, columns=groups_in_a_row * len(columns)), list(columns)
@@ -47,7 +50,7 @@ def samples_beside_sources(
 def _sources(store: Store, chosen: npt.NDArray[np.int64]) -> Tensor:
     """(k, 3, H, W) uint8, read and cropped as encode does. Raises where one is gone or unlike what it was."""
     contract, names = store.contract, store.names
-    how = ImageTransform(contract.resolution, contract.crop, fast=contract.fast_decode)
+    how = ImageTransform(contract.sizes, contract.crop, fast=contract.fast_decode)
     starts = [shard.start for shard in store.shards]
     opened: dict[str, tuple[Source, dict[str, int]]] = {}
     images = []
@@ -57,5 +60,6 @@ def _sources(store: Store, chosen: npt.NDArray[np.int64]) -> Tensor:
             source = open_source(Path(where), "none")
             opened[where] = source, {name: position for position, name in enumerate(source.names)}
         source, positions = opened[where]
-        images.append(transform_image(source.read(positions[names[index]]), how)[0])
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        pixels, *_ = transform_image(source.read(positions[names[index]]), how)
+        images.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])
+    return on_pages(images)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from discli.data.images import adm_shapes, crop, reduction
+from discli.recipe.size import Size
 
 Filter = Literal["box", "bicubic"]
 Window = tuple[int, int]  # [start, end) of a line
@@ -47,8 +48,8 @@ class Step(NamedTuple):
     down: Taps
 
 
-def centre_crop(image: Image.Image, size: int, full: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """(size, size, 3): what `discli.data.images.crop` makes of an RGB image with "adm". Only where `works`."""
+def centre_crop(image: Image.Image, size: Size, full: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """(*size, 3): what `discli.data.images.crop` makes of an RGB image with "adm". Only where `works`."""
     if _is_tall(image.size, full, size):
         return crop(image, size, "adm", full)
     ((left, right), (top, bottom)), steps = _centre_steps(image.size, full, size)
@@ -57,7 +58,7 @@ def centre_crop(image: Image.Image, size: int, full: tuple[int, int]) -> npt.NDA
     for step in steps:
         turned = _resized(np.ascontiguousarray(pixels.T), step.across)
         pixels = _resized(np.ascontiguousarray(turned.T), step.down)
-    return pixels.view(np.uint8).reshape(size, size, 4)[..., :3]
+    return pixels.view(np.uint8).reshape(*size, 4)[..., :3]
 
 
 @cache
@@ -66,12 +67,13 @@ def works() -> bool:
     noise = np.random.default_rng(0).integers(0, 256, (61, 90, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
     try:
-        return all(np.array_equal(centre_crop(image, size, image.size), crop(image, size, "adm")) for size in (13, 43))
+        sizes = (Size(13, 13), Size(43, 43), Size(16, 43))
+        return all(np.array_equal(centre_crop(image, size, image.size), crop(image, size, "adm")) for size in sizes)
     except Exception:  # no place for numba's cache, another numba, another Pillow: Pillow alone then
         return False
 
 
-def _is_tall(have: tuple[int, int], full: tuple[int, int], size: int) -> bool:
+def _is_tall(have: tuple[int, int], full: tuple[int, int], size: Size) -> bool:
     """Where some releases of Pillow resize along columns first, which rounds otherwise (its pull request 9549)."""
     sides = [have, *adm_shapes(*full, size)[reduction(have, full) + 1 :]]
     return any(
@@ -83,7 +85,7 @@ def _is_tall(have: tuple[int, int], full: tuple[int, int], size: int) -> bool:
 
 @lru_cache(maxsize=512)
 def _centre_steps(
-    have: tuple[int, int], full: tuple[int, int], size: int
+    have: tuple[int, int], full: tuple[int, int], size: Size
 ) -> tuple[tuple[Window, ...], tuple[Step, ...]]:
     """Which columns and rows are needed of an image of ``have`` (width, height), ``full`` before decoding reduced it.
 
@@ -93,7 +95,8 @@ def _centre_steps(
     sides = [have, *shapes[done + 1 :]]
     reach = [(full[0] / 2**done, full[1] / 2**done), *sides[1:]]
     steps: list[Step] = []
-    kept = tuple(((side - size) // 2, (side - size) // 2 + size) for side in shapes[-1])
+    wanted = zip(shapes[-1], (size.width, size.height), strict=True)
+    kept = tuple(((side - part) // 2, (side - part) // 2 + part) for side, part in wanted)
     for i in reversed(range(len(sides) - 1)):
         how: Filter = "bicubic" if i == len(sides) - 2 else "box"
         across, down = (

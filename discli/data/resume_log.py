@@ -8,6 +8,7 @@ process dies at, the last whole line is true; a torn line after it is cut off.
 import fcntl
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +28,7 @@ class State:
     rows: int = 0
     upscaled: int = 0
     skipped: list[tuple[int, str]] = field(default_factory=list)
+    shapes: list[int] = field(default_factory=list)  # of each row, where there are several
     moments: ChannelMoments = field(default_factory=ChannelMoments)
 
 
@@ -57,11 +59,12 @@ class ResumeLog:
         if not kept:
             self._append({"format": _FORMAT, "settings": self._settings, "start": start})
             return State(end=start)
-        return replace(kept[-1], skipped=[skip for record in kept for skip in record.skipped])
+        skipped = [skip for record in kept for skip in record.skipped]
+        return replace(kept[-1], skipped=skipped, shapes=[shape for record in kept for shape in record.shapes])
 
-    def commit(self, state: State, newly_skipped: list[tuple[int, str]]) -> None:
-        """``state.skipped`` is not repeated in every line; ``newly_skipped`` is what this one adds."""
-        self._append(asdict(replace(state, skipped=newly_skipped)))
+    def commit(self, state: State, newly_skipped: list[tuple[int, str]], new_shapes: Sequence[int] = ()) -> None:
+        """``state.skipped`` and ``shapes`` are not repeated in every line: the other two are what this one adds."""
+        self._append(asdict(replace(state, skipped=newly_skipped, shapes=list(new_shapes))))
 
     def close(self, *, remove: bool = False) -> None:
         if remove:

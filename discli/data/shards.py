@@ -35,6 +35,7 @@ class Shard:
     labels: npt.NDArray[np.int64] | None
     rows: npt.NDArray[Any]
     grids: dict[str, npt.NDArray[np.float16]]
+    shapes: npt.NDArray[np.uint8] | None = None  # of each sample, the number in contract.sizes; None: all alike
     moments: ChannelMoments | None = None  # exact sums, which parts hold
     start: int = 0  # the place of its first sample in the data set
 

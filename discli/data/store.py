@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,7 +32,8 @@ class Store:
     """A finished data file, or several read as one. Pickles as its path, so that other processes map it anew.
 
     ``contract`` is that of all files together, ``shards`` are the files in the order of their samples, and
-    ``labels`` is (n,) int64, or None where there are no classes. No file stays open.
+    ``labels`` is (n,) int64, or None where there are no classes; ``shapes`` is (n,) uint8, the number of each sample's
+    in ``contract.sizes``, or None where there is one. No file stays open.
     """
 
     def __init__(self, path: str | Path, cache: Cache = "none", *, parts: bool = False) -> None:
@@ -54,15 +56,17 @@ class Store:
             )
         if len(self.shards) == 1:
             first = self.shards[0]
-            self.positions, self.labels = first.positions, first.labels
+            self.positions, self.labels, self.shapes = first.positions, first.labels, first.shapes
             self.rows: npt.NDArray[Any] | JoinedRows = first.rows
-            # (n, side, side, channels) float16 of each network that has seen the images; mapped whatever the cache.
+            # (n, rows, columns, channels) float16 of each network that has seen the images; mapped whatever the cache.
             self.grids: dict[str, npt.NDArray[np.float16] | JoinedRows] = {**first.grids}
         else:
             total = sum(shard.positions[1] - shard.positions[0] for shard in self.shards)
             self.positions = (0, total, total)
             labels = [shard.labels for shard in self.shards if shard.labels is not None]
             self.labels = np.concatenate(labels) if labels else None
+            shapes = [shard.shapes for shard in self.shards if shard.shapes is not None]
+            self.shapes = np.concatenate(shapes) if shapes else None
             self.rows = JoinedRows([shard.rows for shard in self.shards])
             names = [grid.name for grid in self.contract.grids]
             self.grids = {name: JoinedRows([shard.grids[name] for shard in self.shards]) for name in names}
@@ -101,7 +105,7 @@ class Store:
         return first.with_name(Path(whole_name(first.name)).stem + suffix)
 
     def read(self, indices: npt.NDArray[np.int64], flip: npt.NDArray[np.bool_] | None = None) -> "Tensor":
-        """Samples in the order asked for, as stored: (b, 3, H, W) uint8, or (b, 2C, h, w) mean and std.
+        """Samples of one shape in the order asked for, as stored: (b, 3, H, W) uint8, or (b, 2C, h, w) mean and std.
 
         ``flip`` (b,) mirrors samples left to right: exactly for pixels; of latents, by taking the
         stored latent of the mirrored image, since a mirrored latent is not the same thing.
@@ -110,18 +114,34 @@ class Store:
 
         if self.contract.flip_stored:
             orientation = np.zeros(len(indices), np.intp) if flip is None else np.asarray(flip, np.intp)
-            return torch.from_numpy(self.rows[indices, orientation])
-        samples = torch.from_numpy(self.rows[indices])
+            return self.unpacked(torch.from_numpy(self.rows[indices, orientation]), indices)
+        samples = self.unpacked(torch.from_numpy(self.rows[indices]), indices)
         if flip is not None and flip.any():
             assert self.contract.can_flip, "latents of one orientation cannot be flipped; check_fits refuses"
             chosen = torch.from_numpy(np.asarray(flip))
             samples[chosen] = samples[chosen].flip(-1)
         return samples
 
+    def unpacked(self, rows: "Tensor", indices: npt.NDArray[np.int64]) -> "Tensor":
+        """Rows (b, ...) of samples of one shape as `read` gives them."""
+        if self.shapes is None:
+            return rows
+        first, *others = np.unique(self.shapes[indices]).tolist() or [0]
+        assert not others, "samples of several shapes; see `in_turn`"
+        samples: Tensor = self.contract.unpacked(rows, first)
+        return samples
+
+    def in_turn(self, indices: npt.NDArray[np.int64], most: int) -> Iterator[npt.NDArray[np.int64]]:
+        """``indices`` in stretches that `read` takes: in their order, of one shape each and at most so many."""
+        borders = [] if self.shapes is None else (np.flatnonzero(np.diff(self.shapes[indices])) + 1).tolist()
+        for start, stop in pairwise([0, *borders, len(indices)]):
+            for first in range(start, stop, most):
+                yield indices[first : min(first + most, stop)]
+
     def read_grid(
         self, name: str, indices: npt.NDArray[np.int64], flip: npt.NDArray[np.bool_] | None = None
     ) -> "Tensor":
-        """A network's features of samples in the order asked for: (b, side, side, channels) float16.
+        """A network's features of samples in the order asked for: (b, rows, columns, channels) float16.
 
         ``flip`` (b,) mirrors them left to right, as the features of the mirrored image are nearly.
         """
@@ -200,6 +220,7 @@ def _read(path: Path, held: "_Held") -> Shard:
             grid.name: _mapped(held, grid.dataset, grid_shape(grid, contract.num_samples), "float16", path)
             for grid in contract.grids
         },
+        _shape_numbers(held, contract),
         ChannelMoments(**json.loads(moments)) if moments is not None else None,
     )
 
@@ -225,7 +246,7 @@ def _opened(path: Path) -> Iterator["_Held"]:
 
 def grid_shape(grid: FeatureGrid, samples: int) -> tuple[int, int, int, int]:
     """Of the dataset that holds it."""
-    return (samples, grid.side, grid.side, grid.channels)
+    return (samples, *grid.side, grid.channels)
 
 
 def _mapped(held: "_Held", name: str, shape: tuple[int, ...], dtype: str, path: Path) -> npt.NDArray[Any]:
@@ -253,6 +274,18 @@ def _labels(held: "_Held", contract: DataContract) -> npt.NDArray[np.int64] | No
     if len(labels) and (labels.min() < 0 or labels.max() >= contract.num_classes):
         raise ValueError(f"labels from {labels.min()} to {labels.max()}, of {contract.num_classes} classes")
     return np.asarray(labels)
+
+
+def _shape_numbers(held: "_Held", contract: DataContract) -> npt.NDArray[np.uint8] | None:
+    """(n,), each the number of a shape. Raises ValueError where they are not."""
+    if not contract.shapes:
+        return None
+    shapes = held["shapes"][...]
+    if shapes.shape != (contract.num_samples,) or shapes.dtype != np.uint8:
+        raise ValueError(f"shapes are {shapes.dtype} {shapes.shape}, of {contract.num_samples} samples")
+    if len(shapes) and shapes.max() >= len(contract.shapes):
+        raise ValueError(f"shape {shapes.max()}, of {len(contract.shapes)}")
+    return np.asarray(shapes)
 
 
 def _file(path: Path) -> h5py.h5f.FileID:

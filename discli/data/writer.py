@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from discli.data.layout import ROWS_AT, UNFINISHED, check_layout, wrap_rows_in_hdf5
+from discli.data.layout import ROWS_AT, UNFINISHED, Numbers, by_shape, check_layout, wrap_rows_in_hdf5
 from discli.data.resume_log import ResumeLog, State, resume_log_of
 from discli.recipe.contract import DataContract
 from discli.runtime.console import format_bytes
@@ -27,6 +27,14 @@ Rows = npt.NDArray[np.generic]
 PARTIAL = ".partial"  # at the end of an unfinished file's name
 _SECONDS_BETWEEN_COMMITS = 1.0
 _NAME_BYTES = 100  # what an image's name and label take, generously
+
+
+class _Appended(NamedTuple):
+    rows: Rows
+    end: int
+    skipped: Sequence[tuple[int, str]]
+    upscaled: int
+    shapes: Numbers | None
 
 
 class StoreWriter:
@@ -47,7 +55,7 @@ class StoreWriter:
         self.partial = partial_of(out)
         self._contract, self._positions = contract, positions
         self._row_bytes = int(np.prod(contract.row_shape)) * np.dtype(contract.dtype).itemsize
-        self._queue: queue.Queue[tuple[Rows, int, Sequence[tuple[int, str]], int] | None] = queue.Queue(maxsize=4)
+        self._queue: queue.Queue[_Appended | None] = queue.Queue(maxsize=4)
         self._error: BaseException | None = None
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -91,13 +99,21 @@ class StoreWriter:
         self._file.close()
         self._log.close()
 
-    def append(self, rows: Rows, end: int, skipped: Sequence[tuple[int, str]] = (), upscaled: int = 0) -> None:
+    def append(
+        self,
+        rows: Rows,
+        end: int,
+        skipped: Sequence[tuple[int, str]] = (),
+        upscaled: int = 0,
+        shapes: Numbers | None = None,
+    ) -> None:
         """``rows`` (k, *row_shape) in order; all positions before ``end`` are dealt with by now.
 
+        ``shapes`` (k,): where there are several, the number of each row's.
         Returns at once unless several batches wait already. Raises what writing earlier ones raised.
         """
         self._raise_error()
-        self._queue.put((rows, end, skipped, upscaled))
+        self._queue.put(_Appended(rows, end, skipped, upscaled, shapes))
 
     def settle(self) -> State:
         """Waits until everything appended is on disk; no more can be appended."""
@@ -122,7 +138,8 @@ class StoreWriter:
         self._file.truncate(ROWS_AT + self.state.rows * self._row_bytes)
         self._file.close()
         moments = self.state.moments if contract.shard is not None else None
-        wrap_rows_in_hdf5(self.partial, contract, names, labels, skipped, positions, moments)
+        shapes = np.array(self.state.shapes, np.uint8) if contract.shapes else None
+        wrap_rows_in_hdf5(self.partial, contract, names, labels, skipped, positions, moments, shapes)
         write_list(skipped_of(self.out), skipped)
         self.partial.replace(self.out)
         sync(self.out.parent)
@@ -157,11 +174,11 @@ class StoreWriter:
 
     def _write_behind(self) -> None:
         uncommitted: list[tuple[int, str]] = []
-        last_commit, committed = time.monotonic(), self.state.end
+        last_commit, committed, shapes_there = time.monotonic(), self.state.end, len(self.state.shapes)
         while (item := self._queue.get()) is not None:
             if self._error is not None:
                 continue  # the queue has to drain for whoever waits to put
-            rows, end, skipped, upscaled = item
+            rows, end, skipped, upscaled, shapes = item
             try:
                 self._write(rows)
                 self.state = replace(
@@ -171,16 +188,22 @@ class StoreWriter:
                     upscaled=self.state.upscaled + upscaled,
                     skipped=[*self.state.skipped, *skipped] if skipped else self.state.skipped,
                 )
-                self.state.moments.add(rows, self._contract.codec)
+                if shapes is None:
+                    self.state.moments.add(rows, self._contract.codec)
+                else:
+                    self.state.shapes.extend(shapes.tolist())
+                    for number, places in by_shape(shapes):
+                        self.state.moments.add(self._contract.unpacked(rows[places], number), self._contract.codec)
                 uncommitted += skipped
                 if time.monotonic() - last_commit > _SECONDS_BETWEEN_COMMITS:
-                    self._commit(uncommitted)
+                    self._commit(uncommitted, shapes_there)
                     uncommitted, last_commit, committed = [], time.monotonic(), end
+                    shapes_there = len(self.state.shapes)
             except BaseException as error:  # raised again where the next rows are appended
                 self._error = error
         if self._error is None and self.state.end > committed:
             try:
-                self._commit(uncommitted)
+                self._commit(uncommitted, shapes_there)
             except BaseException as error:
                 self._error = error
         self._written.set()
@@ -190,9 +213,9 @@ class StoreWriter:
         while view.nbytes:
             view = view[self._file.write(view) :]
 
-    def _commit(self, newly_skipped: list[tuple[int, str]]) -> None:
+    def _commit(self, newly_skipped: list[tuple[int, str]], shapes_there: int) -> None:
         os.fsync(self._file.fileno())
-        self._log.commit(self.state, newly_skipped)
+        self._log.commit(self.state, newly_skipped, self.state.shapes[shapes_there:])
 
 
 def forget_resume_log(out: Path) -> None:

@@ -6,6 +6,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from discli.data.contact_sheet import on_pages
 from discli.evaluation.extractor import Extractor
 from discli.evaluation.images import ImageSet
 from discli.evaluation.metric import FeatureBuffer
@@ -57,7 +58,7 @@ class CardImages:
         """Fetches the images that ``found`` names."""
         first = found.likest_copies()[:_QUERIES]
         wanted, place = torch.unique(found.indices[first], return_inverse=True)
-        images = torch.cat(list(reference.batches(wanted.tolist(), len(wanted)))).cpu()
+        images = on_pages(list(reference.batches(wanted.tolist(), len(wanted)))).cpu()
         self.nearest = self.samples[first], images[place], found.distances[first]
 
 

@@ -43,6 +43,7 @@ from discli.runs.eval_result import ClassScore, EvalResult, Recognition, Referen
 from discli.runs.layout import find_run
 from discli.runtime.console import format_bytes, stderr
 from discli.runtime.devices import pick_device
+from discli.runtime.errors import DiscliError
 from discli.runtime.files import sha256_of
 from discli.runtime.process_group import process_group
 
@@ -90,7 +91,10 @@ def evaluate(
         reference = open_reference(Path(ref or trained_on(samples, images.manifest)), where, with_labels)
         if "all" in metrics and not have_classes(images, reference.images):
             wanted = [metric for metric in wanted if metric.needs != "classes" or metric.name in metrics]
-        check_resolution(reference, images.size)
+        size = images.size
+        if size is None:
+            raise DiscliError(f"{samples} holds images of several sizes.", "Score samples of one size.")
+        check_resolution(reference, size)
         extractor = load_extractor(features, weights, convention, where, precision)
         if images.manifest is not None:
             made = images.manifest
@@ -107,7 +111,7 @@ def evaluate(
         scores = [metric(setup) for metric in wanted]
         classes = _moments_of_classes(images, indices, extractor) if per_class else None
         passing = card.passing(len(indices)) if card is not None else None
-        examples = card.passing_examples(len(indices), images.size) if card is not None and known else None
+        examples = card.passing_examples(len(indices), size) if card is not None and known else None
         kept = _reference_rows(scores, reference, len(indices), extractor)
         scanner.scan(images, indices, _present(*scores, classes, passing, examples), "samples")
         if card is not None and passing is not None:

@@ -86,6 +86,8 @@ def floor_of(
 
 
 def _check(store: Store, of: FloorOf) -> None:
+    if store.shapes is not None:
+        raise DiscliError(f"{store.path} holds images of several shapes, whose pixels do not compare.", "Encode one.")
     if of.mirrored and not store.contract.can_flip:
         raise DiscliError(
             f"{store.path} holds latents of one orientation: it has no floor with mirror images.",
@@ -124,7 +126,7 @@ def _compute(
 ) -> Floor:
     started = time.monotonic()
     contract = store.contract
-    width = contract.codec.channels * contract.input_size**2
+    width = contract.codec.channels * contract.input_size.area
     pool = train[permutation(_SEED, 0, len(train)).numpy()]
     wanted = min(len(train), keys or _affordable(store, of, count, width, device))
     pool = pool[:wanted]  # a random subset, or all in a random order

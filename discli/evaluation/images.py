@@ -27,6 +27,7 @@ from discli.data.store import open_store
 from discli.evaluation.npz import NpzImages
 from discli.evaluation.sampled import SampledImages, is_run
 from discli.recipe.data_files import files_of
+from discli.recipe.size import Size
 from discli.runs.manifest import Manifest, read_manifest
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import sha256_of
@@ -49,8 +50,8 @@ class ImageSet(Protocol):
         ...
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+    def size(self) -> Size | None:
+        """In pixels; None: several."""
         ...
 
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
@@ -111,9 +112,8 @@ class SourceImages:
         self.class_names = manifest.contract.class_names
 
     @property
-    def size(self) -> tuple[int, int]:
-        height, width, _ = self._pixels(self._files[0]).shape
-        return height, width
+    def size(self) -> Size:
+        return Size(*self._pixels(self._files[0]).shape[:2])
 
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
         size, first = self.size, self._source.names[self._files[0]]
@@ -184,8 +184,8 @@ class StoredImages:
         self.class_names: Sequence[str] = self._store.contract.class_names
 
     @property
-    def size(self) -> tuple[int, int]:
-        return (self._store.contract.resolution,) * 2
+    def size(self) -> Size | None:
+        return None if self._store.contract.shapes else self._store.contract.resolution
 
     @cached_property
     def _codec(self) -> Codec:
@@ -194,8 +194,8 @@ class StoredImages:
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
         identity = self._store.contract.codec
         codec = None if identity.is_pixels else self._codec
-        for start in range(0, len(indices), batch_size):
-            stored = self._store.read(np.asarray(indices[start : start + batch_size], dtype=np.int64))
+        for some in self._store.in_turn(np.asarray(indices, dtype=np.int64), batch_size):
+            stored = self._store.read(some)
             if codec is None:
                 yield stored
             else:
@@ -216,8 +216,8 @@ class BatchImages:
         self.class_names: Sequence[str] = () if manifest is None else manifest.contract.class_names
 
     @property
-    def size(self) -> tuple[int, int]:
-        return self._images.height, self._images.width
+    def size(self) -> Size:
+        return Size(self._images.height, self._images.width)
 
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
         wanted, first = torch.as_tensor(indices), 0

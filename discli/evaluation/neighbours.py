@@ -109,6 +109,10 @@ def _rows(images: ImageSet) -> tuple[Tensor, Tensor]:
     """(N, D) uint8 pixels and (N,) classes."""
     if images.labels is None:
         raise DiscliError(f"{images.path} has no classes.", "Compare samples of a class-conditional run.")
+    if images.size is None:
+        raise DiscliError(
+            f"{images.path} holds images of several sizes, whose pixels do not compare.", "Take one size."
+        )
     batches = [batch.flatten(1).cpu() for batch in images.batches(range(images.n), _TOGETHER)]
     return torch.cat(batches), images.labels.cpu()
 

@@ -18,6 +18,7 @@ from discli.evaluation.moments import Moments
 from discli.evaluation.npz import ReferenceStatistics, holds_images, read_statistics, write_statistics
 from discli.evaluation.sampled import is_run
 from discli.recipe.data_files import are_there, is_name
+from discli.recipe.size import Size
 from discli.runs.manifest import Manifest
 from discli.runtime.console import progress, stderr
 from discli.runtime.errors import DiscliError
@@ -92,7 +93,7 @@ def about_statistics(images: ImageSet, extractor: Extractor) -> dict[str, Any]:
         "kind": images.kind,
         "images_sha256": images.content_sha256(),
         "images": images.n,
-        "resolution": list(images.size),
+        "resolution": images.size and list(images.size),
     }
 
 
@@ -183,19 +184,18 @@ def reference_statistics(
     return reference.published, None
 
 
-def check_resolution(reference: Reference, size: tuple[int, int]) -> None:
-    """Refuse a reference of other pixels than the samples' ``size`` (height, width): the resize would hide it."""
+def check_resolution(reference: Reference, size: Size) -> None:
+    """Refuse a reference of other pixels than the samples' ``size``: the resize would hide it."""
     known = None
     if reference.published is not None:
         known = reference.published.about.get("resolution")
     if known is None and reference.images is not None:
         known = reference.images.size
     if known is not None and tuple(known) != size:
-        (height, width), side = size, size[0]
         source = "IMAGES" if reference.path.suffix in (".h5", ".npz") else reference.path
         raise DiscliError(
-            f"The reference {reference.path} has {known[0]}x{known[1]} px, the samples {height}x{width}.",
-            f"Crop its images to the samples' size: discli encode {source} --res {side} --out ref.h5",
+            f"The reference {reference.path} has {known[0]}x{known[1]} px, the samples {size.height}x{size.width}.",
+            f"Crop its images to the samples' size: discli encode {source} --res {size} --out ref.h5",
         )
 
 

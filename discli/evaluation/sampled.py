@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from discli.recipe.size import Size
 from discli.runs import layout
 from discli.sampling.generate import generate
 from discli.sampling.load import LoadedModel
@@ -38,8 +39,8 @@ class SampledImages:
         return range(self.n)
 
     @property
-    def size(self) -> tuple[int, int]:
-        return (self._plan.model.contract.resolution,) * 2
+    def size(self) -> Size:
+        return self._plan.size
 
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
         """Whole groups are drawn, and those of ``indices`` (ascending) handed on; of group's size at most."""

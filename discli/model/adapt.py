@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from discli.model.block import Block
 from discli.model.dis import DiS, empty_network
+from discli.model.embed import resized_positions
 from discli.model.modulation import GatedModulation
 from discli.recipe import Recipe
 from discli.recipe.kinds import MixerSpec
@@ -124,20 +125,17 @@ class _Changes:
         return torch.stack([*(row_of.get(name, mean) for name in names), table[-1]])
 
     def _positions(self, name: str, positions: Tensor) -> Tensor:
-        """(1, L, D): patches' bicubic over the grid, as for ViT (arXiv:2010.11929, section 3.2); others kept apart."""
+        """(1, L, D): the patches' for the new grid; others kept apart."""
         extra, wanted = self._extra
         others, grid = positions[:, :extra], positions[:, extra:]
         if extra != wanted:  # the class token, which stands first, comes or goes
             others = F.pad(others, (0, 0, wanted, 0))[:, -wanted:] if wanted else others[:, :0]
             self._changed(f"{wanted} tokens before the patches instead of {extra}", name)
-        side, new_side = (recipe.input_size // recipe.model.patch_size for recipe in (self._old, self._new))
-        if side != new_side:
-            image = grid.unflatten(1, (side, side)).permute(0, 3, 1, 2)
-            image = F.interpolate(image, (new_side, new_side), mode="bicubic", antialias=True)
-            grid = image.flatten(2).mT
-            self._changed(
-                f"{side} x {side} patches to {new_side} x {new_side}, bicubic; scans walk over the new grid", name
-            )
+        old, new = self._old.grid, self._new.grid
+        if old != new:
+            grid = resized_positions(grid, old, new)
+            patches, new_patches = ("{} x {}".format(*size) for size in (old, new))
+            self._changed(f"{patches} patches to {new_patches}, bicubic; scans walk over the new grid", name)
         return torch.cat([others, grid], dim=1)
 
     def _patches(self, name: str, weight: Tensor) -> Tensor:
@@ -219,7 +217,7 @@ def _check_kind(old: Recipe, new: Recipe, where: str) -> None:
 
 def _blocks_fit(old: Recipe, new: Recipe, more: int) -> bool:
     """Whether each old block has its mixer and its walks in ``new`` with so many ``more`` blocks."""
-    side, depth = new.input_size // new.model.patch_size, new.model.depth + more
+    depth = new.model.depth + more
     growth, middle = depth - old.model.depth, old.model.depth // 2
     same_order = old.model.scan_order == new.model.scan_order
 
@@ -228,7 +226,7 @@ def _blocks_fit(old: Recipe, new: Recipe, more: int) -> bool:
         before: list[MixerSpec] = [mixers[i % len(mixers)] for i in range(block)]
         scans = sum(mixer.ordered for mixer in before)
         mixer = mixers[block % len(mixers)]
-        walks = recipe.model.scan_order.walks(side, scans) if same_order and mixer.ordered else []
+        walks = recipe.model.scan_order.walks(new.grid, scans) if same_order and mixer.ordered else []
         return _function(mixer), walks
 
     return all(kind(old, i) == kind(new, i if i < middle else i + growth) for i in range(old.model.depth))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from discli.recipe.size import Size
 from discli.runtime.errors import DiscliError
 
 
@@ -16,7 +17,7 @@ class AuthorsModel(NamedTuple):
     embed_dim: int
     depth: int
     patch_size: int
-    input_size: int
+    input_size: Size  # a square, as all of theirs are
     in_channels: int
     out_channels: int
     num_classes: int
@@ -65,7 +66,7 @@ def read_shapes(state: Mapping[str, Tensor]) -> AuthorsModel:
         embed_dim=embed_dim,
         depth=2 * in_blocks + 1,
         patch_size=patch_size,
-        input_size=math.isqrt(tokens) * patch_size,
+        input_size=Size.square(math.isqrt(tokens) * patch_size),
         in_channels=in_channels,
         out_channels=out_channels,
         num_classes=num_classes,

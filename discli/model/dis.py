@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from discli.model.block import Block, PairedBlock
 from discli.model.conditionings import Conditioning
-from discli.model.embed import TimeEmbed, unpatchify
+from discli.model.embed import TimeEmbed, resized_positions, unpatchify
 from discli.model.grid_convs import GridConv
 from discli.model.head_convs import HeadConv
 from discli.model.init import initialise
@@ -21,13 +21,14 @@ from discli.model.lora import add_lora
 from discli.model.mixers import Mixer
 from discli.model.modulation import Modulation
 from discli.model.norm import RMSNorm
-from discli.model.order import token_orders
+from discli.model.order import Placed, token_orders
 from discli.model.patch_embeds import PatchEmbed
 from discli.model.routing import Route, RoutedSpan, tell_places
 from discli.model.skips import Skip
 from discli.recipe import Recipe
 from discli.recipe.choices import build
 from discli.recipe.model import ModelSpec
+from discli.recipe.size import Size
 
 
 class Head(nn.Module):
@@ -50,13 +51,14 @@ class Head(nn.Module):
 
 
 class DiS(nn.Module):
-    """``model(x, t, y)``: noisy x (B, C, S, S), timestep t (B,), class y (B,) to (B, C_out, S, S).
+    """``model(x, t, y)``: noisy x (B, C, H, W), timestep t (B,), class y (B,) to (B, C_out, H, W).
 
     ``y == num_classes`` is the null class; unconditional models take ``y=None``. C_out is 2C when
-    the variance is learned: first the prediction, then the variance's interpolation.
+    the variance is learned: first the prediction, then the variance's interpolation. Of another size than
+    ``input_size``, of whole patches, x has the positions of that resized, and walks of its own.
     """
 
-    def __init__(self, spec: ModelSpec, input_size: int, in_channels: int, out_channels: int) -> None:
+    def __init__(self, spec: ModelSpec, input_size: Size, in_channels: int, out_channels: int) -> None:
         super().__init__()
         D, p = spec.embed_dim, spec.patch_size
         self.num_classes = spec.num_classes
@@ -69,19 +71,19 @@ class DiS(nn.Module):
         self.time_embed = TimeEmbed(D)
         self.class_embed = nn.Embedding(spec.num_classes + 1, D) if spec.num_classes else None
         self.conditioning: Conditioning = build(spec.conditioning, D, has_classes=spec.num_classes > 0)
-        tokens = self.conditioning.extra_tokens + (input_size // p) ** 2
-        self.pos_embed = nn.Parameter(torch.empty(1, tokens, D))
+        self.grid = input_size.cut_into(p)  # that of pos_embed
+        self.pos_embed = nn.Parameter(torch.empty(1, self.conditioning.extra_tokens + self.grid.area, D))
 
         def block(index: int) -> Block | PairedBlock:
             *before_it, its_own = (spec.mixers[i % len(spec.mixers)] for i in range(index + 1))
             # Of blocks without an order none counts: with every second one attention, all scans would go along rows.
             scans = sum(mixer.ordered for mixer in before_it)
-            orders = token_orders(spec.scan_order, input_size // p, scans, self.conditioning.extra_tokens)
+            orders = token_orders(spec.scan_order, scans, self.conditioning.extra_tokens)
             mixer: Mixer = build(its_own, spec, orders)
             skip: Skip | None = build(spec.skip, D) if index > spec.depth // 2 else None
             before: GridConv | None = None
             if spec.grid_conv.where == "before":
-                before = build(spec.grid_conv, D, input_size // p, self.conditioning.extra_tokens)
+                before = build(spec.grid_conv, D, self.conditioning.extra_tokens)
             mixing = Block(D, mixer, skip, self.conditioning.block_modulation(), before)
             if mixer.channel_mixing is None:
                 return mixing
@@ -90,10 +92,12 @@ class DiS(nn.Module):
         blocks = [block(index) for index in range(spec.depth)]
         self.blocks = nn.ModuleList(blocks)
         self.layers = [block.layers for block in blocks]  # of each block: one, or two with an MLP
+        self._placed = [module for module in self.blocks.modules() if isinstance(module, Placed)]
         self.head = Head(D, p * p * out_channels, modulated=self.conditioning.modulates_head)
         self.head_conv: HeadConv | None = None
         if spec.head_conv.name != "none":
             self.head_conv = build(spec.head_conv, out_channels)
+        self.lay_out(self.grid, "cpu")
 
         if self.pos_embed.device.type != "meta":
             initialise(self)
@@ -113,7 +117,7 @@ class DiS(nn.Module):
         drop_path: Tensor | None = None,
         route: Route | None = None,
     ) -> Tensor:
-        """x (B, C, S, S), t (B,) and y (B,) int64 to (B, C_out, S, S).
+        """x (B, C, H, W), t (B,) and y (B,) int64 to (B, C_out, H, W).
 
         ``drop_path`` (layers + 1, B) scales what each layer adds to the residual stream; see `drop_path_rates`.
         ``route``: patches that skip blocks.
@@ -121,11 +125,13 @@ class DiS(nn.Module):
         if self._was_routed:
             tell_places(self, None)
         self._was_routed = route is not None
+        grid = Size(*x.shape[2:]).cut_into(self.patch_size)
+        self.lay_out(grid, x.device)
         patches = self.patch_embed(x).flatten(2).transpose(1, 2)
         time_token = self.time_embed(t)
         class_token = None if self.class_embed is None else self.class_embed(y)
         conditions = self.conditioning(time_token, class_token)
-        hidden = torch.cat([conditions.tokens.to(patches.dtype), patches], dim=1) + self.pos_embed
+        hidden = torch.cat([conditions.tokens.to(patches.dtype), patches], dim=1) + self._positions(grid)
 
         residual: Tensor | None = None
         skips: list[Tensor] = []
@@ -149,8 +155,19 @@ class DiS(nn.Module):
 
         out = self.head(residual, hidden, None if drop_path is None else drop_path[-1], conditions.head)
         out = out[:, self.conditioning.extra_tokens :]
-        image = unpatchify(out, self.patch_size)
+        image = unpatchify(out, grid, self.patch_size)
         return image if self.head_conv is None else self.head_conv(image)
+
+    def lay_out(self, grid: Size, device: torch.device | str) -> None:
+        """For images of another ``grid`` of patches than the last; a forward pass does so of its own accord."""
+        for module in self._placed:
+            if getattr(module, "grid", None) == grid:
+                return  # so are all
+            module.lay_out(grid, device)
+
+    def _positions(self, grid: Size) -> Tensor:
+        """(1, L, D)."""
+        return self.pos_embed if grid == self.grid else resized_positions(self.pos_embed, self.grid, grid)
 
     def drop_path_rates(self) -> Tensor:
         """(layers + 1,) chance that a sample loses what is added: the patches never, then block by block

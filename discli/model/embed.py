@@ -1,9 +1,13 @@
 """Images to tokens and back, and timesteps to vectors."""
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from discli.recipe.size import Size
 
 
 def sinusoid(t: Tensor, dim: int) -> Tensor:
@@ -32,10 +36,30 @@ class TimeEmbed(nn.Module):
         return token
 
 
-def unpatchify(tokens: Tensor, patch_size: int) -> Tensor:
-    """(B, h*w, p*p*C), channel fastest inside a patch, to (B, C, h*p, w*p); h = w."""
-    B, L, width = tokens.shape
-    side, p = math.isqrt(L), patch_size
+def unpatchify(tokens: Tensor, grid: Size, patch_size: int) -> Tensor:
+    """(B, h*w, p*p*C) of a ``grid`` (h, w), channel fastest inside a patch, to (B, C, h*p, w*p)."""
+    B, _, width = tokens.shape
+    (h, w), p = grid, patch_size
     C = width // (p * p)
-    grid = tokens.reshape(B, side, side, p, p, C)
-    return grid.permute(0, 5, 1, 3, 2, 4).reshape(B, C, side * p, side * p)
+    patches = tokens.reshape(B, h, w, p, p, C)
+    return patches.permute(0, 5, 1, 3, 2, 4).reshape(B, C, h * p, w * p)
+
+
+def resized_positions(positions: Tensor, old: Size, new: Size) -> Tensor:
+    """(1, L, D), other tokens before the ``old`` grid's: those stay, the grid's become ``new``'s, bicubic.
+
+    As for ViT (arXiv:2010.11929, section 3.2), from edge to edge, whatever the shapes are.
+    """
+    others, of_grid = positions[:, : -old.area], positions[:, -old.area :]
+    down, across = (_bicubic(*lengths, positions.device).to(positions.dtype) for lengths in zip(old, new, strict=True))
+    # Products instead of F.interpolate, whose gradient a GPU adds up in no order.
+    rows = torch.einsum("ir,brcd->bicd", down, of_grid.unflatten(1, old))
+    return torch.cat([others, torch.einsum("jc,bicd->bijd", across, rows).flatten(1, 2)], dim=1)
+
+
+@lru_cache
+def _bicubic(old: int, new: int, device: torch.device) -> Tensor:
+    """(new, old) float32: what a bicubic resize multiplies a line by, with the borders repeated."""
+    lines = torch.eye(old, dtype=torch.float64, device="cpu").view(old, 1, 1, old)
+    resized = F.interpolate(lines, (1, new), mode="bicubic", antialias=True)
+    return resized.view(old, new).T.float().contiguous().to(device)

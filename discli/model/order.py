@@ -1,17 +1,29 @@
 """Tokens into the order in which a scan visits them, and back. The orders themselves are in ``scan_orders/``."""
 
-import math
 from abc import ABC, abstractmethod
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from discli.recipe.kinds import ScanOrderSpec
+from discli.recipe.size import Size
 
 
 class Placed(nn.Module, ABC):
-    """A part of a block to which it matters where on the grid its tokens lie: it must know where some are left out."""
+    """A part of a block to which it matters where on the grid its tokens lie: it must know the grid, and where some
+    are left out.
+    """
+
+    grid: Size
+
+    def lay_out(self, grid: Size, device: torch.device | str = "cpu") -> None:
+        """From now on there are so many patches, in raster order; what it keeps of their places is on ``device``.
+
+        At first on the CPU even where the network is built without memory (the meta device): no file holds places.
+        """
+        self.grid = grid
 
     @abstractmethod
     def leave_only(self, tokens: Tensor | None) -> None:
@@ -19,22 +31,24 @@ class Placed(nn.Module, ABC):
 
 
 class TokenOrder(Placed):
-    """One walk over all tokens: the extra ones in front stay there, then the patches by their raster indices."""
+    """One walk over all tokens: the extra ones in front stay there, then the patches by their raster indices.
+
+    It is walk number ``index`` of ``choice`` in block number ``block`` of those that scan.
+    """
 
     permutation: Tensor | None
     inverse: Tensor | None
 
-    def __init__(self, walk: list[int], extra_tokens: int) -> None:
+    def __init__(self, choice: ScanOrderSpec, index: int, block: int, extra_tokens: int) -> None:
         super().__init__()
-        self.side, self.extra_tokens = math.isqrt(len(walk)), extra_tokens
-        places = range(extra_tokens + len(walk))
-        order = [*range(extra_tokens), *(extra_tokens + patch for patch in walk)]
-        moves = order != list(places)
-        inverse = sorted(places, key=order.__getitem__)
-        # On the CPU even where the network is built without memory (the meta device): no file holds these.
-        self.register_buffer("permutation", torch.tensor(order, device="cpu") if moves else None, persistent=False)
-        self.register_buffer("inverse", torch.tensor(inverse, device="cpu") if moves else None, persistent=False)
+        self._walk, self.extra_tokens = (choice, index, block), extra_tokens
+        self.register_buffer("permutation", None, persistent=False)
+        self.register_buffer("inverse", None, persistent=False)
         self._of_some: tuple[Tensor, Tensor] | None = None
+
+    def lay_out(self, grid: Size, device: torch.device | str = "cpu") -> None:
+        super().lay_out(grid, device)
+        self.permutation, self.inverse = _order(*self._walk, grid, self.extra_tokens, str(device))
 
     def leave_only(self, tokens: Tensor | None) -> None:
         self._of_some = None
@@ -79,6 +93,21 @@ def pick(x_BLE: Tensor, at_BK: Tensor) -> Tensor:
     return picked
 
 
-def token_orders(choice: ScanOrderSpec, side: int, block: int, extra_tokens: int) -> list[TokenOrder]:
-    """One for each walk of ``choice`` over ``side`` x ``side`` patches in block number ``block`` of those that scan."""
-    return [TokenOrder(walk, extra_tokens) for walk in choice.walks(side, block)]
+@lru_cache(maxsize=1024)  # buckets take turns, and each has one for every block
+def _order(
+    choice: ScanOrderSpec, index: int, block: int, grid: Size, extra_tokens: int, device: str
+) -> tuple[Tensor | None, Tensor | None]:
+    """The permutation of all tokens, and its inverse, (L,) int64; None where no token moves."""
+    walk = choice.walks(grid, block)[index]
+    places = range(extra_tokens + len(walk))
+    order = [*range(extra_tokens), *(extra_tokens + patch for patch in walk)]
+    if order == list(places):
+        return None, None
+    inverse = sorted(places, key=order.__getitem__)
+    return torch.tensor(order, device=device), torch.tensor(inverse, device=device)
+
+
+def token_orders(choice: ScanOrderSpec, block: int, extra_tokens: int) -> list[TokenOrder]:
+    """One for each walk of ``choice`` in block number ``block`` of those that scan; not laid out yet."""
+    count = len(choice.walks(Size(1, 1), block))
+    return [TokenOrder(choice, index, block, extra_tokens) for index in range(count)]

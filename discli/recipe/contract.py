@@ -4,6 +4,7 @@ The contract is written once, by ``discli encode``, as JSON inside the HDF5 file
 keeps a copy, so that sampling knows how to turn the model's output back into images.
 """
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
@@ -14,10 +15,12 @@ from discli.recipe.codec import CodecIdentity, in_short
 from discli.recipe.data import CODECS
 from discli.recipe.kinds import AuxiliarySpec
 from discli.recipe.recipe import Recipe
+from discli.recipe.size import Size, SizeField, as_size
 from discli.recipe.spec import Count, Fraction, PositiveInt, Real, Spec
 from discli.runtime.errors import DiscliError
 from discli.runtime.plugins import plugins
 
+MOST_SHAPES = 255  # a byte says which
 OWN_TEACHER = "own"  # what the features of discli teacher are called, unless it is told another name
 IDENTITIES = read_choices("data/autoencoders", CodecIdentity, default="rgb")
 
@@ -28,13 +31,13 @@ else:
 
 
 class FeatureGrid(Spec):
-    """What a data file holds of a network that has seen each of its images: ``side`` x ``side`` vectors, float16."""
+    """What a data file holds of a network that has seen each of its images: a grid of vectors, float16."""
 
     name: str  # what a recipe calls it
     network: str  # in a few words
     weights_sha256: str
-    input_size: PositiveInt  # px on a side, as the network sees the images
-    side: PositiveInt
+    input_size: SizeField  # px, as the network sees the images
+    side: SizeField  # rows and columns of vectors
     channels: PositiveInt
     accuracy: Fraction | None = None  # of a teacher trained on the file's labels, on images held out from it
 
@@ -45,7 +48,7 @@ class FeatureGrid(Spec):
 
     def describe(self) -> str:
         recognises = "" if self.accuracy is None else f", recognises {self.accuracy:.1%} of images held out"
-        shape = f"{self.side} x {self.side} x {self.channels}, float16, of images of {self.input_size} px"
+        shape = f"{self.side.height} x {self.side.width} x {self.channels}, float16, of images of {self.input_size} px"
         return f"{self.name}: {shape}; {self.network}{recognises}; weights sha256 {self.weights_sha256}"
 
 
@@ -54,7 +57,8 @@ class DataContract(Spec):
 
     discli_version: str
     codec: _Identity
-    resolution: PositiveInt
+    resolution: SizeField
+    shapes: tuple[SizeField, ...] = ()  # where there are several: each image has one of these, resolution first
     crop: Literal["adm", "resize", "celeba"]
     dtype: Literal["uint8", "float16", "float32"]
     flip_stored: bool
@@ -73,7 +77,9 @@ class DataContract(Spec):
 
     @model_validator(mode="after")
     def _something_to_see(self) -> Self:
-        if self.input_size < 1:
+        if self.shapes and (self.shapes[0] != self.resolution or len(self.shapes) > MOST_SHAPES):
+            raise ValueError(f"shapes begin with resolution, and are {MOST_SHAPES} at most")
+        if any(min(self.sample_shape(number)) < 1 for number in range(len(self.sizes))):
             raise ValueError(f"resolution {self.resolution} is less than codec.downsample {self.codec.downsample}")
         return self
 
@@ -82,14 +88,36 @@ class DataContract(Spec):
         return len(self.class_names)
 
     @property
-    def input_size(self) -> int:
-        return self.resolution // self.codec.downsample
+    def input_size(self) -> Size:
+        """Of what the model sees, in pixels or latent cells."""
+        return self.resolution.cut_into(self.codec.downsample)
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """Of the images in pixels: one, or those of `shapes`."""
+        return self.shapes or (self.resolution,)
+
+    def sample_shape(self, number: int) -> tuple[int, int, int]:
+        """(stored_channels, h, w) of an image of number ``number`` of `sizes`."""
+        return (self.codec.stored_channels, *self.sizes[number].cut_into(self.codec.downsample))
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """What is stored of one image: (stored_channels, h, w), or (2, stored_channels, h, w) with its mirror image."""
-        sample = (self.codec.stored_channels, self.input_size, self.input_size)
+        """What is stored of one image: (stored_channels, h, w), or (2, stored_channels, h, w) with its mirror image.
+
+        Of several shapes rows are flat, and as long as that of the largest: ``unpacked`` takes the rest off.
+        """
+        sample: tuple[int, ...] = self.sample_shape(0)
+        if self.shapes:
+            sample = (max(math.prod(self.sample_shape(number)) for number in range(len(self.shapes))),)
         return (2, *sample) if self.flip_stored else sample
+
+    def unpacked(self, rows: Any, number: int) -> Any:
+        """Rows (..., length), of numpy or torch, of images of number ``number`` of `sizes`: (..., channels, h, w)."""
+        if not self.shapes:
+            return rows
+        shape = self.sample_shape(number)
+        return rows[..., : math.prod(shape)].reshape(*rows.shape[:-1], *shape)
 
     @property
     def can_flip(self) -> bool:
@@ -125,7 +153,7 @@ class DataContract(Spec):
     def describe(self) -> list[tuple[str, str]]:
         """(heading, text) lines for people, everything in the contract among them."""
         fast = ", JPEGs decoded smaller (--fast-decode)" if self.fast_decode else ""
-        images = f"{self.num_samples:,} of {self.resolution} px, crop {self.crop}{fast}"
+        images = f"{self.num_samples:,} of {' or '.join(map(str, self.sizes))} px, crop {self.crop}{fast}"
         lines = [("images", images), *self.codec.describe()]
         shape = " x ".join(map(str, self.row_shape))
         lines += [
@@ -160,8 +188,15 @@ def check_fits(recipe: Recipe, contract: DataContract, file: str) -> None:
             f"data.resolution is {recipe.data.resolution}",
             f"images of {contract.resolution} px",
             "data.resolution",
-            str(contract.resolution),
+            str(contract.resolution.plain()).replace(" ", ""),
         )
+    multiple = held.downsample * recipe.model.patch_size
+    for size in contract.sizes:
+        if not size.divides_by(multiple):
+            raise DiscliError(
+                f"{recipe.name}: {file} holds images of {size} px, which do not divide into patches of {multiple} px.",
+                "Encode in sizes that do, or change the recipe's model.patch_size.",
+            )
     for key in ("channels", "downsample"):
         if getattr(wanted, key) != getattr(held, key):
             ours, theirs = getattr(wanted, key), getattr(held, key)
@@ -204,7 +239,7 @@ def _check_features(recipe: Recipe, loss: AuxiliarySpec, contract: DataContract,
             f"{asks}, and {file} holds {f'those of {held}' if held else 'none'}.",
             f"Add them: discli {command}",
         )
-    if features.input_size is not None and features.input_size != grid.input_size:
+    if features.input_size is not None and as_size(features.input_size) != grid.input_size:
         _refuse(
             recipe,
             file,

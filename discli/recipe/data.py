@@ -8,7 +8,8 @@ from pydantic import BeforeValidator, Field, Strict, WithJsonSchema
 from discli.recipe.choices import default_of, one_of, read_choices
 from discli.recipe.codec import CodecSpec
 from discli.recipe.data_files import as_one_path
-from discli.recipe.spec import Flag, PositiveInt, Spec
+from discli.recipe.size import Size, SizeField
+from discli.recipe.spec import Flag, Spec
 
 LARGEST_RGB = 64  # pixels a side; above, attention and scans over pixels cost more than a VAE loses
 
@@ -21,15 +22,15 @@ else:
     Codec = one_of(CODECS)
 
 
-def default_codec(resolution: int) -> str:
-    """The name of what encode uses for images of ``resolution`` px a side, unless told otherwise."""
-    return "vae" if resolution > LARGEST_RGB else "rgb"
+def default_codec(resolution: Size) -> str:
+    """The name of what encode uses for images of ``resolution`` px, unless told otherwise."""
+    return "vae" if resolution.area > LARGEST_RGB**2 else "rgb"
 
 
 class DataSpec(Spec):
-    """``resolution`` is in pixels; the model's input is ``resolution / codec.downsample`` on a side."""
+    """``resolution`` is in pixels; the model's input is ``resolution / codec.downsample``."""
 
-    resolution: Annotated[PositiveInt, Field(le=2**14, description="side of the images in pixels")]
+    resolution: Annotated[SizeField, Field(description="of the images in pixels: a square's side, or [height, width]")]
     codec: Annotated[Codec, Field(description="what the model sees of an image")] = default_of(CODECS)
     file: Annotated[
         Path | None,

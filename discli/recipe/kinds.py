@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
+from discli.recipe.size import Size
 from discli.recipe.spec import ChoiceSpec, Count, Fraction, Positive, PositiveInt
 
 if TYPE_CHECKING:
@@ -60,12 +61,13 @@ class ScanOrderSpec(ChoiceSpec):
 
     walks_share: ClassVar[WalksShare] = "nothing"
 
-    def walks(self, side: int, block: int) -> list[list[int]]:
-        """One walk or more over a square of ``side`` x ``side`` patches in block number ``block`` of those that scan.
+    def walks(self, grid: Size, block: int) -> list[list[int]]:
+        """One walk or more over a ``grid`` of patches, of any height and width, in block number ``block`` of those
+        that scan.
 
-        A walk lists each patch once, by its raster index (row * side + column), in the order of the visit.
+        A walk lists each patch once, by its raster index (row * width + column), in the order of the visit.
         Each is scanned in both directions, each direction with its own parameters. The number of walks must not depend
-        on ``side``.
+        on ``grid``.
         """
         raise NotImplementedError
 

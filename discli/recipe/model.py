@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from discli.recipe.choices import default_of, one_of, read_choices
 from discli.recipe.kinds import GridConvSpec, MixerSpec, ScanOrderSpec
 from discli.recipe.presets import PRESETS
+from discli.recipe.size import Size
 from discli.recipe.spec import ChoiceSpec, Count, Fraction, ListToo, PositiveInt, Spec
 
 MIXERS = read_choices("model/mixers", MixerSpec, default="mamba")
@@ -166,7 +167,7 @@ class ModelSpec(Spec):
     @property
     def scan_parts(self) -> int:
         """Groups of a mixer's inner channels, of which each is scanned along a walk of its own; one, if all are."""
-        return len(self.scan_order.walks(1, 0)) if self.scan_order.walks_share == "channels" else 1
+        return len(self.scan_order.walks(Size(1, 1), 0)) if self.scan_order.walks_share == "channels" else 1
 
     @property
     def scan_channels(self) -> int:

@@ -8,6 +8,7 @@ from discli.recipe.data import DataSpec
 from discli.recipe.diffusion import DiffusionSpec, names_that_fit
 from discli.recipe.model import ModelSpec
 from discli.recipe.sample import SAMPLERS, EvalSpec, SampleSpec, spaced_timesteps
+from discli.recipe.size import Size
 from discli.recipe.spec import Spec
 from discli.recipe.train import TrainSpec
 
@@ -32,22 +33,32 @@ class Recipe(Spec):
         return self.in_channels * (2 if self.diffusion.learn_sigma else 1)
 
     @property
-    def input_size(self) -> int:
-        """Side of the square the model sees, in pixels or latent cells."""
-        return self.data.resolution // self.data.codec.downsample
+    def input_size(self) -> Size:
+        """What the model sees, in pixels or latent cells."""
+        return self.data.resolution.cut_into(self.data.codec.downsample)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the model sees."""
+        return (self.in_channels, *self.input_size)
+
+    @property
+    def grid(self) -> Size:
+        """Of patches."""
+        return self.input_size.cut_into(self.model.patch_size)
 
     @property
     def num_patches(self) -> int:
-        return (self.input_size // self.model.patch_size) ** 2
+        return self.grid.area
 
     @model_validator(mode="after")
     def _sizes_divide(self) -> Self:
         down, patch = self.data.codec.downsample, self.model.patch_size
-        if self.data.resolution % (down * patch):
+        if not self.data.resolution.divides_by(down * patch):
             latent = "" if down == 1 else f" {down}x down"
             raise ValueError(
                 f"data.resolution {self.data.resolution}{latent} does not divide into patches of {patch}"
-                f" (model.patch_size): resolution must be a multiple of {down * patch}"
+                f" (model.patch_size): it must be a multiple of {down * patch}"
             )
         return self
 

@@ -8,6 +8,7 @@ from pydantic import model_validator
 
 from discli.recipe import DataContract, Recipe
 from discli.recipe.sample import SampleSpec
+from discli.recipe.size import SizeField
 from discli.recipe.spec import Count, Flag, PositiveInt, Spec
 from discli.recipe.train import Ema
 from discli.runtime.errors import DiscliError
@@ -66,6 +67,7 @@ class Manifest(SampleSpec):
     classes: tuple[Count, ...] | None = None  # of every image; None: an unconditional model, or between classes
     edit: Edited | None = None
     between: Between | None = None
+    size: SizeField | None = None  # of the images in pixels; None: as trained
     reconstruction_error: float | None = None  # of an inversion, once it is known: root mean square, of 255
     recipe: Recipe
     contract: DataContract

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from discli.recipe.size import SizeField
 from discli.runs.box import model_files
 from discli.runs.checkpoint import read_description
 from discli.runs.eval_result import EvalResult
@@ -46,7 +47,7 @@ class Model(BaseModel):
     hidden_by: Path | None  # a run or another model, which this name stands for instead
     problem: str | None = None
     card: ModelCard | None = None
-    resolution: int | None = None
+    resolution: SizeField | None = None
     classes: tuple[str, ...] = ()
     step: int | None = None
 

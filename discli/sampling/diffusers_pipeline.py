@@ -18,6 +18,7 @@ from torch import Tensor
 
 from discli.model import DiS
 from discli.recipe import DataContract, parse_recipe
+from discli.recipe.size import as_size
 from discli.runtime.errors import DiscliError
 from discli.sampling.edit import ImageInput
 from discli.sampling.load import LoadedModel
@@ -75,6 +76,8 @@ class DiSPipeline(DiffusionPipeline):  # type: ignore[misc]
         resample: int | None = None,
         invert: bool = False,
         between: Literal["noises", "classes"] | None = None,
+        height: int | None = None,
+        width: int | None = None,
         **settings: Unpack[SampleSettings],
     ) -> ImagePipelineOutput | tuple[Any]:
         """Draw ``n`` images (16; with ``class_labels``, one for each), or edit ``image``.
@@ -91,6 +94,7 @@ class DiSPipeline(DiffusionPipeline):  # type: ignore[misc]
             image: ``init``, to begin from: a file, a PIL image, or several.
             mask_image: ``mask``; what is white is drawn.
             strength, resample, invert, between: as those of `discli.sample`.
+            height, width: ``size`` in pixels; of one alone a square.
             settings: other arguments of `discli.sample`: sampler, cfg_interval, ...
 
         Raises DiscliError for what the model cannot do, ValueError for arguments that contradict each other,
@@ -110,6 +114,7 @@ class DiSPipeline(DiffusionPipeline):  # type: ignore[misc]
             raise ValueError(f"steps {settings['steps']} and num_inference_steps {num_inference_steps} differ.")
         if guidance_scale is not None and settings.setdefault("cfg_scale", guidance_scale) != guidance_scale:
             raise ValueError(f"cfg_scale {settings['cfg_scale']} and guidance_scale {guidance_scale} differ.")
+        size = None if height is width is None else as_size([height or width, width or height])
         try:
             drawn = sample(
                 self._loaded_model(),
@@ -122,6 +127,7 @@ class DiSPipeline(DiffusionPipeline):  # type: ignore[misc]
                 resample=resample,
                 invert=invert,
                 between=between,
+                size=size,
                 **settings,
             )
         except DiscliError as error:

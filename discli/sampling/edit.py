@@ -15,6 +15,7 @@ from discli.data.images import ImageError, crop, decode, upright_rgb
 from discli.data.sources import is_image
 from discli.diffusion.edit import Edit
 from discli.recipe import DataContract
+from discli.recipe.size import Size
 from discli.runs.manifest import Edited, GivenImage
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
@@ -67,7 +68,7 @@ class GivenImages:
 
 
 def settle_edit(
-    model: LoadedModel, asked: EditSettings, n: int | None, classes: Sequence[int]
+    model: LoadedModel, asked: EditSettings, n: int | None, classes: Sequence[int], size: Size
 ) -> tuple[GivenImages | None, int | None]:
     """The given images and how many to draw of them; None where there are none. Raises DiscliError."""
     init, mask, strength, resample, invert = asked.init, asked.mask, asked.strength, asked.resample, asked.invert
@@ -103,8 +104,8 @@ def settle_edit(
             sizes = " and ".join("{} x {}".format(*image.size) for image in (covered.image, one.image))
             raise DiscliError(f"--mask and {one.name} differ in size: {sizes} pixels.", "Give a mask of its size.")
     contract = model.contract
-    pixels = torch.stack([_fit(one, contract) for one in opened])
-    drawn = None if covered is None else _fit(covered, contract).float().mean(0) >= _WHITE_FROM
+    pixels = torch.stack([_fit(one, size, contract) for one in opened])
+    drawn = None if covered is None else _fit(covered, size, contract).float().mean(0) >= _WHITE_FROM
     if drawn is not None and not drawn.any():
         raise DiscliError("--mask has no white: nothing is to be drawn.", "Paint what is to be drawn white.")
     codec = model.load_codec()
@@ -169,20 +170,21 @@ def _open(given: ImageInput, flag: str) -> _Opened:
     return _Opened(image, name, GivenImage(name=path and path.name, sha256=hashlib.sha256(hashed).hexdigest()))
 
 
-def _fit(opened: _Opened, contract: DataContract) -> Tensor:
-    """(3, H, W) uint8 of the model's size: as it is, or cropped as the training images were. Raises DiscliError."""
-    size, image = contract.resolution, opened.image
-    if image.size == (size, size):
+def _fit(opened: _Opened, size: Size, contract: DataContract) -> Tensor:
+    """(3, H, W) uint8 of that size: as it is, or cropped as the training images were. Raises DiscliError."""
+    image = opened.image
+    if image.size == (size.width, size.height):
         rows = np.asarray(image)
     else:
+        wanted = f"{size.width} x {size.height}"
         try:
             rows = crop(image, size, contract.crop)
         except ImageError as error:
             raise DiscliError(
-                f"{opened.name}: {error}.", f"Give one of {size} x {size} pixels, or such as the model was trained on."
+                f"{opened.name}: {error}.", f"Give one of {wanted} pixels, or such as the model was trained on."
             ) from None
         have = "{} x {}".format(*image.size)
         stderr.print(
-            f"{opened.name}: {have} pixels, brought to {size} x {size} as the training images were ({contract.crop})."
+            f"{opened.name}: {have} pixels, brought to {wanted} as the training images were ({contract.crop})."
         )
     return torch.from_numpy(rows.copy()).permute(2, 0, 1).contiguous()

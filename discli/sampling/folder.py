@@ -207,6 +207,7 @@ def _compared(manifest: Manifest) -> dict[str, Any]:
     left out.
     """
     entries = manifest.model_dump(mode="json", exclude={"n", "classes", "nfe", "finished", "reconstruction_error"})
+    entries["size"] = entries["size"] or "as trained"
     for key in ("run", "checkpoint", "autoguidance_checkpoint"):
         entries[key] = entries[key] and str(Path(entries[key]).resolve())
     if "checkpoint" in entries["guidance"]:

@@ -35,7 +35,7 @@ def generate(plan: SamplingPlan, n: int, groups: Iterable[int] | None = None) ->
 def generate_latents(
     plan: SamplingPlan, n: int, groups: Iterable[int] | None = None
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """`generate` before decoding: (B, C, S, S) float32 in model space."""
+    """`generate` before decoding: (B, C, H, W) float32 in model space."""
     network, weak = plan.networks()
     size, device = plan.model_batch, plan.model.device
     for group in plan.groups(n) if groups is None else groups:
@@ -55,8 +55,8 @@ def sample_batch(
     labels: Tensor | None,
     seed: int,
 ) -> Iterator[Tensor]:
-    """Yields (B, C, S, S) in model space after every step, for images ``members`` and classes ``labels`` (B,)."""
-    noise = noise_of(recipe, seed, members)
+    """Yields (B, C, H, W) in model space after every step, for images ``members`` and classes ``labels`` (B,)."""
+    noise = noise_of(recipe.input_shape, seed, members)
     null_class, dropped = recipe.model.num_classes, recipe.train.class_dropout_prob > 0
     return trajectory(network, recipe.diffusion, settings, noise(-1), labels, noise, null_class, None, dropped)
 

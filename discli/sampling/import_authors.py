@@ -14,6 +14,7 @@ from discli.data.autoencoders.vae import VaeIdentity
 from discli.model import load_network
 from discli.model.authors import AuthorsModel, convert, read_shapes
 from discli.recipe import DataContract, Recipe, parse_recipe
+from discli.recipe.size import Size
 from discli.runs.checkpoint import write_checkpoint
 from discli.runs.description import RunDescription
 from discli.runs.layout import EMA
@@ -103,7 +104,7 @@ def _recipe_for(shape: AuthorsModel, name: str) -> Recipe:
             },
             "data": {
                 "codec": {"name": "vae", "vae": _VAE} if latent else "rgb",
-                "resolution": shape.input_size * (8 if latent else 1),
+                "resolution": shape.input_size.height * (8 if latent else 1),
             },
             "diffusion": {"objective": {"name": "eps", "learn_sigma": shape.out_channels == 2 * shape.in_channels}},
             "train": {"steps": 1},
@@ -123,7 +124,7 @@ def _contract_for(shape: AuthorsModel, checkpoint: Path) -> DataContract:
     return DataContract(
         discli_version=__version__,
         codec=codec,
-        resolution=shape.input_size * (8 if latent else 1),
+        resolution=Size.square(shape.input_size.height * (8 if latent else 1)),
         crop="adm",
         dtype="float32" if latent else "uint8",
         flip_stored=False,

@@ -49,8 +49,8 @@ class LoadedModel:
     vae: torch.nn.Module | None = None  # the autoencoder, where it is loaded already
     began: Began | None = None  # what it was trained on from, if not from nothing
 
-    # Images a call by what decides them: found by trying, and the same for every draw from this network.
-    model_batches: dict[tuple[str, bool], int] = field(default_factory=dict, compare=False, repr=False)
+    # Images a call by precision, guidance and shape: found by trying, and the same for every draw from this network.
+    model_batches: dict[tuple[object, ...], int] = field(default_factory=dict, compare=False, repr=False)
 
     def load_codec(self) -> Codec:
         """Raises DiscliError when the autoencoder that the data was encoded with cannot be had. Loaded once."""
@@ -150,8 +150,8 @@ def as_sampled(network: DiS, device: torch.device, settings: SampleSpec) -> Netw
     return call
 
 
-def find_model_batch(model: LoadedModel, settings: SampleSpec) -> int:
-    """Images per model call: the recipe's number, or by default the largest that fits the card.
+def find_model_batch(model: LoadedModel, settings: SampleSpec, shape: tuple[int, int, int] | None = None) -> int:
+    """Images of ``shape`` (C, H, W; None: as trained) per model call: the recipe's number, or what fits the card.
 
     Fits means the card's whole memory, not what is free of it, so that all cards of a kind find the
     same number: pixels depend on it in the last bits. Not tried on a GPU yet.
@@ -160,10 +160,11 @@ def find_model_batch(model: LoadedModel, settings: SampleSpec) -> int:
         return settings.model_batch
     if model.device.type != "cuda":
         return CPU_MODEL_BATCH
-    asked = precision_of(settings, model.device), settings.cfg_scale == 1.0
+    shape = shape or model.recipe.input_shape
+    asked = precision_of(settings, model.device), settings.cfg_scale == 1.0, shape
     if asked not in model.model_batches:
         # The first call also takes what stays: cuBLAS' workspace, for one.
-        _, few, many = (_peak_bytes(model, settings, images) for images in (8, 8, 16))
+        _, few, many = (_peak_bytes(model, settings, images, shape) for images in (8, 8, 16))
         weights = sum(parameter.nbytes for parameter in model.network.parameters())
         total = torch.cuda.get_device_properties(model.device).total_memory
         found = largest_batch(total, fixed=weights + 2 * few - many, per_image=(many - few) / 8)
@@ -181,11 +182,11 @@ def largest_batch(total: int, fixed: float, per_image: float) -> int:
 
 
 @torch.no_grad()
-def _peak_bytes(model: LoadedModel, settings: SampleSpec, images: int) -> int:
+def _peak_bytes(model: LoadedModel, settings: SampleSpec, images: int, shape: tuple[int, int, int]) -> int:
     """Memory that a call for that many images, both halves of guidance, takes at its worst moment."""
     recipe, device = model.recipe, model.device
     rows = images * (1 if settings.cfg_scale == 1.0 else 2)
-    x = torch.zeros(rows, recipe.in_channels, recipe.input_size, recipe.input_size, device=device)
+    x = torch.zeros(rows, *shape, device=device)
     y = torch.zeros(rows, dtype=torch.int64, device=device) if recipe.model.num_classes else None
     network = as_sampled(model.network, device, settings.model_copy(update={"compile": False}))
     before = torch.cuda.memory_allocated(device)  # other things than ours too, in a notebook

@@ -14,8 +14,10 @@ from discli.diffusion.guidance import Network
 from discli.diffusion.samplers import Noise
 from discli.recipe import Recipe
 from discli.recipe.sample import SampleSpec
+from discli.recipe.size import Size
 from discli.runs.layout import find_run
 from discli.runs.manifest import Between, Format, Manifest
+from discli.runtime.console import stderr
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
 from discli.runtime.rng import LARGEST_SEED, RngStream, normal, uniform
@@ -37,6 +39,17 @@ class SamplingPlan:
     given: GivenImages | None = None  # to begin from, instead of from noise alone
     between: Between | None = None
     n: int | None = None  # how many images there are, where the last two say
+    asked_size: Size | None = None  # in pixels, where it is not the training's
+
+    @property
+    def size(self) -> Size:
+        """Of the images, in pixels."""
+        return self.asked_size or self.model.contract.resolution
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the network sees of one."""
+        return shape_of(self.model.recipe, self.size)
 
     def labels(self, members: Tensor) -> Tensor | None:
         """(B,) int64, the classes of the images with numbers ``members`` (B,); None for an unconditional model.
@@ -58,13 +71,13 @@ class SamplingPlan:
         return None if labels is None else labels.tolist()
 
     def noise(self, members: Tensor) -> Noise:
-        """Step k's for the images with numbers ``members`` (B,), and for k = -1 where they begin: (B, C, S, S)."""
-        recipe = self.model.recipe
+        """Step k's for the images with numbers ``members`` (B,), and for k = -1 where they begin: (B, C, H, W)."""
+        shape = self.shape
         if self.between is None:
-            return noise_of(recipe, self.seed, members)
+            return noise_of(shape, self.seed, members)
         if self.between.what == "classes":
-            return noise_of(recipe, self.seed, torch.zeros_like(members))
-        first, second = (noise_of(recipe, self.seed, torch.full_like(members[:1], end)) for end in (0, 1))
+            return noise_of(shape, self.seed, torch.zeros_like(members))
+        first, second = (noise_of(shape, self.seed, torch.full_like(members[:1], end)) for end in (0, 1))
         return noise_between(shares(self.between, members), first, second)
 
     def networks(self) -> tuple[Network, Network | None]:
@@ -72,6 +85,8 @@ class SamplingPlan:
 
         def ready(model: LoadedModel) -> Network:
             network = model.network
+            # Before it is compiled: places are no part of what is.
+            network.lay_out(Size(*self.shape[1:]).cut_into(network.patch_size), model.device)
             if self.between is not None and self.between.what == "classes":
                 frames = torch.arange(self.between.frames, device=model.device)
                 first, second = self.classes
@@ -81,7 +96,7 @@ class SamplingPlan:
         return ready(self.model), None if self.weak is None else ready(self.weak)
 
     def decode(self, numbers: Sequence[int], x0: Tensor) -> Tensor:
-        """The images with these ``numbers``: (B, C, S, S) in model space to (B, 3, H, W) uint8, on the device."""
+        """The images with these ``numbers``: (B, C, H, W) in model space to (B, 3, H, W) uint8, on the device."""
         images = self.model.load_codec().decode(x0)
         return images if self.given is None else self.given.keep(numbers, images)
 
@@ -123,6 +138,7 @@ class SamplingPlan:
             classes=None if classes is None else tuple(classes),
             edit=self.given and self.given.record,
             between=self.between,
+            size=self.asked_size,
             recipe=recipe,
             contract=model.contract,
         )
@@ -141,11 +157,12 @@ def plan_sampling(
     device: str | None = None,
     edit: EditSettings | None = None,
     n: int | None = None,
+    size: Size | None = None,
 ) -> SamplingPlan:
     """Check and settle all of what `discli.sample` takes; the arguments are explained there.
 
-    ``n`` images are asked for; None: as many as ``edit`` makes of its own. Raises DiscliError for what the model
-    cannot do.
+    ``n`` images are asked for; None: as many as ``edit`` makes of its own. ``size`` is in pixels. Raises
+    DiscliError for what the model cannot do.
     """
     if not 0 <= seed <= LARGEST_SEED:
         raise DiscliError(f"seed {seed}: not a seed.", "Give a whole number from 0 to 2^64 - 1.")
@@ -158,26 +175,47 @@ def plan_sampling(
     wanted = parse_classes(classes, recipe.model.num_classes, model.contract.class_names)
     if edit.invert:
         settled = _without_noise(recipe, settings or {}, settled)
-    given, count = settle_edit(model, edit, n, wanted)
+    size = _settle_size(model, size)
+    given, count = settle_edit(model, edit, n, wanted, size or model.contract.resolution)
     between = settle_between(edit.between, n, wanted, recipe.model.num_classes)
     weak = None
     if settled.guidance.name == "autoguidance":
         weak = load_model(Path(settled.guidance.checkpoint), model.device)
         check_weak(weak, recipe)
     precision = precision_of(settled, model.device)
-    batch = find_model_batch(model, settled)
+    batch = find_model_batch(model, settled, shape_of(recipe, size or model.contract.resolution))
     settled = settled.model_copy(update={"precision": precision, "model_batch": batch})
-    return SamplingPlan(model, settled, wanted, seed, weak, given, between, between.frames if between else count)
+    frames = between.frames if between else count
+    return SamplingPlan(model, settled, wanted, seed, weak, given, between, frames, size)
 
 
-def noise_of(recipe: Recipe, seed: int, members: Tensor) -> Noise:
-    """Step k of image i draws from (seed, NOISE, k + 1, i), (C, S, S); k = -1 is where it starts."""
-    shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
+def shape_of(recipe: Recipe, size: Size) -> tuple[int, int, int]:
+    """(C, H, W) of what the recipe's network sees of images of ``size`` px."""
+    return (recipe.in_channels, *size.cut_into(recipe.data.codec.downsample))
+
+
+def noise_of(shape: tuple[int, int, int], seed: int, members: Tensor) -> Noise:
+    """Step k of image i draws from (seed, NOISE, k + 1, i), ``shape`` (C, H, W); k = -1 is where it starts."""
 
     def noise(k: int) -> Tensor:
         return normal(seed, RngStream.NOISE, k + 1, members, shape)
 
     return noise
+
+
+def _settle_size(model: LoadedModel, size: Size | None) -> Size | None:
+    """None where it is the training's. Raises DiscliError for what does not divide into patches."""
+    if size is None or size == model.contract.resolution:
+        return None
+    recipe = model.recipe
+    multiple = recipe.data.codec.downsample * recipe.model.patch_size
+    if not size.divides_by(multiple):
+        raise DiscliError(
+            f"--size {size} does not divide into patches of {multiple} px.",
+            f"Nearest: --size {size.nearest_multiple(multiple)}",
+        )
+    stderr.print(f"Trained on {model.contract.resolution} px, sampled at {size}: positions are resized.")
+    return size
 
 
 def _without_noise(recipe: Recipe, asked: SampleSettings, settled: SampleSpec) -> SampleSpec:

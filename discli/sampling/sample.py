@@ -6,6 +6,7 @@ from typing import Any, Literal, Unpack, cast, overload
 
 from discli.data.contact_sheet import Images, by_class
 from discli.recipe.kinds import TimestepSpacing
+from discli.recipe.size import as_size
 from discli.runs.manifest import Format
 from discli.sampling.edit import EditSettings, ImageInput
 from discli.sampling.folder import check_count, write_images, write_samples
@@ -36,6 +37,7 @@ class SampleOptions(SampleSettings, total=False):
     resample: int | None
     invert: bool
     between: Literal["noises", "classes"] | None
+    size: int | tuple[int, int] | None
 
 
 @overload
@@ -89,6 +91,7 @@ def sample(
     resample: int | None = None,
     invert: bool = False,
     between: Literal["noises", "classes"] | None = None,
+    size: int | tuple[int, int] | None = None,
     **of_sampler: Any,
 ) -> Images | Path:
     """Draw n images: `Images` to hand, which a notebook shows; with ``out`` into that folder, whose path it returns.
@@ -136,6 +139,7 @@ def sample(
         invert: begin with the noise that DDIM finds for ``init``, an image of the first of ``classes``.
         between: "noises" goes from image 0 to image 1, "classes" from one of the two ``classes`` to the other; with
             ``out``, ``out``.gif shows it.
+        size: of the images in pixels, a square's side or (height, width); None is that of the training.
         of_sampler: a sampler's other settings by name, such as ``noise_scale`` of Euler-Maruyama.
 
     Raises DiscliError for what the model cannot do, and for a folder that holds anything else.
@@ -162,7 +166,15 @@ def sample(
     asked = cast(SampleSettings, {**of_sampler, **settings})
     edit = EditSettings(init=init, mask=mask, strength=strength, resample=resample, invert=invert, between=between)
     plan = plan_sampling(
-        run, asked, classes=classes, seed=seed, checkpoint_step=checkpoint_step, device=device, edit=edit, n=n
+        run,
+        asked,
+        classes=classes,
+        seed=seed,
+        checkpoint_step=checkpoint_step,
+        device=device,
+        edit=edit,
+        n=n,
+        size=None if size is None else as_size(size),
     )
     n = plan.n or n or _IMAGES
     if out is not None:

@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     indices: np.ndarray  # (b,) int64, places in the data file
     stored: Tensor  # (b, ...) as the data file holds them
     labels: Tensor | None  # (b,) int64
-    features: dict[str, Tensor]  # (b, side, side, channels) by network, as the data file holds them
+    features: dict[str, Tensor]  # (b, rows, columns, channels) by network, as the data file holds them
 
 
 class BatchPlan:
@@ -44,6 +44,11 @@ class BatchPlan:
 
     Every epoch is a permutation of its own; a batch may run over the end of one into the next.
     The global batch of a step does not depend on the number of processes.
+
+    Of images of several shapes each batch has one. Each shape has such a sequence of its own, and batches of all in
+    an order drawn for each epoch: of a shape with n images, the batches up to the end of epoch e are the first
+    ceil(e * n / batch_size). So until then each image has been seen e times, and at most a batch of each shape
+    once more.
     """
 
     def __init__(
@@ -55,9 +60,11 @@ class BatchPlan:
         world_size: int = 1,
         only: np.ndarray | None = None,
         one_more: bool = False,
+        shapes: np.ndarray | None = None,
     ) -> None:
         """``only``: (num_samples,) int64, the samples to train on; None: all that the data file has.
 
+        ``shapes``: (num_samples,) int, of each sample to train on.
         ``one_more``: the slot behind this rank's too, another rank's first or the global batch's.
         """
         assert batch_size % world_size == 0
@@ -66,21 +73,52 @@ class BatchPlan:
         share = batch_size // world_size
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
         self.slots = torch.arange(rank * share, (rank + 1) * share + one_more) % batch_size
-        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+        self._orders: dict[int, np.ndarray] = {}  # the last few
+        numbers = np.zeros(0, np.int64) if shapes is None else np.unique(shapes)
+        self._groups = [np.flatnonzero(shapes == number) for number in numbers] if len(numbers) > 1 else []
 
     def indices(self, step: int) -> np.ndarray:
         """(b,) int64: the data file's samples at this rank's slots of the global batch."""
-        positions = step * self.batch_size + self.slots.numpy()
-        epochs, places = np.divmod(positions, self.num_samples)
+        if self._groups:
+            group, batch = self._of_one_shape(step)
+            samples = self._groups[group]
+            chosen = samples[self._places(batch, len(samples), group)]
+        else:
+            chosen = self._places(step, self.num_samples)
+        return np.asarray(chosen if self._only is None else self._only[chosen])
+
+    def _places(self, batch: int, count: int, group: int = 0) -> np.ndarray:
+        """This rank's of batch 0, 1, ... of ``count`` samples, in an order of their own for each pass over them."""
+        positions = batch * self.batch_size + self.slots.numpy()
+        epochs, places = np.divmod(positions, count)
         chosen = np.empty_like(positions)
         for epoch in np.unique(epochs):
-            chosen[epochs == epoch] = self._permutation(int(epoch))[places[epochs == epoch]]
-        return chosen if self._only is None else self._only[chosen]
+            chosen[epochs == epoch] = self._permutation(int(epoch), count, group)[places[epochs == epoch]]
+        return chosen
 
-    def _permutation(self, epoch: int) -> np.ndarray:
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, permutation(self.seed, epoch, self.num_samples).numpy()
-        return self._order
+    def _of_one_shape(self, step: int) -> tuple[int, int]:
+        """Which shape's batch a step has, and the how manieth of that shape, from 0."""
+        epoch = step * self.batch_size // self.num_samples
+        while (before := self._before(epoch)).sum() > step:  # at most a batch of each shape is begun early
+            epoch -= 1
+        counts = self._before(epoch + 1) - before
+        order = self._permutation(epoch, int(counts.sum()), len(self._groups))
+        place = int(order[step - before.sum()])
+        group = int(np.searchsorted(np.cumsum(counts), place, side="right"))
+        return group, int(before[group]) + place - int(counts[:group].sum())
+
+    def _before(self, epoch: int) -> np.ndarray:
+        """(groups,): how many batches of each shape there are before an epoch."""
+        return np.array([-(-epoch * len(group) // self.batch_size) for group in self._groups])
+
+    def _permutation(self, epoch: int, count: int, group: int) -> np.ndarray:
+        """Of each shape's samples, and as a group behind them of an epoch's batches."""
+        draw = epoch * (len(self._groups) + 1) + group if self._groups else epoch
+        if draw not in self._orders:
+            if len(self._orders) > 2 * len(self._groups) + 1:
+                self._orders.pop(next(iter(self._orders)))
+            self._orders[draw] = permutation(self.seed, draw, count).numpy()
+        return self._orders[draw]
 
 
 class Feed:

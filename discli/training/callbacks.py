@@ -104,7 +104,7 @@ class TrainingScore:
         self._extractor = load_extractor(self._spec.features, None, None, device)
         self._extractor.own_teacher = contract.is_teacher(recipe, self._extractor.weights_sha256)
         reference = open_reference(self._spec.reference or data_file, device)
-        check_resolution(reference, (contract.resolution,) * 2)
+        check_resolution(reference, contract.resolution)
         statistics, _ = reference_statistics(reference, Scanner(self._extractor, _BATCH, ProcessGroup()))
         self._reference = ReferenceStats(statistics.gaussians, {})
 

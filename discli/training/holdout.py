@@ -111,7 +111,9 @@ class HeldOutLoss:
         fell: dict[str, float] = {}
         for name, samples in self._sets.items():
             pairs = _Pairs(samples, len(levels.t), recipe.train.holdout_n)
-            losses = torch.cat([self._losses(network, pairs, part) for part in pairs.parts()]).double().cpu()
+            losses = torch.empty(len(pairs.samples), dtype=torch.float64)
+            for part in pairs.parts(self._store.shapes):
+                losses[part] = self._losses(network, pairs, part).double().cpu()
             found |= pairs.summary(name, losses, levels.mass)
             all_losses[name] = losses
             if name in first and first[name].shape == losses.shape:
@@ -121,16 +123,15 @@ class HeldOutLoss:
             found["ahead_se"] = math.hypot(fell["loss_train_se"], fell["loss_held_out_se"])
         return found, all_losses
 
-    def _losses(self, network: torch.nn.Module, pairs: "_Pairs", part: slice) -> Tensor:
+    def _losses(self, network: torch.nn.Module, pairs: "_Pairs", part: Tensor) -> Tensor:
         """(b,) squared errors as training weights them, of some noisy samples."""
         recipe, device, codec = self._recipe, self._engine.device, self._store.contract.codec
-        numbers = torch.arange(part.start, part.stop)
-        samples = pairs.samples[part]
+        numbers, samples = part, pairs.samples[part.numpy()]
         flip = None
         if recipe.data.horizontal_flip:
             flip = (uniform(_SEED, RngStream.HOLDOUT, 3, numbers) < 0.5).numpy()
         stored = self._store.read(samples, flip).to(device)
-        shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
+        shape = (recipe.in_channels, *stored.shape[2:])
         at = numbers.to(device)
         eps = normal(_SEED, RngStream.HOLDOUT, 2, at, shape) if codec.stores_std else None
         x0 = codec.to_model_space(stored, eps)
@@ -158,8 +159,13 @@ class _Pairs:
         # One further in each round, or a sample would meet the same levels again and again.
         self.levels = torch.from_numpy((numbers + numbers // len(order)) % levels)
 
-    def parts(self) -> list[slice]:
-        return [slice(i, min(i + _BATCH, len(self.samples))) for i in range(0, len(self.samples), _BATCH)]
+    def parts(self, shapes: npt.NDArray[np.uint8] | None) -> list[Tensor]:
+        """Numbers of pairs, a batch each, of samples of one shape."""
+        numbers = torch.arange(len(self.samples))
+        if shapes is None:
+            return list(numbers.split(_BATCH))
+        own = torch.from_numpy(shapes[self.samples])
+        return [part for shape in own.unique() for part in numbers[own == shape].split(_BATCH)]
 
     def summary(self, name: str, losses: Tensor, mass: Tensor) -> dict[str, Any]:
         """By level, and over all; the standard error over all is of samples, each of which may be here often."""

@@ -16,6 +16,7 @@ from discli.recipe.commented import commented_toml
 from discli.recipe.config_warnings import fitting_decay, fitting_warmup
 from discli.recipe.data import DataSpec, default_codec
 from discli.recipe.load import Tree
+from discli.recipe.size import Size
 from discli.runtime.console import stderr
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
@@ -61,7 +62,7 @@ def new_recipe(
     *,
     minutes: float | None = None,
     data: Path | None = None,
-    resolution: int | None = None,
+    resolution: Size | None = None,
     codec: str | None = None,
     num_classes: int | None = None,
     out: Path | None = None,
@@ -94,7 +95,7 @@ def new_recipe(
         train = shlex.join(["discli", "train", str(out)])
     elif resolution is not None:
         codec = codec or default_codec(resolution)
-        inputs, num_classes = {"resolution": resolution, "codec": codec}, num_classes or 0
+        inputs, num_classes = {"resolution": resolution.plain(), "codec": codec}, num_classes or 0
         about = f"discli encode IMAGES --res {resolution} --codec {codec} --out {name}.h5"
         train = shlex.join(["discli", "train", str(out), "--data", f"{name}.h5"])
     else:
@@ -206,18 +207,18 @@ def _short_run(name: str, preset: str, inputs: Tree, num_classes: int, steps: in
 def _long_run(name: str, preset: str, inputs: Tree, num_classes: int) -> Tree:
     """What is worth choosing in a first run: the recipes' usual settings, and sampling that is quick to look at."""
     spec = DataSpec.model_validate(inputs)
-    if spec.resolution % spec.codec.downsample:
+    if not spec.resolution.divides_by(spec.codec.downsample):
         multiple = f"a multiple of {spec.codec.downsample}"
         raise DiscliError(
             f"--res {spec.resolution}: latents of it need {multiple}.", f"Give {multiple}, or --codec rgb."
         )
-    side, small = spec.resolution // spec.codec.downsample, preset in ("dis-xxs", "dis-xs")
+    size, small = spec.resolution.cut_into(spec.codec.downsample), preset in ("dis-xxs", "dis-xs")
     # Patches of 4 draw as well in a short run as patches of 2, at a quarter of the work (ablation patch-size-small).
     tree: Tree = {
         "name": name,
         "model": {
             "preset": preset,
-            "patch_size": _patch_size(side, 4 if small and side >= 32 else 2),
+            "patch_size": _patch_size(size, 4 if small and size.area >= 32**2 else 2),
             "num_classes": num_classes,
         },
         "data": inputs,
@@ -256,15 +257,15 @@ def _learn_fast(tree: Tree, spec: DataSpec) -> None:
     tree["sample"] |= {"sampler": "heun", "steps": 20}
 
 
-def _patch_size(input_size: int, wanted: int = 2) -> int:
+def _patch_size(input_size: Size, wanted: int = 2) -> int:
     """``wanted``, by default that of all the paper's models, where it divides and makes not too many; else the next."""
-    divisors = [size for size in (wanted, 2, 1, *range(3, input_size + 1)) if input_size % size == 0]
-    return next((size for size in divisors if (input_size // size) ** 2 <= _MOST_PATCHES), 1)
+    divisors = [side for side in (wanted, 2, 1, *range(3, min(input_size) + 1)) if input_size.divides_by(side)]
+    return next((side for side in divisors if input_size.cut_into(side).area <= _MOST_PATCHES), 1)
 
 
 def _inputs_of(contract: DataContract) -> Tree:
     codec = contract.recipe_codec()
-    return {"resolution": contract.resolution, "codec": codec, "horizontal_flip": contract.can_flip}
+    return {"resolution": contract.resolution.plain(), "codec": codec, "horizontal_flip": contract.can_flip}
 
 
 def _describe(contract: DataContract) -> str:

@@ -10,6 +10,7 @@ from discli.diffusion import DiffusionLoss
 from discli.model import DiS
 from discli.model.routing import Route
 from discli.recipe import DataContract, Recipe
+from discli.recipe.size import Size
 from discli.runtime.rng import RngStream, normal, uniform
 from discli.training.auxiliary import Auxiliary
 from discli.training.averaged import Drawn
@@ -60,9 +61,8 @@ class StepLoss:
         # Of neighbours in the global batch, so that no partner depends on processes or micro-batches.
         seen = slice(part.start, part.stop + 1) if contrastive else part
         slots = batch.slots[seen].to(device, non_blocking=True)
-        shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
-
         stored = batch.stored[seen].to(device, non_blocking=True)
+        shape = (recipe.in_channels, *stored.shape[2:])
         eps = normal(seed, RngStream.LATENT, step, slots, shape) if self._codec.stores_std else None
         x0 = self._codec.to_model_space(stored, eps)
 
@@ -89,7 +89,7 @@ class StepLoss:
             x_t,
             t_model,
             keep,
-            draw_route(recipe, seed, step, slots),
+            draw_route(recipe, seed, step, slots, Size(*shape[1:]).cut_into(recipe.model.patch_size).area),
             other,
             self._auxiliary.at(step),
             features,

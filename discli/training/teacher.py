@@ -22,6 +22,7 @@ from discli.data.grids import FIRST, FOLDER, Features, write_grid
 from discli.data.store import Store
 from discli.evaluation.reference import cache_folder
 from discli.recipe.contract import OWN_TEACHER, FeatureGrid
+from discli.recipe.size import Size
 from discli.runtime.console import progress, stderr
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
@@ -50,14 +51,14 @@ class Residual(nn.Module):
 
 
 class Classifier(nn.Module):
-    """(B, C, S, S) in the diffusion model's space to (B, classes); ``grid`` is what it knows of each place.
+    """(B, C, H, W) in the diffusion model's space to (B, classes); ``grid`` is what it knows of each place.
 
-    Halves the image until a grid of 8 to 15 vectors a side is left, with a residual block at each size.
+    Halves the image until 8 to 15 vectors along its shorter side are left, with a residual block at each size.
     """
 
-    def __init__(self, in_channels: int, side: int, classes: int) -> None:
+    def __init__(self, in_channels: int, size: Size, classes: int) -> None:
         super().__init__()
-        halvings = max(0, (side // _SMALLEST_SIDE).bit_length() - 1)
+        halvings = max(0, (min(size) // _SMALLEST_SIDE).bit_length() - 1)
         layers: list[nn.Module] = []
         for index in range(max(1, halvings)):
             width = max(32, _CHANNELS >> max(0, halvings - 1 - index))
@@ -68,7 +69,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(2 * _CHANNELS, classes)
 
     def grid(self, x: Tensor) -> Tensor:
-        """(B, 128, side, side)."""
+        """(B, 128, rows, columns)."""
         found: Tensor = self.stages(x)
         return found
 
@@ -98,6 +99,8 @@ def teach(
             f"--name {name}: not a teacher's.", "Use letters, digits, . _ + and -, and no network's name."
         )
     store = Store(path)
+    if store.shapes is not None:
+        raise DiscliError(f"{path} holds images of several shapes, and a teacher sees one.", "Encode one shape.")
     _check(store)
     where = pick_device(device)
     kept = len(store) - len(store) // 10
@@ -139,7 +142,7 @@ def teach(
         network=about,
         weights_sha256=_sha256_of(network),
         input_size=store.contract.resolution,
-        side=see(range(1)).shape[1],
+        side=Size(*see(range(1)).shape[1:3]),
         channels=_CHANNELS,
         accuracy=accuracy,
     )
@@ -166,7 +169,7 @@ class Lessons:
         return -(-len(self.rest) // self.batch)
 
     def images(self, indices: npt.NDArray[np.int64], mirrored: npt.NDArray[np.bool_] | None = None) -> Tensor:
-        """(b, C, S, S) as the diffusion model sees them; of latents the mean."""
+        """(b, C, H, W) as the diffusion model sees them; of latents the mean."""
         return self._store.contract.codec.to_model_space(self._store.read(indices, mirrored).to(self._device))
 
     def labels(self, indices: npt.NDArray[np.int64]) -> Tensor:
@@ -185,13 +188,13 @@ class Lessons:
 
 def _moved(images: Tensor, fractions: Tensor) -> Tensor:
     """Each image at a place of its own, up to an eighth away; edges are repeated."""
-    side = images.shape[-1]
-    most = side // 8
+    height, width = images.shape[-2:]
+    most = min(height, width) // 8
     if not most:
         return images
     padded = F.pad(images, (most,) * 4, mode="replicate")
     places = (fractions * (2 * most + 1)).long().tolist()
-    cut = [one[:, top : top + side, left : left + side] for one, (top, left) in zip(padded, places, strict=True)]
+    cut = [one[:, top : top + height, left : left + width] for one, (top, left) in zip(padded, places, strict=True)]
     return torch.stack(cut)
 
 

@@ -73,7 +73,7 @@ def try_step(recipe: Recipe, device: torch.device, processes: int = 1) -> Trial:
     with torch.random.fork_rng(devices=[]):
         network = DiS.from_recipe(thin).to(device)
     optimizer, ema, loss = build_optimizer(network, spec), build_ema(spec.ema, network), DiffusionLoss(recipe.diffusion)
-    shape = (recipe.in_channels, recipe.input_size, recipe.input_size)
+    shape = recipe.input_shape
     in_bf16 = settle_precision(spec.precision, device).name == "bf16"
 
     def now() -> float:

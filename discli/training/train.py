@@ -57,7 +57,7 @@ def train(
     store = open_store(file, cache="ram" if recipe.data.cache == "ram" else "none")
     split_of(recipe, store)  # refused before anything is written, as are these
     if recipe.train.score.every:
-        find_network(recipe.train.score.features).check_size(recipe.data.resolution, recipe.data.resolution)
+        find_network(recipe.train.score.features).check_size(*recipe.data.resolution)
     beginning = Beginning(task.source, task.take, recipe, store.contract) if task.source else None
     began = beginning.began if beginning else task.began
     still = frozen(recipe, began)

@@ -90,6 +90,11 @@ class Trainer:
         # Kept as the checkpoint of step 0: the model that the run begins from may change, or go.
         self.unsaved = not self.state.resume() and beginning is not None
         parameters = (*self.network.parameters(), *self.auxiliary.losses.parameters())
+        if spec.cuda_graphs and store.shapes is not None:
+            raise DiscliError(
+                f"train.cuda_graphs: {store.title} holds images of several shapes, each of which needs its own graph.",
+                "Leave it out, or encode images of one shape.",
+            )
         self.graph = StepGraph(self._passes, self._forget, parameters) if spec.cuda_graphs else None
         self.metadata = run.checkpoint_metadata if run else None
         self.checkpointed = self.state.step
@@ -352,4 +357,6 @@ class Trainer:
     def _plan(self, rank: int = 0, world_size: int = 1, one_more: bool = False) -> BatchPlan:
         samples = self.train_samples
         only = samples if len(samples) < len(self.store) else None
-        return BatchPlan(len(samples), self.recipe.train.batch_size, self.order_seed, rank, world_size, only, one_more)
+        shapes = None if self.store.shapes is None else self.store.shapes[samples]
+        size, seed = self.recipe.train.batch_size, self.order_seed
+        return BatchPlan(len(samples), size, seed, rank, world_size, only, one_more, shapes)

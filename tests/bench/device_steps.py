@@ -225,11 +225,15 @@ def _mixer(case: Case, width: int, tokens: int, backend: str) -> nn.Module:
     from discli.model.order import token_orders
     from discli.recipe.choices import build
     from discli.recipe.load import load_recipe
+    from discli.recipe.size import Size
 
     spec = load_recipe("dis-l-2", [f"model.embed_dim={width}"]).model.model_copy(update={"scan": backend})
     torch.manual_seed(0)
-    orders = token_orders(spec.scan_order, math.isqrt(tokens), block=0, extra_tokens=tokens - math.isqrt(tokens) ** 2)
+    grid = Size.square(math.isqrt(tokens))
+    orders = token_orders(spec.scan_order, block=0, extra_tokens=tokens - grid.area)
     mixer = build(spec.mixer, spec, orders)
+    for order in orders:
+        order.lay_out(grid)
     with torch.no_grad():
         for part in mixer.modules():
             if isinstance(part, mamba.SSMDirection):
@@ -367,8 +371,7 @@ def _network(case: Case, **model: Any) -> Any:
 
 
 def _given(case: Case, recipe: Any, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-    side = recipe.input_size
-    x = torch.randn(batch, recipe.in_channels, side, side, device=case.device)
+    x = torch.randn(batch, *recipe.input_shape, device=case.device)
     return x, torch.full((batch,), 500, device=case.device), torch.zeros(batch, dtype=torch.int64, device=case.device)
 
 

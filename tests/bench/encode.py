@@ -82,10 +82,11 @@ def ours(path: Path, folder: Path) -> int:
 def decoding_alone(path: Path, folder: Path) -> int:
     from discli.data.decoding import ImageTransform, Workers, decode_batches
     from discli.data.sources import open_source
+    from discli.recipe.size import Size
 
     with Workers(WORKERS) as workers:
         source = open_source(path)
-        batches = decode_batches(source, range(len(source)), 682, ImageTransform(32), workers)
+        batches = decode_batches(source, range(len(source)), 682, ImageTransform((Size(32, 32),)), workers)
         return sum(len(batch.images) for batch in batches)
 
 
@@ -140,6 +141,7 @@ def through_autoencoder(vae: str) -> dict[str, Callable[[Path, Path], int]]:
     from discli.data.decoding import ImageTransform, transform_image
     from discli.data.encode import encode
     from discli.data.sources import open_source
+    from discli.recipe.size import Size
 
     codec = open_codec("vae", vae)
     kept: dict[Path, torch.Tensor] = {}
@@ -147,7 +149,7 @@ def through_autoencoder(vae: str) -> dict[str, Callable[[Path, Path], int]]:
     def images(path: Path) -> torch.Tensor:
         if path not in kept:
             source = open_source(path)
-            rows = [transform_image(source.read(i), ImageTransform(256))[0] for i in range(len(source))]
+            rows = [transform_image(source.read(i), ImageTransform((Size(256, 256),)))[0] for i in range(len(source))]
             kept[path] = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)
         return kept[path]
 

@@ -27,6 +27,7 @@ from PIL import Image
 from discli.data.images import crop, decode
 from discli.data.sources import open_source
 from discli.evaluation.features.inception import bare_inception
+from discli.recipe.size import Size
 from tests.bench.against import HERE, Seconds, alternate, discli, processor_seconds
 
 OURS = "import sys, json, pathlib; from discli.evaluation.evaluate import evaluate;"
@@ -98,7 +99,7 @@ def write_folders(source: Path, n: int, res: int, scratch: Path) -> tuple[Path, 
         folder.mkdir()
     for index in range(2 * n):
         turn, image = divmod(index, len(images))
-        pixels = crop(decode(images.read(image)), res, "adm")
+        pixels = crop(decode(images.read(image)), Size.square(res), "adm")
         turned = np.rot90(pixels if turn < 4 else pixels[:, ::-1], turn)
         Image.fromarray(np.ascontiguousarray(turned)).save(folders[index % 2] / f"{index:06d}.png")
     return folders

@@ -116,7 +116,7 @@ def waiting(path: Path, folder: Path) -> tuple[float, float]:
     store = open_store(path)
     recipe = folder / "feed.toml"
     codec, resolution = store.contract.codec.name, store.contract.resolution
-    recipe.write_text(RECIPE.format(codec=codec, resolution=resolution, steps=STEPS, batch=BATCH))
+    recipe.write_text(RECIPE.format(codec=codec, resolution=resolution.plain(), steps=STEPS, batch=BATCH))
     run = train(recipe, data=path, out=folder / f"run-{path.stem}")
     lines = read_log(run / "speed.jsonl")[1:]
     return statistics.mean(line["data_wait"] for line in lines), statistics.mean(

@@ -99,7 +99,7 @@ def of_a_model(network: DiS, recipe: Recipe, batch: int, args: argparse.Namespac
     device = torch.device(args.device)
     if args.compile:
         compile_blocks(network, device)
-    x = torch.randn(2 * batch, recipe.in_channels, recipe.input_size, recipe.input_size, device=device)
+    x = torch.randn(2 * batch, *recipe.input_shape, device=device)
     t, y = torch.full((2 * batch,), 500, device=device), torch.arange(2 * batch, device=device) % _CLASSES
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6, fused=True)
 

@@ -181,7 +181,7 @@ def broken_rules(
             found.append(f"{record.minutes:g} minutes is none of the budgets {', '.join(map(str, MINUTES))}.")
         if seeds < SEEDS:
             found.append(f"{seeds} seeds, and not {SEEDS}.")
-        if (contract.num_samples, contract.num_classes, contract.resolution) != (IMAGES, CLASSES, SIDE):
+        if (contract.num_samples, contract.num_classes, contract.resolution.plain()) != (IMAGES, CLASSES, SIDE):
             found.append("the data are not CIFAR-10's 50,000 training images of 32 px, with their classes.")
     if before is not None and (before.minutes != record.minutes or before.result is None):
         found.append(f"{record.before} has another budget, or was not run.")

@@ -77,7 +77,7 @@ def bare(plan: SamplingPlan, n: int) -> None:
     recipe, settings, device = plan.model.recipe, plan.settings, plan.model.device
     network, _ = plan.networks()
     rows = plan.model_batch * (1 if settings.cfg_scale == 1.0 else 2)
-    x = torch.randn(rows, recipe.in_channels, recipe.input_size, recipe.input_size, device=device)
+    x = torch.randn(rows, *recipe.input_shape, device=device)
     y = torch.zeros(rows, dtype=torch.int64, device=device) if recipe.model.num_classes else None
     for _ in range(-(-n // plan.model_batch) * settings.steps):
         network(x, torch.full((rows,), 500, device=device), y)

@@ -70,7 +70,7 @@ def main() -> None:
     batch = 64 if args.small else 4
     network, spec = DiS.from_recipe(recipe), recipe.train
     optimizer, ema, loss = build_optimizer(network, spec), build_ema(spec.ema, network), DiffusionLoss(recipe.diffusion)
-    shape, slots = (recipe.in_channels, recipe.input_size, recipe.input_size), torch.arange(batch)
+    shape, slots = recipe.input_shape, torch.arange(batch)
     x0 = normal(0, RngStream.LATENT, 0, slots, shape)
 
     def draw() -> tuple[torch.Tensor, ...]:

@@ -36,7 +36,6 @@ def work(tokens: int, small: bool, threads: int, bf16: bool, compiled: bool, dit
     settings = _SMALL if small else [f"data.resolution={16 * side}"]
     recipe = load_recipe("dis-s-2", [*settings, "train.batch_size=1"])
     batch = 64 if small else max(1, 1024 // tokens)
-    channels, size = recipe.in_channels, recipe.input_size
     if dit:
         from tests.bench.dit import as_dit, parameters_of
 
@@ -45,7 +44,7 @@ def work(tokens: int, small: bool, threads: int, bf16: bool, compiled: bool, dit
     if compiled:
         for block in list(model.blocks)[1:]:
             block.compile(dynamic=False)
-    x = torch.randn(2 * batch, channels, size, size)
+    x = torch.randn(2 * batch, *recipe.input_shape)
     t, y = torch.full((2 * batch,), 500), torch.arange(2 * batch) % _CLASSES
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
 

@@ -22,9 +22,8 @@ class Real:
         self.network = DiS.from_recipe(recipe)
         self.network.checkpoint_blocks = checkpointing
         self.half = precision == "bf16"
-        side = recipe.input_size
         keep = torch.ones(len(self.network.drop_path_rates()), IMAGES)
-        self.inputs = [torch.randn(IMAGES, 3, side, side), torch.zeros(IMAGES), torch.zeros(IMAGES).long(), keep]
+        self.inputs = [torch.randn(IMAGES, *recipe.input_shape), torch.zeros(IMAGES), torch.zeros(IMAGES).long(), keep]
 
     def forward(self):
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):

@@ -12,6 +12,7 @@ import pytest
 
 from discli.data.decoding import ImageTransform, Workers, decode_batches
 from discli.data.sources import open_source
+from discli.recipe.size import Size
 from discli.runtime.errors import DiscliError
 from tests.data.makers import pixels, saved, write_zip
 
@@ -27,7 +28,7 @@ def source(tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_in_order_and_name_what_they_skip(source, workers):
     with Workers(workers) as decoders:
-        batches = list(decode_batches(source, range(2, 20), 4, ImageTransform(8), decoders))
+        batches = list(decode_batches(source, range(2, 20), 4, ImageTransform((Size(8, 8),)), decoders))
     assert [(batch.start, batch.end) for batch in batches] == [(2, 6), (6, 10), (10, 14), (14, 18), (18, 20)]
     assert [batch.skipped for batch in batches if batch.skipped] == [
         [(3, "empty file (0 bytes)")],
@@ -40,7 +41,7 @@ def test_batches_are_in_order_and_name_what_they_skip(source, workers):
 
 
 def test_small_images_are_skipped_where_asked(source):
-    (batch,) = decode_batches(source, range(4, 7), 4, ImageTransform(8, too_small="skip"), Workers(0))
+    (batch,) = decode_batches(source, range(4, 7), 4, ImageTransform((Size(8, 8),), too_small="skip"), Workers(0))
     assert batch.skipped == [(5, "6 x 20 pixels: smaller than the crop (--too-small skip)")]
     assert (len(batch.images), batch.upscaled) == (2, 0)
 
@@ -53,7 +54,7 @@ class KillsItsProcess:
 def test_a_worker_that_dies_is_said_so(source):
     object.__setattr__(source, "reader", KillsItsProcess())
     with Workers(1) as decoders, pytest.raises(DiscliError, match="decoding process died") as refused:
-        list(decode_batches(source, range(20), 4, ImageTransform(8), decoders))
+        list(decode_batches(source, range(20), 4, ImageTransform((Size(8, 8),)), decoders))
     assert "--workers" in refused.value.hint
 
 
@@ -62,7 +63,7 @@ def test_ctrl_c_leaves_workers_alone_even_while_they_start(source):
     with Workers(2) as decoders:
         for worker in multiprocessing.active_children():
             os.kill(worker.pid, signal.SIGINT)
-        batches = list(decode_batches(source, range(20), 4, ImageTransform(8), decoders))
+        batches = list(decode_batches(source, range(20), 4, ImageTransform((Size(8, 8),)), decoders))
     assert len(batches) == 5
 
 
@@ -71,9 +72,10 @@ import sys
 from pathlib import Path
 from discli.data.decoding import ImageTransform, Workers, decode_batches
 from discli.data.sources import open_source
+from discli.recipe.size import Size
 if __name__ == "__main__":
     workers = Workers(1).__enter__()
-    next(decode_batches(open_source(Path(sys.argv[1])), range(20), 1, ImageTransform(8), workers))
+    next(decode_batches(open_source(Path(sys.argv[1])), range(20), 1, ImageTransform((Size(8, 8),)), workers))
     import multiprocessing
     print(multiprocessing.active_children()[0].pid, flush=True)
     import time

@@ -16,6 +16,7 @@ from discli.data.resume_log import resume_log_of
 from discli.data.shards import part_of
 from discli.data.store import open_store
 from discli.data.writer import partial_of, skipped_of
+from discli.recipe.size import Size
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
 from tests import warm
@@ -41,7 +42,8 @@ def run(source: Path, out: Path, resolution: int = 8, **options) -> Path:
 
 def test_pixels_labels_names_and_contract_are_in_the_file(folder, tmp_path):
     store = open_store(run(folder, tmp_path / "a.h5"))
-    expected = np.stack([crop(Image.fromarray(pixels(10 * c + k)), 8, "adm") for c in range(3) for k in range(4)])
+    seeds = [10 * c + k for c in range(3) for k in range(4)]
+    expected = np.stack([crop(Image.fromarray(pixels(seed)), Size(8, 8), "adm") for seed in seeds])
     assert (store.read(np.arange(12)).numpy() == expected.transpose(0, 3, 1, 2)).all()
     assert store.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert store.names == list(FILES)

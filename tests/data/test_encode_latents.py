@@ -10,12 +10,13 @@ from discli.data.encode import encode, merge
 from discli.data.images import crop
 from discli.data.store import open_store
 from discli.data.writer import partial_of
+from discli.recipe.size import Size
 from discli.runtime.errors import DiscliError
 from tests.data.autoencoders.autoencoders import save_kl, save_tiny
 from tests.data.makers import class_files, pixels, write_folder
 
 FILES = class_files(("ant", "bee"), each=3)
-IMAGES = np.stack([crop(Image.fromarray(pixels(10 * c + k)), 16, "adm") for c in range(2) for k in range(3)])
+IMAGES = np.stack([crop(Image.fromarray(pixels(10 * c + k)), Size(16, 16), "adm") for c in range(2) for k in range(3)])
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from discli.data import images
 from discli.data.images import ImageError, crop, decode, is_too_small
+from discli.recipe.size import Size
 from tests.data.makers import pixels, saved
 
 
@@ -166,27 +167,27 @@ def test_a_jpeg_claiming_to_be_a_bomb_is_refused_on_both_ways():
 def test_adm_crop_halves_twice_with_a_box_filter_and_cuts_the_middle():
     image = Image.fromarray(pixels(5, 101, 67))
     quarter = image.resize((50, 33), Image.Resampling.BOX).resize((25, 16), Image.Resampling.BOX)
-    assert (crop(image, 16, "adm") == np.asarray(quarter)[:, 4:20]).all()
+    assert (crop(image, Size(16, 16), "adm") == np.asarray(quarter)[:, 4:20]).all()
 
 
 def test_adm_crop_goes_the_rest_of_the_way_bicubically():
     image = Image.fromarray(pixels(5, 101, 40))
     resized = image.resize((50, 20), Image.Resampling.BOX).resize((40, 16), Image.Resampling.BICUBIC)
-    assert (crop(image, 16, "adm") == np.asarray(resized)[:, 12:28]).all()
+    assert (crop(image, Size(16, 16), "adm") == np.asarray(resized)[:, 12:28]).all()
 
 
 def test_adm_crop_of_a_tall_image_cuts_top_and_bottom():
     image = Image.fromarray(pixels(5, 16, 21))
-    assert (crop(image, 16, "adm") == np.asarray(image)[2:18]).all()
+    assert (crop(image, Size(16, 16), "adm") == np.asarray(image)[2:18]).all()
 
 
 def test_images_of_the_right_size_pass_unchanged():
-    assert (crop(Image.fromarray(pixels(6, 32, 32)), 32, "adm") == pixels(6, 32, 32)).all()
+    assert (crop(Image.fromarray(pixels(6, 32, 32)), Size(32, 32), "adm") == pixels(6, 32, 32)).all()
 
 
 def test_resize_squeezes_the_whole_image():
     image = Image.fromarray(pixels(7, 40, 20))
-    assert (crop(image, 16, "resize") == np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC))).all()
+    assert (crop(image, Size(16, 16), "resize") == np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC))).all()
 
 
 def test_celeba_crop_is_the_preparation_of_u_vit():
@@ -195,16 +196,16 @@ def test_celeba_crop_is_the_preparation_of_u_vit():
 
     face = Image.fromarray(pixels(8, 178, 218))
     theirs = functional.resize(functional.crop(face, 121 - 64, 89 - 64, 128, 128), [64])
-    assert (crop(face, 64, "celeba") == np.asarray(theirs)).all()
+    assert (crop(face, Size(64, 64), "celeba") == np.asarray(theirs)).all()
 
 
 def test_celeba_crop_refuses_images_of_another_size():
     with pytest.raises(ImageError, match="178 x 218"):
-        crop(Image.fromarray(pixels(9)), 64, "celeba")
+        crop(Image.fromarray(pixels(9)), Size(64, 64), "celeba")
 
 
 def test_smaller_images_are_known_and_enlarged():
     image = Image.fromarray(pixels(9, 40, 15))
-    assert is_too_small(image.size, 16, "adm")
-    assert not is_too_small(image.size, 15, "adm")
-    assert crop(image, 16, "adm").shape == (16, 16, 3)
+    assert is_too_small(image.size, Size(16, 16), "adm")
+    assert not is_too_small(image.size, Size(15, 15), "adm")
+    assert crop(image, Size(16, 16), "adm").shape == (16, 16, 3)

@@ -8,6 +8,7 @@ from discli.data.encode import encode
 from discli.data.images import crop
 from discli.data.preview import samples_beside_sources
 from discli.data.store import Store
+from discli.recipe.size import Size
 from tests.data.autoencoders.autoencoders import save_kl
 from tests.data.makers import class_files, pixels, write_folder
 
@@ -34,7 +35,7 @@ def test_latents_stand_between_their_source_and_their_mirror_image(folder, tmp_p
     shown = cells(sheet)
     assert shown.shape == (3, 3, 16, 16, 3)
     for row, seed in enumerate((0, 2, 12)):  # the first, one in the middle, the last
-        assert (shown[row, 0] == crop(Image.fromarray(pixels(seed)), 16, "adm")).all()
+        assert (shown[row, 0] == crop(Image.fromarray(pixels(seed)), Size(16, 16), "adm")).all()
     assert not (shown[:, 1] == shown[:, 2]).all()
 
 
@@ -54,5 +55,5 @@ def test_a_source_that_is_gone_leaves_the_samples_alone_and_is_said(what, folder
     gone.rename(tmp_path / "elsewhere")
     sheet, columns = samples_beside_sources(Store(out), 6, device="cpu")
     assert columns == ["sample"]
-    assert (cells(sheet)[0, 0] == crop(Image.fromarray(pixels(0)), 16, "adm")).all()
+    assert (cells(sheet)[0, 0] == crop(Image.fromarray(pixels(0)), Size(16, 16), "adm")).all()
     assert "stand alone" in capsys.readouterr().err

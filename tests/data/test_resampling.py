@@ -8,6 +8,7 @@ from discli.data import decoding, resampling
 from discli.data.decoding import ImageTransform, Workers, decode_batches
 from discli.data.images import crop, decode, decode_reduced
 from discli.data.sources import open_source
+from discli.recipe.size import Size
 from tests.data.makers import pixels, saved, write_zip
 
 SHAPES = [(64, 64), (65, 64), (127, 90), (90, 127), (128, 128), (131, 400), (400, 131), (300, 200), (40, 30), (64, 171)]
@@ -27,25 +28,25 @@ def test_the_loop_is_compiled_and_right_here():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_whole_images_come_out_as_pillow_makes_them(shape, size):
     image = noise(*shape)
-    assert (resampling.centre_crop(image, size, image.size) == crop(image, size, "adm")).all()
+    assert (resampling.centre_crop(image, Size.square(size), image.size) == crop(image, Size.square(size), "adm")).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_reduced_jpegs_come_out_as_pillow_makes_them(shape):
-    image, full = decode_reduced(saved(noise(*shape), "JPEG"), 16)
+    image, full = decode_reduced(saved(noise(*shape), "JPEG"), [Size(16, 16)])
     assert full == shape
     assert (image.size == shape) == (min(shape) < 32)
-    assert (resampling.centre_crop(image, 16, full) == crop(image, 16, "adm", full)).all()
+    assert (resampling.centre_crop(image, Size(16, 16), full) == crop(image, Size(16, 16), "adm", full)).all()
 
 
 def test_many_images_are_compiled_few_are_not_and_the_file_is_the_same(tmp_path, monkeypatch):
     source = open_source(write_zip(tmp_path / "a.zip", {f"{k}.png": saved(pixels(k, 50, 37)) for k in range(6)}))
     called = []
     monkeypatch.setattr(resampling, "works", lambda: called.append(1) or True)
-    few = [batch.images for batch in decode_batches(source, range(6), 4, ImageTransform(16), Workers(0))]
+    few = [batch.images for batch in decode_batches(source, range(6), 4, ImageTransform((Size(16, 16),)), Workers(0))]
     assert not called
     monkeypatch.setattr(decoding, "_WORTH_COMPILING", 6)
-    many = [batch.images for batch in decode_batches(source, range(6), 4, ImageTransform(16), Workers(0))]
+    many = [batch.images for batch in decode_batches(source, range(6), 4, ImageTransform((Size(16, 16),)), Workers(0))]
     assert called
     assert (np.concatenate(few) == np.concatenate(many)).all()
 
@@ -58,8 +59,8 @@ def test_without_the_compiled_loop_pillow_does_it(monkeypatch):
     monkeypatch.setattr(resampling, "_loop", broken)
     try:
         assert not resampling.works()
-        made, _ = decoding.transform_image(saved(noise(50, 37)), ImageTransform(16, compiled=True))
-        assert (made == crop(noise(50, 37), 16, "adm")).all()
+        made, *_ = decoding.transform_image(saved(noise(50, 37)), ImageTransform((Size(16, 16),), compiled=True))
+        assert (made == crop(noise(50, 37), Size(16, 16), "adm")).all()
     finally:
         resampling.works.cache_clear()
 
@@ -71,10 +72,10 @@ def ramps(**options: object) -> bytes:
 
 
 def test_a_reduced_jpeg_lies_where_the_whole_one_does():
-    reduced, full = decode_reduced(ramps(), 16)
+    reduced, full = decode_reduced(ramps(), [Size(16, 16)])
     assert full == (203, 150)
     assert reduced.size == (26, 19)  # an eighth, rounded up
-    apart = crop(reduced, 16, "adm", full).astype(int) - crop(decode(ramps()), 16, "adm")
+    apart = crop(reduced, Size(16, 16), "adm", full).astype(int) - crop(decode(ramps()), Size(16, 16), "adm")
     # Pillow's mean of neighbours rounds halves up, at every pass; half a pixel beside its place would be 4 levels.
     assert -2 < apart.mean() < 0
     assert np.abs(apart.mean(axis=(0, 2)) - apart.mean()).max() < 1.5
@@ -84,15 +85,15 @@ def test_a_reduced_jpeg_lies_where_the_whole_one_does():
 def test_a_turned_jpeg_is_not_reduced(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image, full = decode_reduced(ramps(exif=exif), 16)
+    image, full = decode_reduced(ramps(exif=exif), [Size(16, 16)])
     assert image.size == full == decode(ramps(exif=exif)).size
     assert (np.asarray(image) == np.asarray(decode(ramps(exif=exif)))).all()
 
 
 def test_images_that_the_crop_does_not_halve_and_other_files_are_not_reduced():
     for data in (saved(pixels(1, 60, 31), "JPEG"), saved(pixels(1, 100, 100))):
-        image, full = decode_reduced(data, 16)
+        image, full = decode_reduced(data, [Size(16, 16)])
         assert image.size == full
         assert (np.asarray(image) == np.asarray(decode(data))).all()
     with pytest.raises(Exception, match="not an image"):
-        decode_reduced(b"text", 16)
+        decode_reduced(b"text", [Size(16, 16)])

@@ -291,6 +291,6 @@ def test_any_metadata_of_a_weights_file(whole, tmp_path, data):
     save_file(weights, path, metadata=metadata)
     trained = answer(lambda: load(path, "cpu"))
     if trained is not None:
-        x = torch.zeros(1, trained.recipe.in_channels, trained.recipe.input_size, trained.recipe.input_size)
+        x = torch.zeros(1, *trained.recipe.input_shape)
         trained.network(x, torch.zeros(1), torch.zeros(1, dtype=torch.int64))
     answer(lambda: info(str(path), as_json=True))

@@ -18,14 +18,14 @@ from discli.model.order import TokenOrder, token_orders
 from discli.recipe import parse_recipe
 from discli.recipe.model import SCAN_ORDERS
 from discli.runtime.errors import DiscliError
-from tests.model.small import small, small_recipe
+from tests.model.small import laid_out, small, small_recipe
 
 PATTERN = ["mamba", {"name": "attention", "head_dim": 8}]
 
 
 def test_rotated_products_depend_on_how_far_patches_lie_apart_alone():
     torch.manual_seed(0)
-    rotary = Rotary(16, side=5, extra_tokens=2, base=100.0)
+    rotary = laid_out(Rotary(16, extra_tokens=2, base=100.0), 5)
     q, k = torch.randn(2, 16, dtype=torch.float64)
     at = [rotary(vector.expand(1, 27, 1, 16))[0, 2:, 0].unflatten(0, (5, 5)) for vector in (q, k)]
     for rows, columns in [(0, 0), (2, 1), (3, -2), (-1, 4)]:
@@ -50,7 +50,7 @@ def test_rotated_products_depend_on_how_far_patches_lie_apart_alone():
 
 def test_extra_tokens_and_channels_beyond_pairs_of_both_axes_do_not_turn():
     x = torch.randn(2, 2 + 9, 3, 10)
-    out = Rotary(10, side=3, extra_tokens=2, base=100.0)(x)
+    out = laid_out(Rotary(10, extra_tokens=2, base=100.0), 3)(x)
     assert torch.equal(out[:, :3], x[:, :3])  # the patch at 0, 0 neither
     assert torch.equal(out[..., 4::5], x[..., 4::5])
     assert not torch.isclose(out[:, 3:], x[:, 3:]).all(-1).any()
@@ -112,8 +112,11 @@ def test_mixers_block_by_block_and_again():
 def test_a_zigzag_takes_its_next_path_in_the_next_block_that_scans(mixer):
     model = small(mixer=mixer, scan_order="zigzag", depth=7)
     found = [module for module in model.modules() if isinstance(module, TokenOrder)]
-    walks = [token_orders(SCAN_ORDERS["zigzag"](), found[0].side, block, 2)[0] for block in range(len(found))]
-    tokens = torch.arange(2 + found[0].side ** 2).view(1, -1, 1)
+    walks = [
+        laid_out(token_orders(SCAN_ORDERS["zigzag"](), block, 2)[0], found[0].grid.height)
+        for block in range(len(found))
+    ]
+    tokens = torch.arange(2 + found[0].grid.area).view(1, -1, 1)
     assert len(found) > 1
     assert all(torch.equal(a.permute(tokens), b.permute(tokens)) for a, b in zip(found, walks, strict=True))
 

@@ -10,7 +10,7 @@ from discli.model.init import initialise
 from discli.model.patch_embeds.overlapping import OverlappingPatchEmbed
 from discli.runtime.errors import DiscliError
 from discli.scan import bidirectional_scan
-from tests.model.small import small, small_recipe
+from tests.model.small import laid_out, small, small_recipe
 
 INSTEAD = {"name": "depthwise", "place": "instead"}
 
@@ -30,7 +30,7 @@ def spread(module):
 @pytest.mark.parametrize("extra", [0, 2])
 def test_each_channel_over_a_square_of_patches_and_extra_tokens_as_they_are(size, extra):
     torch.manual_seed(0)
-    conv = spread(DepthwiseGridConv(16, 3, extra, "before", size)).double()
+    conv = laid_out(spread(DepthwiseGridConv(16, extra, "before", size)), 3).double()
     u = torch.randn(2, extra + 9, 16, dtype=torch.float64)
     out = conv(u)
     assert torch.equal(out[:, :extra], u[:, :extra])

@@ -83,7 +83,7 @@ def test_drop_path_factors_scale_the_branches_as_the_authors_do(shared):
 def _head_only(model: DiS, residual: torch.Tensor) -> torch.Tensor:
     from discli.model.embed import unpatchify
 
-    return unpatchify(model.head(None, residual, None, None)[:, 1:], 2)
+    return unpatchify(model.head(None, residual, None, None)[:, 1:], model.grid, 2)
 
 
 def test_drop_path_rates_rise_from_zero():

@@ -8,9 +8,11 @@ import torch
 from discli.model.init import initialise
 from discli.model.order import TokenOrder, token_orders
 from discli.recipe.choices import build
+from discli.recipe.kinds import ScanOrderSpec
 from discli.recipe.model import SCAN_ORDERS
+from discli.recipe.size import Size
 from discli.scan import bidirectional_scan
-from tests.model.small import small, small_recipe
+from tests.model.small import laid_out, small, small_recipe
 
 # The place of each patch in the walk, as it lies in the image.
 COLUMNS = """
@@ -63,7 +65,7 @@ ZIGZAGS = [
 
 
 def _walks(name: str, side: int, block: int) -> list[list[int]]:
-    return SCAN_ORDERS[name]().walks(side, block)
+    return SCAN_ORDERS[name]().walks(Size.square(side), block)
 
 
 def _drawn(image: str) -> list[int]:
@@ -80,13 +82,29 @@ def test_zigzags_as_drawn(block):
     assert _walks("zigzag", 3, block) == _walks("zigzag", 3, block + 8) == [_drawn(ZIGZAGS[block])]
 
 
-@pytest.mark.parametrize("side", [1, 2, 4, 7])
-def test_a_zigzag_visits_every_patch_once_and_each_step_goes_to_a_neighbour(side):
+@pytest.mark.parametrize("grid", [(1, 1), (2, 2), (7, 7), (3, 5), (6, 8), (8, 6), (1, 4), (4, 1)])
+def test_a_zigzag_visits_every_patch_once_and_each_step_goes_to_a_neighbour(grid):
+    height, width = grid
     for block in range(8):
-        (walk,) = _walks("zigzag", side, block)
-        assert sorted(walk) == list(range(side * side))
-        steps = [(abs(a // side - b // side), abs(a % side - b % side)) for a, b in itertools.pairwise(walk)]
+        (walk,) = SCAN_ORDERS["zigzag"]().walks(Size(*grid), block)
+        assert sorted(walk) == list(range(height * width))
+        steps = [(abs(a // width - b // width), abs(a % width - b % width)) for a, b in itertools.pairwise(walk)]
         assert all(step in ((0, 1), (1, 0)) for step in steps)
+        along = width if block % 2 == 0 else height  # rows, and columns
+        lines = [walk[start : start + along] for start in range(0, len(walk), along)]
+        assert all(len({place // width if block % 2 == 0 else place % width for place in line}) == 1 for line in lines)
+
+
+@pytest.mark.parametrize("grid", [(3, 5), (6, 8), (8, 6)])
+def test_rows_go_right_and_columns_down_on_any_grid(grid):
+    height, width = grid
+    for name in ("raster", "columns", "four", "four-shared", "four-split"):
+        for walk in SCAN_ORDERS[name]().walks(Size(*grid), 0):
+            down = walk[1] - walk[0] == width
+            line = height if down else width
+            steps = [b - a for a, b in itertools.pairwise(walk)]
+            assert sorted(walk) == list(range(height * width))
+            assert all(step == (width if down else 1) for i, step in enumerate(steps) if (i + 1) % line)
 
 
 def test_four_are_rows_and_columns():
@@ -94,14 +112,21 @@ def test_four_are_rows_and_columns():
 
 
 def test_a_token_order_leaves_the_extra_tokens_in_front_and_leads_back():
-    order = TokenOrder([2, 0, 3, 1], extra_tokens=2)
+    class Given(ScanOrderSpec):
+        name: str = "given"
+
+        def walks(self, grid, block):
+            return [[2, 0, 3, 1]]
+
+    order = laid_out(TokenOrder(Given(), 0, 0, extra_tokens=2), 2)
     tokens = torch.arange(6.0).reshape(1, 6, 1)
     assert order.permute(tokens).flatten().tolist() == [0, 1, 4, 2, 5, 3]
     assert torch.equal(order.unpermute(order.permute(tokens)), tokens)
 
 
 def test_raster_order_moves_nothing():
-    (order,) = token_orders(small_recipe().model.scan_order, side=4, block=3, extra_tokens=2)
+    (order,) = token_orders(small_recipe().model.scan_order, block=3, extra_tokens=2)
+    laid_out(order, 4)
     tokens = torch.randn(1, 18, 4)
     assert order.permute(tokens) is tokens
     assert order.unpermute(tokens) is tokens
@@ -141,7 +166,7 @@ def test_four_is_the_sum_of_two_bidirectional_scans_with_their_own_parameters():
 def _mixer_of_3x3(order: str, block: int) -> torch.nn.Module:
     spec = small_recipe(scan_order=order, scan="reference").model
     torch.manual_seed(0)
-    mixer = build(spec.mixer, spec, token_orders(spec.scan_order, side=3, block=block, extra_tokens=2))
+    mixer = laid_out(build(spec.mixer, spec, token_orders(spec.scan_order, block=block, extra_tokens=2)), 3)
     mixer.register_parameter("pos_embed", torch.nn.Parameter(torch.zeros(1)))
     initialise(mixer)
     return mixer.double()

@@ -11,6 +11,7 @@ from discli.recipe.choices import declared, implementation
 from discli.recipe.diffusion import OBJECTIVES, TIMESTEPS, WEIGHTINGS, DiffusionSpec
 from discli.recipe.model import CONDITIONINGS, MIXERS, SCAN_ORDERS, SKIPS
 from discli.recipe.sample import SAMPLERS, SCALE_SCHEDULES
+from discli.recipe.size import Size
 from discli.runtime.errors import DiscliError
 
 # What is passed to every sibling, beside the Spec's own settings.
@@ -35,8 +36,8 @@ def test_specs_and_implementations_match(spec, common):
 
 @pytest.mark.parametrize("order", SCAN_ORDERS.values())
 def test_walks_visit_every_patch_once(order):
-    for side, block in ((1, 0), (4, 3), (5, 6)):
-        assert all(sorted(walk) == list(range(side * side)) for walk in order().walks(side, block))
+    for grid, block in ((Size(1, 1), 0), (Size(4, 4), 3), (Size(3, 5), 6), (Size(6, 8), 1)):
+        assert all(sorted(walk) == list(range(grid.area)) for walk in order().walks(grid, block))
 
 
 def _recipe(objective: str, sampler: str, steps: int, scored: int) -> Recipe:

@@ -16,6 +16,7 @@ from discli.data.images import crop
 from discli.diffusion.edit import Edit
 from discli.model import DiS
 from discli.recipe import parse_recipe
+from discli.recipe.size import Size
 from discli.runtime.errors import DiscliError
 from discli.sampling.edit import EditSettings
 from discli.sampling.generate import generate_latents
@@ -87,7 +88,7 @@ def test_strength_one_is_plain_sampling_and_little_strength_changes_little(model
 @pytest.mark.parametrize("kind", ["model", "latent"])
 def test_with_no_step_taken_the_image_comes_back_as_the_codec_has_it(kind, request, tmp_path):
     model = request.getfixturevalue(kind)
-    side = model.contract.resolution
+    side = model.contract.resolution.height
     photo = _image(tmp_path / "photo.png", size=(side, side))
     plan = plan_sampling(model, edit=EditSettings(init=photo))
     nothing = Edit(plan.given.x0, strength=0.0)
@@ -131,7 +132,7 @@ def test_of_latents_too_what_is_not_drawn_stays_to_the_bit(latent, tmp_path):
     assert (found[:, :, 7:] != _pixels(photo)[None, :, 7:]).any()
     plan = plan_sampling(latent, edit=EditSettings(init=photo, mask=Image.fromarray(painted)))
     side = plan.given.cells.shape[-1]
-    assert side == latent.recipe.input_size
+    assert side == latent.recipe.input_size.width
     assert plan.given.cells[0, 0, :, 0].tolist() == [row >= 7 // (16 // side) for row in range(side)]
     assert sample(latent, 2, init=photo, strength=0.5).pixels.shape == (2, 3, 16, 16)
 
@@ -175,7 +176,7 @@ def test_the_manifest_names_the_images_and_only_the_same_are_gone_on_with(model,
 def test_images_of_another_size_are_cropped_as_the_training_images_were(model, tmp_path, capsys):
     photo, mask = _image(tmp_path / "wide.png", size=(40, 24)), _mask(tmp_path / "mask.png", (40, 24))
     with Image.open(photo) as image:
-        expected = torch.from_numpy(crop(image, 8, "adm").copy()).permute(2, 0, 1)
+        expected = torch.from_numpy(crop(image, Size(8, 8), "adm").copy()).permute(2, 0, 1)
     found = sample(model, 2, init=photo, mask=mask).pixels
     assert torch.equal(found[:, :, :3], expected[None, :, :3].expand(2, -1, -1, -1))
     assert "40 x 24 pixels, brought to 8 x 8" in " ".join(capsys.readouterr().err.split())

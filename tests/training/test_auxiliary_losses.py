@@ -142,7 +142,7 @@ def test_sra_is_the_smooth_l1_distance_of_projected_tokens():
 
 
 def _drawn(recipe, loss: DiffusionLoss, fraction: float) -> Drawn:
-    shape = (3, recipe.in_channels, recipe.input_size, recipe.input_size)
+    shape = (3, *recipe.input_shape)
     classes = torch.arange(3) if recipe.model.num_classes else None
     t = loss.schedule.timestep(torch.full((3,), fraction))
     return Drawn(torch.randn(shape), torch.randn(shape), t, classes, torch.rand(3))

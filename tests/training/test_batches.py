@@ -83,3 +83,49 @@ def test_what_breaks_in_the_reader_is_raised_in_the_loop():
 def test_closing_early_does_not_hang():
     with Feed(_Numbers(), BatchPlan(10_000, 8, seed=5), 0, 100_000, flip=False, pin=False) as feed:
         next(feed)
+
+
+SHAPES = np.random.default_rng(0).choice(3, 1000, p=[0.6, 0.38, 0.02])  # the last has fewer than a batch
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_a_batch_has_one_shape_whoever_shares_it(world_size):
+    alone = BatchPlan(1000, 32, seed=3, shapes=SHAPES)
+    shares = [BatchPlan(1000, 32, 3, rank, world_size, shapes=SHAPES) for rank in range(world_size)]
+    for step in (150, 0, 31, 32, 64):
+        whole = alone.indices(step)
+        assert len(set(SHAPES[whole])) == 1
+        assert np.concatenate([share.indices(step) for share in shares]).tolist() == whole.tolist()
+
+
+def test_each_epoch_shows_every_image_of_every_shape_once_and_at_most_a_batch_more():
+    plan, size = BatchPlan(1000, 32, seed=3, shapes=SHAPES), 32
+    counts = np.bincount(SHAPES)
+    steps = [int(sum(-(-epoch * counts // size))) for epoch in range(6)]
+    seen, numbers = np.zeros(1000, int), []
+    for epoch in range(5):
+        for step in range(steps[epoch], steps[epoch + 1]):
+            indices = plan.indices(step)
+            numbers.append(SHAPES[indices[0]])
+            np.add.at(seen, indices, 1)
+        for number, count in enumerate(counts):
+            times = seen[number == SHAPES]
+            assert times.min() >= epoch + 1
+            assert times.sum() - (epoch + 1) * count < size
+    early = np.bincount(numbers[:20], minlength=3)
+    assert early[0] > 5  # shapes take turns, in proportion
+    assert early[1] > 3
+
+
+def test_shapes_of_what_is_trained_on_alone():
+    only = np.flatnonzero(np.arange(1000) % 3)
+    plan = BatchPlan(len(only), 32, seed=3, only=only, shapes=SHAPES[only])
+    for step in range(40):
+        indices = plan.indices(step)
+        assert np.isin(indices, only).all()
+        assert len(set(SHAPES[indices])) == 1
+
+
+def test_a_file_of_which_only_one_shape_is_there_is_read_as_one_of_one_shape():
+    plain, shaped = BatchPlan(100, 30, seed=1), BatchPlan(100, 30, seed=1, shapes=np.full(100, 2))
+    assert all(plain.indices(step).tolist() == shaped.indices(step).tolist() for step in range(9))

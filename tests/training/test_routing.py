@@ -18,7 +18,7 @@ from discli.runs.logs import read_log
 from discli.runtime.errors import DiscliError
 from discli.training.routing import draw_route
 from discli.training.train import train
-from tests.model.small import small_recipe
+from tests.model.small import laid_out, small_recipe
 from tests.tiny_run import arguments, content, losses, together
 
 ROUTED = ["model.depth=5", "model.scan_order=zigzag", "train.route={outer=1}"]
@@ -38,7 +38,7 @@ def _with(depth=5, train=(), **model):
 
 def _inputs(recipe, images=3):
     torch.manual_seed(1)
-    x = torch.randn(images, recipe.in_channels, recipe.input_size, recipe.input_size)
+    x = torch.randn(images, *recipe.input_shape)
     return x, torch.arange(images) * 100, torch.arange(images) if recipe.model.num_classes else None
 
 
@@ -52,7 +52,8 @@ def test_tokens_that_stay_are_visited_in_the_order_of_the_walk(name, extra):
     kept = _some(16, 3, 7)
     tokens = torch.cat([torch.arange(extra).expand(3, -1), kept + extra], 1)
     for block in range(8):
-        for order in token_orders(SCAN_ORDERS[name](), 4, block, extra):
+        for order in token_orders(SCAN_ORDERS[name](), block, extra):
+            laid_out(order, 4)
             everything = order.permute(torch.arange(extra + 16).expand(1, -1).unsqueeze(2)).flatten().tolist()
             order.leave_only(tokens)
             visited = order.permute(tokens.unsqueeze(2)).squeeze(2)
@@ -201,7 +202,7 @@ def test_compiled_blocks_do_the_same(recipe, whole, digits_file, tmp_path):
 
 def test_a_convolution_over_the_grid_sees_zeros_where_patches_are_left_out():
     torch.manual_seed(0)
-    conv = DepthwiseGridConv(4, 4, 2, "before", 3)
+    conv = laid_out(DepthwiseGridConv(4, 2, "before", 3), 4)
     torch.nn.init.normal_(conv.weight)
     torch.nn.init.normal_(conv.bias)
     tokens, kept = torch.randn(3, 18, 4), _some(16, 3, 6)
@@ -215,7 +216,7 @@ def test_a_convolution_over_the_grid_sees_zeros_where_patches_are_left_out():
 
 def test_rotary_positions_stay_with_their_patches():
     torch.manual_seed(0)
-    rotary, x, kept = Rotary(8, 4, 2, 100.0), torch.randn(3, 18, 2, 8), _some(16, 3, 6)
+    rotary, x, kept = laid_out(Rotary(8, 2, 100.0), 4), torch.randn(3, 18, 2, 8), _some(16, 3, 6)
     chosen = torch.cat([torch.arange(2).expand(3, -1), kept + 2], 1)
     at = chosen[:, :, None, None].expand(-1, -1, 2, 8)
     turned = rotary(x).gather(1, at)

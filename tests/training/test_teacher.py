@@ -30,7 +30,7 @@ def test_it_learns_classes_and_stores_its_features(digits):
     store = Store(digits)
     assert store.contract.grids == (grid,)
     features = store.grids["own"].astype(np.float32)
-    assert features.shape == (200, grid.side, grid.side, grid.channels)
+    assert features.shape == (200, *grid.side, grid.channels)
     # What is stored tells classes apart: the nearest other digit by features is mostly of the same class.
     pooled = features.mean((1, 2))
     pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)

@@ -6,15 +6,16 @@ import torch
 from torch import Tensor
 
 from discli.recipe.contract import FeatureGrid
+from discli.recipe.size import Size
 
 
 class Teacher(ABC):
-    """What a network makes of images, as a square of vectors for alignment."""
+    """What a network makes of images, as a grid of vectors for alignment."""
 
     name: str  # what --features calls it
 
     @abstractmethod
-    def __init__(self, resolution: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, resolution: Size, device: torch.device | str = "cpu") -> None:
         """``resolution`` of the images in px.
 
         Raises DiscliError for images that it cannot take, and where its weights are missing or others.
@@ -27,4 +28,4 @@ class Teacher(ABC):
 
     @abstractmethod
     def __call__(self, images_BCHW: Tensor) -> Tensor:
-        """Images (B, 3, H, W) uint8 to (B, side, side, channels), on the network's device, without gradients."""
+        """Images (B, 3, H, W) uint8 to (B, rows, columns, channels), on the network's device, without gradients."""

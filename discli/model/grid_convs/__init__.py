@@ -19,9 +19,9 @@ class GridConv(Placed):
 
     spec: ClassVar[type[ChoiceSpec]]
 
-    def __init__(self, channels: int, side: int, extra_tokens: int) -> None:
+    def __init__(self, channels: int, extra_tokens: int) -> None:
         super().__init__()
-        self.side, self.extra_tokens = side, extra_tokens
+        self.extra_tokens = extra_tokens
         self._kept: Tensor | None = None
 
     def leave_only(self, tokens: Tensor | None) -> None:
@@ -32,16 +32,16 @@ class GridConv(Placed):
         extra, patches = u_BLC[:, : self.extra_tokens], u_BLC[:, self.extra_tokens :]
         kept = None if self._kept is None else self._kept.unsqueeze(-1).expand_as(patches)
         if kept is not None:
-            patches = patches.new_zeros(len(patches), self.side**2, patches.shape[2]).scatter(1, kept, patches)
-        patches = self.convolve(patches.unflatten(1, (self.side, self.side))).flatten(1, 2)
+            patches = patches.new_zeros(len(patches), self.grid.area, patches.shape[2]).scatter(1, kept, patches)
+        patches = self.convolve(patches.unflatten(1, self.grid)).flatten(1, 2)
         if kept is not None:
             patches = patches.gather(1, kept)
         return torch.cat([extra.to(patches.dtype), patches], dim=1) if self.extra_tokens else patches
 
     @abstractmethod
     def convolve(self, grid_BHWC: Tensor) -> Tensor:
-        """(B, side, side, C) to (B, side, side, C)."""
+        """(B, rows, columns, C) to the same shape."""
 
     @abstractmethod
     def flops(self) -> int:
-        """Of one image, a multiply-add as two."""
+        """Of one image on the grid as it is laid out, a multiply-add as two."""

@@ -50,8 +50,8 @@ class DepthwiseGridConv(GridConv):
 
     spec = DepthwiseGridConvSpec
 
-    def __init__(self, channels: int, side: int, extra_tokens: int, place: str, size: int) -> None:
-        super().__init__(channels, side, extra_tokens)
+    def __init__(self, channels: int, extra_tokens: int, place: str, size: int) -> None:
+        super().__init__(channels, extra_tokens)
         self.starts_as_identity = place == "before"
         self.weight = nn.Parameter(torch.empty(channels, 1, size, size))
         self.bias = nn.Parameter(torch.empty(channels))
@@ -74,4 +74,4 @@ class DepthwiseGridConv(GridConv):
 
     def flops(self) -> int:
         channels, _, size, _ = self.weight.shape
-        return matmul_flops(self.side**2, size**2, channels)
+        return matmul_flops(self.grid.area, size**2, channels)

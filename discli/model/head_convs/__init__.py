@@ -5,11 +5,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from discli.recipe.size import Size
 from discli.recipe.spec import ChoiceSpec
 
 
 class HeadConv(nn.Module, ABC):
-    """Maps the head's image (B, C_out, S, S) to one of that shape; at first to itself."""
+    """Maps the head's image (B, C_out, H, W) to one of that shape; at first to itself."""
 
     spec: ClassVar[type[ChoiceSpec]]
 
@@ -18,8 +19,8 @@ class HeadConv(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C_out, S, S) to (B, C_out, S, S)."""
+        """(B, C_out, H, W) to (B, C_out, H, W)."""
 
     @abstractmethod
-    def flops(self, side: int) -> int:
+    def flops(self, size: Size) -> int:
         """Of one image, a multiply-add as two."""

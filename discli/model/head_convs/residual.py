@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from discli.model.flops import matmul_flops
 from discli.model.head_convs import HeadConv
+from discli.recipe.size import Size
 from discli.recipe.spec import ChoiceSpec, PositiveInt
 
 
@@ -44,5 +45,5 @@ class ResidualHeadConv(HeadConv):
         added: Tensor = self.contract(inner)
         return image + added
 
-    def flops(self, side: int) -> int:
-        return 2 * matmul_flops(side**2, 9 * self.expand.in_channels, self.expand.out_channels)
+    def flops(self, size: Size) -> int:
+        return 2 * matmul_flops(size.area, 9 * self.expand.in_channels, self.expand.out_channels)

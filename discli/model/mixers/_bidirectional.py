@@ -55,7 +55,7 @@ class BidirectionalMixer(Mixer):
         self.orders = nn.ModuleList(orders)
         self.grid_conv: GridConv | None = None
         if model.grid_conv.where == "instead" and self.spec.convolves:
-            self.grid_conv = build(model.grid_conv, d_inner, orders[0].side, orders[0].extra_tokens)
+            self.grid_conv = build(model.grid_conv, d_inner, orders[0].extra_tokens)
         self.zero_backward_dt = model.backward_dt_init == "authors"
 
     @property

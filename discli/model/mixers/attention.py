@@ -1,6 +1,7 @@
 """The yardstick of today: self-attention with rotary positions on two axes, normed queries and keys, and a SwiGLU."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -15,6 +16,7 @@ from discli.model.norm import RMSNorm
 from discli.model.order import Placed, TokenOrder
 from discli.recipe.kinds import HeadDim, MixerSpec, head_width
 from discli.recipe.model import ModelSpec
+from discli.recipe.size import Size
 from discli.recipe.spec import Flag, Positive
 
 
@@ -65,7 +67,7 @@ class Attention(Mixer):
         self.qkv = nn.Linear(D, 3 * D)
         self.q_norm = RMSNorm(width, eps=1e-6) if qk_norm else None
         self.k_norm = RMSNorm(width, eps=1e-6) if qk_norm else None
-        self.rotary = Rotary(width, orders[0].side, orders[0].extra_tokens, rope_base) if rope else None
+        self.rotary = Rotary(width, orders[0].extra_tokens, rope_base) if rope else None
         self.out_proj = nn.Linear(D, D)
 
     def forward(self, u_BLD: Tensor) -> Tensor:
@@ -91,6 +93,13 @@ class Attention(Mixer):
         }
 
 
+@lru_cache
+def _places(grid: Size, extra_tokens: int, device: str) -> Tensor:
+    """(L, 2): row and column of each token; at 0, 0 nothing turns."""
+    patches = [divmod(i, grid.width) for i in range(grid.area)]
+    return torch.tensor([(0, 0)] * extra_tokens + patches, device=device)
+
+
 class Rotary(Placed):
     """Turns pairs of channels of a patch by angles that its row and its column set (RoPE-Axial, arXiv:2403.13298).
 
@@ -101,13 +110,15 @@ class Rotary(Placed):
 
     places: Tensor
 
-    def __init__(self, width: int, side: int, extra_tokens: int, base: float) -> None:
+    def __init__(self, width: int, extra_tokens: int, base: float) -> None:
         super().__init__()
-        self.width, self.base = width, base
-        # Row and column of each token; at 0, 0 nothing turns. On the CPU even on the meta device, as TokenOrder's.
-        places = torch.tensor([(0, 0)] * extra_tokens + [divmod(i, side) for i in range(side**2)], device="cpu")
-        self.register_buffer("places", places, persistent=False)
+        self.width, self.extra_tokens, self.base = width, extra_tokens, base
+        self.register_buffer("places", None, persistent=False)
         self._kept: Tensor | None = None
+
+    def lay_out(self, grid: Size, device: torch.device | str = "cpu") -> None:
+        super().lay_out(grid, device)
+        self.places = _places(grid, self.extra_tokens, str(device))
 
     def leave_only(self, tokens: Tensor | None) -> None:
         self._kept = tokens

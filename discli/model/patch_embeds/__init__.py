@@ -5,11 +5,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from discli.recipe.size import Size
 from discli.recipe.spec import ChoiceSpec
 
 
 class PatchEmbed(nn.Module, ABC):
-    """Maps (B, C, S, S) to (B, D, S / p, S / p): one vector for each patch of p x p pixels or latent cells."""
+    """Maps (B, C, H, W) to (B, D, H / p, W / p): one vector for each patch of p x p pixels or latent cells."""
 
     spec: ClassVar[type[ChoiceSpec]]
 
@@ -18,8 +19,8 @@ class PatchEmbed(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, S, S) to (B, D, S / p, S / p)."""
+        """(B, C, H, W) to (B, D, H / p, W / p)."""
 
     @abstractmethod
-    def flops(self, input_size: int) -> int:
+    def flops(self, input_size: Size) -> int:
         """Of one image, a multiply-add as two."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from discli.model.flops import matmul_flops
 from discli.model.patch_embeds import PatchEmbed
+from discli.recipe.size import Size
 from discli.recipe.spec import ChoiceSpec, Count
 
 
@@ -41,10 +42,10 @@ class OverlappingPatchEmbed(PatchEmbed):
         grid: Tensor = self.windows(x)
         return grid
 
-    def flops(self, input_size: int) -> int:
+    def flops(self, input_size: Size) -> int:
         of_stem = 0 if self.stem is None else _flops(self.stem, input_size)
-        return of_stem + _flops(self.windows, input_size // self.windows.stride[0])
+        return of_stem + _flops(self.windows, input_size.cut_into(self.windows.stride[0]))
 
 
-def _flops(conv: nn.Conv2d, side: int) -> int:
-    return matmul_flops(side**2, conv.kernel_size[0] ** 2 * conv.in_channels, conv.out_channels)
+def _flops(conv: nn.Conv2d, size: Size) -> int:
+    return matmul_flops(size.area, conv.kernel_size[0] ** 2 * conv.in_channels, conv.out_channels)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from discli.model.flops import matmul_flops
 from discli.model.patch_embeds import PatchEmbed
+from discli.recipe.size import Size
 from discli.recipe.spec import ChoiceSpec
 
 
@@ -26,6 +27,6 @@ class PlainPatchEmbed(PatchEmbed, nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         return nn.Conv2d.forward(self, x)
 
-    def flops(self, input_size: int) -> int:
+    def flops(self, input_size: Size) -> int:
         pixels = self.kernel_size[0] ** 2
-        return matmul_flops(input_size**2 // pixels, pixels * self.in_channels, self.out_channels)
+        return matmul_flops(input_size.area // pixels, pixels * self.in_channels, self.out_channels)

@@ -3,6 +3,7 @@
 from typing import ClassVar, Literal
 
 from discli.recipe.kinds import ScanOrderSpec, WalksShare
+from discli.recipe.size import Size
 
 
 class RasterOrderSpec(ScanOrderSpec):
@@ -10,8 +11,8 @@ class RasterOrderSpec(ScanOrderSpec):
 
     name: Literal["raster"] = "raster"
 
-    def walks(self, side: int, block: int) -> list[list[int]]:
-        return [_rows(side)]
+    def walks(self, grid: Size, block: int) -> list[list[int]]:
+        return [_rows(grid)]
 
 
 class ColumnsOrderSpec(ScanOrderSpec):
@@ -19,15 +20,15 @@ class ColumnsOrderSpec(ScanOrderSpec):
 
     name: Literal["columns"] = "columns"
 
-    def walks(self, side: int, block: int) -> list[list[int]]:
-        return [_columns(side)]
+    def walks(self, grid: Size, block: int) -> list[list[int]]:
+        return [_columns(grid)]
 
 
 class _RowsAndColumnsSpec(ScanOrderSpec):
     """Both in every block."""
 
-    def walks(self, side: int, block: int) -> list[list[int]]:
-        return [_rows(side), _columns(side)]
+    def walks(self, grid: Size, block: int) -> list[list[int]]:
+        return [_rows(grid), _columns(grid)]
 
 
 class FourOrderSpec(_RowsAndColumnsSpec):
@@ -50,11 +51,11 @@ class FourSplitOrderSpec(_RowsAndColumnsSpec):
     walks_share: ClassVar[WalksShare] = "channels"
 
 
-def _rows(side: int) -> list[int]:
+def _rows(grid: Size) -> list[int]:
     """Each from the left: arXiv:2402.05608, section 3.1."""
-    return list(range(side * side))
+    return list(range(grid.area))
 
 
-def _columns(side: int) -> list[int]:
+def _columns(grid: Size) -> list[int]:
     """Each from the top."""
-    return [side * row + column for column in range(side) for row in range(side)]
+    return [grid.width * row + column for column in range(grid.width) for row in range(grid.height)]

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from discli.recipe.kinds import ScanOrderSpec
+from discli.recipe.size import Size
 
 
 class ZigzagOrderSpec(ScanOrderSpec):
@@ -16,9 +17,9 @@ class ZigzagOrderSpec(ScanOrderSpec):
 
     name: Literal["zigzag"] = "zigzag"
 
-    def walks(self, side: int, block: int) -> list[list[int]]:
+    def walks(self, grid: Size, block: int) -> list[list[int]]:
         corner, along_columns = divmod(block % 8, 2)
-        lines = [list(range(side * row, side * (row + 1))) for row in range(side)]
+        lines = [list(range(grid.width * row, grid.width * (row + 1))) for row in range(grid.height)]
         if corner in (2, 3):
             lines = lines[::-1]
         if corner in (1, 2):

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from discli.model import DiS
 from discli.recipe import DataContract, Recipe
 from discli.recipe.choices import implementation
 from discli.recipe.kinds import AuxiliarySpec, AveragedOutput
+from discli.recipe.size import Size
 from discli.runtime.errors import DiscliError
 from discli.training.averaged import AveragedTeacher, Drawn
 from discli.training.engine import Engine, fill
@@ -28,6 +29,7 @@ class AuxiliaryLoss(nn.Module, ABC):
     """
 
     spec: ClassVar[type[AuxiliarySpec]]
+    grid: Size  # of the batch's patches, set before each call
 
     def __init__(self, spec: AuxiliarySpec, recipe: Recipe, contract: DataContract) -> None:
         super().__init__()
@@ -38,7 +40,7 @@ class AuxiliaryLoss(nn.Module, ABC):
         raster order, without conditioning tokens.
 
         ``target``: the averaged weights' output, like ``outputs``, where its Spec learns from them; features
-        (b, side, side, channels) float16 of the clean images, mirrored as they are, where it names some.
+        (b, rows, columns, channels) float16 of the clean images, mirrored as they are, where it names some.
         """
 
 
@@ -85,7 +87,7 @@ class Auxiliary:
 
     def __init__(self, recipe: Recipe, contract: DataContract, network: DiS, engine: Engine) -> None:
         self._specs, self._spec, self._engine = recipe.train.auxiliary, recipe.train, engine
-        self.names = tuple(self._specs)
+        self.names, self._patch_size = tuple(self._specs), recipe.model.patch_size
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.train.seed.init)
             made = {name: implementation(type(spec))(spec, recipe, contract) for name, spec in self._specs.items()}
@@ -135,7 +137,7 @@ class Auxiliary:
 
     def __call__(self, names: tuple[str, ...], drawn: Drawn, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(b,) of each loss, after a forward pass of ``drawn`` that was watched; ``features`` by network."""
-        outputs = self._outputs.take()
+        outputs, grid = self._outputs.take(), Size(*drawn.x0.shape[2:]).cut_into(self._patch_size)
         found: dict[str, Tensor] = {}
         for name in names:
             target = features[self._compared[name]] if name in self._compared else None
@@ -143,7 +145,9 @@ class Auxiliary:
                 if name in self._wanted:
                     assert self._teacher is not None
                     target = self._teacher(drawn, self._wanted[name])
-                found[name] = self.losses[name](outputs, target).float()
+                loss = cast(AuxiliaryLoss, self.losses[name])
+                loss.grid = grid
+                found[name] = loss(outputs, target).float()
         return found
 
     def weighted(self, losses: Mapping[str, Tensor]) -> Tensor | float:

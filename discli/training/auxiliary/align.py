@@ -64,7 +64,7 @@ class Align(AuxiliaryLoss):
         model = recipe.model
         [block] = spec.looks_at(model)
         self.block = block - 1
-        self.side = recipe.input_size // model.patch_size
+        self.grid = recipe.grid  # until a batch says otherwise
         self.spatial_norm, D = spec.spatial_norm, model.embed_dim
         width = spec.projector_dim or 2 * D
         self.projector: nn.Module
@@ -84,7 +84,7 @@ class Align(AuxiliaryLoss):
         assert target is not None
         tokens = outputs[self.block]
         if isinstance(self.projector, nn.Conv2d):
-            square = tokens.transpose(1, 2).unflatten(2, (self.side, self.side))
+            square = tokens.transpose(1, 2).unflatten(2, self.grid)
             projected = self.projector(square).flatten(2).transpose(1, 2)
         else:
             projected = self.projector(tokens)
@@ -93,11 +93,10 @@ class Align(AuxiliaryLoss):
 
     @torch.no_grad()
     def target(self, features: Tensor) -> Tensor:
-        """(b, side, side, channels) to (b, patches, channels) float32, resampled where the sides differ."""
+        """(b, rows, columns, channels) to (b, patches, channels) float32, resampled where the grids differ."""
         square = features.float().permute(0, 3, 1, 2)
-        if square.shape[2] != self.side:
-            size = (self.side, self.side)
-            square = F.interpolate(square, size, mode="bilinear", antialias=True, align_corners=False)
+        if tuple(square.shape[2:]) != self.grid:
+            square = F.interpolate(square, self.grid, mode="bilinear", antialias=True, align_corners=False)
         target = square.flatten(2).transpose(1, 2)
         if self.spatial_norm:
             target = (target - target.mean(1, keepdim=True)) / (target.std(1, keepdim=True) + 1e-6)

@@ -11,6 +11,7 @@ import torch
 
 from discli.data.autoencoders import load_codec, open_codec
 from discli.data.autoencoders.vae import VaeCodec
+from discli.recipe.size import Size
 from discli.runtime.errors import DiscliError
 from tests.data.autoencoders.autoencoders import save_dc, save_flux2, save_kl, save_tiny
 
@@ -255,7 +256,9 @@ def test_float16_keeps_real_latents_to_a_thousandth_of_their_spread(shared):
 
     with zipfile.ZipFile(shared / "data" / "imagenet-sample.zip") as archive:
         names = archive.namelist()[::100]
-        images = torch.stack([torch.from_numpy(crop(decode(archive.read(n)), 256, "adm").copy()) for n in names])
+        images = torch.stack(
+            [torch.from_numpy(crop(decode(archive.read(n)), Size(256, 256), "adm").copy()) for n in names]
+        )
     codec = open_codec("vae", str(shared / "vae-tiny"))
     exact = codec.encode(images.permute(0, 3, 1, 2))
     mean, std = exact.chunk(2, dim=1)
