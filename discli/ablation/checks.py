@@ -13,7 +13,7 @@ from discli.evaluation.extractor import load_extractor
 from discli.evaluation.reference import check_resolution, check_statistics, open_reference
 from discli.recipe import DataContract, Study, check_fits
 from discli.recipe.data_files import are_there
-from discli.recipe.differences import differences
+from discli.recipe.differences import brief, differences
 from discli.runtime.errors import DiscliError
 from discli.sampling.load import load_model
 from discli.sampling.plan import check_weak
@@ -87,6 +87,6 @@ def _check_data(planned: Planned, contract: DataContract, file: Path) -> None:
     now = contract.as_used_by(planned.recipe).model_dump(mode="json")
     for key, old, new in differences(planned.result.contract or now, now):
         raise DiscliError(
-            f"{planned.trial.name} was trained on data with {key} = {old!r}, {file} has {new!r}.",
+            f"{planned.trial.name} was trained on data with {key} = {brief(old)}, {file} has {brief(new)}.",
             "Give the same --data file as before, or another --out.",
         )

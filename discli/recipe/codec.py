@@ -192,5 +192,6 @@ def _on_device(shift: tuple[float, ...], scale: tuple[float, ...], device: "torc
     """(C, 1, 1) float32 each. Copied once: a copy in every step would wait for the step before."""
     import torch
 
-    both = torch.tensor([shift, scale], dtype=torch.float32).to(device)[..., None, None]
-    return both[0], both[1]
+    with torch.inference_mode(False):  # kept for training, whoever asked first
+        both = torch.tensor([shift, scale], dtype=torch.float32).to(device)[..., None, None]
+        return both[0], both[1]

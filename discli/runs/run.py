@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 from discli.recipe import DataContract, Recipe, find_recipe, load_recipe, parse_recipe
 from discli.recipe.data_files import are_there
-from discli.recipe.differences import differences
+from discli.recipe.differences import brief, differences
 from discli.recipe.load import is_file, with_overrides
 from discli.runs.description import Began, RunDescription, SettingsChange, Take, read_run
 from discli.runs.layout import RunFolder, find_run, is_checkpoint, is_run
@@ -222,7 +222,7 @@ class Run:
                 )
         for key, old, new in differences(contract.model_dump(mode="json"), self._description.contract):
             raise DiscliError(
-                f"{self.folder} was started on data with {key} = {old!r}, this file has {new!r}.",
+                f"{self.folder} was started on data with {key} = {brief(old)}, this file has {brief(new)}.",
                 f"{self._as_it_was(before)} For other data, give another --out.",
             )
 

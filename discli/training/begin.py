@@ -12,6 +12,7 @@ from discli.model import DiS, empty_network
 from discli.model.adapt import Trained, adapt
 from discli.model.lora import is_thin, merge_lora, plain_name
 from discli.recipe import DataContract, Recipe
+from discli.recipe.codec import CodecIdentity
 from discli.runs.checkpoint import read_description
 from discli.runs.description import Began, Part, Take, read_began
 from discli.runs.verify import verify_checkpoint
@@ -50,6 +51,7 @@ class Beginning:
             parts.append(_lora(recipe))
         if old.model.lora is not None:
             parts[0] = parts[0].model_copy(update={"why": f"{parts[0].why}, LoRA merged"})
+        parts += _latents(old_contract.codec, contract.codec)
         self.began = Began(
             source=str(source.resolve()),
             take=take,
@@ -132,6 +134,12 @@ def _lora(recipe: Recipe) -> Part:
     count = sum(network.get_parameter(name).numel() for name in names)
     why = f"on {len(names) // 2:,} matrices, 0 at first: {count:,} parameters to train"
     return Part(how="new", what=f"LoRA of rank {recipe.model.lora.rank}", why=why, names=names)
+
+
+def _latents(old: CodecIdentity, new: CodecIdentity) -> list[Part]:
+    if old.statistics == new.statistics:
+        return []
+    return [Part(how="changed", what="latents", why="normalised as the new file's are, not the old one's", names=[])]
 
 
 def _plain_weights(averages: Path, take: Take) -> Path:

@@ -214,11 +214,12 @@ def _long_run(name: str, preset: str, inputs: Tree, num_classes: int) -> Tree:
         )
     size, small = spec.resolution.cut_into(spec.codec.downsample), preset in ("dis-xxs", "dis-xs")
     # Patches of 4 draw as well in a short run as patches of 2, at a quarter of the work (ablation patch-size-small).
+    # Of latents at a sixteenth or less, whose cells are many pixels, each is a token (LightningDiT-XL/1).
     tree: Tree = {
         "name": name,
         "model": {
             "preset": preset,
-            "patch_size": _patch_size(size, 4 if small and size.area >= 32**2 else 2),
+            "patch_size": _patch_size(size, 1 if spec.codec.downsample > 8 else 4 if small and size.area >= 32**2 else 2),
             "num_classes": num_classes,
         },
         "data": inputs,

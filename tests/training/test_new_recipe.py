@@ -53,7 +53,7 @@ def test_it_fits_latents(tmp_path, flip_stored, class_names):
     assert recipe.data.file == file
     assert recipe.data.horizontal_flip is flip_stored
     assert recipe.model.num_classes == len(class_names)
-    assert (recipe.model.embed_dim, recipe.num_patches) == (768, 16)
+    assert (recipe.model.embed_dim, recipe.model.patch_size, recipe.num_patches) == (768, 1, 64)
 
 
 @pytest.mark.parametrize(
