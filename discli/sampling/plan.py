@@ -214,7 +214,8 @@ def _settle_size(model: LoadedModel, size: Size | None) -> Size | None:
             f"--size {size} does not divide into patches of {multiple} px.",
             f"Nearest: --size {size.nearest_multiple(multiple)}",
         )
-    stderr.print(f"Trained on {model.contract.resolution} px, sampled at {size}: positions are resized.")
+    if size not in model.contract.sizes:
+        stderr.print(f"Trained on {model.contract.resolution} px, sampled at {size}: positions are resized.")
     return size
 
 
