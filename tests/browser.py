@@ -60,8 +60,8 @@ def look(page: str, folder: Path, width: int, dark: bool = False) -> Seen:
     scheme = ["--blink-settings=preferredColorScheme=0"] if dark else []
     done = subprocess.run(
         [
-            browser, *_FLAGS, "--disable-dev-shm-usage", f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", *scheme,
-            "--dump-dom", around.as_uri(),
+            browser, *_FLAGS, "--disable-dev-shm-usage", f"--user-data-dir={folder / 'profile'}",
+            "--enable-logging=stderr", *scheme, "--dump-dom", around.as_uri(),
         ],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
@@ -186,7 +186,7 @@ def open_browser(folder: Path) -> Iterator[Browser]:
     theirs_in, to = os.pipe()
     answers, theirs_out = os.pipe()
     # It reads from descriptor 3 and writes to 4.
-    wire = f"exec 3<&{theirs_in} 4>&{theirs_out}; exec \"$@\""
+    wire = f'exec 3<&{theirs_in} 4>&{theirs_out}; exec "$@"'
     flags = ["--disable-dev-shm-usage", "--remote-debugging-pipe", f"--user-data-dir={folder / 'profile'}"]
     process = subprocess.Popen(
         ["bash", "-c", wire, "bash", _browser(), *_FLAGS, *flags, "about:blank"],

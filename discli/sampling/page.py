@@ -36,9 +36,8 @@ footer { display: none !important; }
 #status { min-height: 3.4em; padding: 0; }
 #status progress { width: 100%; height: 0.5em; accent-color: var(--color-accent); }
 #status [role=alert] { color: var(--error-text-color); }
-#sheet img, #strip img { image-rendering: auto; background: white; }
-#strip .image-frame, #strip .image-container { overflow-x: auto; }
-@media (max-width: 640px) { #strip img { max-width: none; width: 640px; } }
+#sheet img, #strip img { background: white; }
+#strip img { width: 100%; max-width: 100%; }
 """
 
 
@@ -94,7 +93,7 @@ def page(easel: Easel, drawings: Path) -> Any:
                     seed = gr.Textbox(
                         given.seed,
                         label="Seed",
-                        info="the same seed, the same images",
+                        info="decides the images",
                         max_lines=1,
                         scale=3,
                         min_width=150,
@@ -106,9 +105,12 @@ def page(easel: Easel, drawings: Path) -> Any:
                     stop = gr.Button("Stop", interactive=False, min_width=120, elem_id="stop")
                 status = gr.HTML(_line("Nothing drawn yet."), elem_id="status")
             with gr.Column(scale=3, min_width=300):
-                image = {"format": "png", "type": "filepath", "interactive": False, "buttons": ["fullscreen"]}
-                sheet = gr.Image(label="Images", elem_id="sheet", height="auto", **image)
-                steps_seen = gr.Image(label="From noise to image", elem_id="strip", height="auto", **image)
+                # Gradio's own label lies on the picture.
+                image = {"format": "png", "type": "filepath", "interactive": False, "show_label": False, "buttons": []}
+                gr.HTML("<h3>Images</h3>")
+                sheet = gr.Image(label="Images", alt_text="the images", elem_id="sheet", **image)
+                gr.HTML("<h3>From noise to image</h3>")
+                steps_seen = gr.Image(label="Steps", alt_text="the first, step by step", elem_id="strip", **image)
                 download = gr.DownloadButton(
                     "Download (PNG files, manifest.json)", interactive=False, elem_id="download"
                 )
