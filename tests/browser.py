@@ -113,6 +113,16 @@ class Tab:
     def click(self, where: str) -> None:
         self.run(f"document.querySelector({where!r}).click()")
 
+    def download(self, where: str) -> Path:
+        """What a click on it leaves in the folder of downloads, whole."""
+        before = set(self._browser.downloads.iterdir())
+        self.click(where)
+        end = time.monotonic() + 60
+        while not (new := [f for f in set(self._browser.downloads.iterdir()) - before if f.suffix != ".crdownload"]):
+            assert time.monotonic() < end, self.errors
+            time.sleep(0.1)
+        return new[0]
+
     def resize(self, width: int, height: int = 900) -> None:
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
@@ -133,9 +143,12 @@ class Tab:
 class Browser:
     """Messages end with a zero byte; an answer carries the number of its question, everything else is news."""
 
-    def __init__(self, to: BinaryIO, answers: BinaryIO) -> None:
+    def __init__(self, to: BinaryIO, answers: BinaryIO, downloads: Path) -> None:
         self._to, self._answers, self._number = to, answers, 0
         self._tabs: dict[str, Tab] = {}
+        self.downloads = downloads
+        downloads.mkdir()
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
 
     def open(self, address: str, width: int) -> Tab:
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -182,7 +195,7 @@ class Browser:
 
 @contextmanager
 def open_browser(folder: Path) -> Iterator[Browser]:
-    """Headless Chromium, with its profile in ``folder``. Skips the test without one."""
+    """Headless Chromium, with its profile and downloads in ``folder``. Skips the test without one."""
     theirs_in, to = os.pipe()
     answers, theirs_out = os.pipe()
     # It reads from descriptor 3 and writes to 4.
@@ -195,9 +208,8 @@ def open_browser(folder: Path) -> Iterator[Browser]:
     os.close(theirs_in)
     os.close(theirs_out)
     with os.fdopen(to, "wb", buffering=0) as writing, os.fdopen(answers, "rb") as reading:
-        browser = Browser(writing, reading)
         try:
-            yield browser
+            yield Browser(writing, reading, folder / "downloads")
         finally:
             process.terminate()
             process.wait(30)

@@ -30,7 +30,7 @@ from discli.sampling.page import serve
 
 os.chdir(Path(__file__).parent)
 with suppress(KeyboardInterrupt):
-    serve(Easel(load("{file}"), "{file}"))
+    serve(Easel(load("{file}"), "{file}"), ready=print)
 '''
 
 
