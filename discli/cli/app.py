@@ -12,7 +12,7 @@ from discli.runtime.errors import DiscliError, did_you_mean
 # The order of the help: that in which a user needs them.
 ORDER = (
     "quickstart", "models", "doctor", "recipe", "encode", "teacher", "info", "floor", "train", "runs", "report",
-    "sample", "eval-fid", "make-ref", "compare", "sweep", "ablate", "ema", "export", "import",
+    "sample", "demo", "eval-fid", "make-ref", "compare", "sweep", "ablate", "ema", "export", "import",
 )  # fmt: skip
 # Interrupted, these leave finished work from which the same command resumes; the others start over.
 RESUMABLE = ("quickstart", "encode", "train", "sample", "sweep", "ablate")

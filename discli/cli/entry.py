@@ -12,6 +12,7 @@ import typer
 from discli.cli import (  # noqa: F401
     ablate,
     compare,
+    demo,
     doctor,
     ema,
     encode,
@@ -91,9 +92,10 @@ def _fail(error: DiscliError) -> NoReturn:
 
 
 def _end(status: int) -> NoReturn:
-    if "RANK" in os.environ and "torch" in sys.modules:
+    if ("RANK" in os.environ and "torch" in sys.modules) or "gradio" in sys.modules:
         # One of several processes. A thread of their connection that wakes while Python is being taken apart
         # aborts the process ("terminate called without an active exception"), though all its work is done.
+        # Or a server, with a thread that may be in the middle of a long step, which nobody waits for any more.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -16,10 +16,10 @@ def export(
         typer.Argument(help="A run's or checkpoint's folder, a .safetensors, or a model's name. Default: newest run."),
     ] = None,
     to: Annotated[
-        Literal["diffusers", "safetensors", "model"] | None,
+        Literal["diffusers", "safetensors", "model", "space"] | None,
         typer.Option(
             help="A folder for diffusers, one file with the recipe in it, or that in float16 with a card, for a folder"
-            " of DISCLI_MODELS."
+            " of DISCLI_MODELS; space: with the page of discli demo, a Hugging Face Space."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="What is written. Default: named after the recipe.")] = None,
@@ -38,21 +38,22 @@ def export(
     checkpoint: Annotated[int | None, typer.Option(metavar="STEP", help="Default: the newest.")] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Without LoRA: its matrices added to the others.")] = False,
 ) -> None:
-    """Export averaged (EMA) weights to diffusers or safetensors, or as a model with a name.
+    """Export averaged (EMA) weights to diffusers or safetensors, as a model with a name, or as a page on the hub.
 
     --set changes how they are sampled by default: sample.cfg_scale=1.5.
     """
     if to is None and push_to_hub is None:
         raise DiscliError("export needs --to.", "Example: discli export runs/mine --to diffusers")
-    if to in ("safetensors", "model") and push_to_hub:
+    if to not in ("diffusers", None) and push_to_hub:
         raise DiscliError("--push-to-hub goes with --to diffusers.", f"Leave it out, or --to {to}.")
     if to == "safetensors" and scores:
-        raise DiscliError("--scores goes with a card, which --to safetensors has none.", "--to diffusers or model.")
-    if to != "model" and (draws or terms or training):
-        raise DiscliError("--draws, --terms and --training go with --to model.", "Leave them out, or --to model.")
+        raise DiscliError("--scores goes with a card; --to safetensors has none.", "--to diffusers, model or space.")
+    if to not in ("model", "space") and (draws or terms or training):
+        raise DiscliError("--draws, --terms and --training go with a model's card.", "--to model or space.")
     from discli.sampling.export import export_diffusers, export_model, export_safetensors, with_sampling
     from discli.sampling.export import push_to_hub as push
     from discli.sampling.load import load, merged
+    from discli.sampling.space import export_space
 
     model = with_sampling(load(run, device="cpu", step=checkpoint), overrides or [])
     if merge:
@@ -60,8 +61,9 @@ def export(
     if to == "safetensors":
         typer.echo(export_safetensors(model, out))
         return
-    if to == "model":
-        typer.echo(export_model(model, out, scores or [], draws, terms, training))
+    if to in ("model", "space"):
+        write = export_model if to == "model" else export_space
+        typer.echo(write(model, out, scores or [], draws, terms, training))
         return
     folder = export_diffusers(model, out, scores or [])
     typer.echo(push(folder, push_to_hub) if push_to_hub else folder)

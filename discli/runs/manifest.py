@@ -2,9 +2,9 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, Strict, model_validator
 
 from discli.recipe import DataContract, Recipe
 from discli.recipe.sample import SampleSpec
@@ -59,7 +59,7 @@ class Manifest(SampleSpec):
     data_file: str | None = None
     n: PositiveInt
     format: Format = "png"
-    seed: Count
+    seed: Annotated[int, Strict(), Field(ge=0, lt=2**64)]  # more than TOML, and so `Count`, can hold
     nfe: PositiveInt  # network calls an image
     autoguidance_checkpoint: str | None = None
     ema: Ema

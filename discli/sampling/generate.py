@@ -37,10 +37,9 @@ def generate_latents(
 ) -> Iterator[tuple[list[int], Tensor]]:
     """`generate` before decoding: (B, C, H, W) float32 in model space."""
     network, weak = plan.networks()
-    size, device = plan.model_batch, plan.model.device
+    size = plan.model_batch
     for group in plan.groups(n) if groups is None else groups:
-        members = torch.arange(group * size, (group + 1) * size, device=device)
-        for state in _states(plan, network, weak, members):
+        for state in states_of(plan, network, weak, group):
             x0 = state
             safe_place()
         kept = min(size, n - group * size)
@@ -61,8 +60,13 @@ def sample_batch(
     return trajectory(network, recipe.diffusion, settings, noise(-1), labels, noise, null_class, None, dropped)
 
 
-def _states(plan: SamplingPlan, network: Network, weak: Network | None, members: Tensor) -> Iterator[Tensor]:
-    """`sample_batch` as ``plan`` has it: from given images too, and between two."""
+def states_of(plan: SamplingPlan, network: Network, weak: Network | None, group: int) -> Iterator[Tensor]:
+    """Yields (B, C, S, S) in model space after every step, for a whole group of the images of ``plan``.
+
+    The networks are those of `SamplingPlan.networks`.
+    """
+    size = plan.model_batch
+    members = torch.arange(group * size, (group + 1) * size, device=plan.model.device)
     recipe, noise, labels = plan.model.recipe, plan.noise(members), plan.labels(members)
     edit = None if plan.given is None else plan.given.edit_of(members)
     null_class, dropped = recipe.model.num_classes, recipe.train.class_dropout_prob > 0
@@ -77,14 +81,21 @@ def denoising_trajectory(plan: SamplingPlan, decode: Callable[[Tensor], Tensor])
     Frames are spread not evenly in steps, most of which are noise alone, but in the angle between noise and
     signal, the deviation of which in images is about a half (sigma_data of arXiv:2206.00364).
     """
-    members = torch.arange(plan.model_batch, device=plan.model.device)
-    recipe, settings = plan.model.recipe, plan.settings
     network, weak = plan.networks()
-    states = [plan.noise(members)(-1)[:TRAJECTORY_IMAGES]]
-    for state in _states(plan, network, weak, members):
-        states.append(state[:TRAJECTORY_IMAGES].clone())  # a view would keep the whole group in memory
-    schedule = build_schedule(recipe.diffusion)
-    levels = [schedule.at(t) for t in build_sampler(recipe.diffusion, settings).times]
+    # A view would keep the whole group in memory.
+    states = [state[:TRAJECTORY_IMAGES].clone() for state in states_of(plan, network, weak, 0)]
+    return frames_of(plan, states, decode)
+
+
+def frames_of(
+    plan: SamplingPlan, states: Sequence[Tensor], decode: Callable[[Tensor], Tensor]
+) -> list[tuple[str, Tensor]]:
+    """`denoising_trajectory` of the first few images after each step, (TRAJECTORY_IMAGES, C, S, S) each."""
+    diffusion = plan.model.recipe.diffusion
+    first = torch.arange(plan.model_batch, device=plan.model.device)
+    states = [plan.noise(first)(-1)[:TRAJECTORY_IMAGES], *states]
+    schedule = build_schedule(diffusion)
+    levels = [schedule.at(t) for t in build_sampler(diffusion, plan.settings).times]
     shown = _spread_over([math.atan2(s, 0.5 * a) for a, s in levels], TRAJECTORY_FRAMES)
     return [(f"step {k}\nnoise {_ratio(*levels[k])}", decode(states[k]).cpu()) for k in shown]
 
