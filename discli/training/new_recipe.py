@@ -219,7 +219,9 @@ def _long_run(name: str, preset: str, inputs: Tree, num_classes: int) -> Tree:
         "name": name,
         "model": {
             "preset": preset,
-            "patch_size": _patch_size(size, 1 if spec.codec.downsample > 8 else 4 if small and size.area >= 32**2 else 2),
+            "patch_size": _patch_size(
+                size, 1 if spec.codec.downsample > 8 else 4 if small and size.area >= 32**2 else 2
+            ),
             "num_classes": num_classes,
         },
         "data": inputs,
