@@ -176,11 +176,13 @@ def serve(
         drawings.mkdir()
         os.environ["GRADIO_TEMP_DIR"] = str(shown)  # where else they would stay
         os.environ["GRADIO_RUN_HISTORY"] = "False"
+        for name in ("no_proxy", "NO_PROXY"):  # Gradio asks itself whether it is there
+            os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost,::1")))
         blocks = page(easel, drawings)
         fonts = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
         try:
             blocks.launch(
-                server_name=host,
+                server_name=f"[{host}]" if ":" in host else host,
                 server_port=port,
                 share=False,
                 inbrowser=False,
