@@ -35,7 +35,7 @@ footer { display: none !important; }
 #new-seed { align-self: end; }
 #status { min-height: 3.4em; padding: 0; }
 #status progress { width: 100%; height: 0.5em; accent-color: var(--color-accent); }
-#status [role=alert] { color: var(--error-text-color); }
+#status [role=alert], #status [role=alert] b { color: var(--error-text-color); }
 #sheet img, #strip img { background: white; }
 #strip img { width: 100%; max-width: 100%; }
 """
