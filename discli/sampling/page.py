@@ -65,9 +65,7 @@ def page(easel: Easel, drawings: Path) -> Any:
                     easel.classes, value=given.classes, label="Class", visible=conditional, elem_id="classes"
                 )
                 with gr.Row():
-                    n = gr.Number(
-                        given.n, label="Images", info=f"1 to {MOST_IMAGES}", precision=None, min_width=110, elem_id="n"
-                    )
+                    n = gr.Number(given.n, label="Images", info=f"1 to {MOST_IMAGES}", min_width=110, elem_id="n")
                     scale = gr.Number(
                         given.cfg_scale,
                         label="Guidance",
@@ -204,7 +202,7 @@ def serve(
             end = time.monotonic() + _SECONDS_TO_END
             while easel.busy and time.monotonic() < end:
                 time.sleep(0.02)
-            if blocks.server is not None:
+            if getattr(blocks, "server", None) is not None:
                 # It does not wait for browsers that are still connected, nor complain of them.
                 blocks.server.config.timeout_graceful_shutdown = 0
                 logging.getLogger("uvicorn.error").disabled = True
