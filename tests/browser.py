@@ -114,11 +114,12 @@ class Tab:
         self.run(f"document.querySelector({where!r}).click()")
 
     def download(self, where: str) -> Path:
-        """What a click on it leaves in the folder of downloads, whole."""
-        before = set(self._browser.downloads.iterdir())
+        """What a click on it leaves in the folder of downloads, which is emptied before."""
+        shutil.rmtree(self._browser.downloads)
+        self._browser.downloads.mkdir()
         self.click(where)
         end = time.monotonic() + 60
-        while not (new := [f for f in set(self._browser.downloads.iterdir()) - before if f.suffix != ".crdownload"]):
+        while not (new := [file for file in self._browser.downloads.iterdir() if file.suffix != ".crdownload"]):
             assert time.monotonic() < end, self.errors
             time.sleep(0.1)
         return new[0]

@@ -9,7 +9,10 @@ from discli.cli.app import Set, app
 from discli.runtime.errors import DiscliError
 
 
-@app.command(epilog="Example: discli export runs/cifar10-dis-s-2 --to diffusers --out cifar10-dis/")
+@app.command(
+    epilog="Example: discli export runs/cifar10-dis-s-2 --to diffusers --out cifar10-dis/ &&"
+    " discli export digits --to space --out digits-space/"
+)
 def export(
     run: Annotated[
         Path | None,

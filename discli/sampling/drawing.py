@@ -208,7 +208,8 @@ class Easel:
         manifest = plan.manifest(n, "png")
         writer.finish(n, manifest.classes)
         write_manifest(samples, manifest.model_copy(update={"finished": True}))
-        sheet, steps, archive = folder / "samples.png", folder / "samples.steps.png", folder / "samples.zip"
+        sheet, steps = folder / "samples.png", folder / "samples.steps.png"
+        archive = folder / f"{self.name}-seed-{plan.seed}.zip"
         rows = by_class(range(n), manifest.classes, self.model.contract.class_names, None)
         save_image(sheet_of(plan, rows, writer.read, None), sheet)
         with self._turn:

@@ -35,7 +35,7 @@ footer { display: none !important; }
 #new-seed { align-self: end; }
 #status { min-height: 3.4em; padding: 0; }
 #status progress { width: 100%; height: 0.5em; accent-color: var(--color-accent); }
-#status [role=alert] { color: var(--error-text-color); }
+#status [role=alert], #status [role=alert] b { color: var(--error-text-color); }
 #sheet img, #strip img { background: white; }
 #strip img { width: 100%; max-width: 100%; }
 """
@@ -65,9 +65,7 @@ def page(easel: Easel, drawings: Path) -> Any:
                     easel.classes, value=given.classes, label="Class", visible=conditional, elem_id="classes"
                 )
                 with gr.Row():
-                    n = gr.Number(
-                        given.n, label="Images", info=f"1 to {MOST_IMAGES}", precision=None, min_width=110, elem_id="n"
-                    )
+                    n = gr.Number(given.n, label="Images", info=f"1 to {MOST_IMAGES}", min_width=110, elem_id="n")
                     scale = gr.Number(
                         given.cfg_scale,
                         label="Guidance",
@@ -176,11 +174,13 @@ def serve(
         drawings.mkdir()
         os.environ["GRADIO_TEMP_DIR"] = str(shown)  # where else they would stay
         os.environ["GRADIO_RUN_HISTORY"] = "False"
+        for name in ("no_proxy", "NO_PROXY"):  # Gradio asks itself whether it is there
+            os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost,::1")))
         blocks = page(easel, drawings)
         fonts = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
         try:
             blocks.launch(
-                server_name=host,
+                server_name=f"[{host}]" if ":" in host else host,
                 server_port=port,
                 share=False,
                 inbrowser=False,
@@ -202,7 +202,7 @@ def serve(
             end = time.monotonic() + _SECONDS_TO_END
             while easel.busy and time.monotonic() < end:
                 time.sleep(0.02)
-            if blocks.server is not None:
+            if getattr(blocks, "server", None) is not None:
                 # It does not wait for browsers that are still connected, nor complain of them.
                 blocks.server.config.timeout_graceful_shutdown = 0
                 logging.getLogger("uvicorn.error").disabled = True
