@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import discli
-import discli.data.autoencoders.vae as vae_module
+import discli.data.autoencoders.latents as latents_module
 import discli.sampling.load as trained_module
 from discli.data.encode import encode
 from discli.evaluation.images import open_images
@@ -38,8 +38,8 @@ def latents(digits_file, tmp_path_factory) -> Path:
 def loaded(monkeypatch) -> list[int]:
     """One entry for each time that an autoencoder is hashed."""
     times: list[int] = []
-    original = vae_module._sha256
-    monkeypatch.setattr(vae_module, "_sha256", lambda vae: (times.append(1), original(vae))[1])
+    original = latents_module._sha256
+    monkeypatch.setattr(latents_module, "_sha256", lambda vae: (times.append(1), original(vae))[1])
     return times
 
 
