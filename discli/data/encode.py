@@ -299,11 +299,13 @@ def _default_out(source: Path, sizes: Sequence[Size], name: str) -> Path:
 
 
 def _sizes(resolution: int | Size | Sequence[Size]) -> tuple[Size, ...]:
-    if isinstance(resolution, int | Size):
-        return (as_size(resolution),)
-    if len(resolution) > MOST_SHAPES:
-        raise DiscliError(f"--res names {len(resolution)} sizes.", f"Give {MOST_SHAPES} at most.")
-    return tuple(map(as_size, resolution))
+    named = [resolution] if isinstance(resolution, int | Size) else list(resolution)
+    if not 0 < len(named) <= MOST_SHAPES:
+        raise DiscliError(f"--res names {len(named)} sizes.", f"Give {MOST_SHAPES} at most.")
+    try:
+        return tuple(map(as_size, named))
+    except ValueError as error:
+        raise DiscliError(f"--res {resolution} is not a size: {error}.", "Example: --res 192x256") from None
 
 
 def _choose(codec: str | None, vae: str | None, resolution: Size) -> str:
