@@ -114,7 +114,7 @@ def test_the_batch_that_fits_is_looked_for_once_a_model_and_way_of_calling(tiny_
     object.__setattr__(model, "device", torch.device("cuda"))
     tried: list[int] = []
 
-    def peak(trained, settings, images):
+    def peak(trained, settings, images, shape):
         tried.append(images)
         return images << 20
 

@@ -205,13 +205,13 @@ def _default_out(source: Path, sizes: Sequence[Size], name: str) -> Path:
 
 
 def _sizes(resolution: int | Size | Sequence[Size]) -> tuple[Size, ...]:
-    several = [resolution] if isinstance(resolution, int | Size) else resolution
-    if len(several) > MOST_SHAPES:
-        raise DiscliError(f"--res names {len(several)} sizes.", f"Give {MOST_SHAPES} at most.")
+    named = [resolution] if isinstance(resolution, int | Size) else list(resolution)
+    if not 0 < len(named) <= MOST_SHAPES:
+        raise DiscliError(f"--res names {len(named)} sizes.", f"Give {MOST_SHAPES} at most.")
     try:
-        return tuple(map(as_size, several))
+        return tuple(map(as_size, named))
     except ValueError as error:
-        raise DiscliError(f"--res {resolution} is not a size.", f"{str(error).capitalize()}.") from None
+        raise DiscliError(f"--res {resolution} is not a size: {error}.", "Example: --res 192x256") from None
 
 
 def _choose(codec: str | None, vae: str | None, resolution: Size) -> str:

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from discli.model.block import Block, PairedBlock
 from discli.model.conditionings import Conditioning
-from discli.model.embed import TimeEmbed, resized_positions, unpatchify
+from discli.model.embed import Positions, TimeEmbed, unpatchify
 from discli.model.grid_convs import GridConv
 from discli.model.head_convs import HeadConv
 from discli.model.init import initialise
@@ -72,6 +72,7 @@ class DiS(nn.Module):
         self.class_embed = nn.Embedding(spec.num_classes + 1, D) if spec.num_classes else None
         self.conditioning: Conditioning = build(spec.conditioning, D, has_classes=spec.num_classes > 0)
         self.grid = input_size.cut_into(p)  # that of pos_embed
+        self.positions = Positions(self.grid)
         self.pos_embed = nn.Parameter(torch.empty(1, self.conditioning.extra_tokens + self.grid.area, D))
 
         def block(index: int) -> Block | PairedBlock:
@@ -92,7 +93,7 @@ class DiS(nn.Module):
         blocks = [block(index) for index in range(spec.depth)]
         self.blocks = nn.ModuleList(blocks)
         self.layers = [block.layers for block in blocks]  # of each block: one, or two with an MLP
-        self._placed = [module for module in self.blocks.modules() if isinstance(module, Placed)]
+        self._placed = [module for module in self.modules() if isinstance(module, Placed)]
         self.head = Head(D, p * p * out_channels, modulated=self.conditioning.modulates_head)
         self.head_conv: HeadConv | None = None
         if spec.head_conv.name != "none":
@@ -131,7 +132,7 @@ class DiS(nn.Module):
         time_token = self.time_embed(t)
         class_token = None if self.class_embed is None else self.class_embed(y)
         conditions = self.conditioning(time_token, class_token)
-        hidden = torch.cat([conditions.tokens.to(patches.dtype), patches], dim=1) + self._positions(grid)
+        hidden = torch.cat([conditions.tokens.to(patches.dtype), patches], dim=1) + self.positions(self.pos_embed)
 
         residual: Tensor | None = None
         skips: list[Tensor] = []
@@ -164,10 +165,6 @@ class DiS(nn.Module):
             if getattr(module, "grid", None) == grid:
                 return  # so are all
             module.lay_out(grid, device)
-
-    def _positions(self, grid: Size) -> Tensor:
-        """(1, L, D)."""
-        return self.pos_embed if grid == self.grid else resized_positions(self.pos_embed, self.grid, grid)
 
     def drop_path_rates(self) -> Tensor:
         """(layers + 1,) chance that a sample loses what is added: the patches never, then block by block

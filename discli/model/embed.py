@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from discli.model.order import Placed
 from discli.recipe.size import Size
 
 
@@ -45,20 +46,54 @@ def unpatchify(tokens: Tensor, grid: Size, patch_size: int) -> Tensor:
     return patches.permute(0, 5, 1, 3, 2, 4).reshape(B, C, h * p, w * p)
 
 
+class Positions(Placed):
+    """Position embeddings, learned on one grid, for the one that is laid out."""
+
+    down: Tensor | None
+    across: Tensor | None
+
+    def __init__(self, learned: Size) -> None:
+        super().__init__()
+        self.learned = learned
+        self.register_buffer("down", None, persistent=False)
+        self.register_buffer("across", None, persistent=False)
+
+    def lay_out(self, grid: Size, device: torch.device | str = "cpu") -> None:
+        super().lay_out(grid, device)
+        self.down, self.across = (None, None) if grid == self.learned else _resizes(self.learned, grid, device)
+
+    def leave_only(self, tokens: Tensor | None) -> None:
+        """They are added before any patch is left out."""
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """(1, L, D), other tokens before those of the grid, to the L of the grid as it is."""
+        if self.down is None or self.across is None:
+            return positions
+        return _resized(positions, self.learned, self.down, self.across)
+
+
 def resized_positions(positions: Tensor, old: Size, new: Size) -> Tensor:
     """(1, L, D), other tokens before the ``old`` grid's: those stay, the grid's become ``new``'s, bicubic.
 
     As for ViT (arXiv:2010.11929, section 3.2), from edge to edge, whatever the shapes are.
     """
-    others, of_grid = positions[:, : -old.area], positions[:, -old.area :]
-    down, across = (_bicubic(*lengths, positions.device).to(positions.dtype) for lengths in zip(old, new, strict=True))
-    # Products instead of F.interpolate, whose gradient a GPU adds up in no order.
-    rows = torch.einsum("ir,brcd->bicd", down, of_grid.unflatten(1, old))
-    return torch.cat([others, torch.einsum("jc,bicd->bijd", across, rows).flatten(1, 2)], dim=1)
+    return _resized(positions, old, *_resizes(old, new, positions.device))
+
+
+def _resized(positions: Tensor, old: Size, down: Tensor, across: Tensor) -> Tensor:
+    """Products instead of F.interpolate, whose gradient a GPU adds up in no order; as precise as positions are."""
+    others, of_grid = positions[:, : -old.area], positions[:, -old.area :].unflatten(1, old)
+    with torch.autocast(positions.device.type, enabled=False):
+        rows = torch.einsum("ir,brcd->bicd", down.to(positions.dtype), of_grid)
+        return torch.cat([others, torch.einsum("jc,bicd->bijd", across.to(rows.dtype), rows).flatten(1, 2)], dim=1)
+
+
+def _resizes(old: Size, new: Size, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    return _bicubic(old.height, new.height, str(device)), _bicubic(old.width, new.width, str(device))
 
 
 @lru_cache
-def _bicubic(old: int, new: int, device: torch.device) -> Tensor:
+def _bicubic(old: int, new: int, device: str) -> Tensor:
     """(new, old) float32: what a bicubic resize multiplies a line by, with the borders repeated."""
     lines = torch.eye(old, dtype=torch.float64, device="cpu").view(old, 1, 1, old)
     resized = F.interpolate(lines, (1, new), mode="bicubic", antialias=True)

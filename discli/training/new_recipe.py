@@ -16,7 +16,7 @@ from discli.recipe.commented import commented_toml
 from discli.recipe.config_warnings import fitting_decay, fitting_warmup
 from discli.recipe.data import DataSpec, default_codec
 from discli.recipe.load import Tree
-from discli.recipe.size import Size
+from discli.recipe.size import Size, as_size
 from discli.runtime.console import stderr
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
@@ -62,7 +62,7 @@ def new_recipe(
     *,
     minutes: float | None = None,
     data: Path | None = None,
-    resolution: Size | None = None,
+    resolution: int | Size | None = None,
     codec: str | None = None,
     num_classes: int | None = None,
     out: Path | None = None,
@@ -94,6 +94,7 @@ def new_recipe(
         num_classes, about = contract.num_classes, _describe(contract)
         train = shlex.join(["discli", "train", str(out)])
     elif resolution is not None:
+        resolution = as_size(resolution)
         codec = codec or default_codec(resolution)
         inputs, num_classes = {"resolution": resolution.plain(), "codec": codec}, num_classes or 0
         about = f"discli encode IMAGES --res {resolution} --codec {codec} --out {name}.h5"

@@ -306,7 +306,7 @@ def test_a_data_file_is_named_after_its_source_however_that_is_written(source, e
 
     (tmp_path / "discs" / "0").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "discs")
-    assert _default_out(Path(source), (Size.square(8),), "rgb") == Path(expected)
+    assert _default_out(Path(source), [Size(8, 8)], "rgb") == Path(expected)
 
 
 def test_under_srun_tasks_are_shards_too_and_a_part_is_not_silent(folder, tmp_path, monkeypatch, said):

@@ -15,6 +15,7 @@ from discli.recipe import check_fits, load_recipe, parse_recipe
 from discli.recipe.config_warnings import config_warnings
 from discli.recipe.model import ModelSpec
 from discli.recipe.presets import PRESETS
+from discli.recipe.size import Size
 from discli.runs.logs import read_log
 from discli.runtime.errors import DiscliError
 from discli.training.new_recipe import _patch_size, new_recipe
@@ -30,7 +31,7 @@ def test_a_training_step_runs_with_it(digits_file, tmp_path, monkeypatch):
     written = new_recipe("mine", "dis-s", data=digits_file)
     assert written == Path("mine.toml")
     recipe = load_recipe(written)
-    assert (recipe.data.resolution, recipe.data.codec.name, recipe.model.num_classes) == (8, "rgb", 10)
+    assert (recipe.data.resolution.plain(), recipe.data.codec.name, recipe.model.num_classes) == (8, "rgb", 10)
     assert recipe.sample.cfg_scale == 1.5
     # The network of the preset takes half a minute to build, step and write; a narrow one tells as much.
     few = ["train.steps=1", "train.batch_size=2", "train.preview_every=0", "model.embed_dim=16", "model.depth=3"]
@@ -74,10 +75,18 @@ def test_without_a_file_flags_say_what_it_would(tmp_path, flags, codec, patches)
 
 @pytest.mark.parametrize("size", range(1, 130))
 def test_patches_divide_and_are_never_too_many(size):
-    patch = _patch_size(size)
+    patch = _patch_size(Size.square(size))
     assert size % patch == 0
     assert size // patch <= 32
     assert patch == 2 or size % 2 or size > 64
+
+
+def test_patches_divide_both_sides():
+    assert [_patch_size(Size(*size), wanted) for size, wanted in (((48, 64), 4), ((6, 10), 4), ((9, 15), 2))] == [
+        4,
+        2,
+        1,
+    ]
 
 
 def test_every_setting_commented_out_is_a_default(tmp_path):

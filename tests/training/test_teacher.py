@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from discli.data.store import Store
+from discli.recipe.size import Size
 from discli.runtime.errors import DiscliError
 from discli.training.teacher import Classifier, Lessons, learn, share_recognised, teach
 from tests.cli.commands import discli
@@ -53,7 +54,7 @@ def test_by_seed_it_is_the_same_and_kept_it_trains_nothing(digits, tmp_path, cap
 def test_a_lesson_that_was_interrupted_goes_on_to_the_same_weights(digits):
     def student():
         torch.manual_seed(0)
-        network = Classifier(3, 8, 10)
+        network = Classifier(3, Size(8, 8), 10)
         return network, torch.optim.AdamW(network.parameters(), 1e-3)
 
     lessons = Lessons(Store(digits), seed=0, flip=False, batch=64)

@@ -100,7 +100,7 @@ class LatentCodec(Codec):
         """(B, C, h, w) in model space to (B, 3, H, W) uint8."""
         latent = self.identity.from_model_space(x0.to(self.device))
         # Beside sampling, which plans with the rest of the card: no slice has more pixels than 16 images of 256 px.
-        pixels = (latent.shape[-1] * self.identity.downsample) ** 2
+        pixels = latent.shape[-2] * latent.shape[-1] * self.identity.downsample**2
         slice_size = max(1, min(self.slice_size, _SLICE["cuda"] * 256**2 // pixels))
         return self._in_slices(lambda z: to_pixels(self.image(z)), latent, slice_size)
 
