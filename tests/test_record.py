@@ -10,6 +10,7 @@ from discli.cli.quickstart import unpack_digits
 from discli.data.encode import encode
 from discli.data.store import Store
 from discli.recipe import load_recipe, parse_recipe
+from discli.recipe.size import Size
 from discli.runs.layout import RunFolder
 from discli.runtime.errors import DiscliError
 from discli.runtime.signals import EXIT_INTERRUPTED
@@ -104,7 +105,7 @@ def test_rules(grids, align, told, key, file, digits_file):
     if align:
         file.write_text(file.read_text().replace("[sample]", '[train.align]\nfeatures = "own"\n[sample]'))
     contract = Store(digits_file).contract
-    cifar10 = {"num_samples": 50_000, "resolution": 32, "grids": grids}
+    cifar10 = {"num_samples": 50_000, "resolution": Size.square(32), "grids": grids}
     contract = type(contract).model_validate(contract.model_dump() | cifar10)
     claim = record.Record(**{"minutes": 10, "changed": "all", **told})
     before = record.Record(minutes=40, changed="") if claim.before else None
@@ -130,7 +131,7 @@ def test_one_seed_given_thrice_is_one_and_a_rehearsal_is_nothing_to_beat(file, d
     with pytest.raises(DiscliError, match="1 seeds"):
         record.run(str(file), digits_file, tmp_path, [0, 0, 0], 1, record.Stop(), None)
     before = record.Record(minutes=10, changed="", result=_result(1.0, rehearsal=True))
-    contract = Store(digits_file).contract.model_copy(update={"num_samples": 50_000, "resolution": 32})
+    contract = Store(digits_file).contract.model_copy(update={"num_samples": 50_000, "resolution": Size.square(32)})
     claim = record.Record(minutes=10, changed="all", before="tried")
     assert "rehearsed" in " ".join(record.broken_rules(load_recipe(file), claim, before, contract, 3, False))
 
