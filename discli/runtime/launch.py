@@ -34,20 +34,21 @@ def beside_others(arguments: Sequence[str], count: int) -> Iterator[None]:
         return
     import torch
 
+    before, all_threads = dict(os.environ), torch.get_num_threads()
+    threads = max(1, all_threads // count)
     team = {
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
+        "OMP_NUM_THREADS": str(threads),  # of the first, too: without, Accelerate has an opinion of its own
     }
-    before, all_threads = dict(os.environ), torch.get_num_threads()
-    threads = max(1, all_threads // count)
     _ever.append(all_threads)
     with ExitStack() as stack:
         try:
             for rank in range(1, count):
                 said = stack.enter_context(TemporaryFile())
-                own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": str(threads)}
+                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
                 process = subprocess.Popen(
                     [sys.executable, "-c", _PROGRAM.format(path=sys.path), *arguments],
                     stdin=subprocess.DEVNULL,
