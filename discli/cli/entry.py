@@ -35,6 +35,7 @@ from discli.cli import (  # noqa: F401
 from discli.cli.app import app
 from discli.cli.usage_errors import explain_usage, is_usage_error
 from discli.runtime.errors import DiscliError
+from discli.runtime.launch import has_been_one_of_several
 from discli.runtime.signals import answer_ctrl_c, ignore_ctrl_c
 
 # What to do about errors of the system, and the status: 1 if nothing that the user gave is to blame.
@@ -92,7 +93,7 @@ def _fail(error: DiscliError) -> NoReturn:
 
 
 def _end(status: int) -> NoReturn:
-    if ("RANK" in os.environ and "torch" in sys.modules) or "gradio" in sys.modules:
+    if (has_been_one_of_several() and "torch" in sys.modules) or "gradio" in sys.modules:
         # One of several processes. A thread of their connection that wakes while Python is being taken apart
         # aborts the process ("terminate called without an active exception"), though all its work is done.
         # Or a server, with a thread that may be in the middle of a long step, which nobody waits for any more.

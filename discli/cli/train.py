@@ -58,7 +58,15 @@ def train(
     if verify_resume:
         from discli.training.verify_resume import verify_resume as verify
 
-        same = verify(recipe, data=data, overrides=overrides or [], device=device, begin_from=begin_from, take=take)
+        same = verify(
+            recipe,
+            data=data,
+            overrides=overrides or [],
+            device=device,
+            begin_from=begin_from,
+            take=take,
+            processes=processes,
+        )
         for name, equal in same.items():
             typer.echo(f"{name}: {'bit-identical' if equal else 'DIFFERENT'}")
         if not all(same.values()):

@@ -15,6 +15,11 @@ from discli.runtime.errors import DiscliError
 
 _PR_SET_PDEATHSIG = 1
 _SECONDS_TO_FAIL, _SECONDS_TO_END = 2, 30
+# With this process's places to import from: -m would put the current folder, and any queue.py in it, before them.
+_PROGRAM = "import sys; sys.path[:] = {path!r}; from discli.cli import main; main()"
+_Others = list[tuple[subprocess.Popen[bytes], IO[bytes]]]
+_others: _Others = []  # of this process, while it is the first
+_ever: list[int] = []  # how many threads all have together, each time
 
 
 @contextmanager
@@ -29,49 +34,69 @@ def beside_others(arguments: Sequence[str], count: int) -> Iterator[None]:
         return
     import torch
 
+    before, all_threads = dict(os.environ), torch.get_num_threads()
+    threads = max(1, all_threads // count)
     team = {
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
+        "OMP_NUM_THREADS": str(threads),  # of the first, too: without, Accelerate has an opinion of its own
     }
-    before, all_threads = dict(os.environ), torch.get_num_threads()
-    threads = max(1, all_threads // count)
+    _ever.append(all_threads)
     with ExitStack() as stack:
-        others = []
-        for rank in range(1, count):
-            said = stack.enter_context(TemporaryFile())
-            environment = before | team | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": str(threads)}
-            process = subprocess.Popen(
-                [sys.executable, "-m", "discli", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=said,
-                env=environment,
-                start_new_session=True,  # Ctrl-C reaches the terminal's whole group; this one passes it on
-                preexec_fn=end_with_parent if sys.platform == "linux" else None,
-            )
-            others.append((process, said))
-        os.environ.update(team | {"RANK": "0", "LOCAL_RANK": "0"})
-        torch.set_num_threads(threads)
         try:
+            for rank in range(1, count):
+                said = stack.enter_context(TemporaryFile())
+                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                process = subprocess.Popen(
+                    [sys.executable, "-c", _PROGRAM.format(path=sys.path), *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=said,
+                    env=before | team | own,
+                    start_new_session=True,  # Ctrl-C reaches the terminal's whole group; this one passes it on
+                    preexec_fn=end_with_parent if sys.platform == "linux" else None,
+                )
+                _others.append((process, said))
+            os.environ.update(team | {"RANK": "0", "LOCAL_RANK": "0"})
+            torch.set_num_threads(threads)
             yield
-            for process, _ in others:
+            for process, _ in _others:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(_SECONDS_TO_END)
         except Exception as error:
             # Of a lost process the others hear no more than that a connection has closed.
-            if not isinstance(error, DiscliError) and (why := _lost(others)) is not None:
+            if not isinstance(error, DiscliError) and (why := lost(_SECONDS_TO_FAIL)) is not None:
                 raise why from error
             raise
         finally:
             for name in (*team, "RANK", "LOCAL_RANK"):
-                os.environ.pop(name)
+                os.environ.pop(name, None)
                 os.environ.update({name: before[name]} if name in before else {})
             torch.set_num_threads(all_threads)
-            for process, _ in others:
+            for process, _ in _others:
                 process.kill()
                 process.wait()
+            _others.clear()
+            if torch.distributed.is_initialized():  # after an error
+                torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def all_threads() -> Iterator[None]:
+    """For what the first process does while those beside it wait: it has the threads of all."""
+    if not _others:
+        yield
+        return
+    import torch
+
+    own = torch.get_num_threads()
+    torch.set_num_threads(_ever[-1])
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own)
 
 
 def end_with_parent() -> None:
@@ -80,11 +105,11 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _lost(others: Sequence[tuple[subprocess.Popen[bytes], IO[bytes]]]) -> DiscliError | None:
-    """What one of them died of, if one did."""
-    for rank, (process, said) in enumerate(others, start=2):
+def lost(seconds: float = 0) -> DiscliError | None:
+    """What one of the processes beside this one died of, if one has, or does within so long."""
+    for rank, (process, said) in enumerate(_others, start=2):
         with suppress(subprocess.TimeoutExpired):
-            process.wait(_SECONDS_TO_FAIL)
+            process.wait(seconds)
         if process.returncode:
             said.seek(0)
             words = said.read().decode(errors="replace").strip().splitlines()
@@ -93,11 +118,16 @@ def _lost(others: Sequence[tuple[subprocess.Popen[bytes], IO[bytes]]]) -> Discli
                 ended = f"{signal.Signals(-process.returncode).name} (too little memory?)"
             last = f": {words[-1].strip()}" if words else "."
             return DiscliError(
-                f"Process {rank} of {len(others) + 1} ended with {ended}{last}",
+                f"Process {rank} of {len(_others) + 1} ended with {ended}{last}",
                 "Run the same command to resume; with --processes 1 one process has all the cores and less memory.",
                 status=1,
             )
     return None
+
+
+def has_been_one_of_several() -> bool:
+    """Whether this process has had others beside it, or was started as one of them."""
+    return bool(_ever) or "RANK" in os.environ
 
 
 def _free_port() -> int:

@@ -14,6 +14,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from discli.runtime.console import format_seconds, stderr
 from discli.runtime.errors import DiscliError
+from discli.runtime.launch import lost
 from discli.runtime.processes import local_rank, rank_and_world
 from discli.runtime.signals import EXIT_INTERRUPTED
 
@@ -29,7 +30,8 @@ def meet(backend: str, patience: timedelta, asked_to_stop: Callable[[], bool] = 
     """Wait for the other processes, if there are any; from then on torch.distributed has a default group.
 
     ``patience``: how long one of them may keep the others waiting afterwards. Says what it waits for, and
-    gives up, with a DiscliError, after ``TIME_TO_COME`` or, with status 75, once ``asked_to_stop``.
+    gives up, with a DiscliError, after ``TIME_TO_COME``, where one that this one has started is lost, or, with
+    status 75, once ``asked_to_stop``.
     """
     adopt_slurm(os.environ)
     rank, world = rank_and_world()
@@ -59,6 +61,8 @@ def meet(backend: str, patience: timedelta, asked_to_stop: Callable[[], bool] = 
                 "Run the same command again.",
                 status=EXIT_INTERRUPTED,
             )
+        if (why := lost()) is not None:
+            raise why
         if (now := time.monotonic()) > next_word:
             next_word = now + _SECONDS_BETWEEN_WORDS
             waited = format_seconds(now - started)

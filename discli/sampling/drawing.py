@@ -156,7 +156,8 @@ class Easel:
                 continue
             value = getattr(form, key)
             value = getattr(defaults, key) if value in (None, "") else value
-            words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+            # A form's 12.0 is 12; of any other number all digits count.
+            words += [flag, f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)]
         return shlex.join([*words, *(["--device", self.device] if self.device else []), "--show-steps"])
 
     def draw(self, form: Form, folder: Path) -> Iterator[Progress | Drawn]:

@@ -242,8 +242,11 @@ def _now_and_then(drawing: Iterator[Progress | Drawn]) -> Iterator[Progress | Dr
 
 def free_port(host: str, port: int | None = None) -> int:
     """``port``, or the first free one from `FIRST_PORT` on. Raises DiscliError where there is none."""
-    first = port or int(os.environ.get("GRADIO_SERVER_PORT", FIRST_PORT))
-    for number in (first,) if port else range(first, first + PORTS):
+    said = os.environ.get("GRADIO_SERVER_PORT", str(FIRST_PORT))
+    if not port and not (said.isdecimal() and 0 < int(said) < 65536):
+        raise DiscliError(f"GRADIO_SERVER_PORT={said}: not a port.", "Unset it, or give a --port from 1 to 65535.")
+    first = port or int(said)
+    for number in (first,) if port else range(first, min(first + PORTS, 65536)):
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
             with socket.socket(family, kind, protocol) as tried:

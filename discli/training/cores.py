@@ -1,9 +1,11 @@
 """How many processes share the cores of a machine without a GPU."""
 
+import os
 from pathlib import Path
 
 import torch
 
+from discli.data.decoding import usable_cores
 from discli.model import empty_network
 from discli.recipe import Recipe
 from discli.recipe.train import share_of_batch
@@ -23,10 +25,10 @@ def processes_for(recipe: Recipe, folder: Path, device: str | None, asked: int |
 
     One where the network is large, the data is kept in memory, or the batch would leave a process few samples.
     A process of one thread uses its core nearly all the time; threads wait for one another in every small product
-    (tests/bench/README.md). Always 1 on a GPU and where a launcher has started several. Raises DiscliError where
+    (tests/bench/README.md). Always 1 on a GPU and for what a launcher has started. Raises DiscliError where
     the batch does not divide among those asked for.
     """
-    if rank_and_world()[1] > 1 or pick_device(device).type != "cpu":
+    if "RANK" in os.environ or rank_and_world()[1] > 1 or pick_device(device).type != "cpu":
         if asked is not None and asked > 1:
             raise DiscliError(
                 f"--processes {asked} shares the cores of a CPU.",
@@ -37,9 +39,10 @@ def processes_for(recipe: Recipe, folder: Path, device: str | None, asked: int |
         share_of_batch(recipe.train, asked)
         return asked
     began = first_processes(folder)
-    threads = torch.get_num_threads()
+    # Bound to a core each (OMP_PROC_BIND), the first threads of all processes would be on the same one.
+    threads = min(torch.get_num_threads(), usable_cores())
     if began is not None:
-        return began if began <= threads and _suits(recipe, began) else 1
+        return began if began <= threads and _suits(recipe, began, least=1) else 1
     if recipe.train.parallel != "ddp" or recipe.data.cache == "ram" or _parameters(recipe) > _LARGEST:
         return 1
     return next(count for count in range(min(threads, _MOST), 0, -1) if count == 1 or _suits(recipe, count))
@@ -49,8 +52,8 @@ def _parameters(recipe: Recipe) -> int:
     return sum(p.numel() for p in empty_network(recipe).parameters())
 
 
-def _suits(recipe: Recipe, count: int) -> bool:
+def _suits(recipe: Recipe, count: int, least: int = _LEAST_SHARE) -> bool:
     try:
-        return share_of_batch(recipe.train, count) >= _LEAST_SHARE
+        return share_of_batch(recipe.train, count) >= least
     except DiscliError:
         return False

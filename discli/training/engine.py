@@ -38,7 +38,8 @@ class Engine:
         ``began_with`` is the precision of the run's first session, which "auto" then means in all others.
         Waits for the other processes, if there are any, until ``asked_to_stop``.
         """
-        from accelerate import Accelerator
+        from accelerate import Accelerator, PartialState
+        from accelerate.state import AcceleratorState
         from accelerate.utils import InitProcessGroupKwargs
 
         if spec.tracker != "none" and importlib.util.find_spec(spec.tracker) is None:
@@ -54,6 +55,8 @@ class Engine:
         meet("nccl" if on_cuda else "gloo", _PATIENCE, asked_to_stop)
         if device is not None and device.index is not None and on_cuda:
             torch.cuda.set_device(device)
+        if PartialState._shared_state.get("num_processes", 1) != rank_and_world()[1]:
+            AcceleratorState._reset_state(reset_partial_state=True)  # which remembers this process's last training
         self._tracker, self._tracker_folder = spec.tracker, tracker_folder
         self._accelerator = Accelerator(
             cpu=not on_cuda,

@@ -8,6 +8,7 @@ from typing import Self
 
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
+from discli.runtime.launch import all_threads
 from discli.runtime.signals import EXIT_INTERRUPTED, acknowledge
 
 _ASKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -46,6 +47,8 @@ class Interrupts:
     def give_up_when_asked(self, what: str) -> Iterator[None]:
         """Networks that run in here are left once the run is asked to stop; what comes after the block is done.
 
+        Only the main process does such things, while the others wait: it has the threads of all.
+
         Looked at before every module's call. Raised by the signal itself it could strike where it does harm:
         see `discli.runtime.signals`.
         """
@@ -57,7 +60,8 @@ class Interrupts:
 
         hook = register_module_forward_pre_hook(look)
         try:
-            yield
+            with all_threads():
+                yield
         except _GivenUp:
             stderr.print(f"{what} is given up; the same command makes up for it.")
         finally:

@@ -33,6 +33,7 @@ def verify_resume(
     device: str | None = None,
     begin_from: str | Path | None = None,
     take: str | None = None,
+    processes: int | None = None,
 ) -> dict[str, bool]:
     """File name -> whether it has the same bits in both runs. Raises DiscliError when one of them fails."""
     recipe = load_recipe(recipe_name, list(overrides))
@@ -44,6 +45,7 @@ def verify_resume(
     command += ["--device", device] if device else []
     command += ["--from", str(begin_from)] if begin_from else []
     command += ["--take", take] if take else []
+    command += ["--processes", str(processes)] if processes else []
     here = pick_device(device)  # on which both runs must choose the same
     for setting in [
         *overrides,

@@ -52,6 +52,9 @@ def test_a_port_that_is_taken_is_refused_or_the_next_one_found(monkeypatch):
         monkeypatch.setenv("GRADIO_SERVER_PORT", str(port))
         assert port < free_port("127.0.0.1") < port + 100
     assert free_port("127.0.0.1", port) == port
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "http")
+    with pytest.raises(DiscliError, match="GRADIO_SERVER_PORT=http"):
+        free_port("127.0.0.1")
     monkeypatch.delenv("GRADIO_SERVER_PORT")
     assert free_port("127.0.0.1") >= FIRST_PORT
 

@@ -116,3 +116,8 @@ def test_at_closing_a_drawing_ends_after_its_step(easel, tmp_path):
     mine.closing.set()
     assert list(drawing) == []
     assert not mine.busy
+
+
+def test_the_shown_command_has_every_digit(easel):
+    words = shlex.split(easel.command(Form(n=1e6, cfg_scale=1.2345678)))
+    assert (words[words.index("-n") + 1], words[words.index("--cfg-scale") + 1]) == ("1000000", "1.2345678")

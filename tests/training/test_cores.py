@@ -100,13 +100,17 @@ def test_a_lost_process_is_named_and_the_run_goes_on_from_its_checkpoint(recipe,
 
 
 def test_as_many_as_divide_the_batch_and_leave_each_enough(recipe, tmp_path, monkeypatch):
-    def count(*settings: str, threads: int = 4, asked: int | None = None, folder: Path = tmp_path) -> int:
+    def count(
+        *settings: str, threads: int = 4, cores: int = 16, asked: int | None = None, folder: Path = tmp_path
+    ) -> int:
         monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+        monkeypatch.setattr("discli.training.cores.usable_cores", lambda: cores)
         return processes_for(load_recipe(recipe, list(settings)), folder, "cpu", asked)
 
     assert count("train.batch_size=64") == 4
     assert count("train.batch_size=64", threads=16) == 4
     assert count("train.batch_size=64", threads=1) == 1
+    assert count("train.batch_size=64", threads=4, cores=1) == 1  # where OMP_PROC_BIND has bound them
     assert count("train.batch_size=66", threads=4) == 3
     assert count("train.batch_size=16") == 2  # four would have four samples each
     assert count("train.batch_size=64", "train.micro_batch=32") == 2
@@ -117,8 +121,9 @@ def test_as_many_as_divide_the_batch_and_leave_each_enough(recipe, tmp_path, mon
     with pytest.raises(DiscliError, match="does not divide"):
         count("train.batch_size=64", asked=3)
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "sessions.jsonl").write_text(json.dumps({"step": 0, "processes": 1}) + "\n")
-    assert count("train.batch_size=64", folder=tmp_path / "run") == 1  # as it began
+    for began in (1, 4):
+        (tmp_path / "run" / "sessions.jsonl").write_text(json.dumps({"step": 0, "processes": began}) + "\n")
+        assert count("train.batch_size=16", folder=tmp_path / "run") == began
 
 
 def test_a_launcher_s_own_processes_start_no_others(recipe, tmp_path, monkeypatch):
@@ -128,3 +133,59 @@ def test_a_launcher_s_own_processes_start_no_others(recipe, tmp_path, monkeypatc
     assert processes_for(wanted, tmp_path, "cpu", None) == 1
     with pytest.raises(DiscliError, match="--processes 2"):
         processes_for(wanted, tmp_path, "cpu", 2)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")  # as by torchrun, whose store the others would wait at
+    assert processes_for(wanted, tmp_path, "cpu", None) == 1
+
+
+BESIDE = """
+import os, sys
+from datetime import timedelta
+sys.path[:] = [path for path in sys.path if path not in ("", os.getcwd())]  # as those of the discli command
+import torch
+from discli.runtime import launch
+from discli.runtime.rendezvous import meet
+before = dict(os.environ)
+"""
+
+
+def test_another_starts_wherever_the_first_does_and_lends_its_threads_while_it_waits(tmp_path):
+    (tmp_path / "queue.py").write_text("raise SystemExit('not this one')")
+    code = """
+torch.set_num_threads(4)
+with launch.beside_others(["--version"], 2):
+    assert launch._others[0][0].wait() == 0
+    print(torch.get_num_threads(), os.environ["OMP_NUM_THREADS"])  # Accelerate changes the former without the latter
+    with launch.all_threads():
+        print(torch.get_num_threads())
+    print(torch.get_num_threads())
+print(torch.get_num_threads(), dict(os.environ) == before)
+"""
+    done = warm.run("-c", BESIDE + code, cwd=tmp_path)
+    assert done.stdout.split() == ["2", "2", "4", "2", "4", "True"], done.stderr
+
+
+def test_another_that_does_not_start_is_not_waited_for(tmp_path):
+    code = """
+with launch.beside_others(["no-such-command"], 2):
+    meet("gloo", timedelta(minutes=1))
+"""
+    started = time.monotonic()
+    done = warm.run("-c", BESIDE + code, cwd=tmp_path)
+    assert "Process 2 of 2 ended with status 2" in done.stderr
+    assert time.monotonic() - started < 50  # of ten minutes
+
+
+@pytest.mark.slow
+def test_a_program_trains_with_others_and_then_alone(recipe, digits_file, tmp_path):
+    words = [str(word) for word in arguments(recipe, digits_file, tmp_path / "ours")[2:]]
+    code = f"""
+from typer.testing import CliRunner
+from discli.cli import app
+from discli.training.train import train
+for _ in range(2):
+    assert CliRunner().invoke(app, [*{words!r}, "--processes=2"]).exit_code == 0
+train({str(recipe)!r}, data={str(digits_file)!r}, out={str(tmp_path / "alone")!r})
+"""
+    done = warm.run("-c", code, env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr

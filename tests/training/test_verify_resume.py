@@ -25,3 +25,8 @@ def test_a_run_that_cannot_start_says_why(tmp_path):
     assert "gone.h5 does not exist" in refused.value.message
     assert "discli encode" in refused.value.hint
     assert refused.value.status == 2
+
+
+def test_it_is_tried_with_as_many_processes_as_asked_for(digits_file):
+    with pytest.raises(DiscliError, match="does not divide among 3 processes"):
+        verify_resume("quickstart", data=digits_file, overrides=["data.resolution=8"], device="cpu", processes=3)
