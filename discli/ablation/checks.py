@@ -61,7 +61,7 @@ def check_before(study: Study, plan: Sequence[Planned], data: Path | None) -> No
             check_statistics(opened, extractor)
             check_resolution(opened, contracts[file].resolution)
         if weak is not None:
-            check_weak(load_model(Path(weak), _CPU), planned.recipe)
+            check_weak(load_model(Path(weak), _CPU), planned.recipe, contracts[file].codec)
 
 
 def _check_score(study: Study, planned: Planned, file: Path) -> None:

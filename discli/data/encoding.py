@@ -13,7 +13,6 @@ from discli.data.resume_log import State
 from discli.data.sources import Source
 from discli.data.writer import Rows, StoreWriter, skipped_of
 from discli.recipe.contract import DataContract
-from discli.recipe.size import Size
 from discli.runtime.console import format_bytes, progress, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.signals import hold_ctrl_c
@@ -85,7 +84,7 @@ def write_encoded(
             skipped,
             (positions.start, positions.stop, len(images)),
         )
-    _report(target, state, len(skipped), contract.resolution)
+    _report(target, state, len(skipped), contract)
 
 
 def _encoded(
@@ -129,11 +128,12 @@ class _Laps:
         return f"the slowest stage was {stage} ({share_of_time:.0%} of the time)"
 
 
-def _report(target: Path, state: State, skipped: int, resolution: Size) -> None:
+def _report(target: Path, state: State, skipped: int, contract: DataContract) -> None:
     stderr.print(f"{target}: {state.rows:,} images, {format_bytes(target.stat().st_size)}")
     if state.upscaled:
         stderr.print(
-            f"{state.upscaled:,} were smaller than {resolution} px and enlarged (--too-small skip leaves them out)."
+            f"{state.upscaled:,} were smaller than {' or '.join(map(str, contract.sizes))} px and enlarged"
+            " (--too-small skip leaves them out)."
         )
     if skipped:
         stderr.print(f"{skipped:,} skipped: see {skipped_of(target)}")

@@ -95,6 +95,7 @@ def _resizes(old: Size, new: Size, device: torch.device | str) -> tuple[Tensor, 
 @lru_cache
 def _bicubic(old: int, new: int, device: str) -> Tensor:
     """(new, old) float32: what a bicubic resize multiplies a line by, with the borders repeated."""
-    lines = torch.eye(old, dtype=torch.float64, device="cpu").view(old, 1, 1, old)
-    resized = F.interpolate(lines, (1, new), mode="bicubic", antialias=True)
-    return resized.view(old, new).T.float().contiguous().to(device)
+    with torch.inference_mode(False):  # kept for training, whoever asked first
+        lines = torch.eye(old, dtype=torch.float64, device="cpu").view(old, 1, 1, old)
+        resized = F.interpolate(lines, (1, new), mode="bicubic", antialias=True)
+        return resized.view(old, new).T.float().contiguous().to(device)

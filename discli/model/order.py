@@ -104,7 +104,8 @@ def _order(
     if order == list(places):
         return None, None
     inverse = sorted(places, key=order.__getitem__)
-    return torch.tensor(order, device=device), torch.tensor(inverse, device=device)
+    with torch.inference_mode(False):  # kept for training, whoever asked first
+        return torch.tensor(order, device=device), torch.tensor(inverse, device=device)
 
 
 def token_orders(choice: ScanOrderSpec, block: int, extra_tokens: int) -> list[TokenOrder]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from discli.recipe.size import Size
 from discli.reports.score_table import describe_ema
 from discli.runs.eval_result import EvalResult, Named, read_eval_result
 from discli.runs.manifest import NOISE
@@ -91,7 +92,7 @@ def not_comparable(a: EvalResult, b: EvalResult) -> list[str]:
         if (begins := result.samples.begins_with) not in (None, NOISE):
             found.append(f"the {which} samples begin with {begins}, not with {NOISE}.")
     if a.samples.resolution != b.samples.resolution:
-        found.append(f"resolution: {a.samples.resolution[0]} px and {b.samples.resolution[0]} px.")
+        found.append(f"resolution: {Size(*a.samples.resolution)} px and {Size(*b.samples.resolution)} px.")
     return found
 
 

@@ -13,6 +13,8 @@ from discli.diffusion.edit import Edit
 from discli.diffusion.guidance import Network
 from discli.diffusion.samplers import Noise
 from discli.recipe import Recipe
+from discli.recipe.codec import CodecIdentity
+from discli.recipe.differences import brief, first_difference
 from discli.recipe.sample import SampleSpec
 from discli.recipe.size import Size
 from discli.runs.layout import find_run
@@ -181,7 +183,7 @@ def plan_sampling(
     weak = None
     if settled.guidance.name == "autoguidance":
         weak = load_model(Path(settled.guidance.checkpoint), model.device)
-        check_weak(weak, recipe)
+        check_weak(weak, recipe, model.contract.codec)
     precision = precision_of(settled, model.device)
     batch = find_model_batch(model, settled, shape_of(recipe, size or model.contract.resolution))
     settled = settled.model_copy(update={"precision": precision, "model_batch": batch})
@@ -247,7 +249,7 @@ def draw_classes(members: Tensor, wanted: Sequence[int], num_classes: int, seed:
     return (uniform(seed, RngStream.CLASS, 0, members) * num_classes).long().clamp(max=num_classes - 1)
 
 
-def check_weak(weak: LoadedModel, recipe: Recipe) -> None:
+def check_weak(weak: LoadedModel, recipe: Recipe, codec: CodecIdentity) -> None:
     """Autoguidance subtracts two answers to one question, so the question must be the same.
 
     Raises DiscliError where it is not.
@@ -258,6 +260,15 @@ def check_weak(weak: LoadedModel, recipe: Recipe) -> None:
                 f"Autoguidance: {weak.checkpoint} has another {what} than the model it is to guide.",
                 "Give an earlier checkpoint of the same run, or a smaller model of the same recipe.",
             )
+    # Where the autoencoder lies, and weights of it that an import does not know, say nothing of what a model sees.
+    unlike = {"vae", "weights_sha256"}
+    seen, other = (each.model_dump(mode="json", exclude=unlike) for each in (codec, weak.contract.codec))
+    if (different := first_difference(seen, other)) is not None:
+        raise DiscliError(
+            f"Autoguidance: {weak.checkpoint} sees images otherwise than the model it is to guide: codec."
+            f"{different[0]} is {brief(different[2])}, not {brief(different[1])}.",
+            "Give one trained on the same data file.",
+        )
     if weak.recipe.model.num_classes not in (0, recipe.model.num_classes):
         raise DiscliError(f"Autoguidance: {weak.checkpoint} knows other classes.", "Give one of the same data.")
 

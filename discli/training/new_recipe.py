@@ -2,6 +2,7 @@
 
 import shlex
 import tomllib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -91,10 +92,11 @@ def new_recipe(
         store = open_store(data)
         contract = store.contract
         inputs: Tree = {"file": str(data), **_inputs_of(contract), **_holdout(store)}
-        num_classes, about = contract.num_classes, _describe(contract)
+        num_classes, about, sizes = contract.num_classes, _describe(contract), contract.sizes
         train = shlex.join(["discli", "train", str(out)])
     elif resolution is not None:
         resolution = as_size(resolution)
+        sizes = (resolution,)
         codec = codec or default_codec(resolution)
         inputs, num_classes = {"resolution": resolution.plain(), "codec": codec}, num_classes or 0
         about = f"discli encode IMAGES --res {resolution} --codec {codec} --out {name}.h5"
@@ -104,11 +106,11 @@ def new_recipe(
 
     images = contract.num_samples if contract else None
     if preset is not None and minutes is None:
-        tree, takes = _long_run(name, preset, inputs, num_classes), ""
+        tree, takes = _long_run(name, preset, inputs, num_classes, sizes), ""
     else:
         where = pick_device(device)
         minutes = minutes or _MINUTES[where.type == "cuda"]
-        tree, takes = _timed_run(name, preset, inputs, num_classes, minutes, images, where)
+        tree, takes = _timed_run(name, preset, inputs, num_classes, sizes, minutes, images, where)
     preset, length = tree["model"]["preset"], _length(tree, images)
     opening = [f"{name}: {preset} on {data or 'images still to be encoded'}.", "", f"Data: {about}"]
     opening += [f"Run: {length}"] + (
@@ -142,6 +144,7 @@ def _timed_run(
     preset: str | None,
     inputs: Tree,
     num_classes: int,
+    sizes: Sequence[Size],
     minutes: float,
     images: int | None,
     device: torch.device,
@@ -151,7 +154,7 @@ def _timed_run(
     best: tuple[Tree, str] | None = None
     seconds = minutes * 60
     for size in [preset] if preset else _SIZES:
-        short = partial(_short_run, name, size, inputs, num_classes)
+        short = partial(_short_run, name, size, inputs, num_classes, sizes)
         recipe = parse_recipe(short(_FEWEST, 1), name)
         if best is not None:
             # By operations alone a larger network may be out of the question: it needs no trial.
@@ -184,9 +187,11 @@ def _rounded(number: float) -> int:
     return whole // unit * unit
 
 
-def _short_run(name: str, preset: str, inputs: Tree, num_classes: int, steps: int, previews: int) -> Tree:
+def _short_run(
+    name: str, preset: str, inputs: Tree, num_classes: int, sizes: Sequence[Size], steps: int, previews: int
+) -> Tree:
     """What draws something in minutes: `_long_run`'s, and rates, warm-up and average for so few steps."""
-    tree = _long_run(name, preset, inputs, num_classes)
+    tree = _long_run(name, preset, inputs, num_classes, sizes)
     size = _SIZES.get(preset, _SIZES["dis-b"])
     tree["model"]["drop_path_rate"] = 0.0  # against overfitting, which takes longer
     every = -(-steps // previews)
@@ -205,15 +210,18 @@ def _short_run(name: str, preset: str, inputs: Tree, num_classes: int, steps: in
     return tree
 
 
-def _long_run(name: str, preset: str, inputs: Tree, num_classes: int) -> Tree:
-    """What is worth choosing in a first run: the recipes' usual settings, and sampling that is quick to look at."""
+def _long_run(name: str, preset: str, inputs: Tree, num_classes: int, sizes: Sequence[Size]) -> Tree:
+    """What is worth choosing in a first run: the recipes' usual settings, and sampling that is quick to look at.
+
+    ``sizes``: of all the images in pixels, the recipe's resolution first.
+    """
     spec = DataSpec.model_validate(inputs)
     if not spec.resolution.divides_by(spec.codec.downsample):
         multiple = f"a multiple of {spec.codec.downsample}"
         raise DiscliError(
             f"--res {spec.resolution}: latents of it need {multiple}.", f"Give {multiple}, or --codec rgb."
         )
-    size, small = spec.resolution.cut_into(spec.codec.downsample), preset in ("dis-xxs", "dis-xs")
+    cells, small = [size.cut_into(spec.codec.downsample) for size in sizes], preset in ("dis-xxs", "dis-xs")
     # Patches of 4 draw as well in a short run as patches of 2, at a quarter of the work (ablation patch-size-small).
     # Of latents at a sixteenth or less, whose cells are many pixels, each is a token (LightningDiT-XL/1).
     tree: Tree = {
@@ -221,7 +229,7 @@ def _long_run(name: str, preset: str, inputs: Tree, num_classes: int) -> Tree:
         "model": {
             "preset": preset,
             "patch_size": _patch_size(
-                size, 1 if spec.codec.downsample > 8 else 4 if small and size.area >= 32**2 else 2
+                cells, 1 if spec.codec.downsample > 8 else 4 if small and cells[0].area >= 32**2 else 2
             ),
             "num_classes": num_classes,
         },
@@ -261,10 +269,13 @@ def _learn_fast(tree: Tree, spec: DataSpec) -> None:
     tree["sample"] |= {"sampler": "heun", "steps": 20}
 
 
-def _patch_size(input_size: Size, wanted: int = 2) -> int:
-    """``wanted``, by default that of all the paper's models, where it divides and makes not too many; else the next."""
-    divisors = [side for side in (wanted, 2, 1, *range(3, min(input_size) + 1)) if input_size.divides_by(side)]
-    return next((side for side in divisors if input_size.cut_into(side).area <= _MOST_PATCHES), 1)
+def _patch_size(inputs: Sequence[Size], wanted: int = 2) -> int:
+    """``wanted``, by default that of all the paper's models, where it divides all and makes not too many; else the
+    next.
+    """
+    sides = (wanted, 2, 1, *range(3, min(map(min, inputs)) + 1))
+    divisors = [side for side in sides if all(size.divides_by(side) for size in inputs)]
+    return next((side for side in divisors if max(size.cut_into(side).area for size in inputs) <= _MOST_PATCHES), 1)
 
 
 def _inputs_of(contract: DataContract) -> Tree:
@@ -275,4 +286,4 @@ def _inputs_of(contract: DataContract) -> Tree:
 def _describe(contract: DataContract) -> str:
     kind = "pixels" if contract.codec.is_pixels else f"latents of {contract.codec.weights or contract.codec.name}"
     classes = f"{contract.num_classes:,} classes" if contract.num_classes else "no labels"
-    return f"{contract.num_samples:,} images of {contract.resolution} px, {kind}, {classes}"
+    return f"{contract.num_samples:,} images of {' or '.join(map(str, contract.sizes))} px, {kind}, {classes}"

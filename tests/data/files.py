@@ -35,10 +35,16 @@ def some_rows(count: int, promise: DataContract) -> np.ndarray:
     return values.astype(promise.dtype) if promise.dtype == "uint8" else (values / 64).astype(promise.dtype)
 
 
-def write_store(out: Path, rows: np.ndarray, promise: DataContract, labels: np.ndarray | None = None) -> Path:
+def write_store(
+    out: Path,
+    rows: np.ndarray,
+    promise: DataContract,
+    labels: np.ndarray | None = None,
+    shapes: np.ndarray | None = None,
+) -> Path:
     """A finished file of ``rows``, named 0, 1, ..."""
     with StoreWriter(out, promise.model_copy(update={"num_samples": len(rows)}), range(len(rows)), {}) as writer:
-        writer.append(rows, len(rows))
+        writer.append(rows, len(rows), shapes=shapes)
         finish(writer, promise, labels)
     return out
 

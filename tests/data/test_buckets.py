@@ -48,6 +48,11 @@ def test_each_image_is_cropped_to_the_nearest_shape(source, tmp_path):
     assert ("shapes", "3 of 8x8 px, 2 of 6x10 px, 2 of 10x6 px") in facts.rows
 
 
+def test_what_was_enlarged_is_told_of_all_shapes(source, tmp_path, capsys):
+    encode(source, (Size(30, 30), Size(18, 30)), out=tmp_path / "a.h5", workers=0)
+    assert "30 or 18x30 px" in " ".join(capsys.readouterr().err.split())
+
+
 def test_batches_of_one_shape_come_flipped_and_from_a_device_alike(source, tmp_path):
     store = open_store(encode(source, SIZES, out=tmp_path / "a.h5", workers=0))
     tall, flip = np.flatnonzero(store.shapes == 2), np.array([True, False])

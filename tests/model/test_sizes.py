@@ -115,3 +115,12 @@ def test_a_square_is_one_number_wherever_it_is_written():
     assert small_recipe(8).model_dump(mode="json")["data"]["resolution"] == 8
     assert small_recipe([8, 8]) == small_recipe(8)
     assert small_recipe([6, 10]).model_dump(mode="json")["data"]["resolution"] == [6, 10]
+
+
+def test_a_size_first_seen_in_inference_mode_can_be_trained_on_later():
+    size = (26, 38)  # that no other test has laid out
+    with torch.inference_mode():
+        _network(8, scan_order="four", **PARTS)(*_inputs(*size))
+    network = _network(8, scan_order="four", **PARTS)
+    network(*_inputs(*size)).sum().backward()
+    assert network.pos_embed.grad is not None

@@ -76,6 +76,7 @@ def test_equal_results_have_nothing_to_explain():
         ({"convention": {"name": "clean-fid"}}, "adm and clean-fid resize differently"),
         ({"reference__sha256": "bb", "reference__n": None}, "imagenet.h5 (1,281,167) and imagenet.h5 (unknown n)"),
         ({"samples__resolution": [512, 512]}, "resolution: 256 px and 512 px"),
+        ({"samples__resolution": [256, 384]}, "resolution: 256 px and 256x384 px"),
         ({"samples__begins_with": "3 given images"}, "the second samples begin with 3 given images"),
     ],
 )

@@ -8,6 +8,7 @@ from discli.data.autoencoders import open_codec
 from discli.data.channel_moments import ChannelMoments
 from discli.runtime.errors import DiscliError
 from discli.sampling.load import load
+from discli.sampling.sample import sample
 from discli.training.train import train
 from tests.data.autoencoders.autoencoders import save_kl
 from tests.data.files import contract, some_rows, write_store
@@ -40,6 +41,10 @@ def test_it_decodes_with_them_and_goes_on_with_no_others(tmp_path):
         tmp_path / "tiny.toml", data=other, out=tmp_path / "begun", overrides=settings, device="cpu", begin_from=run
     )
     assert '"latents"' in (begun / "run.json").read_text()
+
+    with pytest.raises(DiscliError, match=r"Autoguidance.*codec\.mean") as refused:
+        sample(run, 1, autoguidance=begun, cfg_scale=2.0, device="cpu")
+    assert refused.value.status == 2
 
     data.unlink()
     model = load(run, device="cpu")

@@ -75,18 +75,28 @@ def test_without_a_file_flags_say_what_it_would(tmp_path, flags, codec, patches)
 
 @pytest.mark.parametrize("size", range(1, 130))
 def test_patches_divide_and_are_never_too_many(size):
-    patch = _patch_size(Size.square(size))
+    patch = _patch_size([Size.square(size)])
     assert size % patch == 0
     assert size // patch <= 32
     assert patch == 2 or size % 2 or size > 64
 
 
 def test_patches_divide_both_sides():
-    assert [_patch_size(Size(*size), wanted) for size, wanted in (((48, 64), 4), ((6, 10), 4), ((9, 15), 2))] == [
+    assert [_patch_size([Size(*size)], wanted) for size, wanted in (((48, 64), 4), ((6, 10), 4), ((9, 15), 2))] == [
         4,
         2,
         1,
     ]
+
+
+def test_patches_divide_images_of_all_shapes_of_a_file(tmp_path):
+    promise = contract(resolution=32, shapes=(32, (22, 46), (46, 22)))
+    file = write_store(
+        tmp_path / "shaped.h5", some_rows(2, promise), promise, np.zeros(2, np.int64), np.array([0, 1], np.uint8)
+    )
+    recipe = load_recipe(new_recipe("mine", "dis-xs", data=file, out=tmp_path / "mine.toml"))
+    assert recipe.model.patch_size == 2
+    assert "32 or 22x46 or 46x22 px" in (tmp_path / "mine.toml").read_text()
 
 
 def test_every_setting_commented_out_is_a_default(tmp_path):

@@ -97,7 +97,8 @@ class Attention(Mixer):
 def _places(grid: Size, extra_tokens: int, device: str) -> Tensor:
     """(L, 2): row and column of each token; at 0, 0 nothing turns."""
     patches = [divmod(i, grid.width) for i in range(grid.area)]
-    return torch.tensor([(0, 0)] * extra_tokens + patches, device=device)
+    with torch.inference_mode(False):  # kept for training, whoever asked first
+        return torch.tensor([(0, 0)] * extra_tokens + patches, device=device)
 
 
 class Rotary(Placed):
