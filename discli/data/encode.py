@@ -26,7 +26,7 @@ from discli.recipe.contract import MOST_SHAPES, DataContract
 from discli.recipe.data import CODECS, LARGEST_RGB, default_codec
 from discli.recipe.data_files import files_of
 from discli.recipe.differences import first_difference
-from discli.recipe.size import Size, as_size
+from discli.recipe.size import Size, given_size
 from discli.runtime.console import progress, restore_quiet, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.plugins import find_plugin
@@ -208,10 +208,7 @@ def _sizes(resolution: int | Size | Sequence[Size]) -> tuple[Size, ...]:
     named = [resolution] if isinstance(resolution, int | Size) else list(resolution)
     if not 0 < len(named) <= MOST_SHAPES:
         raise DiscliError(f"--res names {len(named)} sizes.", f"Give {MOST_SHAPES} at most.")
-    try:
-        return tuple(map(as_size, named))
-    except ValueError as error:
-        raise DiscliError(f"--res {resolution} is not a size: {error}.", "Example: --res 192x256") from None
+    return tuple(given_size(size, "--res") for size in named)
 
 
 def _choose(codec: str | None, vae: str | None, resolution: Size) -> str:

@@ -86,6 +86,14 @@ def as_size(value: Any) -> Size:
     return Size(*lengths)
 
 
+def given_size(value: Any, flag: str) -> Size:
+    """`as_size` of what a caller in Python gave. Raises DiscliError."""
+    try:
+        return as_size(value)
+    except ValueError as error:
+        raise DiscliError(f"{flag} {value} is not a size: {error}.", f"Example: {flag} 192x256") from None
+
+
 if TYPE_CHECKING:
     SizeField = Size
 else:

@@ -6,7 +6,7 @@ from typing import Any, Literal, Unpack, cast, overload
 
 from discli.data.contact_sheet import Images, by_class
 from discli.recipe.kinds import TimestepSpacing
-from discli.recipe.size import as_size
+from discli.recipe.size import given_size
 from discli.runs.manifest import Format
 from discli.sampling.edit import EditSettings, ImageInput
 from discli.sampling.folder import check_count, write_images, write_samples
@@ -174,7 +174,7 @@ def sample(
         device=device,
         edit=edit,
         n=n,
-        size=None if size is None else as_size(size),
+        size=None if size is None else given_size(size, "--size"),
     )
     n = plan.n or n or _IMAGES
     if out is not None:

@@ -17,7 +17,7 @@ from discli.recipe.commented import commented_toml
 from discli.recipe.config_warnings import fitting_decay, fitting_warmup
 from discli.recipe.data import DataSpec, default_codec
 from discli.recipe.load import Tree
-from discli.recipe.size import Size, as_size
+from discli.recipe.size import Size, given_size
 from discli.runtime.console import stderr
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
@@ -95,7 +95,7 @@ def new_recipe(
         num_classes, about, sizes = contract.num_classes, _describe(contract), contract.sizes
         train = shlex.join(["discli", "train", str(out)])
     elif resolution is not None:
-        resolution = as_size(resolution)
+        resolution = given_size(resolution, "--res")
         sizes = (resolution,)
         codec = codec or default_codec(resolution)
         inputs, num_classes = {"resolution": resolution.plain(), "codec": codec}, num_classes or 0
