@@ -55,6 +55,9 @@ def train(
     # Before torch is imported, which takes longer than anyone should wait for a mistake.
     task = what_to_train(recipe, data, out, overrides or [], begin_from, take)
     data = data_for(task.recipe, task.file, task.folder)
+    from discli.training.cores import nothing_to_train, processes_for
+
+    count = processes_for(task.recipe, task.folder, device, processes)
     if verify_resume:
         from discli.training.verify_resume import verify_resume as verify
 
@@ -65,7 +68,7 @@ def train(
             device=device,
             begin_from=begin_from,
             take=take,
-            processes=processes,
+            processes=count,
         )
         for name, equal in same.items():
             typer.echo(f"{name}: {'bit-identical' if equal else 'DIFFERENT'}")
@@ -77,14 +80,14 @@ def train(
             )
         return
     from discli.runtime.launch import beside_others
-    from discli.training.cores import processes_for
     from discli.training.interrupts import TrainingStoppedError
     from discli.training.train import train as run
 
-    count = processes_for(task.recipe, task.folder, device, processes)
     given = {"--data": data, "--out": out, "--device": device, "--from": begin_from, "--take": take}
     options = [f"{flag}={value}" for flag, value in given.items() if value is not None]
     options += [f"--set={override}" for override in overrides or []] + ["--dry-run"] * dry_run
+    if count > 1 and nothing_to_train(task.recipe, task.folder):
+        count = 1
     try:
         with beside_others(["train", *options, "--", recipe], count):
             folder = run(

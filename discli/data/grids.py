@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from discli.data.layout import allocate, open_to_grow
+from discli.data.opening import grid_shape
 from discli.data.resume_log import ResumeLog, State
 from discli.data.shards import JoinedRows, Shard
-from discli.data.store import Store, grid_shape
+from discli.data.store import Store
 from discli.data.writer import partial_of
 from discli.recipe.contract import FeatureGrid
 from discli.runtime.console import format_bytes, progress, stderr

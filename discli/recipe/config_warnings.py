@@ -34,8 +34,11 @@ def _x0_on_the_straight_path(recipe: Recipe) -> list[str]:
     return flags
 
 
-def config_warnings(recipe: Recipe) -> list[str]:
-    """A line for each setting of long runs that a short one has kept, and a last one with the flags that help."""
+def config_warnings(recipe: Recipe, goes_on: bool = False) -> list[str]:
+    """A line for each setting of long runs that a short one has kept, and a last one with the flags that help.
+
+    Of a run that ``goes_on`` from a trained model only the warm-up is long: average and objective begin trained.
+    """
     spec, found, flags = recipe.train, [], []
     warmup, steps = spec.lr_schedule.warmup_steps, spec.steps
     if warmup >= steps:
@@ -44,17 +47,17 @@ def config_warnings(recipe: Recipe) -> list[str]:
             f"the learning rate gets no higher than {spec.lr * steps / warmup:.2g}, of {spec.lr:.2g}."
         )
         flags.append(f"train.lr_schedule.warmup_steps={fitting_warmup(steps)}")
-    if spec.ema.name == "constant" and (left := spec.ema.decay**steps) > _TELLING:
+    if not goes_on and spec.ema.name == "constant" and (left := spec.ema.decay**steps) > _TELLING:
         found.append(
             f"train.ema.decay = {spec.ema.decay:g} for {steps:,} steps: the average, which previews and samples "
             f"are of, keeps {left:.0%} of the first weights."
         )
         flags.append(f"train.ema.decay={fitting_decay(steps):g}")
-    diffusion = recipe.diffusion
-    if diffusion.objective.name == "eps" and steps < SHORT:
+    diffusion, of_noise = recipe.diffusion, steps < SHORT and not goes_on
+    if diffusion.objective.name == "eps" and of_noise:
         found.append(f"diffusion.objective = eps for {steps:,} steps: samples of so short a run are mostly noise.")
         flags += _x0_on_the_straight_path(recipe)
-    elif diffusion.weighting.name == "min-snr" and steps < SHORT:
+    elif diffusion.weighting.name == "min-snr" and of_noise:
         found.append(
             f"diffusion.weighting = min-snr for {steps:,} steps: it weighs next to nothing where there is much noise, "
             "and there it is decided what an image shows."

@@ -15,7 +15,7 @@ from discli.recipe.codec import CodecIdentity, in_short
 from discli.recipe.data import CODECS
 from discli.recipe.kinds import AuxiliarySpec
 from discli.recipe.recipe import Recipe
-from discli.recipe.size import Size, SizeField, as_size
+from discli.recipe.size import Size, SizeField
 from discli.recipe.spec import Count, Fraction, PositiveInt, Real, Spec
 from discli.runtime.errors import DiscliError
 from discli.runtime.plugins import plugins
@@ -239,7 +239,7 @@ def _check_features(recipe: Recipe, loss: AuxiliarySpec, contract: DataContract,
             f"{asks}, and {file} holds {f'those of {held}' if held else 'none'}.",
             f"Add them: discli {command}",
         )
-    if features.input_size is not None and as_size(features.input_size) != grid.input_size:
+    if features.input_size is not None and features.input_size != grid.input_size:
         _refuse(
             recipe,
             file,

@@ -145,7 +145,7 @@ class Features(NamedTuple):
     """Those of a network that the data file holds; ``input_size`` in px of its images, if one is asked for."""
 
     network: str
-    input_size: int | None
+    input_size: Size | None
 
 
 class AuxiliarySpec(ChoiceSpec):

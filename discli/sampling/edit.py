@@ -4,9 +4,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -21,7 +22,7 @@ from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
 from discli.sampling.load import LoadedModel
 
-ImageInput = str | Path | Image.Image
+ImageInput = str | Path | Image.Image | npt.NDArray[Any]  # an array: (H, W, 3) or (H, W), uint8 or bool
 
 STRENGTH = 0.6
 RESAMPLINGS = 4
@@ -135,13 +136,13 @@ class _Opened:
 
 def _several(init: ImageInput | Sequence[ImageInput]) -> Sequence[ImageInput]:
     """One, several, or those of a folder by their names."""
-    if isinstance(init, Image.Image):
+    if isinstance(init, Image.Image) or (isinstance(init, np.ndarray) and init.ndim < 4):
         return [init]
-    if not isinstance(init, str | Path):
+    if isinstance(init, Sequence | np.ndarray) and not isinstance(init, str):
         if len(init) == 0:
             raise DiscliError("--init: no image.", "Give one.")
-        return init
-    folder = Path(init)
+        return list(init)
+    folder = _path(init, "--init")
     if not folder.is_dir():
         return [init]
     found = sorted(path for path in folder.iterdir() if is_image(path.name))
@@ -150,16 +151,26 @@ def _several(init: ImageInput | Sequence[ImageInput]) -> Sequence[ImageInput]:
     return found
 
 
+def _path(given: Any, flag: str) -> Path:
+    if not isinstance(given, str | Path):
+        what = f"{given.dtype} of {tuple(given.shape)}" if isinstance(given, np.ndarray) else type(given).__name__
+        raise DiscliError(f"{flag}: {what} is no image.", "Give a file, a PIL image, or a uint8 array (H, W, 3).")
+    return Path(given)
+
+
 def _open(given: ImageInput, flag: str) -> _Opened:
     """Raises DiscliError where it cannot be read."""
-    path = None if isinstance(given, Image.Image) else Path(given)
+    if isinstance(given, np.ndarray) and given.dtype in (np.uint8, np.bool_) and given.shape[2:] in ((), (3,)):
+        given = Image.fromarray(given * np.uint8(255) if given.dtype == np.bool_ else given)
+    path = None if isinstance(given, Image.Image) else _path(given, flag)
     name, data = "the image" if path is None else str(path), b""
     page = "black" if flag == "--mask" else "white"  # where a mask is transparent, nobody has painted it white
     try:
         if isinstance(given, Image.Image):
             image = upright_rgb(given, page)
         else:
-            data = Path(given).read_bytes()
+            assert path is not None
+            data = path.read_bytes()
             image = decode(data, page)
     except OSError as error:
         reason = "no such image" if isinstance(error, FileNotFoundError) else error.strerror

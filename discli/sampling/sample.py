@@ -130,8 +130,8 @@ def sample(
         format: with ``out``: PNG files, samples.npz, samples.zip, or "none" for contact sheet and manifest alone.
         show_steps: with ``out``: draw the denoising of the first images too, to ``out``.steps.png.
         overwrite: with ``out``: replace other samples in the folder.
-        init: begin from this image, a file or a PIL image, or from several, or a folder of them. Of another size
-            than the model's they are cropped as the training images were.
+        init: begin from this image, a file, a PIL image or a uint8 array (H, W, 3), or from several, or a folder of
+            them. Of another size than the model's they are cropped as the training images were.
         mask: an image of the same size: what is white is drawn, the rest of ``init`` kept as it is.
         strength: the share of the steps that is taken from the noisy ``init``; 1 begins with noise alone. None is
             0.6, and 1 with ``mask`` or ``invert``.

@@ -23,11 +23,12 @@ def say_what_it_takes(
     averages: int,
     trained: int,
     scan: str,
+    goes_on: bool,
 ) -> None:
     """Size, length and time of a run that is at ``step``, warnings about its settings, and the disk it fills.
 
     ``samples`` are those in the data file, ``averages`` the averages of the weights, ``trained`` the
-    parameters that are not frozen.
+    parameters that are not frozen; the run ``goes_on`` from a trained model.
     """
     spec = recipe.train
     at = f"resuming at step {step:,} of" if step else "training"
@@ -39,7 +40,7 @@ def say_what_it_takes(
     )
     if step < spec.steps:
         _say_how_long(recipe, engine, data_file, spec.steps - step)
-        for doubt in config_warnings(recipe):
+        for doubt in config_warnings(recipe, goes_on):
             stderr.print(doubt, style="yellow")
     shards = engine.world_size if engine.sharded else 1
     stderr.print(describe_needs(spec, parameters, averages, trained, shards, folder))

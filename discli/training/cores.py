@@ -9,7 +9,9 @@ from discli.data.decoding import usable_cores
 from discli.model import empty_network
 from discli.recipe import Recipe
 from discli.recipe.train import share_of_batch
+from discli.runs.layout import RunFolder
 from discli.runs.sessions import first_processes
+from discli.runs.verify import verify_checkpoint
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
 from discli.runtime.processes import rank_and_world
@@ -46,6 +48,13 @@ def processes_for(recipe: Recipe, folder: Path, device: str | None, asked: int |
     if recipe.train.parallel != "ddp" or recipe.data.cache == "ram" or _parameters(recipe) > _LARGEST:
         return 1
     return next(count for count in range(min(threads, _MOST), 0, -1) if count == 1 or _suits(recipe, count))
+
+
+def nothing_to_train(recipe: Recipe, folder: Path) -> bool:
+    """Whether the run in ``folder`` is finished, or another process trains it: nobody need be started for that."""
+    run = RunFolder(folder)
+    finished = [path for path in run.find_checkpoints() if int(path.name) >= recipe.train.steps]
+    return run.is_running() or any(verify_checkpoint(path) is None for path in finished)
 
 
 def _parameters(recipe: Recipe) -> int:

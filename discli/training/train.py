@@ -83,7 +83,7 @@ def train(
         if run and beginning:
             beginning.say(recipe)
         if run:
-            trainer.say_what_it_takes(file)
+            trainer.say_what_it_takes(file, goes_on=began is not None)
         if dry_run:
             trainer.dry_run(file)
             return folder

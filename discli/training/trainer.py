@@ -265,7 +265,7 @@ class Trainer:
         sample = recipe.sample.model_copy(update={"precision": self.engine.precision})
         return recipe.model_copy(update={"sample": sample})
 
-    def say_what_it_takes(self, data_file: Path) -> None:
+    def say_what_it_takes(self, data_file: Path, goes_on: bool) -> None:
         say_what_it_takes(
             self.recipe,
             self.engine,
@@ -277,6 +277,7 @@ class Trainer:
             averages=len(self.ema.averages),
             trained=self.num_trained,
             scan=f"{self.scan.name} ({self.scan.reason})",
+            goes_on=goes_on,
         )
 
     def dry_run(self, data_file: Path) -> None:

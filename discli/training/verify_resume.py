@@ -33,25 +33,28 @@ def verify_resume(
     device: str | None = None,
     begin_from: str | Path | None = None,
     take: str | None = None,
-    processes: int | None = None,
+    processes: int = 1,
 ) -> dict[str, bool]:
-    """File name -> whether it has the same bits in both runs. Raises DiscliError when one of them fails."""
+    """File name -> whether it has the same bits in both runs. Raises DiscliError when one of them fails.
+
+    ``processes`` share the cores of a CPU, as in the training that is tried (`discli.training.cores.processes_for`).
+    """
     recipe = load_recipe(recipe_name, list(overrides))
-    # Two micro-batches, of whole groups where a loss compares neighbours.
-    group = math.lcm(1, *(loss.group() for loss in recipe.train.auxiliary.values()))
-    batch = min(max(_BATCH, 2 * group), recipe.train.batch_size)
+    # Two micro-batches for each process, of whole groups where a loss compares neighbours.
+    least = 2 * processes * math.lcm(1, *(loss.group() for loss in recipe.train.auxiliary.values()))
+    batch = min(math.ceil(_BATCH / least) * least, recipe.train.batch_size)
     command = [sys.executable, "-m", "discli", "train", str(recipe_name)]
     command += ["--data", str(data)] if data else []
     command += ["--device", device] if device else []
     command += ["--from", str(begin_from)] if begin_from else []
     command += ["--take", take] if take else []
-    command += ["--processes", str(processes)] if processes else []
+    command += ["--processes", str(processes)] if processes > 1 else []
     here = pick_device(device)  # on which both runs must choose the same
     for setting in [
         *overrides,
         f"train.steps={_STEPS}",
         f"train.batch_size={batch}",
-        *([f"train.micro_batch={batch // 2}"] if recipe.train.micro_batch and batch > 1 else []),
+        *([f"train.micro_batch={half}"] if recipe.train.micro_batch and (half := batch // processes // 2) else []),
         "train.checkpoint_every=4",
         "train.log_every=3",
         "train.preview_every=0",

@@ -50,6 +50,13 @@ def test_an_average_longer_than_the_run(steps):
     assert f"keeps {0.9999**steps:.0%} of the first weights" in line
 
 
+def test_what_goes_on_from_a_trained_model_is_asked_for_its_warm_up_alone():
+    long = tree({"objective": "eps"}, ema="constant", lr_schedule={"warmup_steps": 20_000})
+    line, remedy = config_warnings(parse_recipe(long, "t"), goes_on=True)
+    assert "warmup_steps" in line
+    assert re.findall(r"--set (\S+)", remedy) == ["train.lr_schedule.warmup_steps=5"]
+
+
 @pytest.mark.parametrize("steps", [1, 10, 300, 2_400, 15_000])
 def test_the_flags_that_are_named_leave_no_doubt(steps):
     """As with ``train dis-s-2 --set train.steps=300``: the paper's settings, cut short."""

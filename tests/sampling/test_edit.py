@@ -192,6 +192,15 @@ def test_of_several_images_one_each_is_drawn_and_one_in_memory_is_as_its_file(mo
         assert torch.equal(image[:, :4], _pixels(file)[:, :4])
     opened = [Image.open(file) for file in sorted(files)]
     assert torch.equal(sample(model, init=opened).pixels, sample(model, init=tmp_path / "some").pixels)
+    arrays = np.stack([np.asarray(image) for image in opened])
+    assert torch.equal(sample(model, init=arrays).pixels, sample(model, init=opened).pixels)
+
+
+def test_arrays_are_images_and_masks(model, photo, mask):
+    pixels, white = (np.asarray(Image.open(path).convert(mode)) for path, mode in ((photo, "RGB"), (mask, "L")))
+    wanted = sample(model, 1, init=photo, mask=mask).pixels
+    for given in (white, white > 0):
+        assert torch.equal(sample(model, 1, init=pixels, mask=given).pixels, wanted)
 
 
 _NO_YCBCR = pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason="Pillow 12 reads none that it wrote")
@@ -209,7 +218,7 @@ def test_one_in_memory_may_have_any_mode_and_lie_on_its_side(model, tmp_path, mo
 
 
 def test_one_in_memory_without_pixels_or_a_range_of_them_is_refused(model):
-    for image in (Image.new("F", (8, 8)), Image.new("RGB", (0, 8))):
+    for image in (Image.new("F", (8, 8)), Image.new("RGB", (0, 8)), np.zeros((8, 8, 3)), torch.zeros(3, 8, 8), [None]):
         with pytest.raises(DiscliError):
             sample(model, 1, init=image)
 

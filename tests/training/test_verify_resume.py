@@ -28,5 +28,6 @@ def test_a_run_that_cannot_start_says_why(tmp_path):
 
 
 def test_it_is_tried_with_as_many_processes_as_asked_for(digits_file):
+    settings = ["data.resolution=8", "train.batch_size=4"]
     with pytest.raises(DiscliError, match="does not divide among 3 processes"):
-        verify_resume("quickstart", data=digits_file, overrides=["data.resolution=8"], device="cpu", processes=3)
+        verify_resume("quickstart", data=digits_file, overrides=settings, device="cpu", processes=3)

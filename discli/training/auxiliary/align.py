@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from discli.recipe import DataContract, Recipe
 from discli.recipe.kinds import AuxiliarySpec, Features, at_share
+from discli.recipe.size import SizeField
 from discli.recipe.spec import Flag, Positive, PositiveInt
 from discli.training.auxiliary import AuxiliaryLoss
 
@@ -30,7 +31,7 @@ class AlignSpec(AuxiliarySpec):
         "efficientnet-lite0"
     )
     input_size: Annotated[
-        PositiveInt | None, Field(description="px of the images that the features must be of; default: any")
+        SizeField | None, Field(description="px of the images that the features must be of; default: any")
     ] = None
     block: Annotated[
         PositiveInt | None, Field(description="whose output is aligned, from 1; default: two fifths of depth")
