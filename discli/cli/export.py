@@ -39,7 +39,9 @@ def export(
     ] = None,
     overrides: Set = None,
     checkpoint: Annotated[int | None, typer.Option(metavar="STEP", help="Default: the newest.")] = None,
-    merge: Annotated[bool, typer.Option("--merge", help="Without LoRA: its matrices added to the others.")] = False,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Add a LoRA's matrices to those that they lie beside.")
+    ] = False,
 ) -> None:
     """Export averaged (EMA) weights to diffusers or safetensors, as a model with a name, or as a page on the hub.
 

@@ -39,7 +39,9 @@ def floor(
         bool,
         typer.Option("--schedule", help="Of a run: timesteps and weights for the next one, where its loss has a gap."),
     ] = False,
-    again: Annotated[bool, typer.Option("--again", help="Do not take it from beside the file.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Compute it again, though it is kept beside the file.")
+    ] = False,
     as_json: Json = False,
     device: Device = None,
 ) -> None:

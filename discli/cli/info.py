@@ -16,7 +16,7 @@ def info(
     what: Annotated[
         str,
         typer.Argument(
-            help="A recipe or a shipped recipe's name, a run, a checkpoint, or a file of encode.",
+            help="A recipe or a shipped recipe's name, a run, a checkpoint, a model's name, or a file of encode.",
             autocompletion=recipe_names,
         ),
     ],
