@@ -30,7 +30,7 @@ Convention = Annotated[
     typer.Option(help="Whose resizing and quantisation. Default: torch-fidelity; clean-fid for dinov2."),
 ]
 Precision = Annotated[
-    Literal["fp32", "bf16"], typer.Option(help="bf16: faster where the processor is; moves the score a little.")
+    Literal["fp32", "bf16"], typer.Option(help="bf16: faster on some processors; moves the score a little.")
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at once through the network.")]
 _METRICS = ", ".join(plugins("evaluation/metrics", "fid"))

@@ -20,7 +20,7 @@ def info(
             autocompletion=recipe_names,
         ),
     ],
-    data: Annotated[Path | None, typer.Option(help="A recipe's data file of encode, for the epochs.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A data file for the recipe, to count epochs.")] = None,
     overrides: Set = None,
     gpu: Annotated[
         str | None, typer.Option(metavar="NAME", help="Plan for this GPU: A100, H100, RTX 4090, ... Default: this one.")
