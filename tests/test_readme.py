@@ -52,6 +52,12 @@ def test_every_command_has_its_help_there():
     assert named <= COMMANDS.keys(), "Take out the blocks of commands that are gone"
 
 
+def test_every_variable_of_the_environment_is_there():
+    code = "".join(path.read_text() for path in (readme.ROOT / "discli").rglob("*.py"))
+    named = {f"`{name}`" for name in re.findall(r"\bDISCLI_[A-Z0-9_]+", code)}
+    assert named <= set(re.findall(r"`DISCLI_\w+`", REFERENCE))
+
+
 @pytest.mark.skipif(
     readme.installed_typer() != readme.written_with(), reason=f"written with typer {readme.written_with()}"
 )

@@ -36,7 +36,8 @@ def compare(
     ] = None,
     second: Annotated[Path | None, typer.Argument(metavar="B.json", help="Another one.", show_default=False)] = None,
     a: Annotated[
-        list[Path] | None, typer.Option("--a", metavar="A.json ...", help="Or several scores of one kind.")
+        list[Path] | None,
+        typer.Option("--a", metavar="A.json ...", help="Several scores of one kind, in place of A.json."),
     ] = None,
     b: Annotated[
         list[Path] | None, typer.Option("--b", metavar="B.json ...", help="Those to compare them with.")

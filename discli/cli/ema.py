@@ -12,7 +12,7 @@ from discli.cli.app import app
 def ema(
     run: Annotated[Path, typer.Argument(help='The folder of a run trained with train.ema = "power".')],
     std: Annotated[float, typer.Option(help="Width of the average, relative to the steps trained: 0 to 0.288.")],
-    step: Annotated[int | None, typer.Option(help="At which snapshot. Default: the last.")] = None,
+    step: Annotated[int | None, typer.Option(help="Up to the snapshot of this step. Default: the last.")] = None,
     out: Annotated[Path | None, typer.Option(help="Default: RUN/ema-STD.")] = None,
 ) -> None:
     """An average of any length after training, from a run's snapshots (EDM2's post-hoc EMA)."""

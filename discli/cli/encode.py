@@ -25,12 +25,15 @@ else:
 def encode(
     context: typer.Context,
     source: Annotated[
-        Path | None, typer.Argument(help="Images: a folder (a sub-folder a class, or flat), zip, tar, tars, parquet.")
+        Path | None,
+        typer.Argument(help="Images: a folder (a sub-folder for each class, or flat), zip, tar, tars, parquet."),
     ] = None,
     res: Annotated[
         str | None,
         typer.Option(
-            "--res", metavar="SIDE|HxW,...", help="Pixels of the crop. Of several each image takes the nearest shape."
+            "--res",
+            metavar="SIDE|HxW,...",
+            help="Size of the crop in pixels. Of several, each image takes the nearest shape.",
         ),
     ] = None,
     codec: Annotated[Codec | None, typer.Option(help="Default: rgb up to 64 px, vae above.")] = None,
@@ -47,9 +50,12 @@ def encode(
     flip: Annotated[
         bool | None, typer.Option("--flip/--no-flip", help="Store mirrored latents too. Default: for vae.")
     ] = None,
-    too_small: Annotated[Literal["upscale", "skip"], typer.Option(help="Images smaller than the crop.")] = "upscale",
+    too_small: Annotated[
+        Literal["upscale", "skip"], typer.Option(help="What becomes of images smaller than the crop.")
+    ] = "upscale",
     fast_decode: Annotated[
-        bool, typer.Option("--fast-decode", help="Decode large JPEGs smaller: sooner, pixels differ slightly.")
+        bool,
+        typer.Option("--fast-decode", help="Decode large JPEGs at a smaller size: faster, pixels differ slightly."),
     ] = False,
     latent_dtype: Annotated[Literal["float16", "float32"], typer.Option(help="Number format of latents.")] = "float16",
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Write part I (0 to N-1) of N.")] = None,

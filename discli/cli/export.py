@@ -21,11 +21,11 @@ def export(
     to: Annotated[
         Literal["diffusers", "safetensors", "model", "space"] | None,
         typer.Option(
-            help="A folder for diffusers, one file with the recipe in it, or that in float16 with a card, for a folder"
-            " of DISCLI_MODELS; space: with the page of discli demo, a Hugging Face Space."
+            help="diffusers: a folder. safetensors: one file with the recipe in it. model: that in float16, with a"
+            " card, for a folder of DISCLI_MODELS. space: a Hugging Face Space with the page of discli demo."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="What is written. Default: named after the recipe.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File or folder to write. Default: named after the recipe.")] = None,
     scores: Annotated[
         list[Path] | None, typer.Option(metavar="SCORE.json", help="Of eval-fid --json, for the model card.")
     ] = None,
@@ -39,7 +39,9 @@ def export(
     ] = None,
     overrides: Set = None,
     checkpoint: Annotated[int | None, typer.Option(metavar="STEP", help="Default: the newest.")] = None,
-    merge: Annotated[bool, typer.Option("--merge", help="Without LoRA: its matrices added to the others.")] = False,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Add a LoRA's matrices to those that they lie beside.")
+    ] = False,
 ) -> None:
     """Export averaged (EMA) weights to diffusers or safetensors, as a model with a name, or as a page on the hub.
 

@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 def floor(
     data: Annotated[Path, typer.Argument(help="A data file of encode, or a run, which names its own.")],
     recipe: Annotated[
-        str | None, typer.Option(help="As this recipe trains on it.", autocompletion=recipe_names)
+        str | None, typer.Option(help="The loss as this recipe trains on the file.", autocompletion=recipe_names)
     ] = None,
     overrides: Set = None,
     flip: Annotated[
         bool | None, typer.Option("--flip/--no-flip", help="With mirror images. Default: the recipe's, or if it can.")
     ] = None,
     classes: Annotated[
-        bool | None, typer.Option("--classes/--no-classes", help="The class is given. Default: if there are classes.")
+        bool | None, typer.Option("--classes/--no-classes", help="With the class given. Default: if there are classes.")
     ] = None,
     holdout: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share that is not trained on. Default: the recipe's, or 0.")
     ] = None,
     queries: Annotated[int, typer.Option("-n", "--n", min=16, help="Noisy draws at each noise level.")] = 4096,
-    keys: Annotated[
-        int | None, typer.Option(min=2, help="Over so many samples only. Default: all, if it fits.")
-    ] = None,
+    keys: Annotated[int | None, typer.Option(min=2, help="Use only so many samples. Default: all, if it fits.")] = None,
     schedule: Annotated[
         bool,
         typer.Option("--schedule", help="Of a run: timesteps and weights for the next one, where its loss has a gap."),
     ] = False,
-    again: Annotated[bool, typer.Option("--again", help="Do not take it from beside the file.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Compute it again, though it is kept beside the file.")
+    ] = False,
     as_json: Json = False,
     device: Device = None,
 ) -> None:

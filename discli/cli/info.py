@@ -16,11 +16,11 @@ def info(
     what: Annotated[
         str,
         typer.Argument(
-            help="A recipe or a shipped recipe's name, a run, a checkpoint, or a file of encode.",
+            help="A recipe or a shipped recipe's name, a run, a checkpoint, a model's name, or a file of encode.",
             autocompletion=recipe_names,
         ),
     ],
-    data: Annotated[Path | None, typer.Option(help="A recipe's data file of encode, for the epochs.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A data file for the recipe, to count epochs.")] = None,
     overrides: Set = None,
     gpu: Annotated[
         str | None, typer.Option(metavar="NAME", help="Plan for this GPU: A100, H100, RTX 4090, ... Default: this one.")

@@ -32,7 +32,7 @@ def quickstart(
         Path | None, typer.Option(help="Folder for everything. Default: quickstart/, and the run in runs/quickstart.")
     ] = None,
 ) -> None:
-    """Run every step once, in two to four minutes on a CPU: encode digits, train, sample with guidance, look."""
+    """Run every step once, in a few minutes on a CPU: encode digits, train, sample with guidance, look."""
     took: dict[str, float] = {}
     with _timed("loading PyTorch", took):
         import torch
@@ -53,7 +53,7 @@ def quickstart(
     n = recipe.eval.n
 
     with _timed("encoding", took):
-        _announce("1. 1,797 real digits as an image folder, one sub-folder a class", str(images))
+        _announce("1. 1,797 real digits as an image folder, a sub-folder for each class", str(images))
         unpack_digits(images)
         _announce("2. Encode", f"discli encode {images} --res {_SIDE} --out {data}")
         _remove_if_corrupt(data)

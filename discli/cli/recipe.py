@@ -70,9 +70,7 @@ def new(
     data: Annotated[Path | None, typer.Option(help="Data file to train on, from discli encode.")] = None,
     res: Annotated[
         str | None,
-        typer.Option(
-            "--res", metavar="SIDE|HxW", help="Without --data: of the images in pixels, a square's side or HxW."
-        ),
+        typer.Option("--res", metavar="SIDE|HxW", help="Without --data: size of the images in pixels."),
     ] = None,
     codec: Annotated[
         Literal["rgb", "vae"] | None, typer.Option(help="Without --data. Default: rgb up to 64 px, vae above.")

@@ -11,7 +11,7 @@ from discli.cli.app import Json, app
 
 @app.command(epilog="Example: discli runs && discli runs runs/ablate-skip --json")
 def runs(
-    folder: Annotated[Path, typer.Argument(help="Searched with all folders in it.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(help="Where to look, with all folders in it.")] = Path("runs"),
     as_json: Json = False,
 ) -> None:
     """List runs: how far each is, what it is doing, its last loss and score, its speed and size."""

@@ -101,7 +101,7 @@ def sample(
     ] = None,
     compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile; CUDA graphs.")] = None,
     model_batch: Annotated[
-        int | None, typer.Option(min=1, help="Images a model call; part of what decides the last bits.")
+        int | None, typer.Option(min=1, help="Images in one call of the model; decides the last bits too.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images written at a time; changes no pixel.")] = 64,
     checkpoint: Annotated[int | None, typer.Option(metavar="STEP", help="Default: the newest.")] = None,

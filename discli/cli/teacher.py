@@ -12,7 +12,9 @@ from discli.cli.app import Device, app
 def teacher(
     data: Annotated[Path, typer.Argument(metavar="DATA.h5", help="A labelled file of encode.")],
     name: Annotated[str, typer.Option(help="What [train.align] features calls it.")] = "own",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Default: to see 300,000 images, and 40 at most.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the images. Default: until 300,000 are seen, 40 at most.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of its weights and of what is held out.")] = 0,
     flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Train on mirrored images too.")] = True,
     device: Device = None,

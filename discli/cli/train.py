@@ -33,7 +33,8 @@ def train(
         str | None, typer.Option("--from", metavar="RUN|MODEL", help="Begin with the weights of a trained model.")
     ] = None,
     take: Annotated[
-        Literal["ema", "weights", "both"] | None, typer.Option(help="Of --from. Default: ema, its averages.")
+        Literal["ema", "weights", "both"] | None,
+        typer.Option(help="Which weights of --from. Default: ema, its averages."),
     ] = None,
     processes: Annotated[
         int | None,

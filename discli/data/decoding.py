@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections import deque
@@ -10,8 +11,11 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context, parent_process, resource_tracker
-from typing import TYPE_CHECKING, Self
+from multiprocessing import parent_process, resource_tracker
+from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.process import BaseProcess
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -54,6 +58,26 @@ class Decoded:
     upscaled: int = 0
 
 
+class _Process(SpawnProcess):
+    """Starts without the program that called, of which decoding needs nothing.
+
+    A script that calls `encode` in its last line would else run again in every worker, and end there with an error.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> Any:
+        program = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")  # whose file and name a new process is told
+        try:
+            return SpawnProcess._Popen(process_obj)
+        finally:
+            sys.modules["__main__"] = program
+
+
+class _Context(SpawnContext):
+    Process = _Process
+
+
 class Workers:
     """Decoding processes, started at once, so that they are ready by the time the source is listed.
 
@@ -67,7 +91,7 @@ class Workers:
     def __enter__(self) -> Self:
         if self.count:
             # Spawned, not forked: this process may hold threads and a CUDA context.
-            self.pool = ProcessPoolExecutor(self.count, get_context("spawn"), initializer=_start_worker)
+            self.pool = ProcessPoolExecutor(self.count, _Context(), initializer=_start_worker)
             with _ctrl_c_held():
                 for _ in range(self.count):
                     self.pool.submit(int)

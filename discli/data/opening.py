@@ -142,7 +142,7 @@ def _file(path: Path) -> h5py.h5f.FileID:
     if not path.is_file():
         if partial_of(path).is_file():
             raise _unfinished(path)
-        raise DiscliError(f"{path} does not exist.", "Write it with discli encode, or check --data.")
+        raise DiscliError(f"{path} does not exist.", "Write it with discli encode, or check its name.")
     with path.open("rb") as raw:
         start = raw.read(len(UNFINISHED))
     if start == UNFINISHED:

@@ -238,16 +238,14 @@ def check_possible(
 
 def trained_on(samples: Path, manifest: Manifest | None) -> Path:
     """The data file that the samples' manifest names."""
+    hint = "Name the reference: --ref FILE.h5"
     if manifest is None:
-        raise DiscliError(
-            f"{samples} does not say what it was trained on (no manifest.json).", "Name the reference: --ref FILE.h5"
-        )
+        raise DiscliError(f"{samples} has no manifest.json, which would name the data to compare with.", hint)
     data_file = manifest.data_file
-    if not data_file or not are_there(data_file):
-        raise DiscliError(
-            f"{samples} was trained on {data_file or 'an unnamed data file'}, which is not there.",
-            "Name the reference: --ref FILE.h5",
-        )
+    if not data_file:
+        raise DiscliError(f"{samples}: its model does not name the data that it was trained on.", hint)
+    if not are_there(data_file):
+        raise DiscliError(f"{samples}: its model was trained on {data_file}, which is not there.", hint)
     return Path(data_file)
 
 

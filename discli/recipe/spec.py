@@ -108,5 +108,5 @@ if TYPE_CHECKING:
 else:
     FeatureName = Annotated[
         Literal[tuple(plugins("evaluation/features", "inception"))],
-        Field(description="cifar10, random and efficientnet-lite0 (pip install) need no download; none is FID"),
+        Field(description="cifar10, random and efficientnet-lite0 (pip install) need no download and are not FID"),
     ]

@@ -31,7 +31,7 @@ class ModelCard(BaseModel):
     def score_lines(self) -> list[str]:
         """Every score by its own name."""
         return [
-            f"{name} {format_number(value)} (n {result.samples.n:,})"
+            f"{name}: {format_number(value)} (n {result.samples.n:,})"
             for result in self.scores
             for name, value in result.scores.items()
         ]

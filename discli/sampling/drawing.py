@@ -139,7 +139,9 @@ class Easel:
         check_count(n)
         for flag, asked, most in (("-n", n, MOST_IMAGES), ("--steps", steps, MOST_STEPS)):
             if asked > most:
-                raise DiscliError(f"{flag} {asked}: more than {most}, which this page ends at.", self.command(form))
+                raise DiscliError(
+                    f"{flag} {asked}: this page goes up to {most}.", f"On the command line: {self.command(form)}"
+                )
         settings = SampleSettings(steps=steps, sampler=_text(form.sampler, defaults.sampler))
         if self.classes:
             settings["cfg_scale"] = _number("--cfg-scale", form.cfg_scale, defaults.cfg_scale)

@@ -101,7 +101,7 @@ def page(easel: Easel, drawings: Path) -> Any:
                 with gr.Row():
                     draw = gr.Button("Draw", variant="primary", min_width=120, elem_id="draw")
                     stop = gr.Button("Stop", interactive=False, min_width=120, elem_id="stop")
-                status = gr.HTML(_line("Nothing drawn yet."), elem_id="status")
+                status = gr.HTML(_line("Nothing is drawn yet: press Draw."), elem_id="status")
             with gr.Column(scale=3, min_width=300):
                 # Gradio's own label lies on the picture.
                 image = {"format": "png", "type": "filepath", "interactive": False, "show_label": False, "buttons": []}
@@ -144,7 +144,7 @@ def page(easel: Easel, drawings: Path) -> Any:
                 yield [_refusal(error.message, error.hint), *idle, *unchanged]
             except Exception as error:  # whatever it is, the next drawing may go well
                 stderr.print(f"Drawing failed: {type(error).__name__}: {error}")
-                yield [_refusal(f"{type(error).__name__}: {error}", "Other settings may go well."), *idle, *unchanged]
+                yield [_refusal(f"{type(error).__name__}: {error}", "Try other settings."), *idle, *unchanged]
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 

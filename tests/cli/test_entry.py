@@ -3,6 +3,7 @@
 import errno
 
 import pytest
+import torch
 
 from discli.cli.entry import as_discli_error
 from discli.runtime.errors import DiscliError
@@ -18,6 +19,9 @@ from discli.runtime.errors import DiscliError
         (OSError(errno.EACCES, "Permission denied", "/x"), 2, "/x: Permission denied."),
         (OSError(errno.EIO, "Input/output error", "/x"), 1, "/x: Input/output error."),
         (OSError(errno.EACCES, "Permission denied"), 1, "Internal error: PermissionError"),
+        (torch.OutOfMemoryError("CUDA out of memory."), 1, "Out of memory: CUDA out of memory."),
+        (MemoryError("Unable to allocate 9. TiB"), 1, "Out of memory: Unable"),
+        (RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: you tried"), 1, "Out of memory: [x]"),
         (ZeroDivisionError("division\nby zero"), 1, "Internal error: ZeroDivisionError: division by zero"),
     ],
 )

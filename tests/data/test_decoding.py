@@ -103,6 +103,27 @@ def test_workers_end_with_a_parent_that_was_killed(source, tmp_path):
     pytest.fail("the worker outlived its parent")
 
 
+UNGUARDED = """
+import sys
+from pathlib import Path
+from discli.data.decoding import ImageTransform, Workers, decode_batches
+from discli.data.sources import open_source
+from discli.recipe.size import Size
+with Workers(1) as workers:
+    source = open_source(Path(sys.argv[1]))
+    print(len(list(decode_batches(source, range(20), 10, ImageTransform((Size(8, 8),)), workers))))
+"""
+
+
+def test_a_script_needs_no_guard_around_it(source, tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text(UNGUARDED)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [sys.executable, script, source.path]
+    ended = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "2\n"), ended.stderr
+
+
 def test_workers_import_no_torch():
     code = "import sys, discli.data.decoding; sys.exit('torch' in sys.modules or 'h5py' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

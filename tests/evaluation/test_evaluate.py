@@ -301,7 +301,10 @@ def test_a_missing_sample_or_data_file_is_named(data_file, tmp_path):
     samples = save_samples(tmp_path / "other", drawn_images(5, 12, 0), tmp_path / "gone.h5")
     with pytest.raises(DiscliError, match=r"trained on .*gone\.h5, which is not there"):
         evaluate(samples, features="random")
-    with pytest.raises(DiscliError, match="does not say what it was trained on"):
+    samples = save_samples(tmp_path / "unnamed", drawn_images(5, 12, 0), None)
+    with pytest.raises(DiscliError, match="does not name the data"):
+        evaluate(samples, features="random")
+    with pytest.raises(DiscliError, match=r"no manifest\.json"):
         evaluate(save_folder(tmp_path / "plain", drawn_images(5, 12, 0)), features="random")
 
 

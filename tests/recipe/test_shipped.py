@@ -7,7 +7,7 @@ import pytest
 from discli.cost.flops import forward_flops
 from discli.cost.hardware import Hardware
 from discli.model import empty_network
-from discli.recipe import load_recipe, shipped_recipes
+from discli.recipe import load_recipe, shipped_recipes, shipped_studies
 from discli.runtime.console import format_seconds
 
 # Of p = 2 on latents: published. The others follow: p = 4 instead has 96 - 48 D more, 512 px 768 D. Pixels
@@ -43,6 +43,11 @@ HEADERS = {name: path.read_text() for name, path in shipped_recipes().items() if
 
 def test_no_recipe_is_left_out_of_the_table():
     assert RECIPES.keys() == PARAMETERS.keys()
+
+
+def test_the_first_line_which_lists_show_is_a_whole_sentence():
+    first = {name: path.read_text().splitlines()[0] for name, path in (shipped_recipes() | shipped_studies()).items()}
+    assert [name for name, line in first.items() if not line.startswith("# ") or line[-1] not in ".?"] == []
 
 
 @pytest.mark.parametrize(("name", "count"), PARAMETERS.items())

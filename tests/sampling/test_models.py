@@ -80,7 +80,7 @@ def test_a_model_is_a_run_in_half_the_bytes_and_names_no_place(made, tiny_run):
     assert (card.draws, card.terms, is_as_published(made, card)) == (DRAWS, TERMS, True)
     assert " s (" in card.training
     assert " thread" in card.training
-    assert card.score_lines == ["FD (random features), not comparable with FID 1.234 (n 200)"]
+    assert card.score_lines == ["FD (random features), not comparable with FID: 1.234 (n 200)"]
     for place in (b"/home/me", str(tiny_run.parent).encode()):
         assert place not in made.read_bytes() + card_file(made).read_bytes()
 
