@@ -34,7 +34,7 @@ from discli.cli import (  # noqa: F401
 )
 from discli.cli.app import app
 from discli.cli.usage_errors import explain_usage, is_usage_error
-from discli.runtime.errors import DiscliError
+from discli.runtime.errors import INTERNAL, DiscliError
 from discli.runtime.launch import has_been_one_of_several
 from discli.runtime.signals import answer_ctrl_c, ignore_ctrl_c
 
@@ -81,7 +81,7 @@ def as_discli_error(error: BaseException) -> DiscliError:
         hint, status = _ERRNO[error.errno]
         where = f"{error.filename}: " if error.filename else ""
         return DiscliError(f"{where}{error.strerror}.", hint, status=status)
-    what = f"Internal error: {type(error).__name__}: {error}"
+    what = f"{INTERNAL}: {type(error).__name__}: {error}"
     return DiscliError(what, "Run again with discli --debug for the traceback.", status=1)
 
 
