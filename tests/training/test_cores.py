@@ -117,6 +117,7 @@ def test_as_many_as_divide_the_batch_and_leave_each_enough(recipe, tmp_path, mon
     assert count("train.batch_size=64", "train.micro_batch=32") == 2
     assert count("train.batch_size=64", "train.parallel=fsdp2") == 1
     assert count("train.batch_size=64", "data.cache=ram") == 1
+    assert count("train.batch_size=64", "data.cache=device") == 1
     assert count("train.batch_size=64", "model.embed_dim=1024", "model.depth=13") == 1
     assert count("train.batch_size=16", asked=4) == 4
     with pytest.raises(DiscliError, match="does not divide"):
