@@ -45,6 +45,7 @@ _SYSTEM = "Check the disk and the limits, and run it again.", 1
 _ERRNO = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _FULL),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST), _NOT_WRITABLE),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), _NOT_WRITABLE),
     **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM), _SYSTEM),
 }
 
