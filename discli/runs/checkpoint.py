@@ -154,8 +154,10 @@ def _room_for(path: Path, needed: int) -> Iterator[None]:
 
 
 def _no_room(path: Path, needed: int, free: int) -> DiscliError:
+    # What had been written is gone by now; a quota, and what files take beside their content, do not show.
+    there = f"{format_bytes(free)} are free" if free < needed else "the disk, or a quota, was full before"
     return DiscliError(
-        f"No room for {path}: it needs {format_bytes(needed)}, {format_bytes(free)} are free.",
+        f"No room for {path}: it needs {format_bytes(needed)}, {there}.",
         "Older checkpoints are untouched. Free some space and run the same command again.",
         status=1,
     )
