@@ -36,7 +36,7 @@ class FolderReader:
             if error.errno not in _OF_ONE_FILE or not path.parent.is_dir():  # a disk that fails, or is gone
                 raise DiscliError(
                     f"Cannot read {path}: {error.strerror}.",
-                    "Bring it back and run the same command again: it resumes.",
+                    "Bring its disk back and run the same command again: it resumes. Without the file it starts over.",
                 ) from None
             raise ImageError(error.strerror or str(error)) from None
         return checked(data, len(data))
