@@ -34,7 +34,7 @@ from discli.cli import (  # noqa: F401
 )
 from discli.cli.app import app
 from discli.cli.usage_errors import explain_usage, is_usage_error
-from discli.runtime.errors import DiscliError
+from discli.runtime.errors import INTERNAL, DiscliError
 from discli.runtime.launch import has_been_one_of_several
 from discli.runtime.signals import answer_ctrl_c, ignore_ctrl_c
 
@@ -45,6 +45,7 @@ _SYSTEM = "Check the disk and the limits, and run it again.", 1
 _ERRNO = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _FULL),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST), _NOT_WRITABLE),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), _NOT_WRITABLE),
     **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM), _SYSTEM),
 }
 # Whatever is made smaller, a run goes on from its last checkpoint, and samples from those that are there.
@@ -88,7 +89,7 @@ def as_discli_error(error: BaseException) -> DiscliError:
         return DiscliError(f"{where}{error.strerror}.", hint, status=status)
     if _is_out_of_memory(error):
         return DiscliError(f"Out of memory: {error}", _LESS_AT_ONCE, status=1)
-    what = f"Internal error: {type(error).__name__}: {error}"
+    what = f"{INTERNAL}: {type(error).__name__}: {error}"
     return DiscliError(what, "Run again with discli --debug for the traceback.", status=1)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from discli.cli.app import Device, Set, app
+from discli.cli.app import Device, Set, app, refuse_ignored
 from discli.cli.complete import recipe_names
 from discli.runtime.errors import DiscliError
 from discli.runtime.processes import rank_and_world
@@ -13,6 +13,7 @@ from discli.runtime.processes import rank_and_world
 
 @app.command(epilog="Example: discli train cifar10-dis-s-2 --data cifar.h5 --set train.batch_size=64")
 def train(
+    context: typer.Context,
     recipe: Annotated[
         str,
         typer.Argument(
@@ -53,6 +54,9 @@ def train(
     from discli.data.find import data_for
     from discli.runs.run import what_to_train
 
+    if verify_resume:
+        trial = ("recipe", "data", "overrides", "device", "begin_from", "take", "processes")
+        refuse_ignored(context, "--verify-resume", "verify_resume", *trial)
     # Before torch is imported, which takes longer than anyone should wait for a mistake.
     task = what_to_train(recipe, data, out, overrides or [], begin_from, take)
     data = data_for(task.recipe, task.file, task.folder)

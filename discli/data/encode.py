@@ -3,7 +3,6 @@
 Whole or in parts, under torchrun, with features, merged. How a run encodes: `discli.data.encoding`.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from discli.recipe.size import Size, given_size
 from discli.runtime.console import progress, restore_quiet, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.plugins import find_plugin
-from discli.runtime.processes import is_locked, own_part, rank_and_world
+from discli.runtime.processes import is_locked, own_part, processes_here, rank_and_world
 
 LatentDtype = Literal["float16", "float32"]
 
@@ -238,7 +237,7 @@ def _default_workers(name: str, device: str | None) -> int:
 
         if pick_device(device).type != "cuda":
             return 0  # the autoencoder needs the cores, and takes far longer than decoding
-    cores = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = usable_cores() // processes_here()
     return min(32, max(1, cores))
 
 

@@ -15,13 +15,13 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from discli.data.layout import allocate, open_to_grow
+from discli.data.layout import allocate, open_to_grow, set_finished
 from discli.data.opening import grid_shape
 from discli.data.resume_log import ResumeLog, State
 from discli.data.shards import JoinedRows, Shard
 from discli.data.store import Store
 from discli.data.writer import partial_of
-from discli.recipe.contract import FeatureGrid
+from discli.recipe.contract import DataContract, FeatureGrid
 from discli.runtime.console import format_bytes, progress, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import sync
@@ -107,10 +107,12 @@ def _write_to_file(path: Path, grid: FeatureGrid, compute: Callable[[range], Fea
         if not log.begun or not partial.exists():
             needed = path.stat().st_size + total * row_bytes
             _check_room(path, needed)
-            _copy_to_grow(path, partial, grid, total)
+            _copy_to_grow(path, partial, store.contract, grid)
             log.commit(state, [])
+        set_finished(partial, True)  # for a moment, where an earlier process has left it
         with h5py.File(partial, "r") as file:
             offset = file[grid.dataset].id.get_offset()
+        set_finished(partial, False)
         if state.rows:
             stderr.print(f"Resuming after {state.rows:,} of {total:,} images.")
         with partial.open("r+b", buffering=0) as raw, progress("features", total, "images", state.rows) as ticker:
@@ -122,18 +124,14 @@ def _write_to_file(path: Path, grid: FeatureGrid, compute: Callable[[range], Fea
                         f"{grid.name} gives infinite or undefined features near image {start:,}.",
                         "These images are not for it; choose another teacher.",
                     )
-                os.pwrite(raw.fileno(), np.ascontiguousarray(rows, np.float16).data, offset + start * row_bytes)
+                _write_at(raw.fileno(), rows, offset + start * row_bytes)
                 if time.monotonic() - last_commit > _SECONDS_BETWEEN_COMMITS:
                     os.fsync(raw.fileno())
                     log.commit(State(end=start + len(rows), rows=start + len(rows)), [])
                     last_commit = time.monotonic()
                 ticker.advance(len(rows))
-        finished = store.contract.model_copy(update={"grids": (*store.contract.grids, grid)})
-        with open_to_grow(partial) as file:
-            del file["contract"]
-            file.create_dataset("contract", data=finished.model_dump_json(), dtype=h5py.string_dtype())
-            file.attrs["finished"] = True
-        sync(partial)
+            os.fsync(raw.fileno())
+        set_finished(partial, True)
         partial.replace(path)
         sync(path.parent)
         log.close(remove=True)
@@ -159,12 +157,22 @@ def merge_grids(parts: Sequence[Shard], merged: Path) -> Store:
     return Store(merged)
 
 
-def _copy_to_grow(path: Path, partial: Path, grid: FeatureGrid, total: int) -> None:
+def _copy_to_grow(path: Path, partial: Path, contract: DataContract, grid: FeatureGrid) -> None:
+    """All that HDF5 has to write, before hours of work: see `set_finished`."""
     shutil.copyfile(path, partial)
     with open_to_grow(partial) as file:
-        file.attrs["finished"] = False
-        allocate(file, grid.dataset, grid_shape(grid, total), "float16")
+        allocate(file, grid.dataset, grid_shape(grid, contract.num_samples), "float16")
+        del file["contract"]
+        grown = contract.model_copy(update={"grids": (*contract.grids, grid)})
+        file.create_dataset("contract", data=grown.model_dump_json(), dtype=h5py.string_dtype())
     sync(partial)
+
+
+def _write_at(descriptor: int, rows: Features, at: int) -> None:
+    left = np.ascontiguousarray(rows, np.float16).reshape(-1).view(np.uint8).data
+    while left.nbytes:
+        written = os.pwrite(descriptor, left, at)  # a part of it, say where the disk is full
+        left, at = left[written:], at + written
 
 
 def _check_room(path: Path, needed: int) -> None:

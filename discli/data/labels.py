@@ -16,6 +16,7 @@ Labels = tuple[npt.NDArray[np.int64] | None, tuple[str, ...]]
 
 UNLABELLED: Labels = (None, ())
 _HEADERS = {"name", "file", "filename", "file_name", "path", "image", "image_id"}
+_MOST_CLASSES = 2**20  # each has a name in every file and checkpoint
 _SPLITS = {"train", "val", "valid", "validation", "test"}
 
 
@@ -69,8 +70,14 @@ def numbered(values: Sequence[Any], where: str, class_names: Sequence[str] = ())
     """(n,) class indices and the classes' names, from one label (int or text) per image."""
     texts = [str(value) for value in values]
     if all(text.isdecimal() for text in texts):
-        labels = np.array([int(text) for text in texts], dtype=np.int64)
-        count = int(labels.max()) + 1 if len(labels) else 0
+        numbers = [int(text) for text in texts]
+        count = max(numbers, default=-1) + 1
+        if count > _MOST_CLASSES:
+            raise DiscliError(
+                f"{where} labels an image {count - 1}: there may be {_MOST_CLASSES:,} classes, counted from 0.",
+                "Number them so, or give names that are no numbers.",
+            )
+        labels = np.array(numbers, dtype=np.int64)
         if class_names and count > len(class_names):
             raise DiscliError(
                 f"{where} labels an image {count - 1}, but names only {len(class_names)} classes.",
@@ -139,7 +146,10 @@ def _text(content: bytes, where: str) -> str:
 
 
 def _parse_csv(text: str, path: Path) -> tuple[dict[str, Any], list[str]]:
-    rows = list(csv.reader(text.splitlines(), delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+    try:
+        rows = list(csv.reader(text.splitlines(), delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+    except csv.Error as error:
+        raise DiscliError(f"Labels: {path}: {error}.", "Look for a quotation mark that is not closed.") from None
     pairs = []
     for line, row in enumerate(rows, start=1):
         if not row or (line == 1 and row[0].strip().lower() in _HEADERS):

@@ -25,6 +25,7 @@ Numbers = npt.NDArray[np.uint8]  # of shapes
 
 FORMAT = "discli-data/1"
 UNFINISHED = b"discli encode has not finished this file\n"
+SIGNATURE = b"\x89HDF\r\n\x1a\n"  # with which every HDF5 file begins
 _PAGE = 4096
 ROWS_AT = 3 * _PAGE  # behind HDF5's superblock, the root group and the dataset's header, each on a page of its own
 _LAYOUT: dict[str, Any] = {"libver": ("v110", "v110"), "alignment_threshold": 1, "alignment_interval": _PAGE}
@@ -118,6 +119,16 @@ def by_shape(shapes: Numbers) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
 def open_to_grow(path: Path) -> h5py.File:
     """A finished file to add datasets to, on pages of their own. Nobody else may read it meanwhile."""
     return h5py.File(path, "r+", **_LAYOUT)
+
+
+def set_finished(path: Path, finished: bool) -> None:
+    """Whether an HDF5 file can be opened as such, by its first bytes.
+
+    HDF5 has no safe way: killed while it has a file open for writing, it leaves a mark, and opens the file no more.
+    """
+    with path.open("r+b", buffering=0) as file:
+        file.write(SIGNATURE if finished else UNFINISHED[: len(SIGNATURE)])
+        os.fsync(file.fileno())
 
 
 def allocate(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str) -> int | None:

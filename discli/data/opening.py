@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from discli.data.channel_moments import ChannelMoments
-from discli.data.layout import FORMAT, UNFINISHED
+from discli.data.layout import FORMAT, SIGNATURE, UNFINISHED
 from discli.data.mapped import mapped
 from discli.data.shards import Shard
 from discli.data.writer import partial_of
@@ -144,8 +144,8 @@ def _file(path: Path) -> h5py.h5f.FileID:
             raise _unfinished(path)
         raise DiscliError(f"{path} does not exist.", "Write it with discli encode, or check its name.")
     with path.open("rb") as raw:
-        start = raw.read(len(UNFINISHED))
-    if start == UNFINISHED:
+        start = raw.read(len(SIGNATURE))
+    if start == UNFINISHED[: len(SIGNATURE)]:
         raise _unfinished(path)
     try:
         access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)

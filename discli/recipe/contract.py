@@ -188,7 +188,7 @@ def check_fits(recipe: Recipe, contract: DataContract, file: str) -> None:
             f"data.resolution is {recipe.data.resolution}",
             f"images of {contract.resolution} px",
             "data.resolution",
-            str(contract.resolution.plain()).replace(" ", ""),
+            _as_setting(contract.resolution),
         )
     multiple = held.downsample * recipe.model.patch_size
     for size in contract.sizes:
@@ -246,13 +246,18 @@ def _check_features(recipe: Recipe, loss: AuxiliarySpec, contract: DataContract,
             f"train.{loss.name}.input_size is {features.input_size}",
             f"features of images of {grid.input_size} px",
             f"train.{loss.name}.input_size",
-            str(grid.input_size),
+            _as_setting(grid.input_size),
         )
 
 
 def _same(vae: str, other: str) -> bool:
     """Hub ids by name; folders also by where they lead."""
     return vae == other or (Path(vae).is_dir() and Path(vae).resolve() == Path(other).resolve())
+
+
+def _as_setting(size: Size) -> str:
+    """After ``--set KEY=``."""
+    return str(size.plain()).replace(" ", "")
 
 
 def _numbered(class_names: tuple[str, ...], most: int = 12) -> str:

@@ -26,7 +26,7 @@ from discli.runs.layout import STATE, RunFolder
 from discli.runs.verify import FORMAT, sha256_of_state, verify_checkpoint
 from discli.runtime.console import format_bytes, stderr
 from discli.runtime.errors import DiscliError
-from discli.runtime.files import parse_json, read_json, sha256_of, sync, write_beside
+from discli.runtime.files import is_leftover, parse_json, read_json, sha256_of, sync, write_beside
 from discli.runtime.signals import hold_ctrl_c
 
 _TEMPORARY = ".writing-"
@@ -122,14 +122,17 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def prune(run: Path, newest: int, keep_last: int, keep_every: int | None) -> None:
-    """Delete all but the last ``keep_last`` checkpoints and those at multiples of ``keep_every``.
+    """Delete all but the last ``keep_last`` checkpoints and those at multiples of ``keep_every``, and what kills left.
 
     What claims to be later than ``newest``, the one just written, is a corrupt one that was passed
     over: it must not push out a good one.
     """
-    for leftover in RunFolder(run).checkpoints.glob(f"{_TEMPORARY}*"):
+    files = RunFolder(run)
+    for leftover in files.checkpoints.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    folders = {int(folder.name): folder for folder in RunFolder(run).find_checkpoints()}
+    for leftover in filter(is_leftover, (*files.snapshots.glob("*"), *files.previews.glob("*"))):
+        leftover.unlink(missing_ok=True)
+    folders = {int(folder.name): folder for folder in files.find_checkpoints()}
     done = sorted(step for step in folders if step <= newest)
     kept = {*done[-keep_last:], *(step for step in done if keep_every and step % keep_every == 0)}
     for step in folders.keys() - kept:
@@ -151,8 +154,10 @@ def _room_for(path: Path, needed: int) -> Iterator[None]:
 
 
 def _no_room(path: Path, needed: int, free: int) -> DiscliError:
+    # What had been written is gone by now; a quota, and what files take beside their content, do not show.
+    there = f"{format_bytes(free)} are free" if free < needed else "the disk, or a quota, was full before"
     return DiscliError(
-        f"No room for {path}: it needs {format_bytes(needed)}, {format_bytes(free)} are free.",
+        f"No room for {path}: it needs {format_bytes(needed)}, {there}.",
         "Older checkpoints are untouched. Free some space and run the same command again.",
         status=1,
     )

@@ -46,7 +46,7 @@ class Log:
     """An append-only JSON-lines file that a resumed run cuts back to its checkpoint."""
 
     def __init__(self, path: Path, last_step: int, rollbacks: int) -> None:
-        self._path = path
+        self.path = path
         self._file: TextIO | None = None
         self.cut(last_step, rollbacks)
 
@@ -58,11 +58,11 @@ class Log:
         self.close()
         now = (rollbacks, last_step)
         kept = [line for line in self.lines() if (line.get("rollbacks", rollbacks), line["step"]) <= now]
-        write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = self._path.open("a", encoding="utf-8")
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = self.path.open("a", encoding="utf-8")
 
     def lines(self) -> Lines:
-        return read_log(self._path)
+        return read_log(self.path)
 
     def write(self, line: dict[str, Any]) -> None:
         assert self._file is not None

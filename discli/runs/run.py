@@ -14,6 +14,7 @@ from discli.runs.description import Began, RunDescription, SettingsChange, Take,
 from discli.runs.layout import RunFolder, find_run, is_checkpoint, is_run
 from discli.runs.logs import read_log
 from discli.runtime.errors import DiscliError
+from discli.runtime.files import is_leftover
 from discli.runtime.processes import try_lock
 
 # What may change between two sessions of one run without changing what it computes up to then.
@@ -178,10 +179,13 @@ class Run:
             before = read_run(self.folder)
             self._refuse_other_recipe(before)
             return before
-        lock = self._files.lock
-        if self.folder.exists() and (not self.folder.is_dir() or any(path != lock for path in self.folder.iterdir())):
+        if self.folder.exists() and not (self.folder.is_dir() and all(map(self._is_nothing, self.folder.iterdir()))):
             raise DiscliError(f"{self.folder} holds files that are not a run's.", "Give another --out.")
         return None
+
+    def _is_nothing(self, path: Path) -> bool:
+        """What a start that was killed has left."""
+        return path == self._files.lock or is_leftover(path)
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()

@@ -13,6 +13,7 @@ from discli.runs.layout import RunFolder
 from discli.runs.logs import read_log
 from discli.runtime.devices import device_name
 from discli.runtime.files import write_text
+from discli.runtime.processes import processes_here
 
 
 def first_precision(folder: Path) -> str | None:
@@ -45,7 +46,7 @@ def record_session(folder: Path, step: int, device: torch.device, **about: Any) 
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": device_name(device),
-        "cpu_threads": torch.get_num_threads(),
+        "cpu_threads": torch.get_num_threads() * processes_here(),
     }
     log = RunFolder(folder).log("sessions")
     lines = [*read_log(log), now | about]

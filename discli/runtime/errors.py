@@ -3,7 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+INTERNAL = "Internal error"  # begins what nobody has thought of
 _LONGEST = 1000  # characters of a line
+_OPENS = "discli: "  # the first of an error's two lines
 
 
 class DiscliError(Exception):
@@ -26,6 +28,16 @@ def _one_line(text: str) -> str:
         line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
     # A terminal would obey the rest.
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+def last_error(said: str) -> tuple[str, str]:
+    """What was wrong, and what to do, of a ``discli`` that failed, from its stderr; of another program its last line.
+
+    Empty where it does not say.
+    """
+    *_, above, last = ["", "", *said.strip().splitlines()]
+    what, how = (above, last.strip()) if above.startswith(_OPENS) else (last.strip(), "")
+    return what.removeprefix(_OPENS), how
 
 
 def did_you_mean(found: str, allowed: Iterable[str]) -> str:

@@ -13,10 +13,12 @@ from discli.runtime.errors import DiscliError
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_UNFINISHED = ".writing"  # at the end of a temporary file's name
+
 
 def write_beside(path: Path, fill: Callable[[Path], object]) -> None:
     """``fill`` a temporary file in the same folder, make sure that it is on disk, then give it its name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
     try:
         fill(temporary)
         sync(temporary)
@@ -27,6 +29,11 @@ def write_beside(path: Path, fill: Callable[[Path], object]) -> None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether it is what `write_beside` leaves behind where the process is killed, or still writes."""
+    return path.name.startswith(".") and path.name.endswith(_UNFINISHED)
 
 
 def write_text(path: Path, text: str) -> None:

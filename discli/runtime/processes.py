@@ -39,6 +39,11 @@ def local_rank(environment: Mapping[str, str] = os.environ) -> int:
     return int(environment.get("LOCAL_RANK", environment.get("SLURM_LOCALID", "0")))
 
 
+def processes_here(environment: Mapping[str, str] = os.environ) -> int:
+    """How many of them share this machine, as torchrun and accelerate say."""
+    return int(environment.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def without_others(environment: Mapping[str, str]) -> dict[str, str]:
     """``environment`` for a process that this one starts for itself, and that is alone."""
     return {key: value for key, value in environment.items() if key not in _OF_A_TEAM}

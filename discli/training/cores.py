@@ -45,7 +45,7 @@ def processes_for(recipe: Recipe, folder: Path, device: str | None, asked: int |
     threads = min(torch.get_num_threads(), usable_cores())
     if began is not None:
         return began if began <= threads and _suits(recipe, began, least=1) else 1
-    if recipe.train.parallel != "ddp" or recipe.data.cache == "ram" or _parameters(recipe) > _LARGEST:
+    if recipe.train.parallel != "ddp" or recipe.data.cache != "none" or _parameters(recipe) > _LARGEST:
         return 1
     return next(count for count in range(min(threads, _MOST), 0, -1) if count == 1 or _suits(recipe, count))
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from discli.recipe.train import TrainSpec
 from discli.runtime.devices import Precision, settle_precision
 from discli.runtime.errors import DiscliError
-from discli.runtime.processes import rank_and_world
+from discli.runtime.processes import processes_here, rank_and_world
 from discli.runtime.rendezvous import meet
 from discli.training.graphs import check_graphs
 
@@ -119,6 +119,11 @@ class Engine:
     @property
     def world_size(self) -> int:
         return int(self._accelerator.num_processes)
+
+    @property
+    def devices(self) -> int:
+        """GPUs, or machines: processes on a CPU share it."""
+        return self.world_size if self.device.type != "cpu" else max(1, self.world_size // processes_here())
 
     @property
     def is_main(self) -> bool:

@@ -11,22 +11,26 @@ import torch
 from torch import Tensor
 
 from discli.recipe.train import WIDEST_STD
-from discli.runs.checkpoint import read_tensors, write_checkpoint
+from discli.runs.checkpoint import read_state, write_checkpoint
 from discli.runs.description import read_run
-from discli.runs.layout import EMA, RunFolder, find_run
+from discli.runs.layout import EMA, RunFolder, find_run, is_run
+from discli.runs.verify import verify_checkpoint
 from discli.runtime.console import progress, stderr
 from discli.runtime.errors import DiscliError
+from discli.sampling.load import read_weights
 from discli.training.ema import posthoc_average
 
 # Distance of the profile from the wanted one, relative to its norm, from which on it is another average.
 _WORTH_A_WARNING = 0.1
+_STD = "posthoc_std"  # in the state of a checkpoint that was rebuilt
 
 
 def posthoc_ema(run: str | Path, std: float, step: int | None = None, out: str | Path | None = None) -> Path:
     """Write the average of relative width ``std`` at ``step`` as a run of its own, which ``discli sample`` takes.
 
     ``step`` is that of a snapshot, by default the last; ``out`` defaults to ``RUN/ema-<std>``. Raises
-    DiscliError where the run has no snapshots there, or ``std`` is none that a power function can have.
+    DiscliError where the run has no snapshots there, ``std`` is none that a power function can have, or ``out`` is
+    another run.
     """
     run = find_run(run)
     description = read_run(run)
@@ -53,9 +57,11 @@ def posthoc_ema(run: str | Path, std: float, step: int | None = None, out: str |
     description = description.model_copy(update=own)
 
     out = Path(out) if out is not None else run / f"ema-{std:g}"
+    if _is_another(out):
+        raise DiscliError(f"{out} is a run, and would be overwritten.", "Give another --out.")
     out.mkdir(parents=True, exist_ok=True)
     weights = _weighted_sum(dict(zip(used.values(), average.coefficients.tolist(), strict=True)))
-    about = {"posthoc_std": std, "snapshots": len(used), "profile_error": average.error}
+    about = {_STD: std, "snapshots": len(used), "profile_error": average.error}
     write_checkpoint(out, step, {EMA: weights}, about, description.metadata)
     description.write(out)
 
@@ -67,12 +73,19 @@ def posthoc_ema(run: str | Path, std: float, step: int | None = None, out: str |
     return out
 
 
+def _is_another(out: Path) -> bool:
+    """Whether there is a run that this command has not written."""
+    found = RunFolder(out).find_checkpoints()
+    ours = all(verify_checkpoint(path, ()) is None and _STD in read_state(path) for path in found)
+    return is_run(out) and not (found and ours)
+
+
 def _weighted_sum(files: Mapping[Path, float]) -> dict[str, Tensor]:
     """Sums in float64, because neighbouring snapshots have coefficients of opposite sign."""
     total: dict[str, Tensor] = {}
     with progress("ema", len(files), "snapshots") as ticker:
         for path, coefficient in files.items():
-            for name, tensor in read_tensors(path.parent, path.stem).items():
+            for name, tensor in read_weights(path).items():
                 value = coefficient * tensor.double()
                 total[name] = total[name].add_(value) if name in total else value
             ticker.advance()

@@ -1,9 +1,9 @@
-"""One run's steps: batch -> loss -> gradients -> optimizer and averages, and what is written down on the way."""
+"""One run's steps: batch -> loss -> gradients -> optimizer and averages. What is written down: `record`."""
 
 from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -21,9 +21,7 @@ from discli.recipe import Recipe
 from discli.recipe.train import share_of_batch
 from discli.runs.checkpoint import newest_checkpoint
 from discli.runs.layout import EMA, RunFolder
-from discli.runs.logs import Logs
 from discli.runs.run import ENDED, Run
-from discli.runs.sessions import record_session
 from discli.runtime.console import progress, stderr
 from discli.runtime.errors import DiscliError
 from discli.training.announce import say_what_it_takes
@@ -38,6 +36,7 @@ from discli.training.graphs import StepGraph
 from discli.training.holdout import HeldOutLoss
 from discli.training.interrupts import Interrupts, TrainingStoppedError
 from discli.training.optimizers import build_optimizer
+from discli.training.record import Record
 from discli.training.state import TrainingState
 from discli.training.step_loss import Inputs, StepLoss
 
@@ -88,6 +87,7 @@ class Trainer:
         self.auxiliary.learn_from(recipe, self.ema.averages[EMA], self.step_loss.diffusion)
         self.state = TrainingState(folder, self.network, self.optimizer, self.ema, engine, self.auxiliary)
         # Kept as the checkpoint of step 0: the model that the run begins from may change, or go.
+        self.record = Record(recipe, run, engine, self.state)
         self.unsaved = not self.state.resume() and beginning is not None
         parameters = (*self.network.parameters(), *self.auxiliary.losses.parameters())
         if spec.cuda_graphs and store.shapes is not None:
@@ -102,8 +102,7 @@ class Trainer:
         self.held_out_loss = HeldOutLoss(recipe, store, self.train_samples, held_out, engine, interrupts)
 
         peak = peak_flops(engine.device, engine.precision, spec.tf32, spec.peak_tflops)
-        self.clock = Clock(self.state.step, spec.steps, training_flops(recipe), peak and peak * engine.world_size)
-        self.last_note = ""
+        self.clock = Clock(self.state.step, spec.steps, training_flops(recipe), peak and peak * engine.devices)
 
     @property
     def noise_seed(self) -> int:
@@ -148,6 +147,8 @@ class Trainer:
                     self._skip(batch, grad_norm)
                     if state.skipped_in_a_row >= spec.skip_limit:
                         self._roll_back()
+                        if ticker:
+                            ticker.advance(state.step - ticker.done)
                         feed.close()
                         batches = feed.enter_context(self._feed())
                         continue
@@ -158,7 +159,7 @@ class Trainer:
                     self._log(batches.seconds_waited)
                 if ticker:
                     self.clock.estimate(state.step, engine.device)
-                    ticker.advance(1, self.last_note)
+                    ticker.advance(1, self.record.last_note)
                 state.snapshot(self.metadata)
                 if state.step % spec.checkpoint_every == 0 or done or asked_to_stop:
                     self._checkpoint()
@@ -213,14 +214,7 @@ class Trainer:
         """Leave weights, averages and optimizer as they are; write down what the step had seen."""
         self._forget()
         self.state.skipped_in_a_row += 1
-        plan = self._plan()
-        self._happened("skipped", grad_norm=str(grad_norm), indices=plan.indices(batch.step).tolist())
-        if self.run:
-            what = f"loss or gradient not finite (gradient norm {grad_norm})"
-            stderr.print(
-                f"step {self.state.step + 1}: {what}; skipped. Its samples: {self.files.log('events').name}",
-                style="yellow",
-            )
+        self.record.skipped(grad_norm, self._plan().indices(batch.step).tolist())
 
     def _roll_back(self) -> None:
         """Back to the last checkpoint with other data. Again before the next checkpoint means that training is broken.
@@ -233,27 +227,20 @@ class Trainer:
             why = (
                 f"{state.good_steps} good steps after rolling back" if too_soon else "with no checkpoint to go back to"
             )
-            self._happened(ENDED)
+            self.record.event(ENDED, state.step + 1)
             raise DiscliError(
                 f"{limit} steps in a row were not finite at step {state.step + 1}, {why}.",
                 f"See {self.files.log('events')}; the run may be resumed with --set train.lr= or train.grad_clip= "
                 f"below {spec.lr:g} and {spec.grad_clip:g}, or train.precision=fp32.",
                 status=1,
             )
-        self._happened("rolled back")
+        self.record.event("rolled back", state.step + 1)
         rollbacks = state.rollbacks + 1
         state.resume()
         state.rollbacks, state.skipped_in_a_row, state.good_steps = rollbacks, 0, 0
         self.checkpointed = state.step
         self.clock.restart(state.step)
-        if self.run:
-            self.logs.roll_back(state.step)
-            stderr.print(f"{limit} bad steps in a row: back to step {state.step}, with other data.", style="yellow")
-
-    def _happened(self, event: str, **details: Any) -> None:
-        if self.run:
-            now = {"step": self.state.step + 1, "event": event, "rollbacks": self.state.rollbacks}
-            self.logs.events.write(now | details)
+        self.record.rolled_back()
 
     # What is written down
 
@@ -290,46 +277,18 @@ class Trainer:
 
     def open_logs(self, stack: ExitStack, run: Run, data_file: Path) -> None:
         """On the main process: open the logs, and make ready to score samples."""
-        recipe = self.recipe
-        record_session(
-            self.folder,
-            self.state.step,
-            self.engine.device,
-            processes=self.engine.world_size,
-            precision=self.engine.precision,
-            scan=self.scan.name,
-        )
-        for key, (old, new) in sorted(run.ends.items()):
-            stderr.print(f"train.steps = {recipe.train.steps:,} now: {key} ends after step {new:,}, not {old:,}.")
-        self.logs = Logs(self.folder, self.state.step, self.state.rollbacks)
-        stack.callback(self.logs.close)
-        if run.changed:
-            changes = ", ".join(f"{key} = {new!r} instead of {old!r}" for key, (old, new) in run.changed.items())
-            stderr.print(f"Resuming with {changes}: the run had ended in steps that were not finite.", style="yellow")
-            now = {"step": self.state.step, "event": "settings changed", "rollbacks": self.state.rollbacks}
-            self.logs.events.write(now | {"settings": run.changed})
-        self.previews.open(data_file, self.logs.scores)
-        self.held_out_loss.open(self.logs.holdout, self.files.first_losses)
-        self.engine.start_tracker(recipe.name, run.id, self.state.step, {"recipe": recipe.model_dump_json()})
+        self.record.open(stack, run, self.scan.name)
+        self.previews.open(data_file, self.record.logs.scores)
+        self.held_out_loss.open(self.record.logs.holdout, self.files.first_losses)
+        self.record.start_tracker(run)
 
     def _log(self, seconds_waited: float) -> None:
-        """One line of metrics.jsonl, the same whenever and however often it is computed; timing goes elsewhere."""
         total = self.engine.sum(self.state.window.sums.clone())
         self.state.window.clear()
-        if not self.run or not total[0]:
-            return
-        spec, step = self.recipe.train, self.state.step
-        means = self.state.window.means(total, has_vb=self.recipe.diffusion.learn_sigma)
-        lr = spec.lr_schedule.at(spec.lr, step - 1, spec.steps)
-        self.logs.metrics.write({"step": step, "images": step * spec.batch_size, **means, "lr": lr})
-        speed = self.clock.lap(step, spec.batch_size, seconds_waited, self.engine.device)
-        self.logs.speed.write({"step": step, **speed})
-        self.engine.track(means | {"lr": lr} | speed, step)
-        self.last_note = f"loss {means['loss']:.4f} at step {step:,}"
+        self.record.measured(total, self.clock, seconds_waited)
 
     def _checkpoint(self) -> None:
-        if self.run:
-            self.logs.sync()
+        self.record.sync()
         self.state.checkpoint(self.metadata, self.recipe.train)
         self.checkpointed = self.state.step
 

@@ -14,41 +14,46 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from discli.recipe import load_recipe
+from discli.runs.description import Take
 from discli.runs.layout import RunFolder
 from discli.runs.logs import read_log
+from discli.runs.run import what_to_train
 from discli.runtime.console import stderr
 from discli.runtime.devices import pick_device, settle_precision
-from discli.runtime.errors import DiscliError
+from discli.runtime.errors import DiscliError, last_error
 
 _STEPS = 12
 _BATCH = 8
 
 
 def verify_resume(
-    recipe_name: str | Path,
+    named: str | Path,
     *,
     data: str | Path | None = None,
     overrides: Sequence[str] = (),
     device: str | None = None,
     begin_from: str | Path | None = None,
-    take: str | None = None,
+    take: Take | None = None,
     processes: int = 1,
 ) -> dict[str, bool]:
     """File name -> whether it has the same bits in both runs. Raises DiscliError when one of them fails.
 
-    ``processes`` share the cores of a CPU, as in the training that is tried (`discli.training.cores.processes_for`).
+    ``named``: a recipe, or a run, which stays as it is. ``processes`` share the cores of a CPU, as in the training
+    that is tried (`discli.training.cores.processes_for`).
     """
-    recipe = load_recipe(recipe_name, list(overrides))
+    task = what_to_train(named, data, overrides=overrides)
+    recipe = task.recipe
+    if task.began and begin_from is None:
+        begin_from, take = task.began.source, task.began.take
     # Two micro-batches for each process, of whole groups where a loss compares neighbours.
     least = 2 * processes * math.lcm(1, *(loss.group() for loss in recipe.train.auxiliary.values()))
     batch = min(math.ceil(_BATCH / least) * least, recipe.train.batch_size)
-    command = [sys.executable, "-m", "discli", "train", str(recipe_name)]
+    command = [sys.executable, "-m", "discli", "train", str(named)]
     command += ["--data", str(data)] if data else []
     command += ["--device", device] if device else []
     command += ["--from", str(begin_from)] if begin_from else []
     command += ["--take", take] if take else []
-    command += ["--processes", str(processes)] if processes > 1 else []
+    command += ["--processes", str(processes)]
     here = pick_device(device)  # on which both runs must choose the same
     for setting in [
         *overrides,
@@ -82,7 +87,7 @@ def verify_resume(
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        what, how = _complaint(done.stderr)
+        what, how = last_error(done.stderr)
         how = how or "Train without --verify-resume to see more."
         raise DiscliError(f"The trial run failed: {what}", how, status=done.returncode)
 
@@ -101,14 +106,8 @@ def _kill_midway(command: list[str], run: Path) -> None:
     finally:
         process.kill()
     if process.returncode != -signal.SIGKILL:
-        what, how = _complaint(errors) if process.returncode else ("it finished before it could be killed.", "")
+        what, how = last_error(errors) if process.returncode else ("it finished before it could be killed.", "")
         raise DiscliError(f"The trial run could not be interrupted: {what}", how or "Try again.", status=1)
-
-
-def _complaint(errors: str) -> tuple[str, str]:
-    """The two lines with which a command ends that failed, the first without its "discli: "."""
-    *_, what, how = ["", "", *errors.strip().splitlines()]
-    return (what.removeprefix("discli: "), how.strip()) if what.startswith("discli: ") else (how, "")
 
 
 def _compare(a: Path, b: Path) -> dict[str, bool]:

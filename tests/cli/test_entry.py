@@ -17,6 +17,7 @@ from discli.runtime.errors import DiscliError
         (OSError(errno.ENOSPC, "No space left on device"), 1, "No space left on device."),
         (OSError(errno.ENOSPC, "No space left on device", "a.h5"), 1, "a.h5: No space left on device."),
         (OSError(errno.EACCES, "Permission denied", "/x"), 2, "/x: Permission denied."),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "/xx"), 2, "/xx: File name too long."),
         (OSError(errno.EIO, "Input/output error", "/x"), 1, "/x: Input/output error."),
         (OSError(errno.EACCES, "Permission denied"), 1, "Internal error: PermissionError"),
         (torch.OutOfMemoryError("CUDA out of memory."), 1, "Out of memory: CUDA out of memory."),

@@ -14,6 +14,7 @@ from discli.data.autoencoders import load_codec
 from discli.data.encode import encode
 from discli.data.features import efficientnet_lite0 as lite0
 from discli.data.grids import add_features, write_grid
+from discli.data.layout import open_to_grow
 from discli.data.merge import lacks_features, merge_parts
 from discli.data.shards import part_of as part
 from discli.data.store import Store
@@ -83,11 +84,35 @@ def test_killed_it_leaves_the_file_and_goes_on(dies_at, file, tmp_path, monkeypa
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert file.read_bytes() == before
+    with pytest.raises(DiscliError, match="unfinished"):
+        Store(file.with_name("a.h5.features.partial"))
     asked = []
     write_grid(file, GRID, lambda rows: asked.append(rows.start) or numbers()(rows), 8)
     assert asked == list(range(dies_at, 20, 8))
     assert file.read_bytes() == undisturbed.read_bytes()
     assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob("*.journal"))
+
+
+def test_what_is_written_in_parts_is_written_whole(file, tmp_path, monkeypatch):
+    undisturbed = shutil.copy(file, tmp_path / "b.h5")
+    write_grid(undisturbed, GRID, numbers(), 8)
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, at: pwrite(descriptor, data[:7], at))
+    write_grid(file, GRID, numbers(), 8)
+    assert file.read_bytes() == undisturbed.read_bytes()
+
+
+def test_hdf5_writes_nothing_once_features_are_computed(file, monkeypatch):
+    """Killed meanwhile, it would open the file no more, and they were lost."""
+    computed = []
+
+    def early(path):
+        assert not computed
+        return open_to_grow(path)
+
+    monkeypatch.setattr("discli.data.grids.open_to_grow", early)
+    write_grid(file, GRID, lambda rows: computed.append(rows) or numbers()(rows), 8)
+    assert Store(file).read_grid("net", np.array([3])).shape == (1, 2, 2, 3)
 
 
 def test_a_file_whose_features_are_not_what_it_says_is_corrupt(file, tmp_path):

@@ -54,6 +54,8 @@ def test_whole_numbers_are_class_indices_as_they_stand():
         ("l.csv", "a.png,cat\n", "no label for 1 of 2 images: b.png"),
         ("l.json", '{"labels": [["a.png", 0], ["b.png", 3]], "classes": ["cat"]}', "names only 1 classes"),
         ("l.json", '{"labels": [["a.png", "cat"], ["b.png", "cow"]], "classes": ["cat"]}', '"cow"'),
+        ("l.csv", f'"a.png,{"x" * 200_000}', "larger than field limit"),  # a quotation mark that is not closed
+        ("l.csv", "a.png,1\nb.png,20261130123456789012", "an image 20261130123456789012"),  # somebody's number
     ],
 )
 def test_mistakes_are_named_with_their_place(name, text, message, tmp_path):

@@ -1,7 +1,9 @@
 """The same images are listed alike, whatever they come packed in."""
 
+import errno
 import gzip
 import json
+import os
 import pickle
 import tarfile
 import zipfile
@@ -357,6 +359,27 @@ def test_an_archive_that_vanishes_stops_the_reading(tmp_path):
     source = open_source(packed("tar", tmp_path))
     source.path.unlink()
     with pytest.raises(DiscliError, match=r"Cannot read .*images\.tar: No such file"):
+        source.read(0)
+
+
+def test_a_folder_that_vanishes_stops_the_reading_and_an_image_that_does_is_skipped(tmp_path):
+    source = open_source(packed("folder", tmp_path))
+    (source.path / source.names[0]).unlink()
+    with pytest.raises(ImageError):
+        source.read(0)
+    source.path.rename(tmp_path / "elsewhere")  # as where its disk is no longer mounted
+    with pytest.raises(DiscliError, match=r"Cannot read .*: No such file"):
+        source.read(1)
+
+
+def test_a_disk_that_fails_stops_the_reading(tmp_path, monkeypatch):
+    source = open_source(packed("folder", tmp_path))
+
+    def fail(*_about):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(DiscliError, match="Input/output error"):
         source.read(0)
 
 

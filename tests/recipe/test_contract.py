@@ -1,10 +1,13 @@
 """What a data file promises is kept, shown, and compared with what a recipe wants."""
 
+import tomllib
+
 import pytest
 
 from discli.data.autoencoders.vae import VaeIdentity
 from discli.recipe import check_fits, parse_recipe
-from discli.recipe.contract import DataContract
+from discli.recipe.contract import DataContract, FeatureGrid
+from discli.recipe.train import TrainSpec
 from discli.runtime.errors import DiscliError
 from tests.data.files import contract
 
@@ -102,3 +105,15 @@ def test_a_mismatch_is_one_line_that_names_both_sides(data, model, held, ours, t
 def test_what_no_data_file_holds_is_no_contract(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         contract(**change)
+
+
+def test_features_of_images_that_are_no_square_are_asked_for_as_a_recipe_says_it():
+    grid = FeatureGrid(name="net", network="", weights_sha256="1", input_size=[192, 256], side=[6, 8], channels=4)
+    held = LATENTS.model_copy(update={"grids": (grid,)})
+    aligned = {"features": "net", "input_size": 256}
+    wanted = recipe().model_copy(update={"train": TrainSpec.model_validate({"steps": 1, "align": aligned})})
+    with pytest.raises(DiscliError) as refused:
+        check_fits(wanted, held, "in256.h5")
+    setting = refused.value.hint.partition("--set ")[2]
+    (size,) = tomllib.loads(setting.replace(".", "_")).values()
+    assert size == [192, 256]

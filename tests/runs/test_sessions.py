@@ -25,6 +25,12 @@ def test_every_start_adds_a_line_and_a_torn_one_is_mended(tmp_path):
     assert "cores" in second["device"]
 
 
+def test_threads_are_those_of_all_processes_on_the_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    record_session(tmp_path, 0, torch.device("cpu"), processes=2)
+    assert read_log(tmp_path / FILE)[0]["cpu_threads"] == 2 * torch.get_num_threads()
+
+
 def test_the_first_session_s_precision_is_remembered(tmp_path):
     assert first_precision(tmp_path) is None
     for precision in ("bf16", "fp32"):

@@ -1,6 +1,8 @@
 """Errors are lines, whatever they quote."""
 
-from discli.runtime.errors import DiscliError, explain_import_error
+import pytest
+
+from discli.runtime.errors import DiscliError, explain_import_error, last_error
 
 
 def test_what_is_quoted_neither_breaks_the_line_nor_reaches_the_terminal():
@@ -28,3 +30,16 @@ def test_the_broken_pair_is_explained_with_its_fix_however_deep_it_lies():
 
 def test_other_errors_are_left_alone():
     assert explain_import_error(raised("out of memory")) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "what_and_how"),
+    [
+        ("loading ...\ndiscli: what is wrong.\n  how to mend it.\n", ("what is wrong.", "how to mend it.")),
+        ("discli: what is wrong.\n", ("what is wrong.", "")),
+        ("Killed\n", ("Killed", "")),
+        ("", ("", "")),
+    ],
+)
+def test_the_last_error_of_another_is_taken_apart(said, what_and_how):
+    assert last_error(said) == what_and_how

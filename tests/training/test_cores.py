@@ -117,6 +117,7 @@ def test_as_many_as_divide_the_batch_and_leave_each_enough(recipe, tmp_path, mon
     assert count("train.batch_size=64", "train.micro_batch=32") == 2
     assert count("train.batch_size=64", "train.parallel=fsdp2") == 1
     assert count("train.batch_size=64", "data.cache=ram") == 1
+    assert count("train.batch_size=64", "data.cache=device") == 1
     assert count("train.batch_size=64", "model.embed_dim=1024", "model.depth=13") == 1
     assert count("train.batch_size=16", asked=4) == 4
     with pytest.raises(DiscliError, match="does not divide"):
@@ -155,7 +156,7 @@ def test_another_starts_wherever_the_first_does_and_lends_its_threads_while_it_w
     code = """
 torch.set_num_threads(4)
 with launch.beside_others(["--version"], 2):
-    assert launch._others[0][0].wait() == 0
+    assert launch._team.others[0][0].wait() == 0
     print(torch.get_num_threads(), os.environ["OMP_NUM_THREADS"])  # Accelerate changes the former without the latter
     with launch.all_threads():
         print(torch.get_num_threads())
@@ -173,7 +174,7 @@ with launch.beside_others(["no-such-command"], 2):
 """
     started = time.monotonic()
     done = warm.run("-c", BESIDE + code, cwd=tmp_path)
-    assert "Process 2 of 2 ended with status 2" in done.stderr
+    assert "Process 2 of 2 ended with status 2: No such command: discli no-such-command." in done.stderr
     assert time.monotonic() - started < 50  # of ten minutes
 
 

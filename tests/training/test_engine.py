@@ -1,6 +1,7 @@
 """Launchers and what they set."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -34,6 +35,14 @@ def test_precision_on_a_cpu_is_bf16_only_where_a_trial_finds_it_faster(has_bf16,
     assert choice.name == expected
     assert (f"{gain} times" in str(choice)) == has_bf16
     assert str(settle_precision("fp32", torch.device("cpu"))) == "fp32"
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", 8), ("cpu", 2)])
+def test_processes_of_one_machine_share_its_cpu_and_have_a_gpu_each(device, expected, monkeypatch):
+    """What its peak is counted by."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    engine = SimpleNamespace(world_size=8, device=torch.device(device))
+    assert Engine.devices.fget(engine) == expected
 
 
 def test_the_trial_takes_no_time_and_leaves_the_random_state():

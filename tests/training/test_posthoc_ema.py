@@ -1,6 +1,7 @@
 """An average chosen after training, against one of that length that was kept while training."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -70,3 +71,20 @@ def test_a_run_without_snapshots_is_told_how_to_have_them(run, digits_file, tmp_
     plain = train(run.parent / "tiny.toml", data=digits_file, out=tmp_path / "plain", overrides=["train.steps=1"])
     with pytest.raises(DiscliError, match="no snapshots"):
         posthoc_ema(plain, 0.1)
+
+
+def test_no_run_is_overwritten_but_one_that_was_rebuilt(run, tmp_path):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(DiscliError, match="would be overwritten"):
+        posthoc_ema(run, 0.07, out=run)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    for std in (0.07, 0.08):
+        posthoc_ema(run, std, out=tmp_path / "rebuilt")
+
+
+def test_a_damaged_snapshot_is_named(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    damaged = next((copy / "snapshots").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    with pytest.raises(DiscliError, match=damaged.name):
+        posthoc_ema(copy, 0.07)

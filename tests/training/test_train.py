@@ -5,6 +5,7 @@ import random
 import re
 import signal
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 
 from discli.data.store import Store
 from discli.runs.logs import read_log
+from discli.runtime.console import progress
 from discli.runtime.errors import DiscliError
 from discli.training.engine import Engine
 from discli.training.train import train
@@ -295,7 +297,7 @@ def test_a_run_that_ended_in_bad_steps_goes_on_with_the_remedies_it_names_and_re
         train(recipe, data=digits_file, out=run, overrides=[*milder, "train.lr=1e-5"])
 
 
-def test_roll_backs_are_counted_per_checkpoint_and_not_for_the_life_of_a_run(tmp_path):
+def test_roll_backs_are_counted_per_checkpoint_and_not_for_the_life_of_a_run(tmp_path, monkeypatch):
     """One sample of 128 is no number: a burst in every epoch of 16 steps, with a limit of one."""
     promise = contract(codec=VAE, dtype="float32", resolution=8, flip_stored=False)
     rows = some_rows(128, promise)
@@ -303,11 +305,21 @@ def test_roll_backs_are_counted_per_checkpoint_and_not_for_the_life_of_a_run(tmp
     data = write_store(tmp_path / "latents.h5", rows, promise)
     recipe = tmp_path / "latents.toml"
     recipe.write_text(RECIPE.replace("num_classes = 10", "").replace("horizontal_flip = true", CODEC))
+    tickers = []
+
+    @contextmanager
+    def kept(*about):
+        with progress(*about) as ticker:
+            tickers.append(ticker)
+            yield ticker
+
+    monkeypatch.setattr("discli.training.trainer.progress", kept)
     settings = ["train.steps=40", "train.skip_limit=1", "train.checkpoint_every=2"]
     run = train(recipe, data=data, out=tmp_path / "run", overrides=settings)
     events = [line["event"] for line in read_log(run / "events.jsonl")]
     assert events.count("rolled back") > 1
     assert "ended" not in events
+    assert [ticker.done for ticker in tickers] == [40]  # and not those that were done again as well
 
 
 def test_a_dry_run_says_what_it_takes_checks_all_and_writes_nothing(recipe, digits_file, tmp_path, capsys):
@@ -404,6 +416,8 @@ def test_what_it_will_take_is_said_before_the_first_step(recipe, digits_file, tm
 
 def test_a_folder_with_other_files_is_refused(recipe, digits_file, tmp_path):
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".run.json.123.writing").write_text("{")  # as where a first start is killed
+    train(recipe, data=digits_file, out=tmp_path / "run", dry_run=True)
     (tmp_path / "run" / "thesis.tex").write_text("precious")
     with pytest.raises(DiscliError, match="not a run's"):
         train(recipe, data=digits_file, out=tmp_path / "run")

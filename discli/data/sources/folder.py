@@ -1,5 +1,6 @@
 """A folder of images: a class per sub-folder, or flat."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from discli.data.sources import (
 )
 from discli.runtime.errors import DiscliError
 
+_OF_ONE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR)
+
 
 class FolderReader:
     """Locator: (path relative to the folder,)."""
@@ -25,10 +28,16 @@ class FolderReader:
         self.root = root
 
     def read(self, locator: Locator) -> bytes:
+        path = Path(self.root, locator[0])
         try:
-            with Path(self.root, locator[0]).open("rb") as file:
+            with path.open("rb") as file:
                 data = file.read(MAX_BYTES + 1)
         except OSError as error:
+            if error.errno not in _OF_ONE_FILE or not path.parent.is_dir():  # a disk that fails, or is gone
+                raise DiscliError(
+                    f"Cannot read {path}: {error.strerror}.",
+                    "Bring its disk back and run the same command again: it resumes. Without the file it starts over.",
+                ) from None
             raise ImageError(error.strerror or str(error)) from None
         return checked(data, len(data))
 

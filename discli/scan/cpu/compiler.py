@@ -89,7 +89,8 @@ def kernel(function: _Function) -> Any:
 def entry(signature: Any, *, quietly: bool = False, cache: bool = False) -> Any:
     """What Python calls, by its ``address`` or as ``ctypes``; compiles now, or takes it from the cache.
 
-    The cache is a folder beside the sources or the user's; where neither can be written, there is none.
+    The cache is a folder beside the sources or the user's; where neither can be written, or it is damaged, there is
+    none.
     """
 
     def compile_or_load(function: Any) -> Any:
@@ -99,7 +100,7 @@ def entry(signature: Any, *, quietly: bool = False, cache: bool = False) -> Any:
         options = {"error_model": "numpy", "pipeline_class": _Pipeline if quietly else _AnnouncedPipeline}
         try:
             return cfunc(signature, cache=cache, **options)(function)
-        except RuntimeError:
+        except Exception:  # no folder for it, no room, or a file in it cut short: EOFError, UnpicklingError, ...
             if not cache:
                 raise
             return cfunc(signature, **options)(function)
