@@ -415,6 +415,18 @@ def test_other_settings_into_the_same_folder_are_refused_unless_overwritten(run,
     assert len(_images(out)) == 2
 
 
+@pytest.mark.parametrize("format", ["png", "npz", "zip"])
+def test_more_of_the_same_images_are_never_deleted_for_fewer(run, tmp_path, format):
+    out = sample(run, 5, out=tmp_path / "s", format=format)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(DiscliError, match="3 more"):
+        sample(run, 2, out=out, format=format)
+    beside = write_samples(plan_sampling(run), 2, out, format=format, or_beside=True)
+    assert beside.folder == tmp_path / "s-2"
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    assert read_manifest(sample(run, 2, out=out, format=format, overwrite=True)).n == 2
+
+
 def test_without_a_run_the_newest_is_taken_and_named(run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(run.parents[1])
     sample(None, 1, out=tmp_path / "s")
