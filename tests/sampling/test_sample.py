@@ -340,6 +340,18 @@ def test_an_exported_file_is_its_own_run(run, tmp_path, monkeypatch):
     assert manifest["run"] == manifest["checkpoint"] == str((tmp_path / "mine.safetensors").resolve())
 
 
+def test_images_of_other_weights_at_the_same_place_are_not_completed(run, tmp_path):
+    file = Path(shutil.copy(_weights(run), tmp_path / "mine.safetensors"))
+    out = sample(file, 2, out=tmp_path / "s")
+    assert read_manifest(out).model_sha256 == read_manifest(sample(run, 2, out=tmp_path / "other")).model_sha256
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    tensors = {name: tensor + 0.01 for name, tensor in load_file(file).items()}
+    save_file(tensors, file, metadata)
+    with pytest.raises(DiscliError, match="model_sha256"):
+        sample(file, 3, out=out)
+
+
 def test_balanced_classes_take_turns_and_the_sheet_has_a_row_for_each(run, tmp_path):
     folder = sample(run, 20, classes="balanced", grid=(3, 2), out=tmp_path / "s")
     assert json.loads((folder / "manifest.json").read_text())["classes"] == list(range(10)) * 2
