@@ -197,8 +197,10 @@ def _what_else(folder: Path, manifest: Manifest, writer: ImageWriter) -> str:
     old, new = _compared(found), _compared(manifest)
     different = next((key for key in new if old[key] != new[key]), None)
     if different is None:
-        more = sum(index >= manifest.n for index in writer.done())
-        return f"{more:,} more of these images than {manifest.n:,}" if more else ""
+        there = writer.done()
+        return (
+            f"{len(there):,} of these images, more than {manifest.n:,}" if max(there, default=0) >= manifest.n else ""
+        )
     if isinstance(old[different], dict) or isinstance(new[different], dict):
         return f"samples of another {different}"
     return f"samples with {different} {old[different]}, not {new[different]}"

@@ -431,7 +431,7 @@ def test_other_settings_into_the_same_folder_are_refused_unless_overwritten(run,
 def test_more_of_the_same_images_are_never_deleted_for_fewer(run, tmp_path, format):
     out = sample(run, 5, out=tmp_path / "s", format=format)
     before = {path: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(DiscliError, match="3 more"):
+    with pytest.raises(DiscliError, match="5 of these images, more than 2"):
         sample(run, 2, out=out, format=format)
     beside = write_samples(plan_sampling(run), 2, out, format=format, or_beside=True)
     assert beside.folder == tmp_path / "s-2"
