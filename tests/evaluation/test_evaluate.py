@@ -437,6 +437,8 @@ def test_bad_input_is_refused_in_one_line(folders, data_file, tmp_path):
     assert "needs logits" in message(samples, ref, metrics=["is"])
     assert "no such features" in message(samples, ref, features="clip")
     assert "no class labels" in message(samples, data_file, per_class=True)
+    with pytest.raises(DiscliError, match="is a folder"):
+        eval_fid(samples, ref, features="random", card=tmp_path)
     made = make_ref(ref, tmp_path / "made.npz", features="random")
     np.savez(tmp_path / "adm.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     assert "2,048 dimensions, not those of --features random (160)" in message(samples, tmp_path / "adm.npz")
