@@ -29,7 +29,8 @@ def study_plots(report: StudyReport) -> dict[str, tuple[Figure, str]]:
         fewer = "" if n == final else f", the final score of {final:,}"
         own = ", tuned; along the way with the recipe's own guidance" if report.is_tuned else ""
         caption = f"Score by step: mean over seeds and their range; of {n:,} samples{fewer}{own}"
-        found["score-by-step.png"] = (curves(lines, "step", report.axis_label, log_y=True), caption)
+        above_0 = all(value > 0 for line in lines for value in line.low or line.y)  # a loss gap may be below
+        found["score-by-step.png"] = (curves(lines, "step", report.axis_label, log_y=above_0), caption)
     apart = [(point.name, point.components.parts) for point in report.points if point.components is not None]
     if apart:
         groups = [

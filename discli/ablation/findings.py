@@ -175,6 +175,11 @@ def _caveats(points: Sequence[PointResults]) -> Iterator[str]:
     yield from dict.fromkeys(
         warning for point in points for result in point.results for warning in result.eval.warnings
     )
-    references = {result.eval.reference.sha256 for point in points for result in point.results}
-    if len(references) > 1:
-        yield f"They were scored against {len(references)} different references, and so cannot be compared as they are."
+    scored = [result.eval for point in points for result in point.results]
+    for what, found in (
+        ("against {} different references", {each.reference.sha256 for each in scored}),
+        ("by {} different feature networks", {(each.features, each.weights_sha256, each.precision) for each in scored}),
+        ("on images of {} different sizes", {each.samples.resolution for each in scored}),
+    ):
+        if len(found) > 1:
+            yield f"They were scored {what.format(len(found))}, and so cannot be compared as they are."

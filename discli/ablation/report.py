@@ -33,7 +33,7 @@ _SPREAD_EXPLAINED = (
     " (arXiv:2606.20536) found a deviation of 1 to 2% of the score, and that another training moves it 3.2 times as"
     " much as other samples."
 )
-_MOST_TUNED = 3  # settings that trials of a point were tuned to, in the table
+_MOST_TUNED = 3  # settings that trials of a point were tuned to, in the table, or that trials were drawn with
 
 
 def write_report(report: StudyReport, out: Path) -> None:
@@ -254,15 +254,13 @@ def _state(report: StudyReport) -> str:
 def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
     first = report.results[0]
     scored = first.eval
-    samples, reference = scored.samples, scored.reference
+    reference, tuned = scored.reference, first.tuned
     yield "base recipe", report.base
-    sampler = samples.sampler.name if samples.sampler else "an unknown sampler"
-    sampling = f"{sampler}, {samples.steps} steps"
     count = report.design.sampling if report.design is not None else 1
-    seeds = f"seed {samples.seed}" if count == 1 else f"seeds 0 to {count - 1}"
-    tuned = first.tuned
-    guidance = f"NFE {samples.nfe}, guidance {samples.cfg_scale}" if tuned is None else "tuned"
-    yield "sampling", f"{sampling}, {guidance}, {seeds} in all trials"
+    seeds = f"seed {scored.samples.seed}" if count == 1 else f"seeds 0 to {count - 1}"
+    drawn = list(dict.fromkeys(map(_drawn, report.results)))
+    more = f"; {len(drawn) - _MOST_TUNED:,} more" if len(drawn) > _MOST_TUNED else ""
+    yield "sampling", f"{'; '.join(drawn[:_MOST_TUNED])}{more}; {seeds} in all trials"
     if tuned is not None:
         yield "tuning", f"{_tried(tuned)}: the best for each trial, by {tuned.n:,} samples that no score is of"
     yield "reference", f"{reference.path} (n = {reference.n:,}, sha256 {reference.sha256})"
@@ -287,6 +285,14 @@ def _circumstances(report: StudyReport) -> Iterator[tuple[str, str]]:
     environments = {tuple(result.environment.items()) for result in report.results}
     for environment in sorted(environments):
         yield "environment", ", ".join(f"{key} {value}" for key, value in environment)
+
+
+def _drawn(result: TrialResult) -> str:
+    """How its samples were; trials may differ in it."""
+    samples = result.eval.samples
+    sampler = samples.sampler.name if samples.sampler else "an unknown sampler"
+    guidance = f"NFE {samples.nfe}, guidance {samples.cfg_scale}" if result.tuned is None else "tuned"
+    return f"{sampler}, {samples.steps} steps, {guidance}"
 
 
 def _tried(tuned: Tuned) -> str:

@@ -13,11 +13,14 @@ from torch import Tensor
 
 from discli.data.contact_sheet import save_image
 from discli.evaluation.evaluate import evaluate
+from discli.evaluation.extractor import load_extractor
+from discli.evaluation.reference import open_reference, trained_on
 from discli.evaluation.sampled import SampledImages
 from discli.recipe.size import Size
 from discli.runs.checkpoint import newest_checkpoint
 from discli.runs.eval_result import EvalResult, read_eval_result
-from discli.runs.layout import EMA, RunFolder
+from discli.runs.layout import RunFolder, ema_file
+from discli.runs.manifest import Manifest
 from discli.runtime.devices import pick_device
 from discli.runtime.files import sha256_of, to_json, write_text
 from discli.sampling.load import LoadedModel, load
@@ -87,7 +90,7 @@ class Scorer:
         self._folder, self._run, self._features, self._ref = folder, run, features, ref
         self._metrics, self._device = tuple(metrics), pick_device(device)
         self._models: dict[float | None, LoadedModel] = {}
-        self._weights: dict[Path, str] = {}
+        self._judge: dict[str, object] = {}
         self.new = False  # whether the last score was computed now
 
     def model(self, ema: float | None) -> LoadedModel:
@@ -131,31 +134,34 @@ class Scorer:
         return path
 
     def _file(self, images: SampledImages, kind: str) -> Path:
-        made = images.manifest
-        checkpoint = Path(made.checkpoint)
-        if checkpoint not in self._weights:
-            file = checkpoint / f"{EMA}.safetensors"
-            self._weights[checkpoint] = sha256_of(file if file.exists() else checkpoint)
-        reference = Path(self._ref or made.data_file or "")
-        changed = reference.stat().st_mtime_ns if reference.exists() else 0
-        about = made.model_dump(mode="json", exclude={"run", "checkpoint", "data_file"})
-        about |= {
-            "weights": self._weights[checkpoint],
-            "features": self._features,
-            "metrics": self._metrics,
-            "reference": str(reference.resolve()),
-        }
-        key = hashlib.sha256(json.dumps([about, changed], sort_keys=True).encode()).hexdigest()[:24]
+        about = images.manifest.model_dump(mode="json", exclude={"run", "checkpoint", "data_file"})
+        about |= self._judged_by(images.manifest) if kind == "json" else {}
+        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
         (self._folder / "scores").mkdir(parents=True, exist_ok=True)
         return self._folder / "scores" / f"{key}.{kind}"
 
+    def _judged_by(self, made: Manifest) -> dict[str, object]:
+        """What a score depends on beside its samples, by content: files may be replaced between two sessions."""
+        if not self._judge:
+            reference = open_reference(Path(self._ref or trained_on(self._run, made)), self._device)
+            images, extractor = reference.images, load_extractor(self._features, None, None, self._device)
+            content = sha256_of(reference.path) if images is None else images.content_sha256()
+            self._judge = {
+                "metrics": self._metrics,
+                "features": [extractor.name, extractor.weights_sha256],
+                "reference": [reference.kind, content],
+            }
+        return self._judge
+
     def _average(self, ema: float) -> Path:
-        """A run of the average of this width, from the run's snapshots; made once."""
+        """A run of the average of this width, made once of the snapshots that the run has now."""
         out = self._folder / f"ema-{ema:g}"
         snapshots = RunFolder(self._run).find_snapshots()
         made = newest_checkpoint(out)
         if made is not None and snapshots and int(made.name) == max(step for step, _ in snapshots):
-            return out
+            newest = max(path.stat().st_mtime_ns for path in snapshots.values())
+            if ema_file(made).stat().st_mtime_ns >= newest:  # or the run was trained anew
+                return out
         return posthoc_ema(self._run, ema, out=out)
 
 

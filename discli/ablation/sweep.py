@@ -17,7 +17,7 @@ from discli.data.contact_sheet import rows_sheet, save_image
 from discli.recipe.train import WIDEST_STD
 from discli.reports.plots import Map, heat_maps, save_plot
 from discli.runs.eval_result import EvalResult
-from discli.runs.layout import find_run
+from discli.runs.layout import find_run, is_run, run_of
 from discli.runtime.console import format_seconds, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import to_json, write_text
@@ -59,7 +59,9 @@ def sweep(
     out: str | Path | None = None,
     device: str | None = None,
 ) -> Sweep:
-    """Scores every combination, writes sweep.json, a map and a picture into ``out`` (default RUN/sweep).
+    """Scores every combination, writes sweep.json, a map and a picture into ``out``.
+
+    ``out`` is RUN/sweep by default, of a model that is in no run MODEL-sweep in the current folder.
 
     An empty list leaves that setting as the run has it. Scores lie in ``out``/scores by what they depend on, and are
     not computed twice. Raises DiscliError, before the first score, for what the run cannot do: other guidance where
@@ -69,7 +71,8 @@ def sweep(
     wrong = next((std for std in ema if not 0 < std < WIDEST_STD), None)
     if wrong is not None:
         raise DiscliError(f"--ema {wrong:g} is out of range: it must be between 0 and 0.288.", "Such as 0.05:0.2.")
-    folder = Path(out) if out is not None else run / "sweep"
+    home = run_of(run)  # a checkpoint may be deleted, and a model's file is no folder
+    folder = Path(out or (home / "sweep" if is_run(home) else f"{run.stem}-sweep"))
     scorer = Scorer(folder, run, features=features, ref=ref, device=device)
     loaded = scorer.model(None)
     own = loaded.recipe.sample

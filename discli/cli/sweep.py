@@ -23,7 +23,7 @@ def sweep(
     n: Annotated[int, typer.Option("-n", "--n", min=2, help="Samples of each setting.")] = 1_000,
     features: Features = "inception",
     ref: Annotated[Path | None, typer.Option(help="As of eval-fid. Default: what the run was trained on.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Default: RUN/sweep.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Default: RUN/sweep; of a model MODEL-sweep.")] = None,
     as_json: Json = False,
     device: Device = None,
 ) -> None:

@@ -21,30 +21,35 @@ def have_classes(images: ImageSet, reference: ImageSet | None) -> bool:
     return images.labels is not None and reference is not None and reference.labels is not None
 
 
-def asked_for(images: ImageSet, indices: Sequence[int], reference: ImageSet) -> Tensor:
-    """(n,) int64: the class of each sample in the reference's numbers, found by name where both sides have names.
+def numbered(images: ImageSet, indices: Sequence[int], reference: ImageSet) -> Tensor:
+    """(n,) int64: the class of each sample in the reference's numbers, -1 where the reference has no image of it.
 
-    Raises DiscliError for a class that the reference lacks, and for a reference of one class.
+    Found by name where both sides have names, and other ones: two of ImageNet's classes are cranes.
     """
     assert images.labels is not None
     assert reference.labels is not None
-    labels, theirs = images.labels[list(indices)].long(), class_names(reference)
+    labels = images.labels[list(indices)].long()
+    if images.class_names and reference.class_names and list(images.class_names) != list(reference.class_names):
+        numbers = {name: number for number, name in enumerate(reference.class_names)}
+        labels = torch.tensor([numbers.get(name, -1) for name in class_names(images)])[labels]
+    return labels.where(torch.isin(labels, reference.labels), -1)
+
+
+def asked_for(images: ImageSet, indices: Sequence[int], reference: ImageSet) -> Tensor:
+    """`numbered`. Raises DiscliError for a class that the reference lacks, and for a reference of one class."""
+    assert images.labels is not None
+    assert reference.labels is not None
+    labels, theirs = numbered(images, indices, reference), class_names(reference)
     if len(reference.labels.unique()) < 2:
         raise DiscliError(
             f"--metrics recognised: {reference.path} has one class, and nothing can be mistaken for it.",
             "Give a reference of two classes or more, or leave it out.",
         )
-    if images.class_names and reference.class_names:
-        numbers = {name: number for number, name in enumerate(theirs)}
-        places = torch.tensor([numbers.get(name, -1) for name in class_names(images)])
-        labels, before = places[labels], labels
-        lacking = sorted({class_names(images)[number] for number in before[labels < 0].tolist()})
-    else:
-        there = set(reference.labels.tolist())
-        lacking = [str(number) for number in sorted(set(labels.tolist()) - there)]
+    lacking = images.labels[list(indices)][labels < 0].unique().tolist()
     if lacking:
+        name = class_names(images)[lacking[0]]
         raise DiscliError(
-            f"--metrics recognised: {reference.path} has no class {lacking[0]}, which samples of {images.path} are of.",
+            f"--metrics recognised: {reference.path} has no class {name}, which samples of {images.path} are of.",
             f"Its classes: {', '.join(theirs[:8])}{', ...' if len(theirs) > 8 else ''}.",
         )
     return labels

@@ -11,7 +11,7 @@ import torch
 
 from discli import __version__
 from discli.evaluation.card_images import CardImages
-from discli.evaluation.classes import ReferenceProbe, asked_for, class_names, have_classes
+from discli.evaluation.classes import ReferenceProbe, asked_for, class_names, have_classes, numbered
 from discli.evaluation.extractor import Extractor, Precision, find_network, load_extractor
 from discli.evaluation.fid_infinity import SMALLEST_N
 from discli.evaluation.frechet import frechet_distance
@@ -109,7 +109,13 @@ def evaluate(
             known = ReferenceProbe(reference.images, extractor, group, cache)
         setup = MetricSetup(len(indices), extractor, bootstrap, asked if known else None)
         scores = [metric(setup) for metric in wanted]
-        classes = _moments_of_classes(images, indices, extractor) if per_class else None
+        theirs, dim = reference.images, extractor.dims["features"]
+        classes, other_classes = None, None
+        if per_class:
+            assert theirs is not None
+            assert theirs.labels is not None
+            classes = PerClassMoments(numbered(images, indices, theirs), dim)
+            other_classes = PerClassMoments(theirs.labels, dim)
         passing = card.passing(len(indices)) if card is not None else None
         examples = card.passing_examples(len(indices), size) if card is not None and known else None
         kept = _reference_rows(scores, reference, len(indices), extractor)
@@ -117,8 +123,6 @@ def evaluate(
         if card is not None and passing is not None:
             card.samples = group.once(lambda: passing.rows().to(torch.uint8))
 
-        theirs = reference.images
-        other_classes = _moments_of_classes(theirs, range(theirs.n), extractor) if theirs and per_class else None
         nearest = card.neighbours(extractor) if theirs and card is not None else None
         more = _present(*kept.values(), other_classes, nearest, known.fit if known else None)
         statistics, cached = reference_statistics(reference, scanner, more, cache)
@@ -136,7 +140,7 @@ def evaluate(
         if card is not None and examples is not None and group.is_main:
             for metric in scores:
                 card.show_examples(metric.examples(compared, card.among), names, examples)
-        by_class = group.once(lambda: _class_scores(classes, other_classes, images, reference))
+        by_class = group.once(lambda: _class_scores(classes, other_classes, theirs))
         return EvalResult(
             discli_version=__version__,
             features=extractor.name,
@@ -192,11 +196,6 @@ def _present(*accumulators: Accumulator | None) -> list[Accumulator]:
     return [each for each in accumulators if each is not None]
 
 
-def _moments_of_classes(images: ImageSet, indices: Sequence[int], extractor: Extractor) -> PerClassMoments:
-    assert images.labels is not None
-    return PerClassMoments(images.labels[list(indices)], extractor.dims["features"])
-
-
 def _reference_rows(
     metrics: Sequence[Metric], reference: Reference, n: int, extractor: Extractor
 ) -> dict[str, FeatureBuffer]:
@@ -220,21 +219,19 @@ def _recognition(
 
 
 def _class_scores(
-    classes: PerClassMoments | None, others: PerClassMoments | None, images: ImageSet, reference: Reference
+    classes: PerClassMoments | None, others: PerClassMoments | None, reference: ImageSet | None
 ) -> tuple[ClassScore, ...] | None:
     """A distance for every class that both sides have two images of; None where nobody asked."""
-    if classes is None or others is None or reference.images is None:
+    if classes is None or others is None or reference is None:
         return None
-    names = images.class_names or reference.images.class_names
+    names = class_names(reference)
     rows = []
     for label, mine in classes.classes.items():
         other = others.classes.get(label)
         if mine.n >= 2 and other is not None and other.n >= 2:
             distance = frechet_distance(mine.gaussian(), other.gaussian())
-            name = names[label] if label < len(names) else str(label)
-            rows.append(
-                ClassScore.model_validate({"class": name, "n": mine.n, "n_reference": other.n, "distance": distance})
-            )
+            row = {"class": names[label], "n": mine.n, "n_reference": other.n, "distance": distance}
+            rows.append(ClassScore.model_validate(row))
     return tuple(rows)
 
 

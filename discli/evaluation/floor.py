@@ -53,7 +53,8 @@ def floor_of(
     """The floor of a data file: as ``recipe`` trains on it, and by default mirrored and by class where that can be.
 
     ``keys``: of so many samples, drawn at random, instead of all. Kept beside the file, and taken from there unless
-    ``again`` or where it is of fewer draws. Under torchrun the processes share the work, and all get the result.
+    ``again`` or where it is of fewer draws or samples. Under torchrun the processes share the work, and all get the
+    result.
 
     Raises DiscliError for a file that cannot be read, mirrored or split so.
     """
@@ -73,10 +74,12 @@ def floor_of(
         train, _ = split(store, of.holdout, of.conditional)
         if len(train) < 2:
             raise DiscliError(f"{store.path} holds {len(train)} sample.", "A floor needs two.")
+        where, width = pick_device(device), contract.codec.channels * contract.input_size.area
+        keys = min(len(train), keys or _affordable(store, of, queries, width, where))
         kept = group.once(lambda: None if again else find_floor(store, of))
-        if kept is not None and (kept.queries >= queries and (keys is None or kept.keys >= min(keys, len(train)))):
+        if kept is not None and kept.queries >= queries and kept.keys >= keys:
             return kept
-        floor = _compute(store, of, train, queries, keys, pick_device(device), group)
+        floor = _compute(store, of, train, queries, keys, where, group)
         if group.is_main:
             try:
                 write_floor(of.path(store), floor)
@@ -120,16 +123,14 @@ def _compute(
     of: FloorOf,
     train: npt.NDArray[np.int64],
     count: int,
-    keys: int | None,
+    keys: int,
     device: torch.device,
     group: ProcessGroup,
 ) -> Floor:
     started = time.monotonic()
     contract = store.contract
     width = contract.codec.channels * contract.input_size.area
-    pool = train[permutation(_SEED, 0, len(train)).numpy()]
-    wanted = min(len(train), keys or _affordable(store, of, count, width, device))
-    pool = pool[:wanted]  # a random subset, or all in a random order
+    pool = train[permutation(_SEED, 0, len(train)).numpy()][:keys]  # a random subset, or all in a random order
     drawn = pool[np.arange(count) % len(pool)]
     share = group.share(count)
     step = max(1, _ELEMENTS // width)

@@ -258,6 +258,8 @@ def cache_folder() -> Path:
 
 def make_folder_of(path: Path, flag: str) -> None:
     """Before any work: where a result is to be written, it can be."""
+    if path.is_dir():
+        raise DiscliError(f"{flag} {path} is a folder.", "Give the name of a file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

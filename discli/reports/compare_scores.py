@@ -31,6 +31,7 @@ SAMPLED = {
     "train_seed": "seed of the training",
     "step": "training step",
     "run": "run",
+    "model_sha256": "weights",
 }
 
 
@@ -122,6 +123,8 @@ def _scoring(a: EvalResult, b: EvalResult) -> list[str]:
 def _sampling(a: EvalResult, b: EvalResult) -> list[str]:
     found = []
     for key, what in SAMPLED.items():
+        if key == "model_sha256" and (a.samples.run, a.samples.step) != (b.samples.run, b.samples.step):
+            continue  # of course
         one, other = getattr(a.samples, key), getattr(b.samples, key)
         if one is not None and other is not None and one != other:
             found.append(f"{what}: {in_words(key, one)} and {in_words(key, other)}.")
@@ -138,6 +141,8 @@ def _verdict(a: EvalResult, b: EvalResult, explains: list[str]) -> list[str]:
         return []
     if a.distance == b.distance and not explains:
         return ["The scores are equal, and nothing that is known differs."]
+    if a.samples.n != b.samples.n:  # intervals know nothing of what n itself does
+        return ["Their numbers of samples differ: which is better cannot be told before as many are scored of both."]
     one, other = a.fid_infinity, b.fid_infinity
     if one is None or other is None:
         return ["Without intervals (--bootstrap) there is no telling whether the difference is more than chance."]
@@ -161,6 +166,8 @@ def in_words(key: str, value: Any) -> str:
     """One of `SAMPLED`'s values."""
     if key == "ema":
         return describe_ema(value)
+    if key == "model_sha256":
+        return f"sha256 {value[:12]}"
     if isinstance(value, Named):
         return ", ".join([value.name, *(f"{name} {part}" for name, part in value.settings.items())])
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -20,7 +20,7 @@ from discli.runs.eval_result import EvalResult, read_eval_result
 from discli.runtime.errors import DiscliError
 from discli.runtime.numbers import format_number
 
-_OF_CHANCE = ("seed", "train_seed", "run", "step")  # what scores of one side may differ in
+_OF_CHANCE = ("seed", "train_seed", "run", "step", "model_sha256")  # what scores of one side may differ in
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,7 @@ def _crossed(by_a: Mapping[Seeds, float], by_b: Mapping[Seeds, float]) -> _Diffe
     grid = np.array([by_a[seed] - by_b[seed] for seed in common]).reshape(*sizes, 1)
     found = components(grid, varied)
     how = f"{len(common)} networks a side, all combinations of {' and '.join(varied)} seeds, paired by seed"
+    how += _left_out(len(by_a) + len(by_b) - 2 * len(common))
     return _Difference(found.estimate, found.deviation.value, how)
 
 
@@ -164,14 +165,17 @@ def _paired_or_not(
 ) -> _Difference | None:
     pairs = differences(by_a, by_b)
     if len(pairs) >= 2:
-        left = len(all_a) + len(all_b) - 2 * len(pairs)
-        rest = f"; {left} without a partner left out" if left else ""
+        rest = _left_out(len(all_a) + len(all_b) - 2 * len(pairs))
         return _Difference(estimate(pairs), deviation(pairs), f"{len(pairs)} {of} a side, paired by seed{rest}")
     found = unpaired(all_a, all_b)
     if found is None:
         return None
     noise = math.hypot(deviation(all_a), deviation(all_b))
     return _Difference(found, noise, f"{len(all_a)} and {len(all_b)} {of}, not paired")
+
+
+def _left_out(count: int) -> str:
+    return f"; {count} without a partner left out" if count else ""
 
 
 def _settings(a: _Side, b: _Side) -> list[str]:
@@ -202,7 +206,7 @@ def _check_once(paths: Sequence[str | Path], results: Sequence[EvalResult]) -> N
         seen[key] = path
         made = result.samples
         # Wherever they lie: of these the samples follow.
-        same = (_network(result), made.n, *(str(getattr(made, key)) for key in SAMPLED))
+        same = (_network(result), made.n, *(str(getattr(made, key)) for key in SAMPLED if key != "run"))
         if made.seed is not None and same in seen:
             raise DiscliError(f"{path} scores the same samples as {seen[same]}.", "Give every score once.")
         seen[same] = path
@@ -211,7 +215,8 @@ def _check_once(paths: Sequence[str | Path], results: Sequence[EvalResult]) -> N
 def _network(result: EvalResult) -> Hashable:
     """The trained network; of samples that nothing is known of, themselves."""
     samples = result.samples
-    return (samples.run or samples.path, samples.step, samples.train_seed, str(samples.ema))
+    where = samples.run or samples.path, samples.step, samples.train_seed, str(samples.ema)
+    return samples.model_sha256 or where
 
 
 def _distance(result: EvalResult) -> float:

@@ -53,6 +53,7 @@ class Samples(_Sparse):
     run: str | None = None
     checkpoint: str | None = None
     step: Count | None = None
+    model_sha256: str | None = None
     sampler: Named | None = None
     steps: PositiveInt | None = None
     timestep_spacing: str | None = None

@@ -56,6 +56,7 @@ class Manifest(SampleSpec):
     run: str  # a run's folder, or the file of weights that lies in none
     checkpoint: str
     step: Count
+    model_sha256: str  # of the weights, wherever they lie
     data_file: str | None = None
     n: PositiveInt
     format: Format = "png"

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from discli.data.contact_sheet import by_class, save_image, strip
 from discli.recipe.sample import SAMPLERS
+from discli.runs.layout import run_of
 from discli.runs.manifest import write_manifest
 from discli.runtime.errors import DiscliError
 from discli.sampling.folder import check_count
 from discli.sampling.generate import TRAJECTORY_IMAGES, frames_of, states_of
 from discli.sampling.load import LoadedModel
-from discli.sampling.plan import SamplingPlan, plan_sampling, run_of
+from discli.sampling.plan import SamplingPlan, plan_sampling
 from discli.sampling.settings import SampleSettings, parse_classes
 from discli.sampling.sheet import sheet_of
 from discli.sampling.writers import open_writer

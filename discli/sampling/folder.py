@@ -70,7 +70,7 @@ def write_samples(
     for folder in _places(Path(out), or_beside and not overwrite):
         writer = open_writer(format, folder, keep=looked_at)
         with _lock(folder, world):
-            others = _what_else(folder, manifest)
+            others = _what_else(folder, manifest, writer)
             if not (others and or_beside) or overwrite:
                 done = _prepare_folder(folder, writer, manifest, others, overwrite)
                 break
@@ -179,8 +179,11 @@ def _prepare_folder(folder: Path, writer: ImageWriter, manifest: Manifest, other
     return done
 
 
-def _what_else(folder: Path, manifest: Manifest) -> str:
-    """What is in ``folder``, in words; "" for nothing, and for the same images, be it more or fewer of them."""
+def _what_else(folder: Path, manifest: Manifest, writer: ImageWriter) -> str:
+    """What is in ``folder``, in words; "" for nothing, and for the same images, be it fewer of them.
+
+    More of them may have taken hours, and are not deleted because somebody wants to look at a few.
+    """
     if folder.exists() and not folder.is_dir():
         raise DiscliError(f"{folder} is a file.", "Give a folder to --out.")
     if not folder.exists() or all(path.name == ".lock" for path in folder.iterdir()):
@@ -194,7 +197,10 @@ def _what_else(folder: Path, manifest: Manifest) -> str:
     old, new = _compared(found), _compared(manifest)
     different = next((key for key in new if old[key] != new[key]), None)
     if different is None:
-        return ""
+        there = writer.done()
+        return (
+            f"{len(there):,} of these images, more than {manifest.n:,}" if max(there, default=0) >= manifest.n else ""
+        )
     if isinstance(old[different], dict) or isinstance(new[different], dict):
         return f"samples of another {different}"
     return f"samples with {different} {old[different]}, not {new[different]}"

@@ -1,5 +1,6 @@
 """A trained network, ready to use: averaged weights, recipe and contract of a run, a checkpoint or one file."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +56,15 @@ class LoadedModel:
     def load_codec(self) -> Codec:
         """Raises DiscliError when the autoencoder that the data was encoded with cannot be had. Loaded once."""
         return self._codec
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the weights in float32, by name: the same wherever they lie, and in whichever file."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.float().cpu().flatten().numpy())
+        return digest.hexdigest()
 
     @cached_property
     def _codec(self) -> Codec:

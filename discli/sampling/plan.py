@@ -17,7 +17,7 @@ from discli.recipe.codec import CodecIdentity
 from discli.recipe.differences import brief, first_difference
 from discli.recipe.sample import SampleSpec
 from discli.recipe.size import Size
-from discli.runs.layout import find_run
+from discli.runs.layout import find_run, run_of
 from discli.runs.manifest import Between, Format, Manifest
 from discli.runtime.console import stderr
 from discli.runtime.devices import pick_device
@@ -129,6 +129,7 @@ class SamplingPlan:
             run=str(run_of(model.checkpoint.resolve())),
             checkpoint=str(model.checkpoint.resolve()),
             step=model.step,
+            model_sha256=model.sha256,
             data_file=model.data_file,
             n=n,
             format=format,
@@ -271,8 +272,3 @@ def check_weak(weak: LoadedModel, recipe: Recipe, codec: CodecIdentity) -> None:
         )
     if weak.recipe.model.num_classes not in (0, recipe.model.num_classes):
         raise DiscliError(f"Autoguidance: {weak.checkpoint} knows other classes.", "Give one of the same data.")
-
-
-def run_of(checkpoint: Path) -> Path:
-    """The run's folder; of weights that lie in none (an exported file, a copied checkpoint) themselves."""
-    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint

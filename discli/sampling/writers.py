@@ -40,7 +40,7 @@ class ImageWriter(Protocol):
     def write(self, indices: Sequence[int], images: Tensor) -> None: ...
 
     def finish(self, n: int, labels: Sequence[int] | None) -> None:
-        """All n are there: bring them into their final form, without those of a larger n before."""
+        """All n are there, and no more: bring them into their final form."""
         ...
 
     def read(self, indices: Sequence[int]) -> Tensor:
@@ -73,9 +73,7 @@ class PngFolder:
             pass
 
     def finish(self, n: int, labels: Sequence[int] | None) -> None:
-        for index in self.done():
-            if index >= n:
-                self.path(index).unlink()
+        pass
 
     def read(self, indices: Sequence[int]) -> Tensor:
         return torch.stack([self._read_one(self.path(index)) for index in indices])

@@ -92,6 +92,23 @@ def test_scores_against_other_data_are_not_compared_in_silence():
     assert "2 different references" in " ".join(in_words(report(result("a", 0, 1.0), other)))
 
 
+def test_scores_by_other_features_or_of_other_sizes_are_not_compared_in_silence():
+    other = result("b", 0, 1.0)
+    other["eval"] |= {"weights_sha256": "another"}
+    other["eval"]["samples"] |= {"resolution": [8, 8]}
+    lines = " ".join(in_words(report(result("a", 0, 1.0), other)))
+    assert "2 different feature networks" in lines
+    assert "2 different sizes" in lines
+
+
+def test_a_report_says_every_way_that_samples_were_drawn(tmp_path):
+    other = result("b", 0, 1.0)
+    other["eval"]["samples"] |= {"steps": 9, "nfe": 18, "cfg_scale": 2.0}
+    write_report(report(result("a", 0, 1.0), other), tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "ddim, 5 steps, NFE 5, guidance 1.0; ddim, 9 steps, NFE 18, guidance 2.0; seed 0 in all trials" in text
+
+
 def test_what_a_score_warned_of_is_said_once():
     results = [result("a", 0, 1.0), result("b", 0, 1.0)]
     for each in results:

@@ -1,6 +1,7 @@
 """A trained run over its sampling settings: every score is that of ``discli sample``, and none is computed twice."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -10,8 +11,9 @@ from discli.ablation import scorer
 from discli.ablation import sweep as module
 from discli.ablation.sweep import Sweep, parse_counts, parse_values, sweep
 from discli.cli.sweep_table import print_sweep
-from discli.evaluation.evaluate import evaluate
+from discli.evaluation.evaluate import evaluate, make_ref
 from discli.runtime.errors import DiscliError
+from discli.sampling.export import export_safetensors
 from discli.sampling.load import load
 from discli.sampling.sample import sample
 from discli.training.train import train
@@ -76,6 +78,25 @@ def test_run_again_it_scores_only_what_is_new_wherever_it_lies(run, swept, tmp_p
     assert len(scored) == 6  # another n is another score
 
 
+def test_another_network_or_reference_at_the_same_place_is_scored_anew(run, swept, digits_file, tmp_path):
+    out, found = swept
+    settings = {"cfg_scale": [1.0, 3.0], "ema": [0.1], "steps": [2], "out": tmp_path / "out"}
+    shutil.copytree(out, tmp_path / "out")
+    overrides = ['train.ema={name="power",stds=[0.05,0.2],snapshot_every=3}', "train.seed=1"]
+    other = train(run.parent / "tiny.toml", data=digits_file, out=tmp_path / "run", overrides=overrides)
+    assert not {each.score for each in sweep(other, **settings, **HOW).scores} & {each.score for each in found.scores}
+
+    reference = tmp_path / "ref.npz"
+    make_ref(digits_file, reference, features="random")
+    stamp = reference.stat()
+    before = sweep(run, **settings, ref=reference, **HOW).scores
+    make_ref(digits_file.parent / "all" / "3", reference, features="random")
+    os.utime(reference, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert not {each.score for each in sweep(run, **settings, ref=reference, **HOW).scores} & {
+        each.score for each in before
+    }
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
@@ -88,6 +109,15 @@ def test_what_cannot_be_is_refused_before_anything_is_written(run, tmp_path, set
     with pytest.raises(DiscliError, match=says):
         sweep(run, out=tmp_path / "out", **settings, **HOW)
     assert not (tmp_path / "out").exists()
+
+
+def test_of_a_file_of_weights_it_is_written_here(tiny_run, digits_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    export_safetensors(load(tiny_run), "models/mine.safetensors")
+    sweep("models/mine.safetensors", steps=[1, 2], ref=digits_file, **HOW)
+    assert {path.name for path in tmp_path.iterdir()} == {"models", "mine-sweep"}
+    assert (tmp_path / "mine-sweep" / "sweep.json").is_file()
 
 
 def test_a_run_without_snapshots_is_refused(tiny_run, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -18,6 +19,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from discli.cli.eval_fid import eval_fid
 from discli.cli.scores_table import print_scores
 from discli.data.encode import encode
+from discli.evaluation.classes import numbered
 from discli.evaluation.evaluate import evaluate, make_ref
 from discli.evaluation.features.inception import Inception, bare_inception
 from discli.evaluation.features.random import RANDOM_FD, RandomFeatures
@@ -53,6 +55,7 @@ def save_samples(folder: Path, images: torch.Tensor, data_file: Path | None, **c
         "run": "runs/discs",
         "checkpoint": "runs/discs/checkpoints/00000100",
         "step": 100,
+        "model_sha256": "0" * 64,
         "data_file": data_file and str(data_file),
         "n": len(images),
         "seed": 0,
@@ -293,6 +296,27 @@ def test_classes_are_scored_on_their_own(data_file, tmp_path):
     assert rows[1].distance > 2 * rows[0].distance
 
 
+def test_classes_are_compared_with_those_of_their_name_in_any_order(data_file, tmp_path):
+    """Or with the number of their place, where both sides have the same names, some of them twice."""
+    images = drawn_images(60, 12, 0)
+    images[1::2] = 255 - images[1::2] // 4
+    samples = save_samples(tmp_path / "samples", images, data_file)
+    ours = evaluate(samples, features="random", bootstrap=0, per_class=True).per_class
+    shutil.copytree(data_file.parent / "discs", tmp_path / "ref")
+    (tmp_path / "ref" / "class0").rename(tmp_path / "ref" / "class2")
+    manifest = json.loads((samples / "manifest.json").read_text())
+    manifest["contract"]["class_names"] = ["class2", "class1"]
+    (samples / "manifest.json").write_text(json.dumps(manifest))
+    named = evaluate(samples, tmp_path / "ref", features="random", bootstrap=0, per_class=True).per_class
+    assert {row.name: row.distance for row in named} == pytest.approx(
+        {"class2": ours[0].distance, "class1": ours[1].distance}
+    )
+    sides = [SimpleNamespace(labels=torch.arange(3), class_names=("crane", "ant", "crane")) for _ in range(2)]
+    assert numbered(sides[0], range(3), sides[1]).tolist() == [0, 1, 2]
+    fewer = SimpleNamespace(labels=torch.tensor([0, 0]), class_names=("ant",))
+    assert numbered(sides[0], range(3), fewer).tolist() == [-1, 0, -1]
+
+
 def test_a_missing_sample_or_data_file_is_named(data_file, tmp_path):
     samples = save_samples(tmp_path / "samples", drawn_images(5, 12, 0), data_file)
     (samples / "000003.png").unlink()
@@ -416,6 +440,8 @@ def test_bad_input_is_refused_in_one_line(folders, data_file, tmp_path):
     assert "needs logits" in message(samples, ref, metrics=["is"])
     assert "no such features" in message(samples, ref, features="clip")
     assert "no class labels" in message(samples, data_file, per_class=True)
+    with pytest.raises(DiscliError, match="is a folder"):
+        eval_fid(samples, ref, features="random", card=tmp_path)
     made = make_ref(ref, tmp_path / "made.npz", features="random")
     np.savez(tmp_path / "adm.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     assert "2,048 dimensions, not those of --features random (160)" in message(samples, tmp_path / "adm.npz")

@@ -61,6 +61,13 @@ def test_it_is_kept_by_what_it_depends_on(pixels, monkeypatch):
         floor_of(pixels, queries=64, conditional=False)
 
 
+def test_one_of_a_few_samples_does_not_stand_for_all(pixels):
+    few = floor_of(pixels, queries=64, mirrored=False, keys=20)
+    every = floor_of(pixels, queries=64, mirrored=False)
+    assert (few.keys, every.keys) == (20, every.samples)
+    assert floor_of(pixels, queries=64, mirrored=False, keys=20) == every
+
+
 def test_a_changed_file_has_another_floor(pixels, tmp_path):
     floor_of(pixels, queries=64)
     of = FloorOf(mirrored=True, conditional=True, holdout=0.0, sigmas=floor_of(pixels, queries=64).sigmas)

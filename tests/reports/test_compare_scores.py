@@ -117,6 +117,9 @@ def test_intervals_decide_whether_it_may_be_chance():
     assert "may be chance" in words(near)
     assert "more than sampling noise" in words(far)
     assert "no telling" in words(changed(distance=4.0, effect_of_n=None, scores={"FID": 4.0}))
+    far["samples"]["n"] = 10_000
+    assert "more than sampling noise" not in words(far)
+    assert "cannot be told" in words(far)
 
 
 def test_files_that_are_no_results_are_refused(tmp_path):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from discli.reports.compare_scores import compare_files
 from discli.reports.compare_sides import compare_sides
 from discli.runtime.errors import DiscliError
 from tests.cli.commands import discli
@@ -121,6 +122,19 @@ def test_the_same_samples_count_once_wherever_they_lie(write):
         compare_sides([first, moved], [write("b0", 2.0, 0)])
     other = write("a-shifted", 1.2, 0, samples__path="elsewhere", samples__time_shift=2.0)
     compare_sides([first, other], [write("b0", 2.0, 0)])
+
+
+def test_a_network_is_known_by_its_weights_wherever_its_run_lies(write):
+    """One that was trained anew in the same folder is another, and one whose run was moved the same."""
+    old, new = (
+        write(name, 1.0 + k, 0, samples__model_sha256=sha * 64)
+        for k, (name, sha) in enumerate([("a0", "a"), ("a1", "b")])
+    )
+    compare_sides([old], [new])
+    assert any("weights" in line for line in compare_files(old, new).explains)
+    moved = write("b0", 1.0, 0, samples__model_sha256="a" * 64)
+    with pytest.raises(DiscliError, match="scores the same samples"):
+        compare_sides([old], [moved])
 
 
 def test_the_command_takes_several_files_after_each_flag(write):

@@ -340,6 +340,18 @@ def test_an_exported_file_is_its_own_run(run, tmp_path, monkeypatch):
     assert manifest["run"] == manifest["checkpoint"] == str((tmp_path / "mine.safetensors").resolve())
 
 
+def test_images_of_other_weights_at_the_same_place_are_not_completed(run, tmp_path):
+    file = Path(shutil.copy(_weights(run), tmp_path / "mine.safetensors"))
+    out = sample(file, 2, out=tmp_path / "s")
+    assert read_manifest(out).model_sha256 == read_manifest(sample(run, 2, out=tmp_path / "other")).model_sha256
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    tensors = {name: tensor + 0.01 for name, tensor in load_file(file).items()}
+    save_file(tensors, file, metadata)
+    with pytest.raises(DiscliError, match="model_sha256"):
+        sample(file, 3, out=out)
+
+
 def test_balanced_classes_take_turns_and_the_sheet_has_a_row_for_each(run, tmp_path):
     folder = sample(run, 20, classes="balanced", grid=(3, 2), out=tmp_path / "s")
     assert json.loads((folder / "manifest.json").read_text())["classes"] == list(range(10)) * 2
@@ -413,6 +425,18 @@ def test_other_settings_into_the_same_folder_are_refused_unless_overwritten(run,
     assert _images(out) == before
     sample(run, 2, seed=1, out=out, overwrite=True)
     assert len(_images(out)) == 2
+
+
+@pytest.mark.parametrize("format", ["png", "npz", "zip"])
+def test_more_of_the_same_images_are_never_deleted_for_fewer(run, tmp_path, format):
+    out = sample(run, 5, out=tmp_path / "s", format=format)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(DiscliError, match="5 of these images, more than 2"):
+        sample(run, 2, out=out, format=format)
+    beside = write_samples(plan_sampling(run), 2, out, format=format, or_beside=True)
+    assert beside.folder == tmp_path / "s-2"
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    assert read_manifest(sample(run, 2, out=out, format=format, overwrite=True)).n == 2
 
 
 def test_without_a_run_the_newest_is_taken_and_named(run, tmp_path, monkeypatch, capsys):

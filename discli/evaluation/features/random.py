@@ -18,6 +18,7 @@ from torch import Tensor
 from discli.evaluation.convention import Convention
 from discli.evaluation.extractor import Extractor
 from discli.evaluation.parallel import in_small_batches
+from discli.runtime.errors import DiscliError
 
 RANDOM_FD = "FD (random features), not comparable with FID"
 SEED = 20240802
@@ -50,7 +51,11 @@ class RandomFeatures(Extractor):
     def __init__(
         self, weights: Path | None = None, convention: Convention | None = None, device: torch.device | str = "cpu"
     ) -> None:
-        """Has its own weights and no convention: both arguments are left alone."""
+        """Has its own weights and no convention. Raises DiscliError for others."""
+        if weights is not None or convention is not None:
+            raise DiscliError(
+                "--features random has its own weights, and no convention.", "Leave --weights and --convention out."
+            )
         words = np.random.Philox(key=SEED)
         stages = [_filters(words, _CHANNELS, 3 if i == 0 else _CHANNELS, 3) for i in range(_STAGES)]
         stages[0][::2] -= stages[0][::2].mean(dim=(2, 3), keepdim=True)

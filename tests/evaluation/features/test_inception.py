@@ -156,3 +156,9 @@ def test_bf16_is_near_is_said_and_is_not_mixed_with_fp32(weights):
 def test_a_precision_that_a_network_lacks_is_refused():
     with pytest.raises(DiscliError, match="--precision bf16"):
         load_extractor("random", None, None, torch.device("cpu"), "bf16")
+
+
+@pytest.mark.parametrize(("weights", "convention"), [(Path("mine.pth"), None), (None, "adm")])
+def test_weights_and_conventions_that_random_features_lack_are_refused(weights, convention):
+    with pytest.raises(DiscliError, match="--features random has its own"):
+        load_extractor("random", weights, convention, torch.device("cpu"))
