@@ -50,8 +50,8 @@ def _say_how_long(recipe: Recipe, engine: Engine, data_file: Path, left: int) ->
     """By a trial of some seconds; and where nobody would wait so long, what would take an hour."""
     settled = recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": engine.precision})})
     trial = try_step(settled, engine.device, engine.world_size)
-    stderr.print(f"Time: {describe_time(trial, recipe, left, engine.world_size)}.")
-    if trial.whole(recipe, left, engine.world_size) > A_DAY:
+    stderr.print(f"Time: {describe_time(trial, recipe, left)}.")
+    if trial.whole(recipe, left) > A_DAY:
         name = f"{recipe.name}-1h"
         file = shlex.quote(str(data_file))
         stderr.print(

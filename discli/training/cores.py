@@ -22,8 +22,8 @@ _MOST, _LEAST_SHARE = 4, 8  # processes; samples of a batch for each
 _LARGEST = 50_000_000
 
 
-def processes_for(recipe: Recipe, folder: Path, device: str | None, asked: int | None) -> int:
-    """As many as were ``asked`` for; else as the run in ``folder`` began, or one for each core, four at most.
+def processes_for(recipe: Recipe, folder: Path | None, device: str | None, asked: int | None) -> int:
+    """As many as were ``asked`` for; else as the run in ``folder``, if any, began; else one a core, at most four.
 
     One where the network is large, the data is kept in memory, or the batch would leave a process few samples.
     A process of one thread uses its core nearly all the time; threads wait for one another in every small product
@@ -40,7 +40,7 @@ def processes_for(recipe: Recipe, folder: Path, device: str | None, asked: int |
     if asked is not None:
         share_of_batch(recipe.train, asked)
         return asked
-    began = first_processes(folder)
+    began = first_processes(folder) if folder else None
     # Bound to a core each (OMP_PROC_BIND), the first threads of all processes would be on the same one.
     threads = min(torch.get_num_threads(), usable_cores())
     if began is not None:

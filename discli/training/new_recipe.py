@@ -22,7 +22,7 @@ from discli.runtime.console import stderr
 from discli.runtime.devices import pick_device
 from discli.runtime.errors import DiscliError
 from discli.runtime.files import write_text
-from discli.training.timed_step import describe_length, describe_time, try_step
+from discli.training.timed_step import describe_length, describe_time, try_here
 
 # The longest sequence in the paper: ImageNet-512, 64 latent cells on a side in patches of 2 (arXiv:2402.05608).
 _MOST_PATCHES = 1024
@@ -163,7 +163,7 @@ def _timed_run(
             hoped = before.train.steps * before.train.batch_size * work[0] / work[1]
             if hoped < _SIZES[size].seen or (images is not None and images < _SIZES[size].images):
                 break
-        trial = try_step(recipe, device)
+        trial = try_here(recipe, device)
         previews = max(1, min(_PREVIEWS, int(_FOR_PREVIEWS * seconds / trial.preview(recipe))))
         left = _MOST_OF_IT * seconds - previews * trial.preview(recipe)
         steps = max(1, _rounded(left / trial.per_step(recipe.train.batch_size)))

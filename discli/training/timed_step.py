@@ -24,6 +24,7 @@ from discli.runtime.devices import settle_precision
 from discli.runtime.facts import Facts
 from discli.runtime.rng import RngStream, normal, uniform
 from discli.scan.cpu import backend as cpu
+from discli.training.cores import processes_for
 from discli.training.ema import build_ema
 from discli.training.optimizers import build_optimizer
 
@@ -44,10 +45,11 @@ class Trial:
     per_forward: float
     per_update: float
     images: int  # that were tried at once
+    processes: int = 1  # that share a batch, of which one was tried
 
-    def per_step(self, images: int) -> float:
-        """Of a step in which this process sees so many images."""
-        return images * self.per_image + self.per_update
+    def per_step(self, batch_size: int) -> float:
+        """Of a step with so many images in all."""
+        return -(-batch_size // self.processes) * self.per_image + self.per_update
 
     def preview(self, recipe: Recipe) -> float:
         """Of drawing one, the autoencoder left out."""
@@ -56,13 +58,23 @@ class Trial:
         calls *= (2 if settings.sampler.name == "heun" else 1) * (2 if settings.cfg_scale != 1.0 else 1)
         return recipe.train.preview_count * calls * self.per_forward
 
-    def whole(self, recipe: Recipe, steps: int | None = None, processes: int = 1) -> float:
+    def whole(self, recipe: Recipe, steps: int | None = None) -> float:
         """Of ``steps`` of the recipe, by default all of them, and of their previews; scores are not counted."""
         spec = recipe.train
         steps = spec.steps if steps is None else steps
         previews = -(-steps // spec.preview_every) if spec.preview_every else 0
-        share = -(-spec.batch_size // processes)
-        return steps * self.per_step(share) + previews * self.preview(recipe)
+        return steps * self.per_step(spec.batch_size) + previews * self.preview(recipe)
+
+
+def try_here(recipe: Recipe, device: torch.device) -> Trial:
+    """`try_step` as ``discli train`` would begin the recipe here: on a CPU, of one of several processes."""
+    processes = processes_for(recipe, None, str(device), None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // processes))
+    try:
+        return try_step(recipe, device, processes)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def try_step(recipe: Recipe, device: torch.device, processes: int = 1) -> Trial:
@@ -127,7 +139,8 @@ def try_step(recipe: Recipe, device: torch.device, processes: int = 1) -> Trial:
     # What is tried has no routing and no further losses; a forward pass is a third of it.
     forward = passes / images / 3
     tried, all_blocks = (sum(forward_flops(each).values()) for each in (thin, recipe))
-    return Trial(forward * training_flops(recipe) / tried, forward * all_blocks / tried, larger * update, images)
+    per_image = forward * training_flops(recipe) / tried
+    return Trial(per_image, forward * all_blocks / tried, larger * update, images, processes)
 
 
 def _compiling(what: Callable[[], object]) -> None:
@@ -153,10 +166,10 @@ def describe_length(steps: int, batch_size: int, num_images: int | None = None) 
     return f"{text}, {f'{epochs:,.0f}' if epochs >= 10 else f'{epochs:.2g}'} epochs of {num_images:,}"
 
 
-def describe_time(trial: Trial, recipe: Recipe, steps: int | None = None, processes: int = 1) -> str:
+def describe_time(trial: Trial, recipe: Recipe, steps: int | None = None) -> str:
     """About 5 min on this machine: 0.14 s a step, previews included"""
-    seconds = trial.whole(recipe, steps, processes)
-    per_step = trial.per_step(-(-recipe.train.batch_size // processes))
+    seconds = trial.whole(recipe, steps)
+    per_step = trial.per_step(recipe.train.batch_size)
     previews = ", with its previews" if recipe.train.preview_every else ""
     each = f"{per_step:.2g} s" if per_step < 10 else format_seconds(per_step)
     return f"about {format_seconds(seconds)} on this machine{previews}: {each} a step, by a trial"
@@ -166,6 +179,6 @@ def time_here(recipe: Recipe, machine: Hardware) -> Facts:
     """How long training takes on this machine, by a trial of some seconds; nothing of a machine elsewhere."""
     if machine.device is None:
         return Facts([], {"here": {"seconds": None}})
-    trial = try_step(recipe, machine.device)
+    trial = try_here(recipe, machine.device)
     record = {"seconds": trial.whole(recipe), "seconds_per_step": trial.per_step(recipe.train.batch_size)}
     return Facts([("time here", describe_time(trial, recipe))], {"here": record})

@@ -1,12 +1,13 @@
 """A trial step tells how long a run takes, and leaves no trace."""
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 from discli.recipe import parse_recipe
-from discli.training.timed_step import Trial, describe_length, try_step
+from discli.training.timed_step import Trial, describe_length, try_here, try_step
 
 CPU = torch.device("cpu")
 
@@ -32,6 +33,21 @@ def test_torchs_random_state_and_switches_are_as_before():
     after = torch.random.get_rng_state(), torch.is_grad_enabled(), torch.get_num_threads()
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
+
+
+def test_it_tries_one_of_the_processes_that_would_share_the_cores(monkeypatch):
+    monkeypatch.setattr("discli.training.cores.usable_cores", lambda: 16)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        trial = try_here(recipe(train={"batch_size": 32}), CPU)
+        assert torch.get_num_threads() == 2
+        alone = try_here(recipe(train={"batch_size": 32}, data={"resolution": 8, "cache": "ram"}), CPU)
+    finally:
+        torch.set_num_threads(before)
+    assert (trial.processes, alone.processes) == (2, 1)
+    assert trial.images <= 16
+    assert trial.per_step(32) == pytest.approx(16 * trial.per_image + trial.per_update)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +82,7 @@ def test_the_whole_counts_steps_and_previews():
     assert trial.per_step(8) == 5.0
     assert trial.whole(recipe()) == 500.0
     assert trial.whole(recipe(), steps=10) == 50.0
-    assert trial.whole(recipe(), processes=2) == 300.0
+    assert replace(trial, processes=2).whole(recipe()) == 300.0
     seen = recipe(train={"preview_every": 50, "preview_count": 4}, sample={"steps": 6, "cfg_scale": 2.0})
     assert trial.whole(seen) == pytest.approx(500.0 + 2 * 4 * 6 * 2 * 0.25)
 
