@@ -22,6 +22,8 @@ ASSETS = (
     "digits.md",
     "cifar10.safetensors",
     "cifar10.md",
+    "models/cifar10.safetensors",
+    "models/cifar10.card.json",
     "models/digits.safetensors",
     "models/digits.card.json",
 )

@@ -33,11 +33,12 @@ PARAMETERS = {
     "dis-h-4": 906_892_928,
     "dis-h-2-512": 908_146_208,
     "cifar10-fast": 1_496_979,
+    "cifar10": 1_496_979,
     "images-fast": 2_154_499,
     "imagenet-256-fast": 407_735_312,
 }
 RECIPES = {name: load_recipe(name) for name in shipped_recipes()}
-OURS = {"quickstart", "digits", "cifar10-fast", "images-fast"}  # for a laptop
+OURS = {"quickstart", "digits", "cifar10", "cifar10-fast", "images-fast"}  # for a laptop
 HEADERS = {name: path.read_text() for name, path in shipped_recipes().items() if name not in OURS}
 
 

@@ -14,6 +14,7 @@ import discli
 from discli.cli import app
 from discli.doctor import weights
 from discli.doctor.finding import CheckContext
+from discli.evaluation.features.cifar10 import WEIGHTS, read_classifier
 from discli.evaluation.images import open_images
 from discli.evaluation.neighbours import Real, _rows
 from discli.runs.box import BOX, VARIABLE
@@ -199,12 +200,13 @@ def test_a_model_without_words_is_refused_and_nothing_is_written(tiny_run, tmp_p
 
 def test_what_is_in_the_box_is_small_whole_and_says_its_terms():
     found = [model for model in list_models() if model.file.parent == BOX]
-    assert [model.name for model in found] == ["digits"]
+    terms = {"cifar10": "whose page states no licence", "digits": "CC BY 4.0"}
+    assert {model.name for model in found} == set(terms)
     for model in found:
+        assert terms[model.name] in model.card.terms
         assert (model.problem, model.bytes <= 8_000_000) == (None, True)
         assert is_as_published(model.file, model.card)
         assert model.card.scores
-        assert "CC BY" in model.card.terms
         with safe_open(model.file, "pt") as weights:
             told = [card_file(model.file).read_text(encoding="utf-8"), *weights.metadata().values()]
         assert not [text for text in told if text.startswith("/") or '"/' in text]  # no folder of who trained it
@@ -216,3 +218,10 @@ def test_the_digits_of_the_box_are_those_asked_for(digits_file):
     look = Real(real, classes).look_at(drawn.pixels.flatten(1), torch.tensor(drawn.classes))
     assert look.recognised > 0.85  # by 200 real ones, which recognise fewer than all do
     assert look.variety > 0.8
+
+
+def test_the_things_of_the_box_are_those_asked_for():
+    drawn = discli.sample(BOX / "cifar10.safetensors", 50, classes="balanced", steps=8)
+    classifier, _ = read_classifier(WEIGHTS)
+    recognised = classifier(drawn.pixels / 127.5 - 1).argmax(1) == torch.tensor(drawn.classes)
+    assert recognised.float().mean() > 0.3  # by chance 0.1
