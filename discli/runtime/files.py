@@ -20,7 +20,10 @@ def write_beside(path: Path, fill: Callable[[Path], object]) -> None:
     """``fill`` a temporary file in the same folder, make sure that it is on disk, then give it its name."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # by the user's umask; safetensors would let nobody else read it
         fill(temporary)
+        temporary.chmod(mode)
         sync(temporary)
         temporary.replace(path)
     except OSError as error:

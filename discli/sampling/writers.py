@@ -73,7 +73,7 @@ class PngFolder:
             pass
 
     def finish(self, n: int, labels: Sequence[int] | None) -> None:
-        pass
+        """Each file is in its final form once it is written."""
 
     def read(self, indices: Sequence[int]) -> Tensor:
         return torch.stack([self._read_one(self.path(index)) for index in indices])

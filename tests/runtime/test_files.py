@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from discli.runtime.files import write_beside, write_text
 
@@ -22,6 +24,15 @@ def test_what_fails_while_writing_leaves_the_old_content_and_nothing_else(tmp_pa
         write_beside(path, fail)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.json"]  # noqa: PTH208
+
+
+def test_who_may_read_a_file_is_as_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_beside(tmp_path / "weights", lambda temporary: save_file({"a": torch.zeros(2)}, temporary))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "weights").stat().st_mode & 0o777 == 0o640
 
 
 def test_an_error_names_the_file_by_its_own_name(tmp_path):
