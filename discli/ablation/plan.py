@@ -14,6 +14,7 @@ from discli.ablation.power import StudyPower, check_power, plan_power
 from discli.ablation.trial import costs, drawn_with, failure_of, plan_recipe, read_result
 from discli.ablation.trial_result import Costs, TrialResult
 from discli.cost.disk import averages_kept, disk_needed
+from discli.data.find import data_for_study
 from discli.diffusion import count_evaluations
 from discli.recipe import Recipe, Study, Trial, load_study
 from discli.recipe.diffusion import DiffusionSpec
@@ -137,15 +138,21 @@ class StudyPlan(BaseModel):
     trials: list[TrialPlan]
 
 
-def plan_study(study: str | Path, *, out: str | Path | None = None, trial: str | None = None) -> StudyPlan:
+def plan_study(
+    study: str | Path, *, data: str | Path | None = None, out: str | Path | None = None, trial: str | None = None
+) -> StudyPlan:
     """What there is to do, without doing it; arguments as of `discli.ablation.study.ablate`. Writes nothing.
 
-    Raises DiscliError for what `make_plan` and `discli.recipe.load_study` raise it for.
+    Raises DiscliError for what `make_plan` and `discli.recipe.load_study` raise it for, and for ``data`` that does not
+    fit the trials to run.
     """
     loaded, trials = load_study(study)
     check_power(loaded)
     chosen = trials if trial is None else [find_trial(trials, trial)]
-    return describe_plan(loaded, make_plan(loaded, chosen, study_folder(loaded, out)))
+    plan = make_plan(loaded, chosen, study_folder(loaded, out))
+    if data is not None:
+        data_for_study([planned.recipe for planned in plan if planned.result is None], data)
+    return describe_plan(loaded, plan)
 
 
 def describe_plan(study: Study, plan: Sequence[Planned]) -> StudyPlan:

@@ -16,6 +16,7 @@ from discli.ablation.plan import Planned
 from discli.ablation.trial import FAILURE, LOG, RESULT, is_held, run_in
 from discli.runs.logs import parse_log
 from discli.runtime.console import format_seconds, progress, stderr
+from discli.runtime.errors import last_error
 from discli.runtime.files import write_text
 from discli.runtime.launch import end_with_parent
 from discli.runtime.processes import local_rank, without_others
@@ -216,8 +217,5 @@ def _signal_name(number: int) -> str:
 
 def _last_words(log: Path, start: int) -> str:
     """Of this try: the error that ``discli`` printed, both of its lines, or else the last line of all."""
-    text = log.read_bytes()[start:].decode("utf-8", errors="replace")
-    lines = text.strip().splitlines() or ["nothing was said"]
-    errors = [number for number, line in enumerate(lines) if line.startswith("discli: ")]
-    said = lines[errors[-1] :] if errors else lines[-1:]
-    return " ".join(line.strip().removeprefix("discli: ") for line in said)
+    what, how = last_error(log.read_bytes()[start:].decode("utf-8", errors="replace"))
+    return f"{what} {how}".strip() or "nothing was said"

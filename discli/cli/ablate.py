@@ -45,7 +45,7 @@ def ablate(
     if dry_run:
         from discli.ablation.plan import plan_study
 
-        planned = plan_study(study, out=out, trial=trial)
+        planned = plan_study(study, data=data, out=out, trial=trial)
         if as_json:
             typer.echo(to_json(planned))
         else:

@@ -66,6 +66,7 @@ def describe_recipe(what: str, recipe: Recipe, data: Path | None, machine: "Hard
 
 def _data_of(recipe: Recipe, data: Path | None) -> "Facts":
     """The data file that ``discli train`` would take, and why not where none fits; no row where none is in sight."""
+    from discli.data.holdout import split_of
     from discli.runtime.facts import Facts
     from discli.training.timed_step import describe_length
 
@@ -81,7 +82,7 @@ def _data_of(recipe: Recipe, data: Path | None) -> "Facts":
     if not fitting:
         reasons = "; ".join(others.values())
         return Facts([("data", f"none fits: {reasons} {describe_encode(recipe)}")] if others else [], {"data": None})
-    n = len(Store(fitting[0]))
+    n = len(split_of(recipe, Store(fitting[0])).train)
     epochs = recipe.train.steps * recipe.train.batch_size / max(1, n)
     length = describe_length(recipe.train.steps, recipe.train.batch_size, n)
     record = {"data": {"file": str(fitting[0]), "images": n, "epochs": epochs}}

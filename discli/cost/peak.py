@@ -7,12 +7,14 @@ import torch
 # TFLOP/s without sparsity, from the makers' data sheets: bfloat16 on tensor cores, TF32, float32.
 # The first entry whose words the device's name contains is taken.
 _KNOWN: tuple[tuple[str, float | None, float | None, float], ...] = (
+    ("B200", 2250.0, 1125.0, 75.0),
     ("H200", 989.0, 494.0, 67.0),
     ("H100 NVL", 835.0, 417.0, 60.0),
     ("H100 PCIe", 756.0, 378.0, 51.0),
     ("H100", 989.0, 494.0, 67.0),
     ("A100", 312.0, 156.0, 19.5),
     ("L40S", 362.0, 183.0, 91.6),
+    ("RTX 5090", 209.5, 104.8, 104.8),
     ("RTX 4090", 165.2, 82.6, 82.6),
     ("RTX 3090", 71.0, 35.6, 35.6),
     ("RTX A6000", 154.8, 77.4, 38.7),

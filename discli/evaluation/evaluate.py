@@ -39,6 +39,7 @@ from discli.evaluation.reference import (
     reference_statistics,
     trained_on,
 )
+from discli.evaluation.sampled import is_run
 from discli.runs.eval_result import ClassScore, EvalResult, Recognition, ReferenceFacts, Samples
 from discli.runs.layout import find_run
 from discli.runtime.console import format_bytes, stderr
@@ -181,11 +182,13 @@ def make_ref(
 
     Raises DiscliError for images that cannot be read, and a place where nothing can be written.
     """
-    out = Path(out)
+    source, out = Path(source), Path(out)
+    if is_run(source):  # it could be sampled from, for hours, which is not what anyone means
+        raise DiscliError(f"{source} is a run.", f"Draw its samples first: discli sample {source} --out samples")
     with process_group() as group:
         make_folder_of(out, "--out")
         where = pick_device(device)
-        images = open_images(Path(source), where)
+        images = open_images(source, where)
         scanner = Scanner(load_extractor(features, weights, convention, where, precision), batch_size, group)
         make_reference_file(images, scanner, out)
         stderr.print(f"Statistics of {images.n:,} images.")

@@ -63,6 +63,7 @@ class Manifest(SampleSpec):
     seed: Annotated[int, Strict(), Field(ge=0, lt=2**64)]  # more than TOML, and so `Count`, can hold
     nfe: PositiveInt  # network calls an image
     autoguidance_checkpoint: str | None = None
+    autoguidance_sha256: str | None = None  # of its weights
     ema: Ema
     class_choice: tuple[Count, ...] | Literal["random"] = "random"
     classes: tuple[Count, ...] | None = None  # of every image; None: an unconditional model, or between classes

@@ -35,9 +35,10 @@ def last_error(said: str) -> tuple[str, str]:
 
     Empty where it does not say.
     """
-    *_, above, last = ["", "", *said.strip().splitlines()]
-    what, how = (above, last.strip()) if above.startswith(_OPENS) else (last.strip(), "")
-    return what.removeprefix(_OPENS), how
+    lines = said.strip().splitlines() or [""]
+    opening = [number for number, line in enumerate(lines) if line.startswith(_OPENS)]
+    what, how, *_ = [*lines[opening[-1] if opening else -1 :], ""]
+    return what.strip().removeprefix(_OPENS), how.strip()
 
 
 def did_you_mean(found: str, allowed: Iterable[str]) -> str:

@@ -136,6 +136,7 @@ class SamplingPlan:
             seed=self.seed,
             nfe=count_evaluations(recipe.diffusion, settings, recipe.in_channels, self._edit()),
             autoguidance_checkpoint=str(self.weak.checkpoint.resolve()) if self.weak is not None else None,
+            autoguidance_sha256=self.weak.sha256 if self.weak is not None else None,
             ema=recipe.train.ema,
             class_choice=self.classes or "random",
             classes=None if classes is None else tuple(classes),

@@ -85,13 +85,15 @@ def new_recipe(
     out.parent.mkdir(parents=True, exist_ok=True)  # now, for the trial takes a while
     by_flags = {"--res": resolution, "--codec": codec, "--num-classes": num_classes}
     given = [flag for flag, value in by_flags.items() if value is not None]
-    contract = None
+    contract = images = None
     if data is not None:
         if given:
             raise DiscliError(f"{given[0]}: the file of --data decides that.", f"Leave out {given[0]}, or --data.")
         store = open_store(data)
         contract = store.contract
-        inputs: Tree = {"file": str(data), **_inputs_of(contract), **_holdout(store)}
+        held_out = _held_out(store)
+        images = len(store) - held_out  # to train on
+        inputs: Tree = {"file": str(data), **_inputs_of(contract), **({"holdout": _HOLDOUT} if held_out else {})}
         num_classes, about, sizes = contract.num_classes, _describe(contract), contract.sizes
         train = shlex.join(["discli", "train", str(out)])
     elif resolution is not None:
@@ -104,7 +106,6 @@ def new_recipe(
     else:
         raise DiscliError("A recipe must know its data.", "Give --data FILE.h5, or --res (--codec, --num-classes).")
 
-    images = contract.num_samples if contract else None
     if preset is not None and minutes is None:
         tree, takes = _long_run(name, preset, inputs, num_classes, sizes), ""
     else:
@@ -126,13 +127,13 @@ def new_recipe(
     return out
 
 
-def _holdout(store: Store) -> Tree:
-    """Some samples are kept back, where enough are there that nobody misses them."""
+def _held_out(store: Store) -> int:
+    """How many samples are kept back: some, where enough are there that nobody misses them."""
     try:
         _, out = split(store, _HOLDOUT, conditional=store.labels is not None)
     except DiscliError:
-        return {}
-    return {"holdout": _HOLDOUT} if len(out) >= _FEWEST_HELD_OUT else {}
+        return 0
+    return len(out) if len(out) >= _FEWEST_HELD_OUT else 0
 
 
 def _length(tree: Tree, images: int | None) -> str:

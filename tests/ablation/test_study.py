@@ -351,6 +351,16 @@ def test_a_dry_run_prints_every_trial_and_writes_nothing(write, capsys):
     assert "4 of 4 trials to run" in shown.err
 
 
+def test_a_dry_run_refuses_data_that_do_not_fit(write, digits_file, tmp_path):
+    path = write()
+    command(str(path), data=digits_file, dry_run=True)
+    with pytest.raises(DiscliError, match=r"gone\.h5"):
+        command(str(path), data=tmp_path / "gone.h5", dry_run=True)
+    path.write_text(path.read_text() + "\n[set]\nmodel.num_classes = 7\n")
+    with pytest.raises(DiscliError, match="num_classes"):
+        command(str(path), data=digits_file, dry_run=True)
+
+
 def test_trials_are_shared_by_processes_and_found_by_number_or_name(write, monkeypatch):
     _, trials = load_study(write())
     assert find_trial(trials, "2") is trials[2] is find_trial(trials, "skip=none/seed-0")

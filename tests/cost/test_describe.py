@@ -175,6 +175,10 @@ def test_a_recipe_names_the_data_file_that_train_would_take(digits_file, tmp_pat
 def test_with_the_data_it_says_how_often_each_image_is_seen(digits_file, capsys):
     info("quickstart", data=digits_file, overrides=["train.steps=10"], as_json=True)
     assert json.loads(capsys.readouterr().out)["data"]["epochs"] == 640 / 200
+    info("quickstart", data=digits_file, overrides=["train.steps=10", "data.holdout=0.1"], as_json=True)
+    data = json.loads(capsys.readouterr().out)["data"]
+    assert data["images"] < 200, "held-out images are not trained on"
+    assert data["epochs"] == 640 / data["images"]
     with pytest.raises(DiscliError, match="num_classes"):
         info("quickstart", data=digits_file, overrides=["model.num_classes=3"])
 

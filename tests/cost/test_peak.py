@@ -16,6 +16,8 @@ from discli.cost.peak import find_peak, peak_flops
         ("NVIDIA H100 PCIe", "bf16", True, 756),
         ("h100 pcie", "bf16", True, 756),
         ("Tesla V100-SXM2-16GB", "fp32", True, 15.7),
+        ("NVIDIA GeForce RTX 5090", "bf16", True, 209.5),
+        ("NVIDIA B200", "bf16", True, 2250),
     ],
 )
 def test_known_devices(name, precision, tf32, tflops):

@@ -459,6 +459,12 @@ def test_bad_input_is_refused_in_one_line(folders, data_file, tmp_path):
         make_ref(ref, tmp_path / "made.txt", features="random")
 
 
+def test_a_reference_is_not_drawn_from_a_run(tiny_run, tmp_path):
+    with pytest.raises(DiscliError, match=r"is a run.*discli sample"):
+        make_ref(tiny_run, tmp_path / "made.npz", features="random")
+    assert not (tmp_path / "made.npz").exists()
+
+
 def test_grayscale_palette_and_transparent_images_are_scored_as_rgb(folders, tmp_path):
     odd = save_folder(tmp_path / "odd", drawn_images(40, 12, 0))
     Image.open(odd / "000000.png").convert("L").save(odd / "000000.png")

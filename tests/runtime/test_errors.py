@@ -38,6 +38,7 @@ def test_other_errors_are_left_alone():
         ("loading ...\ndiscli: what is wrong.\n  how to mend it.\n", ("what is wrong.", "how to mend it.")),
         ("discli: what is wrong.\n", ("what is wrong.", "")),
         ("Killed\n", ("Killed", "")),
+        ("discli: what is wrong.\n  how to mend it.\nwandb: 3 runs\n", ("what is wrong.", "how to mend it.")),
         ("", ("", "")),
     ],
 )

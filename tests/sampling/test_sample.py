@@ -333,6 +333,15 @@ def test_a_set_is_gone_on_with_from_another_folder(run, tmp_path, monkeypatch):
     assert len(_images(out)) == 5
 
 
+def test_a_weaker_network_that_changed_at_its_place_does_not_guide_on(run, tmp_path):
+    weak = Path(shutil.copy(_weights(run), tmp_path / "weak.safetensors"))
+    out = sample(run, 2, cfg_scale=2.0, autoguidance=weak, out=tmp_path / "s")
+    _train_on(weak)
+    with pytest.raises(DiscliError, match="autoguidance_sha256"):
+        sample(run, 4, cfg_scale=2.0, autoguidance=weak, out=out)
+    assert len(_images(out)) == 2
+
+
 def test_an_exported_file_is_its_own_run(run, tmp_path, monkeypatch):
     shutil.copy(_weights(run), tmp_path / "mine.safetensors")
     monkeypatch.chdir(tmp_path)
@@ -344,10 +353,7 @@ def test_images_of_other_weights_at_the_same_place_are_not_completed(run, tmp_pa
     file = Path(shutil.copy(_weights(run), tmp_path / "mine.safetensors"))
     out = sample(file, 2, out=tmp_path / "s")
     assert read_manifest(out).model_sha256 == read_manifest(sample(run, 2, out=tmp_path / "other")).model_sha256
-    with safe_open(file, "pt") as opened:
-        metadata = opened.metadata()
-    tensors = {name: tensor + 0.01 for name, tensor in load_file(file).items()}
-    save_file(tensors, file, metadata)
+    _train_on(file)
     with pytest.raises(DiscliError, match="model_sha256"):
         sample(file, 3, out=out)
 
@@ -468,6 +474,13 @@ def test_an_unconditional_model_refuses_guidance_and_classes(tmp_path, run):
 
 def _weights(run: Path) -> Path:
     return run / "checkpoints" / "00000030" / "ema.safetensors"
+
+
+def _train_on(file: Path) -> None:
+    """Other weights in the same file."""
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    save_file({name: tensor + 0.01 for name, tensor in load_file(file).items()}, file, metadata)
 
 
 def _metadata(run: Path) -> dict[str, str]:
