@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from discli.recipe.train import WIDEST_STD
-from discli.runs.checkpoint import read_state, write_checkpoint
+from discli.runs.checkpoint import newest_checkpoint, read_state, write_checkpoint
 from discli.runs.description import read_run
-from discli.runs.layout import EMA, RunFolder, find_run, is_run
+from discli.runs.layout import EMA, RunFolder, ema_file, find_run, is_run
 from discli.runs.verify import verify_checkpoint
 from discli.runtime.console import progress, stderr
 from discli.runtime.errors import DiscliError
 from discli.sampling.load import read_weights
+from discli.training.begin import frozen
 from discli.training.ema import posthoc_average
 
 # Distance of the profile from the wanted one, relative to its norm, from which on it is another average.
@@ -51,6 +52,7 @@ def posthoc_ema(run: str | Path, std: float, step: int | None = None, out: str |
     used = {key: path for key, path in snapshots.items() if key[0] <= step}
     average = posthoc_average(list(used), step, std)
     recipe = description.read_recipe(str(RunFolder(run).description))
+    still = frozen(recipe, description.began)
     ema = recipe.train.ema.model_copy(update={"stds": (std,)})
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"ema": ema})})
     own = {"id": "", "command": "", "recipe": recipe.model_dump(mode="json")}
@@ -61,6 +63,8 @@ def posthoc_ema(run: str | Path, std: float, step: int | None = None, out: str |
         raise DiscliError(f"{out} is a run, and would be overwritten.", "Give another --out.")
     out.mkdir(parents=True, exist_ok=True)
     weights = _weighted_sum(dict(zip(used.values(), average.coefficients.tolist(), strict=True)))
+    if still and (newest := newest_checkpoint(run)) is not None:  # what never moved, without the snapshots' rounding
+        weights |= {name: tensor for name, tensor in read_weights(ema_file(newest)).items() if name in still}
     about = {_STD: std, "snapshots": len(used), "profile_error": average.error}
     write_checkpoint(out, step, {EMA: weights}, about, description.metadata)
     description.write(out)

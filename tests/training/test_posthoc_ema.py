@@ -67,6 +67,19 @@ def test_a_length_far_from_the_stored_ones_comes_with_a_warning(run, tmp_path, c
     assert "take a std nearer to those stored" in capsys.readouterr().err.replace("\n", " ")
 
 
+def test_what_was_frozen_is_not_rounded(run, digits_file, tmp_path):
+    settings = ["train.steps=4", "train.checkpoint_every=4", 'train.freeze=["blocks.0.*"]', POWER]
+    tuned = train(
+        run.parent / "tiny.toml", data=digits_file, out=tmp_path / "tuned", overrides=settings, begin_from=run
+    )
+    before = load_file(run / "checkpoints/00000040/ema.safetensors")
+    after = load_file(posthoc_ema(tuned, 0.07) / "checkpoints/00000004/ema.safetensors")
+    frozen = [name for name in after if name.startswith("blocks.0.")]
+    assert frozen
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    assert not torch.equal(before["blocks.1.norm.weight"], after["blocks.1.norm.weight"])
+
+
 def test_a_run_without_snapshots_is_told_how_to_have_them(run, digits_file, tmp_path):
     plain = train(run.parent / "tiny.toml", data=digits_file, out=tmp_path / "plain", overrides=["train.steps=1"])
     with pytest.raises(DiscliError, match="no snapshots"):
