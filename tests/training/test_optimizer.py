@@ -13,7 +13,7 @@ from discli.recipe.model import MIXERS
 from discli.recipe.train import OPTIMIZERS
 from discli.runs.logs import read_log
 from discli.training.optimizers import build_optimizer
-from discli.training.optimizers.muon import hidden_matrices
+from discli.training.optimizers.muon import InFloat32, hidden_matrices
 from discli.training.schedules.constant import ConstantLrSpec
 from discli.training.schedules.cosine import CosineLrSpec
 from discli.training.schedules.inverse_sqrt import InverseSqrtLrSpec
@@ -158,6 +158,26 @@ def test_muons_step_is_the_polar_factor_with_adamws_rms():
         U, _, Vt = torch.linalg.svd(named[name].grad, full_matrices=False)
         polar = 0.2 * math.sqrt(max(A, B)) * U @ Vt
         assert torch.cosine_similarity(step.flatten(), polar.flatten(), dim=0) > 0.95, name
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_on_a_cpu_muon_is_pytorchs_without_its_rounding(nesterov):
+    """Three steps beside torch.optim.Muon's, whose iterations are in bf16, and beside its formula in float64."""
+    settings = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.9, "nesterov": nesterov, "ns_steps": 4}
+    gradients = [[torch.randn(shape) for shape in ((12, 30), (30, 12), (16, 16))] for _ in range(3)]
+    found = []
+    for kind, dtype in ((InFloat32, torch.float32), (torch.optim.Muon, torch.float32), (InFloat32, torch.float64)):
+        matrices = [torch.nn.Parameter(torch.ones_like(each, dtype=dtype)) for each in gradients[0]]
+        optimizer = kind(matrices, adjust_lr_fn="match_rms_adamw", **settings)
+        for step in gradients:
+            for matrix, gradient in zip(matrices, step, strict=True):
+                matrix.grad = gradient.to(dtype)
+            optimizer.step()
+        found.append(torch.cat([matrix.detach().flatten().double() for matrix in matrices]))
+    ours, rounded, exact = found
+    assert (ours - exact).abs().max() < 1e-6
+    assert (exact - rounded).abs().max() > 1e-4
+    assert torch.allclose(ours, rounded, atol=2e-3)
 
 
 def test_the_step_does_not_depend_on_the_gradients_scale():
