@@ -206,6 +206,7 @@ def test_its_settings_suit_its_length(machine, minutes, flags, tmp_path):
     assert (recipe.diffusion.objective.name, recipe.diffusion.weighting.name) == ("x0-flow", "uniform")
     assert (recipe.diffusion.timesteps.name, recipe.sample.sampler.name) == ("logit-normal", "heun")
     assert recipe.train.lr_schedule.warmup_steps <= recipe.train.steps / 10
+    assert recipe.train.optimizer.name == "muon"
 
 
 def test_a_time_in_which_nothing_can_be_drawn_is_said(machine, tmp_path, capsys):
