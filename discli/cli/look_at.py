@@ -82,7 +82,10 @@ def _data_of(recipe: Recipe, data: Path | None) -> "Facts":
     if not fitting:
         reasons = "; ".join(others.values())
         return Facts([("data", f"none fits: {reasons} {describe_encode(recipe)}")] if others else [], {"data": None})
-    n = len(split_of(recipe, Store(fitting[0])).train)
+    try:
+        n = len(split_of(recipe, Store(fitting[0])).train)
+    except DiscliError as error:  # of so few images none can be held out
+        return Facts([("data", error.message)], {"data": None})
     epochs = recipe.train.steps * recipe.train.batch_size / max(1, n)
     length = describe_length(recipe.train.steps, recipe.train.batch_size, n)
     record = {"data": {"file": str(fitting[0]), "images": n, "epochs": epochs}}

@@ -179,6 +179,8 @@ def test_with_the_data_it_says_how_often_each_image_is_seen(digits_file, capsys)
     data = json.loads(capsys.readouterr().out)["data"]
     assert data["images"] < 200, "held-out images are not trained on"
     assert data["epochs"] == 640 / data["images"]
+    info("quickstart", data=digits_file, overrides=["data.holdout=0.0001"])
+    assert "leaves 0 of 200 samples" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(DiscliError, match="num_classes"):
         info("quickstart", data=digits_file, overrides=["model.num_classes=3"])
 

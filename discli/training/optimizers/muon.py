@@ -40,7 +40,10 @@ class InFloat32(torch.optim.Muon):
             for matrix in group["params"]:
                 if (gradient := matrix.grad) is None:
                     continue
-                average = self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
+                state = self.state[matrix]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(matrix)
+                average = state["momentum_buffer"]
                 average.lerp_(gradient, 1 - momentum)
                 ahead = gradient.lerp(average, momentum) if group["nesterov"] else average
                 matrix.mul_(1 - lr * group["weight_decay"])
