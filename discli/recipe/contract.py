@@ -237,7 +237,7 @@ def _check_features(recipe: Recipe, loss: AuxiliarySpec, contract: DataContract,
         command = f"encode {file} --features {features.network}" if published else f"teacher {file}{named}"
         raise DiscliError(
             f"{asks}, and {file} holds {f'those of {held}' if held else 'none'}.",
-            f"Add them: discli {command}",
+            f"Add them: discli {command}   Or train without: --set train.{loss.name}=none",
         )
     if features.input_size is not None and features.input_size != grid.input_size:
         _refuse(

@@ -8,7 +8,7 @@ from discli.recipe.choices import default_of, one_of, read_choices
 from discli.recipe.kinds import GridConvSpec, MixerSpec, ScanOrderSpec
 from discli.recipe.presets import PRESETS
 from discli.recipe.size import Size
-from discli.recipe.spec import ChoiceSpec, Count, Fraction, ListToo, PositiveInt, Spec
+from discli.recipe.spec import ChoiceSpec, Count, Fraction, ListToo, OrNone, PositiveInt, Spec
 
 MIXERS = read_choices("model/mixers", MixerSpec, default="mamba")
 SKIPS = read_choices("model/skips", ChoiceSpec, default="concat")
@@ -89,7 +89,9 @@ class ModelSpec(Spec):
         Field(description='"authors": their code zeroes the backward dt bias by oversight'),
     ] = "like-forward"
     scan: Annotated[ScanBackend, Field(description="auto: the fastest that works here")] = "auto"
-    lora: Annotated[LoraSpec | None, Field(description="thin matrices beside those of a trained model")] = None
+    lora: Annotated[LoraSpec | None, OrNone(), Field(description="thin matrices beside those of a trained model")] = (
+        None
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -6,7 +6,7 @@ from pydantic import Field, Strict, model_validator
 
 from discli.recipe.choices import default_of, one_of, read_choices
 from discli.recipe.kinds import SamplerSpec, ScaleScheduleSpec, TimestepSpacing
-from discli.recipe.spec import FeatureName, Flag, Positive, PositiveInt, Spec, by_name
+from discli.recipe.spec import FeatureName, Flag, OrNone, Positive, PositiveInt, Spec, by_name
 
 SAMPLERS = read_choices("diffusion/samplers", SamplerSpec, default="ddpm")
 SCALE_SCHEDULES = read_choices("diffusion/scale_schedules", ScaleScheduleSpec, default="constant")
@@ -64,7 +64,9 @@ class SampleSpec(Spec):
     guidance: Annotated[Guidance, Field(description="what to guide away from")] = ClassifierFree()
     cfg_schedule: Annotated[ScaleSchedule, Field(description="the scale over the steps")] = default_of(SCALE_SCHEDULES)
     cfg_interval: Annotated[
-        GuidanceInterval | None, Field(description="guide only between these noise levels; default: everywhere")
+        GuidanceInterval | None,
+        OrNone(),
+        Field(description="guide only between these noise levels; default: everywhere"),
     ] = None
     contrastive_correction: Annotated[
         Flag, Field(description="undo under guidance what diffusion.contrastive adds, as its paper does")

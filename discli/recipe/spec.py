@@ -77,6 +77,19 @@ class _ShortForm:
         return {"anyOf": [short, *tables]}
 
 
+class OrNone:
+    """Annotates an optional table: ``"none"`` takes away the one that a parent recipe has."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._absent, handler(source))
+
+    def _absent(self, value: Any) -> Any:
+        return None if value == "none" else value
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"const": "none"}, *handler(schema)["anyOf"]]}
+
+
 LIST_TAGS = ("one", "a list")  # in pydantic's locations
 
 

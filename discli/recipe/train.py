@@ -16,6 +16,7 @@ from discli.recipe.spec import (
     Flag,
     Fraction,
     NotNegative,
+    OrNone,
     Positive,
     PositiveInt,
     Real,
@@ -130,7 +131,10 @@ else:  # a table each
         "_Losses",
         __base__=Spec,
         **{
-            name: (spec | None, Field(default=None, description=" ".join(spec.__doc__.split("\n\n")[0].split())))
+            name: (
+                Annotated[spec | None, OrNone()],
+                Field(default=None, description=" ".join(spec.__doc__.split("\n\n")[0].split())),
+            )
             for name, spec in AUXILIARY.items()
         },
     )
@@ -162,7 +166,7 @@ class TrainSpec(_Losses):
         tuple[str, ...], Field(description='parameters that keep their first values, by name: ["blocks.0.*"]')
     ] = ()
 
-    route: Annotated[RouteSpec | None, Field(description="patches that skip blocks; default: none")] = None
+    route: Annotated[RouteSpec | None, OrNone(), Field(description="patches that skip blocks; default: none")] = None
 
     precision: Annotated[
         Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 where the device is quicker in it, else fp32")

@@ -97,6 +97,16 @@ def test_a_recipe_extends_another_and_replaces_choices_whole(recipe_file, tmp_pa
     assert recipe.train.ema.name == "constant"
 
 
+def test_none_takes_away_a_table_that_a_parent_recipe_has(recipe_file, tmp_path):
+    (tmp_path / "child.toml").write_text('extends = "cifar10-fast"\ntrain.align = "none"\ntrain.route = "none"\n')
+    without = load_recipe("cifar10-fast", ["train.align=none"])
+    assert load_recipe("cifar10-fast").train.align is not None
+    assert without.train.align is None
+    assert load_recipe(tmp_path / "child.toml") == without
+    again = load_recipe(tmp_path / "child.toml", ["train.align={weight=2}"])
+    assert again.train.align.weight == 2
+
+
 @pytest.mark.parametrize("named", ["quickstart", "quickstart.toml"])
 def test_a_recipe_extends_a_shipped_one_by_its_name(named, tmp_path):
     (tmp_path / "mine.toml").write_text(f'extends = "{named}"\nname = "mine"\n[train]\nsteps = 7\n')

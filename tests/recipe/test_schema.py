@@ -52,6 +52,7 @@ def test_with_every_default_written_out_too(path):
         "train.betas = [0.9, 0.95]",
         'train.ema = { name = "power", stds = [0.05] }',
         'train.score = { every = 10, reference = "ref.npz" }',
+        'train.align = "none"\ntrain.route = "none"\nmodel.lora = "none"\nsample.cfg_interval = "none"',
     ],
 )
 def test_what_the_loader_takes_is_valid(more):
@@ -78,6 +79,7 @@ def test_what_the_loader_takes_is_valid(more):
         "train.class_dropout_prob = 1.5",
         'train.parallel = "fdsp2"',
         "sample.cfg_interval = { high = 3, hihg = 4 }",
+        'train.align = "nothing"',
     ],
 )
 def test_obvious_mistakes_are_refused_by_both(wrong):
