@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from discli.recipe import load_recipe, parse_recipe, shipped_recipes
 from discli.recipe.load import load_tree
 from discli.recipe.toml import to_toml, toml_value
+from tests.fuzz.damage import examples
 
 PLAIN = st.one_of(
     st.booleans(),
@@ -21,11 +22,13 @@ KEYS = st.from_regex(r"[A-Za-z0-9_-]{1,8}", fullmatch=True).filter(lambda key: k
 VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3))
 
 
+@examples(100)
 @given(st.dictionaries(KEYS, VALUES, max_size=4))
 def test_any_tree_survives(tree):
     assert tomllib.loads(to_toml(tree)) == tree
 
 
+@examples(100)
 @given(VALUES)
 def test_a_value_is_one_line(value):
     assert "\n" not in toml_value(value)
