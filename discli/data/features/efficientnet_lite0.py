@@ -123,7 +123,7 @@ class EfficientNetLite0:
         weight = state[f"{conv}.weight"]
         scale = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + _EPS).sqrt()
         bias = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
-        fused = self.device.type == "cpu" and works()
+        fused = self.device.type == "cpu" and works(self._dtype)
         folded = (weight * scale.view(-1, 1, 1, 1)).to(self.device, self._dtype)
         return same_conv(folded, bias.to(self.device, self._dtype), stride, fused)
 

@@ -23,7 +23,7 @@ _AS_ONEDNN: dict[Activation, tuple[str, list[float]]] = {
 class FusedConv:
     """A convolution without gradients; images (B, C, H, W) channels-last.
 
-    ``fused``: in one call, of float32 and bfloat16 on a CPU, where `works`; otherwise by PyTorch's ordinary ones.
+    ``fused``: in one call, on a CPU where this `works` for the images' dtype; otherwise by PyTorch's ordinary ones.
     """
 
     def __init__(
@@ -65,12 +65,16 @@ class FusedConv:
 
 
 @cache
-def works() -> bool:
-    """Whether these operations are here and right: tried on small convolutions."""
+def works(dtype: torch.dtype = torch.float32) -> bool:
+    """Whether these operations are here and right in ``dtype``: tried on small convolutions.
+
+    In bfloat16 oneDNN has them for processors with AVX-512 alone.
+    """
     if not torch.backends.mkldnn.is_available():
         return False
-    x = torch.linspace(-9, 9, 2 * 8 * 9 * 9).view(2, 8, 9, 9).contiguous(memory_format=torch.channels_last)
-    bias = torch.linspace(-1, 1, 8)
+    x = torch.linspace(-9, 9, 2 * 8 * 9 * 9).view(2, 8, 9, 9).to(dtype).contiguous(memory_format=torch.channels_last)
+    bias = torch.linspace(-1, 1, 8).to(dtype)
+    near = {"atol": 1e-4} if dtype == torch.float32 else {"rtol": 2**-6, "atol": 0.25}  # sums of up to 72 products
     tried: list[tuple[tuple[int, ...], int, int, Activation, bool]] = [
         ((8, 8, 1, 1), 1, 1, "relu6", False),
         ((8, 1, 5, 5), 2, 8, "relu6", False),
@@ -80,12 +84,12 @@ def works() -> bool:
     try:
         with torch.inference_mode():
             for shape, stride, groups, activation, adds in tried:
-                weight = torch.linspace(-1, 1, shape[0] * shape[1] * shape[2] * shape[3]).view(shape)
+                weight = torch.linspace(-1, 1, shape[0] * shape[1] * shape[2] * shape[3]).view(shape).to(dtype)
                 how = ((stride, stride), (shape[2] // 2, shape[3] // 2), groups)
                 fused, plain = (
                     FusedConv(weight, bias, *how, which)(x, activation, x if adds else None) for which in (True, False)
                 )
-                if not torch.allclose(fused, plain, atol=1e-4):
+                if not torch.allclose(fused, plain, **near):
                     return False
     except (AttributeError, RuntimeError, TypeError):  # another release of PyTorch, another signature
         return False

@@ -79,7 +79,7 @@ class Inception(Extractor):
         self.precision, self._dtype = precision, torch.bfloat16 if precision == "bf16" else torch.float32
         if precision != "fp32":
             self.network = f"{type(self).network}, computed in {precision}"
-        if self._device.type == "cpu" and fused_conv.works():
+        if self._device.type == "cpu" and fused_conv.works(self._dtype):
             network.to(self._dtype)
             _fuse_activations(network)
         else:
