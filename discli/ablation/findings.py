@@ -3,12 +3,12 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
+from discli.ablation.gaps import EQUAL, HELPS, HURTS, UNTOLD, Gap, beside_baseline, gap
 from discli.ablation.results import PointResults, StudyReport
 from discli.ablation.scorer import at_edges
-from discli.reports.chance import LEVEL, Estimate, deviation, differences, estimate, seeds_needed
-from discli.reports.components import SAMPLING, TOGETHER, components
+from discli.reports.chance import LEVEL
+from discli.reports.components import SAMPLING, TOGETHER
 
 # With more points, each is compared with the best alone; with still more, the comparisons are summed up.
 _MOST_FOR_ALL_PAIRS = 5
@@ -19,15 +19,6 @@ _IN_WORDS = {
     "init": "initialisation", "order": "the order of the data", "noise": "the noise of the training",
     TOGETHER: "what these do together", SAMPLING: "sampling",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Gap:
-    """How two points differ: the mean of differences, and the standard deviation of one seed's difference."""
-
-    found: Estimate
-    noise: float
-    of: str  # what is counted
 
 
 Pair = tuple[PointResults, PointResults, Gap]
@@ -44,11 +35,30 @@ def in_words(report: StudyReport) -> Iterator[str]:
         yield f"Scored by their teacher's own features, and so not compared: {taught}."
     if len(points) < 2:
         return
-    yield from _differences(points)
+    yield from _from_baseline(report) if beside_baseline(report) else _differences(points)
     seeds = {frozenset(point.by_seed("score")) for point in points}
     if len(seeds) > 1:
         yield "Not all points have all seeds: a difference is over those in common, the means over all there are."
     yield from _caveats(points)
+
+
+def _from_baseline(report: StudyReport) -> Iterator[str]:
+    found = beside_baseline(report)
+    for verdict, said in (
+        (HELPS, "Better (lower) scores than {} by more than chance"),
+        (HURTS, "Worse (higher) scores than {} by more than chance"),
+        (EQUAL, "The same scores as {}"),
+        (UNTOLD, "No more than chance would do sets apart from {}"),
+    ):
+        names = [each.point for each in found if each.verdict == verdict]
+        if names:
+            yield f"{said.format(report.baseline)}: {_listed(names)}."
+    yield from _many(sum(each.verdict in (HELPS, HURTS, UNTOLD) for each in found))
+
+
+def _many(comparisons: int) -> Iterator[str]:
+    if comparisons > 2:
+        yield f"These are {comparisons} comparisons: of intervals at {LEVEL:.0%}, one in twenty errs by chance alone."
 
 
 def _differences(points: Sequence[PointResults]) -> Iterator[str]:
@@ -72,19 +82,9 @@ def _differences(points: Sequence[PointResults]) -> Iterator[str]:
     elif untold:
         names = _listed(f"{a.name} and {b.name}" for a, b in untold)
         yield f"No two seeds in common, so that nothing can be told from chance: {names}."
-    if len(told) > 2:
-        yield f"These are {len(told)} comparisons: of intervals at {LEVEL:.0%}, one in twenty errs by chance alone."
+    yield from _many(len(told))
     if told and not all_pairs:
         yield f"{best.name} was picked as the best of {len(points)} by these same scores, which flatters it."
-
-
-def gap(a: PointResults, b: PointResults) -> Gap | None:
-    """a - b, seed by seed; None without two seeds in common."""
-    if a.grid is not None and b.grid is not None and a.design is not None:
-        crossed = components(a.grid - b.grid, list(a.design.varied))
-        return Gap(crossed.estimate, crossed.deviation.value, "networks")
-    by_seed = differences(a.by_seed("score"), b.by_seed("score"))
-    return Gap(estimate(by_seed), deviation(by_seed), "seeds") if len(by_seed) >= 2 else None
 
 
 def _spread(point: PointResults) -> Iterator[str]:
@@ -128,7 +128,7 @@ def _edges(point: PointResults) -> Iterator[str]:
 
 def _sentence(a: PointResults, b: PointResults, gap: Gap) -> str:
     found = gap.found
-    low, high = _interval(found)
+    low, high = gap.interval
     if low == high == 0:
         return f"{a.name} and {b.name} score the same with each of {found.count} {gap.of}."
     better, worse, low, high = (a, b, -high, -low) if found.mean < 0 else (b, a, low, high)
@@ -136,7 +136,7 @@ def _sentence(a: PointResults, b: PointResults, gap: Gap) -> str:
     if low > 0:
         return f"{better.name} scores better (lower) than {worse.name} {size}."
     told = f"{better.name} scores lower than {worse.name} {size}: no more than chance would do."
-    needed = seeds_needed(found.mean, gap.noise)
+    needed = gap.seeds_needed
     size = "more than 100,000 seeds" if needed is None else f"about {needed:,} seeds"
     size += ", no two networks with one in common," if gap.of == "networks" else ""
     return f"{told} Gap {abs(found.mean):.2g}, noise of one seed {gap.noise:.2g}: cannot be told; {size} would show it."
@@ -144,16 +144,10 @@ def _sentence(a: PointResults, b: PointResults, gap: Gap) -> str:
 
 def _summed_up(best: PointResults, told: Sequence[Pair]) -> Iterator[str]:
     """``told`` compares ``best`` with each of the others."""
-    chance = [other.name for _, other, gap in told if _interval(gap.found)[1] >= 0]
+    chance = [other.name for _, other, gap in told if gap.interval[1] >= 0]
     yield f"{best.name} scores better (lower) than {len(told) - len(chance)} of {len(told)} other points."
     if chance:
         yield f"No more than chance would do sets it apart from {_listed(chance)}."
-
-
-def _interval(found: Estimate) -> tuple[float, float]:
-    assert found.low is not None  # a difference has two seeds at least
-    assert found.high is not None
-    return found.low, found.high
 
 
 def _listed(names: Iterable[str]) -> str:

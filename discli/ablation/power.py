@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 
-from discli.ablation.findings import gap
+from discli.ablation.gaps import gap
 from discli.ablation.results import PointResults
 from discli.ablation.trial import RESULT, scored_by
 from discli.ablation.trial_result import TrialResult, read_trial_result

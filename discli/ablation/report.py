@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from PIL import Image
 
 from discli.ablation.figures import image_matrix, matrix_caption, study_plots
 from discli.ablation.findings import in_words
-from discli.ablation.results import PointResults, PointSummary, StudyReport, StudySummary
+from discli.ablation.gaps import UNTOLD, beside_baseline
+from discli.ablation.results import BesideBaseline, PointResults, PointSummary, StudyReport, StudySummary
 from discli.ablation.trial_result import TrialResult, Tuned
 from discli.data.contact_sheet import save_image
-from discli.reports.chance import LEVEL
+from discli.reports.chance import LEVEL, Estimate
 from discli.reports.components import SAMPLING, TOGETHER, Interval
 from discli.reports.page import image_uri, render
 from discli.reports.plots import as_svg, save_plot
@@ -78,6 +79,8 @@ def summarise(report: StudyReport) -> StudySummary:
             )
             for point in report.points
         ],
+        baseline=report.baseline,
+        beside_baseline=beside_baseline(report),
         in_words=list(in_words(report)),
         failures=dict(report.failures),
     )
@@ -97,6 +100,7 @@ def study_page(report: StudyReport, plots: Mapping[str, tuple[Figure, str]], mat
         headings=_headings(report),
         rows=list(_rows(report)),
         findings=in_words(report),
+        beside=_beside_baseline(report),
         spreads=list(_spreads(report)),
         spread_explained=_SPREAD_EXPLAINED,
         plots=[(title, explained, as_svg(figure, caption)) for figure, caption, (title, _, explained) in captions],
@@ -109,13 +113,12 @@ def study_markdown(report: StudyReport, plots: Mapping[str, tuple[Figure, str]],
     """For a README or an issue; it shows the plots and images beside it."""
     lines = [f"# Ablation: {report.name}", "", _state(report), ""]
     if report.results:
-        headings = _headings(report)
-        lines += ["| " + " | ".join(headings) + " |", "|---" + "|---:" * (len(headings) - 1) + "|"]
-        lines += ["| " + " | ".join(row) + " |" for row in _rows(report)]
+        lines += _table(_headings(report), _rows(report))
         lines += ["", *(f"- {line}" for line in in_words(report)), ""]
+        for title, headings, rows in _beside_baseline(report):
+            lines += [f"{title}.", "", *_table(headings, rows), ""]
     for name, of_parts, spread in _spreads(report):
-        lines += [f"{_SPREAD} {name}.", "", "| " + " | ".join(of_parts) + " |"]
-        lines += ["|---" + "|---:" * (len(of_parts) - 1) + "|", *("| " + " | ".join(row) + " |" for row in spread), ""]
+        lines += [f"{_SPREAD} {name}.", "", *_table(of_parts, spread), ""]
     if any(_spreads(report)):
         lines += [_SPREAD_EXPLAINED, ""]
     if report.failures:
@@ -127,6 +130,12 @@ def study_markdown(report: StudyReport, plots: Mapping[str, tuple[Figure, str]],
     if report.results:
         lines += [f"- {name}: {text}" for name, text in _circumstances(report)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """In Markdown."""
+    rule = "|---" + "|---:" * (len(headings) - 1) + "|"
+    return ["| " + " | ".join(headings) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)]
 
 
 def study_csv(report: StudyReport) -> str:
@@ -194,6 +203,36 @@ def _rows(report: StudyReport) -> Iterator[tuple[str, ...]]:
             format_number(point.estimate("images_per_second").mean, 3),
             format_bytes(max(point.by_seed("peak_memory").values())),
         )
+
+
+def _beside_baseline(report: StudyReport) -> list[tuple[str, list[str], list[list[str]]]]:
+    """(title, headings, rows) of the table that says whether each point helps; empty without a baseline."""
+    found = beside_baseline(report)
+    columns: list[tuple[str, list[str]]] = [
+        ("", [each.point for each in found]),
+        ("", [_in_a_word(each) for each in found]),
+        ("score", [_difference(each.score) for each in found]),
+        ("recognised, points", [_difference(each.recognised, 100) for each in found]),
+        ("held-out loss", [_difference(each.held_out_loss) for each in found]),
+        ("images/s", [f"x {each.images_per_second:.2f}" for each in found]),
+        ("reported elsewhere", [each.reported for each in found]),
+    ]
+    shown = [column for number, column in enumerate(columns) if number < 2 or any(column[1])]
+    title = f"Each beside {report.baseline}, seed by seed"
+    rows = [list(row) for row in zip(*(cells for _, cells in shown), strict=True)]
+    return [(title, [heading for heading, _ in shown], rows)] if found else []
+
+
+def _in_a_word(found: BesideBaseline) -> str:
+    if found.verdict != UNTOLD or found.score is None:
+        return found.verdict
+    if found.score.count < 2:
+        return f"{UNTOLD}: one seed"
+    return f"{UNTOLD}: about {found.seeds_needed:,} seeds would show it" if found.seeds_needed else found.verdict
+
+
+def _difference(found: Estimate | None, times: float = 1) -> str:
+    return "" if found is None else found.scaled(times).as_difference()
 
 
 def _spreads(report: StudyReport) -> Iterator[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:

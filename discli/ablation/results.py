@@ -30,6 +30,8 @@ class StudyReport:
     failures: Mapping[str, str] = field(default_factory=dict)  # trial -> why
     images: Mapping[str, Path] = field(default_factory=dict)  # trial -> strip of square images
     design: SeedDesign | None = None  # where seeds are crossed
+    baseline: str | None = None  # the point that the others are compared with
+    reported: Mapping[str, str] = field(default_factory=dict)  # point -> what was reported of it elsewhere
 
     @cached_property
     def points(self) -> list["PointResults"]:
@@ -154,6 +156,19 @@ class PointSummary(BaseModel):
     training_tflops: float
 
 
+class BesideBaseline(BaseModel):
+    """One point beside the study's baseline. Differences are point - baseline, over the seeds that both have."""
+
+    point: str
+    verdict: str  # by the score's interval at 95%
+    score: Estimate | None  # None: no seed in common, or scored by its own teacher's features
+    seeds_needed: int | None  # seeds that would probably tell; None where it is told, or none would
+    recognised: Estimate | None  # as a share of the samples
+    held_out_loss: Estimate | None  # None where it is not measured, or measures something else
+    images_per_second: float  # times the baseline's
+    reported: str  # elsewhere, as the study's file says it
+
+
 class StudySummary(BaseModel):
     """A study's report for programs: what ``discli ablate --json`` prints."""
 
@@ -162,5 +177,7 @@ class StudySummary(BaseModel):
     budget: str
     score_name: str | None
     points: list[PointSummary]
+    baseline: str | None
+    beside_baseline: list[BesideBaseline]
     in_words: list[str]
     failures: dict[str, str]  # trial -> why

@@ -122,6 +122,8 @@ def _report(study: Study, plan: Sequence[Planned], out: Path) -> tuple[list[Plan
             results=[p.result for p in plan if p.result is not None],
             failures={p.trial.name: p.failure for p in plan if p.failure is not None},
             images={p.trial.name: p.folder / IMAGES for p in plan},
+            baseline=study.baseline,
+            reported={p.trial.point.name: p.trial.point.reported for p in plan},
         )
         write_report(report, out)
     return plan, report

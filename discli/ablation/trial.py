@@ -302,8 +302,10 @@ def _training_facts(run: Path, recipe: Recipe) -> TrainingFacts:
         (lap["step"] - start) * recipe.train.batch_size / lap["images_per_second"]
         for start, lap in zip(starts, laps, strict=False)
     )
+    held_out = read_log(RunFolder(run).log("holdout"))
     return TrainingFacts(
         loss=sum(tail) / len(tail),
+        held_out_loss=held_out[-1]["loss_held_out"] if held_out else None,
         seconds=seconds,
         images_per_second=recipe.train.steps * recipe.train.batch_size / seconds,
         peak_memory=max(lap["peak_memory"] for lap in laps),

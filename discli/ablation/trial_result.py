@@ -42,6 +42,7 @@ class TrainingFacts(BaseModel):
     """What was measured while a trial was trained."""
 
     loss: Real  # the mean over the last tenth
+    held_out_loss: Real | None = None  # at the last step, where images are held out
     seconds: Positive  # without scores and previews
     images_per_second: Positive
     peak_memory: Count  # bytes

@@ -184,7 +184,15 @@ class Study(Spec):
     power: Annotated[Power | None, Field(description="the difference to be found")] = None
     set: Annotated[Tree, Field(default_factory=dict, description="over the base recipe, in every trial")]
     axes: Annotated[Tree, Field(default_factory=dict, description="lists of values; all combinations are run")]
-    points: Annotated[tuple[Tree, ...], Field(description="one table of settings each, with an optional name")] = ()
+    points: Annotated[
+        tuple[Tree, ...],
+        Field(
+            description="one table of settings each, with an optional name, and with what was reported of it elsewhere"
+        ),
+    ] = ()
+    baseline: Annotated[
+        str | None, Field(description="name of the point that all others are compared with; default: the best one")
+    ] = None
 
     @model_validator(mode="after")
     def _something_varies(self) -> Self:
@@ -204,6 +212,8 @@ class Study(Spec):
         for point in self.points:
             if not _POINT_NAME.fullmatch(str(point.get("name", "-"))):
                 raise ValueError("the name of one of points: letters, digits, . , = _ + and -, no dot in front")
+            if not isinstance(point.get("reported", ""), str):
+                raise ValueError("reported of one of points must be text")
         for where, tree in (("set", self.set), ("axes", self.axes), *(("points", point) for point in self.points)):
             for key, _ in leaves(tree):
                 if key == "sample.cfg_scale" and where != "set" and tune is not None and tune.cfg_scale:

@@ -18,10 +18,11 @@ from discli.recipe.load import Tree, explain, find_recipe, find_shipped, is_file
 from discli.recipe.recipe import Recipe
 from discli.recipe.seeds import Seeds
 from discli.recipe.study import Study, leaves
-from discli.runtime.errors import DiscliError
+from discli.runtime.errors import DiscliError, did_you_mean
 from discli.runtime.shipped import shipped_files
 
 _LONGEST_NAME = 200  # bytes; file systems allow 255
+_SHOWN = 12  # names in a message
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Point:
 
     name: str
     settings: dict[str, Any]  # dotted key -> value
+    reported: str = ""  # what was found elsewhere: words for the report
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ def load_study(name_or_path: str | Path) -> tuple[Study, list[Trial]]:
             f"{path}: two points are called {twice}.",
             "Give every one of [[points]] its own name, and no value of an axis twice.",
         )
+    if study.baseline is not None and study.baseline not in names:
+        raise DiscliError(
+            f"{path}: baseline = {study.baseline!r} is none of the points.",
+            did_you_mean(study.baseline, names) or f"They are {', '.join(names[:_SHOWN])}.",
+        )
     for name in names:
         if len(name.encode()) > _LONGEST_NAME:
             raise DiscliError(
@@ -96,13 +103,13 @@ def _points(study: Study) -> Iterator[Point]:
     axes = dict(leaves(study.axes))
     for given in study.points or ({},):
         named = str(given.get("name", ""))
-        fixed = dict(leaves({key: value for key, value in given.items() if key != "name"}))
+        fixed = dict(leaves({key: value for key, value in given.items() if key not in ("name", "reported")}))
         for values in itertools.product(*axes.values()):
             varied = dict(zip(axes, values, strict=True))
             shown = varied if named else fixed | varied
             parts = [named] if named else []
             parts += [f"{_word(_short(key, [*fixed, *axes]))}={_word(value)}" for key, value in shown.items()]
-            yield Point(",".join(parts) or "base", fixed | varied)
+            yield Point(",".join(parts) or "base", fixed | varied, given.get("reported", ""))
 
 
 def _trial(study: Study, base_tree: Tree, point: Point, seed: Seeds) -> Trial:

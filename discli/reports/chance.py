@@ -34,8 +34,22 @@ class Estimate:
         """As many decimals as two digits of the half width have: 12.3 ± 1.5, 0.0966 ± 0.0023."""
         if not self.half_width:
             return format_number(self.mean)
-        decimals = max(0, 1 - math.floor(math.log10(self.half_width)))
-        return f"{self.mean:.{decimals}f} ± {self.half_width:.{decimals}f}"
+        return f"{self.mean:.{self._decimals}f} ± {self.half_width:.{self._decimals}f}"
+
+    def scaled(self, times: float) -> "Estimate":
+        """In another unit, by a positive factor."""
+        low, high = (None if end is None else times * end for end in (self.low, self.high))
+        return Estimate(times * self.mean, low, high, self.count)
+
+    def as_difference(self) -> str:
+        """-2.13 (-2.34 to -1.92); without an interval, +2.13."""
+        if not self.half_width or self.low is None or self.high is None:
+            return f"{self.mean:+.3g}"
+        return f"{self.mean:+.{self._decimals}f} ({self.low:.{self._decimals}f} to {self.high:.{self._decimals}f})"
+
+    @property
+    def _decimals(self) -> int:
+        return max(0, 1 - math.floor(math.log10(self.half_width))) if self.half_width else 0
 
 
 def estimate(values: Sequence[float]) -> Estimate:

@@ -34,10 +34,10 @@ def result(point, seed, score, gflops=1.0):
     }  # fmt: skip
 
 
-def report(*results, failures=None, images=None):
+def report(*results, failures=None, images=None, **more):
     seeds = sorted({r["seed"] for r in results})
     read = [TrialResult.model_validate(result) for result in results]
-    return StudyReport("s", "base", "10 steps each", seeds, len(read), read, failures or {}, images or {})
+    return StudyReport("s", "base", "10 steps each", seeds, len(read), read, failures or {}, images or {}, **more)
 
 
 SCORES = {"concat": [5.0, 6.0, 7.0], "add": [6.0, 7.1, 8.0], "none": [4.0, 9.0, 6.5]}
@@ -115,6 +115,40 @@ def test_what_a_score_warned_of_is_said_once():
         each["eval"]["warnings"] = ["16 samples in 2,048 feature dimensions"]
     assert list(in_words(report(*results)))[-1] == "16 samples in 2,048 feature dimensions"
     assert " ".join(in_words(report(*results))).count("16 samples") == 1
+
+
+def test_every_point_is_told_apart_from_the_baseline(tmp_path):
+    scores = {"base": [5.0, 6.0, 7.0], "better": [4.0, 4.9, 6.0], "worse": [6.1, 7.0, 8.0], "unclear": [4.0, 9.0, 6.5]}
+    results = [result(point, seed, score) for point, found in scores.items() for seed, score in enumerate(found)]
+    results += [result("same", seed, 5.0 + seed) for seed in range(3)] + [result("single", 0, 1.0)]
+    for number, each in enumerate(results):
+        each["held_out_loss"] = 0.2 + 0.01 * number
+    results[3]["recipe"] = results[3]["recipe"] | {"diffusion": {"objective": {"name": "v"}}}  # the first of "better"
+    made = report(*results, baseline="base", reported={"better": "FID 18 to 10"})
+    found = {each.point: each for each in summarise(made).beside_baseline}
+    told = {"better": "helps", "worse": "hurts", "unclear": "cannot be told", "same": "scores the same"}
+    assert {point: each.verdict for point, each in found.items()} == told | {"single": "cannot be told"}
+    assert found["better"].score.mean == pytest.approx(-1.0333, abs=1e-4)
+    assert found["better"].held_out_loss is None  # of another objective
+    assert found["worse"].held_out_loss.mean == pytest.approx(0.06)
+    assert found["better"].recognised is None
+    assert found["unclear"].seeds_needed > 3
+    write_report(made, tmp_path)
+    for form in ((tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()):
+        assert "Each beside base" in form
+        assert "-1.03 (-1.18 to -0.89)" in form
+        assert "FID 18 to 10" in form
+        assert "cannot be told: one seed" in form
+        assert "recognised, points" not in form
+    lines = " ".join(in_words(made))
+    assert "Better (lower) scores than base by more than chance: better." in lines
+    assert "No more than chance would do sets apart from base: unclear; single." in lines
+
+
+def test_a_baseline_of_which_nothing_is_finished_leaves_the_ordinary_comparisons():
+    made = report(*CLEAR, baseline="base")
+    assert summarise(made).beside_baseline == []
+    assert next(in_words(made)).startswith("concat scores better")
 
 
 @pytest.mark.slow

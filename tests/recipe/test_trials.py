@@ -133,6 +133,8 @@ def test_a_budget_is_the_same_for_all_and_the_steps_follow(study, budget, steps)
             "two points are called a",
         ),
         ("budget.steps = 1\n[axes]\nmodel.depth = [1, 1]", "two points are called depth=1"),
+        ('budget.steps = 1\nbaseline = "depth=3"\n[axes]\nmodel.depth = [1, 2]', "baseline = 'depth=3' is none of"),
+        ("budget.steps = 1\n[[points]]\nreported = 3\nmodel.depth = 1", "reported of one of points must be text"),
         ("budget.steps = 1\n[axes]\ntrain.seed = [1, 2]", "axes.train.seed would have no effect: seeds decides it"),
         ("budget.steps = 1\n[[points]]\ntrain.steps = 5", "points.train.steps would have no effect: budget"),
         ("budget.steps = 1\n[set]\ntrain.score.n = 5\n[axes]\nmodel.depth = [1]", "score.curve_n decides it"),
@@ -144,6 +146,16 @@ def test_mistakes_are_one_line(study, text, says):
         study(text)
     assert says in str(caught.value)
     assert "\n" not in caught.value.message
+
+
+def test_what_was_reported_elsewhere_is_no_setting_and_no_part_of_the_name(study):
+    found, trials = study(
+        'seeds = [0]\nbudget.steps = 1\nbaseline = "base"\n[[points]]\nname = "base"\n'
+        '[[points]]\nreported = "FID 9"\nmodel.depth = 5\n'
+    )
+    assert found.baseline == "base"
+    assert [(trial.point.name, trial.point.reported) for trial in trials] == [("base", ""), ("depth=5", "FID 9")]
+    assert trials[1].point.settings == {"model.depth": 5}
 
 
 def test_a_trial_that_is_no_recipe_is_named(study):
