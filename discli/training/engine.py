@@ -2,13 +2,14 @@
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from discli.recipe.train import TrainSpec
@@ -198,6 +199,13 @@ class Engine:
             return tensor
         total: Tensor = self._accelerator.reduce(tensor, reduction="sum")
         return total
+
+    def exchange(self, parts: Sequence[Tensor]) -> None:
+        """``parts[rank]``, a tensor of each rank's, becomes on all of them what that rank has put there."""
+        works = [dist.broadcast(part, rank, async_op=True) for rank, part in enumerate(parts) if part.numel()]
+        for work in works:
+            assert work is not None
+            work.wait()
 
     def barrier(self) -> None:
         self._accelerator.wait_for_everyone()

@@ -85,6 +85,8 @@ def try_step(recipe: Recipe, device: torch.device, processes: int = 1) -> Trial:
     with torch.random.fork_rng(devices=[]):
         network = DiS.from_recipe(thin).to(device)
     optimizer, ema, loss = build_optimizer(network, spec), build_ema(spec.ema, network), DiffusionLoss(recipe.diffusion)
+    if processes > 1 and spec.parallel == "ddp":
+        optimizer.share_work(0, processes, exchange=lambda parts: None)
     shape = recipe.input_shape
     in_bf16 = settle_precision(spec.precision, device).name == "bf16"
 

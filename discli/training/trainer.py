@@ -80,6 +80,8 @@ class Trainer:
             compile_blocks(self.network, engine.device)
         self.model = engine.wrap(self.network, self.network.blocks)
         self.optimizer = build_optimizer(self.network, spec)
+        if engine.world_size > 1 and not engine.sharded:
+            self.optimizer.share_work(engine.rank, engine.world_size, engine.exchange)
         self.ema = build_ema(spec.ema, self.network)
         if beginning:
             beginning.into_averages(self.ema)

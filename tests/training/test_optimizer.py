@@ -13,7 +13,7 @@ from discli.recipe.model import MIXERS
 from discli.recipe.train import OPTIMIZERS
 from discli.runs.logs import read_log
 from discli.training.optimizers import build_optimizer
-from discli.training.optimizers.muon import InFloat32, hidden_matrices
+from discli.training.optimizers.muon import InFloat32, hidden_matrices, take_turns
 from discli.training.schedules.constant import ConstantLrSpec
 from discli.training.schedules.cosine import CosineLrSpec
 from discli.training.schedules.inverse_sqrt import InverseSqrtLrSpec
@@ -178,6 +178,47 @@ def test_on_a_cpu_muon_is_pytorchs_without_its_rounding(nesterov):
     assert (ours - exact).abs().max() < 1e-6
     assert (exact - rounded).abs().max() > 1e-4
     assert torch.allclose(ours, rounded, atol=2e-3)
+
+
+@pytest.mark.parametrize("world", [2, 3, 8])
+def test_processes_that_share_muons_iterations_make_the_step_of_one_alone(world):
+    shapes = [(12, 30), (30, 12), (16, 16), (4, 40), (16, 16)]
+    gradients = [torch.randn(shape) for shape in shapes]
+    sent: dict[int, torch.Tensor] = {}
+
+    def steps(ranks, exchange):
+        for rank in ranks:
+            matrices = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
+            muon = InFloat32(matrices, lr=0.02, adjust_lr_fn="match_rms_adamw")
+            muon.rank, muon.world, muon.exchange = rank, len(ranks), exchange(rank)
+            for matrix, gradient in zip(matrices, gradients, strict=True):
+                matrix.grad = gradient.clone()
+            muon.step()
+            yield [matrix.detach() for matrix in matrices]
+
+    def sends(rank):
+        return lambda parts: sent.update({rank: parts[rank].clone()})
+
+    def receives(rank):
+        def exchange(parts):
+            assert torch.equal(parts[rank], sent[rank])
+            for part, other in zip(parts, sent.values(), strict=True):
+                part.copy_(other)
+
+        return exchange
+
+    [alone] = steps([0], lambda rank: None)
+    list(steps(range(world), sends))
+    for shared in steps(range(world), receives):
+        assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
+
+
+def test_turns_at_muons_iterations_are_of_like_cost_and_each_matrix_has_one():
+    shapes = [(512, 128)] * 7 + [(128, 256)] * 10 + [(8, 128)] * 14
+    turns = take_turns(shapes, 2)
+    assert sorted(turns[0] + turns[1]) == list(range(len(shapes)))
+    costs = [sum(min(shapes[i]) ** 2 * (2 * max(shapes[i]) + min(shapes[i])) for i in turn) for turn in turns]
+    assert max(costs) < 1.1 * min(costs)
 
 
 def test_the_step_does_not_depend_on_the_gradients_scale():

@@ -1,7 +1,7 @@
 """How gradients change weights. One file each."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -11,6 +11,9 @@ from discli.recipe.choices import build
 from discli.recipe.spec import ChoiceSpec
 from discli.recipe.train import TrainSpec
 from discli.training.engine import like
+
+# Of one tensor for each process, in the order of ranks, fills in what the others have put in theirs.
+Exchange = Callable[[Sequence[Tensor]], None]
 
 
 class Optimizer(ABC):
@@ -38,6 +41,12 @@ class Optimizer(ABC):
     def step(self) -> None:
         for part in self.parts:
             part.step()
+
+    def share_work(self, rank: int, world: int, exchange: Exchange) -> None:  # noqa: B027 - most have nothing to share
+        """From now on ``world`` processes that hold the same weights and gradients make every step together.
+
+        They may share what is costly; what is not shared here, each does for itself.
+        """
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         for part in self.parts:

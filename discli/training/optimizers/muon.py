@@ -1,6 +1,7 @@
 """Muon for the hidden matrices, AdamW for the rest."""
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, Strict
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from discli.model.lora import hidden_matrices
 from discli.recipe.spec import ChoiceSpec, Flag, PositiveInt
 from discli.recipe.train import TrainSpec
-from discli.training.optimizers import Optimizer
+from discli.training.optimizers import Exchange, Optimizer
 from discli.training.optimizers.adamw import adamw
 
 
@@ -30,25 +31,59 @@ class MuonSpec(ChoiceSpec):
 class InFloat32(torch.optim.Muon):
     """PyTorch's, whose iterations are in bf16 whatever the matrices are, with iterations in the matrices' own numbers.
 
-    Most CPUs multiply bf16 half as fast as float32, and these iterations are most of what Muon costs.
+    Most CPUs multiply bf16 half as fast as float32, and these iterations are most of what Muon costs. Processes that
+    train together may share them: each does those of some matrices, and sends the others what came of it. All of them
+    then make the same step, to the bit what each would have made alone.
     """
+
+    rank, world = 0, 1
+    exchange: Exchange
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            lr, momentum = group["lr"], group["momentum"]
-            for matrix in group["params"]:
-                if (gradient := matrix.grad) is None:
-                    continue
-                state = self.state[matrix]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(matrix)
-                average = state["momentum_buffer"]
-                average.lerp_(gradient, 1 - momentum)
-                ahead = gradient.lerp(average, momentum) if group["nesterov"] else average
-                matrix.mul_(1 - lr * group["weight_decay"])
-                step = _polar(ahead, group["ns_coefficients"], group["ns_steps"], group["eps"])
-                matrix.add_(step, alpha=-0.2 * max(matrix.shape) ** 0.5 * lr)
+        work = [(group, matrix) for group in self.param_groups for matrix in group["params"] if matrix.grad is not None]
+        ahead = [self._ahead(group, matrix) for group, matrix in work]
+        how = [(group["ns_coefficients"], group["ns_steps"], group["eps"]) for group, _ in work]
+        for (group, matrix), step in zip(work, self._polar_of_each(ahead, how), strict=True):
+            lr = group["lr"]
+            matrix.mul_(1 - lr * group["weight_decay"])
+            matrix.add_(step, alpha=-0.2 * max(matrix.shape) ** 0.5 * lr)
+
+    def _ahead(self, group: dict[str, Any], matrix: Tensor) -> Tensor:
+        """The momentum after this step's gradient, or what lies ahead of it."""
+        gradient, momentum, state = matrix.grad, group["momentum"], self.state[matrix]
+        assert gradient is not None
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(matrix)
+        average: Tensor = state["momentum_buffer"]
+        average.lerp_(gradient, 1 - momentum)
+        return gradient.lerp(average, momentum) if group["nesterov"] else average
+
+    def _polar_of_each(self, matrices: Sequence[Tensor], how: Sequence[Any]) -> list[Tensor]:
+        if self.world == 1 or not matrices:
+            return [_polar(matrix, *settings) for matrix, settings in zip(matrices, how, strict=True)]
+        turns = take_turns([matrix.shape for matrix in matrices], self.world)
+        parts = [matrices[0].new_empty(sum(matrices[i].numel() for i in turn)) for turn in turns]
+        found: dict[int, Tensor] = {}
+        for turn, part in zip(turns, parts, strict=True):
+            pieces = part.split([matrices[i].numel() for i in turn])
+            found |= {i: piece.view(matrices[i].shape) for i, piece in zip(turn, pieces, strict=True)}
+        for i in turns[self.rank]:
+            found[i].copy_(_polar(matrices[i], *how[i]))
+        self.exchange(parts)
+        return [found[i] for i in range(len(matrices))]
+
+
+def take_turns(shapes: Sequence[Sequence[int]], count: int) -> list[list[int]]:
+    """Numbers of the matrices that each of ``count`` processes takes: the most costly first, to who has least to do."""
+    cost = [min(shape) ** 2 * (2 * max(shape) + min(shape)) for shape in shapes]
+    turns: list[list[int]] = [[] for _ in range(count)]
+    loads = [0] * count
+    for number in sorted(range(len(shapes)), key=lambda number: -cost[number]):
+        least = loads.index(min(loads))
+        turns[least].append(number)
+        loads[least] += cost[number]
+    return turns
 
 
 def _polar(matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
@@ -89,6 +124,11 @@ class Muon(Optimizer):
             adjust_lr_fn="match_rms_adamw",
         )
         return [muon, rest]
+
+    def share_work(self, rank: int, world: int, exchange: Exchange) -> None:
+        for part in self.parts:
+            if isinstance(part, InFloat32):
+                part.rank, part.world, part.exchange = rank, world, exchange
 
     def kinds(self, part: torch.optim.Optimizer) -> set[str]:
         return {"momentum_buffer"} if isinstance(part, torch.optim.Muon) else super().kinds(part)
