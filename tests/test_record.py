@@ -136,6 +136,15 @@ def test_one_seed_given_thrice_is_one_and_a_rehearsal_is_nothing_to_beat(file, d
     assert "rehearsed" in " ".join(record.broken_rules(load_recipe(file), claim, before, contract, 3, False))
 
 
+def test_minutes_of_another_processor_are_not_compared(file, digits_file):
+    contract = Store(digits_file).contract.model_copy(update={"num_samples": 50_000, "resolution": Size.square(32)})
+    claim = record.Record(minutes=10, changed="all", before="first")
+    for where, refused in ((record.processor(), False), ("another", True)):
+        before = record.Record(minutes=10, changed="", result=_result(1.0, processor=where))
+        broken = record.broken_rules(load_recipe(file), claim, before, contract, 3, False)
+        assert ("run it here first" in " ".join(broken)) == refused
+
+
 def test_a_recipe_that_was_changed_after_its_training_has_no_result(tiny_run, tmp_path):
     (tmp_path / "run").symlink_to(tiny_run)
     recipe = discli.load(tiny_run).recipe

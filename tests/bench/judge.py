@@ -171,8 +171,10 @@ def processor_seconds() -> float:
 
 
 def processor() -> str:
+    """With its widest vectors: ``AMD EPYC, AVX2``; there are several of that name."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
+    name = next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def commit() -> str:

@@ -187,6 +187,11 @@ def broken_rules(
         found.append(f"{record.before} has another budget, or was not run.")
     elif before is not None and before.result is not None and before.result.rehearsal and not rehearsal:
         found.append(f"{record.before} was only rehearsed.")
+    elif before is not None and before.result is not None and not rehearsal and before.result.processor != processor():
+        found.append(
+            f"{record.before} was run on {before.result.processor}, and minutes of {processor()} are others:"
+            " run it here first."
+        )
     if not contract.codec.is_pixels:
         found.append("an autoencoder has seen other images.")
     used = contract.as_used_by(recipe).grids
