@@ -141,8 +141,9 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 def study_csv(report: StudyReport) -> str:
     """One line per trial, all numbers unrounded."""
     keys = [
-        "trial", "point", "seed", "score", "score_name", "recognised", "loss", "parameters", "forward_gflops", "steps",
-        "images", "training_tflops", "seconds", "scoring_seconds", "images_per_second", "peak_memory",
+        "trial", "point", "seed", "score", "score_name", "recognised", "loss", "held_out_loss", "parameters",
+        "forward_gflops", "steps", "images", "training_tflops", "seconds", "scoring_seconds", "images_per_second",
+        "peak_memory",
     ]  # fmt: skip
     tuned = ["tuned_cfg_scale", "tuned_ema", "tuning_seconds"] if report.is_tuned else []
     settings = list(dict.fromkeys(key for result in report.results for key in result.settings))

@@ -45,7 +45,8 @@ class Estimate:
         """-2.13 (-2.34 to -1.92); without an interval, +2.13."""
         if not self.half_width or self.low is None or self.high is None:
             return f"{self.mean:+.3g}"
-        return f"{self.mean:+.{self._decimals}f} ({self.low:.{self._decimals}f} to {self.high:.{self._decimals}f})"
+        mean, low, high = (round(value, self._decimals) + 0.0 for value in (self.mean, self.low, self.high))  # no -0
+        return f"{mean:+.{self._decimals}f} ({low:.{self._decimals}f} to {high:.{self._decimals}f})"
 
     @property
     def _decimals(self) -> int:

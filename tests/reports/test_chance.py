@@ -39,3 +39,10 @@ def test_a_mean_shows_as_many_decimals_as_its_interval_deserves():
     shown = [str(Estimate(mean, mean - half, mean + half, 3)) for mean, half in ((12.34, 1.53), (0.0966, 0.0023))]
     assert shown == ["12.3 ± 1.5", "0.0966 ± 0.0023"]
     assert str(Estimate(1234.6, 1200.0, 1269.2, 3)) == "1235 ± 35"
+
+
+def test_a_difference_has_its_sign_and_the_decimals_of_its_interval():
+    assert Estimate(-2.131, -2.34, -1.922, 3).as_difference() == "-2.13 (-2.34 to -1.92)"
+    assert Estimate(-0.05, -11.0, 10.9, 2).as_difference() == "+0 (-11 to 11)"
+    assert Estimate(0.0133, 0.01, 0.0166, 3).scaled(100).as_difference() == "+1.33 (1.00 to 1.66)"
+    assert Estimate(2.13, None, None, 1).as_difference() == "+2.13"
