@@ -229,7 +229,7 @@ def _in_a_word(found: BesideBaseline) -> str:
         return found.verdict
     if found.score.count < 2:
         return f"{UNTOLD}: one seed"
-    return f"{UNTOLD}: about {found.seeds_needed:,} seeds would show it" if found.seeds_needed else found.verdict
+    return f"{UNTOLD}; {found.seeds_needed:,} seeds would" if found.seeds_needed else found.verdict
 
 
 def _difference(found: Estimate | None, times: float = 1) -> str:
