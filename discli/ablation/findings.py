@@ -53,7 +53,7 @@ def _from_baseline(report: StudyReport) -> Iterator[str]:
         names = [each.point for each in found if each.verdict == verdict]
         if names:
             yield f"{said.format(report.baseline)}: {_listed(names)}."
-    yield from _many(sum(each.verdict in (HELPS, HURTS, UNTOLD) for each in found))
+    yield from _many(sum(each.score is not None and each.score.low is not None for each in found))
 
 
 def _many(comparisons: int) -> Iterator[str]:

@@ -191,7 +191,8 @@ class Study(Spec):
         ),
     ] = ()
     baseline: Annotated[
-        str | None, Field(description="name of the point that all others are compared with; default: the best one")
+        str | None,
+        Field(description="name of the point that all others are compared with; default: each other, or the best"),
     ] = None
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """Muon for the hidden matrices, AdamW for the rest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -42,7 +42,7 @@ class InFloat32(torch.optim.Muon):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         work = [(group, matrix) for group in self.param_groups for matrix in group["params"] if matrix.grad is not None]
-        ahead = [self._ahead(group, matrix) for group, matrix in work]
+        ahead = (self._ahead(group, matrix) for group, matrix in work)
         how = [(group["ns_coefficients"], group["ns_steps"], group["eps"]) for group, _ in work]
         for (group, matrix), step in zip(work, self._polar_of_each(ahead, how), strict=True):
             lr = group["lr"]
@@ -59,9 +59,12 @@ class InFloat32(torch.optim.Muon):
         average.lerp_(gradient, 1 - momentum)
         return gradient.lerp(average, momentum) if group["nesterov"] else average
 
-    def _polar_of_each(self, matrices: Sequence[Tensor], how: Sequence[Any]) -> list[Tensor]:
-        if self.world == 1 or not matrices:
-            return [_polar(matrix, *settings) for matrix, settings in zip(matrices, how, strict=True)]
+    def _polar_of_each(self, ahead: Iterable[Tensor], how: Sequence[Any]) -> Iterator[Tensor]:
+        """One after the other; where they are shared, all at once, which takes memory for all of them."""
+        if self.world == 1 or not how:
+            yield from (_polar(matrix, *settings) for matrix, settings in zip(ahead, how, strict=True))
+            return
+        matrices = list(ahead)
         turns = take_turns([matrix.shape for matrix in matrices], self.world)
         parts = [matrices[0].new_empty(sum(matrices[i].numel() for i in turn)) for turn in turns]
         found: dict[int, Tensor] = {}
@@ -71,7 +74,7 @@ class InFloat32(torch.optim.Muon):
         for i in turns[self.rank]:
             found[i].copy_(_polar(matrices[i], *how[i]))
         self.exchange(parts)
-        return [found[i] for i in range(len(matrices))]
+        yield from (found[i] for i in range(len(matrices)))
 
 
 def take_turns(shapes: Sequence[Sequence[int]], count: int) -> list[list[int]]:
