@@ -58,8 +58,11 @@ def test_its_name_says_the_version_that_discli_does(wheel):
 def test_what_is_in_it(unpacked):
     files = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "discli").rglob("*.py")}
+    # A study's trials go with its page, which links to them.
     recipes = {
-        f"discli/shipped_recipes/{path.relative_to(ROOT / 'recipes')}" for path in ROOT.glob("recipes/**/*.toml")
+        f"discli/shipped_recipes/{path.relative_to(ROOT / 'recipes')}"
+        for end in ("toml", "csv")
+        for path in ROOT.glob(f"recipes/**/*.{end}")
     }
     assets = {"discli/py.typed", *(f"discli/assets/{name}" for name in ASSETS)}
     templates = {str(path.relative_to(ROOT)) for path in (ROOT / "discli/reports/templates").iterdir()}
