@@ -34,6 +34,7 @@ from discli.cli import (  # noqa: F401
 )
 from discli.cli.app import app
 from discli.cli.usage_errors import explain_usage, is_usage_error
+from discli.runtime.allocator import keep_freed_memory
 from discli.runtime.errors import INTERNAL, DiscliError
 from discli.runtime.launch import has_been_one_of_several
 from discli.runtime.signals import answer_ctrl_c, ignore_ctrl_c
@@ -58,6 +59,7 @@ _LESS_AT_ONCE = (
 def main() -> None:
     """The ``discli`` command. `discli.cli.app` documents its exit statuses; no traceback without ``--debug``."""
     answer_ctrl_c()
+    keep_freed_memory()
     if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr does: file names need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
