@@ -13,13 +13,14 @@ def keep_freed_memory() -> None:
 
     A training step on a CPU frees hundreds of MiB and asks for as much again. Handed back in between, every page
     costs a fault and is filled with zeros. PyTorch is also told to take large pages, if it is not imported yet.
-    What the environment says about either stays; elsewhere than with GNU's C library nothing happens.
+    What the environment says about either stays. On other systems nothing happens.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    said = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
-    if said or sys.platform != "linux":
+    if sys.platform != "linux":
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
     if mallopt is not None:
         # Once one is set, malloc no longer adapts the other, which by itself would grow as large.
         mallopt(_M_MMAP_THRESHOLD, _LARGEST)
