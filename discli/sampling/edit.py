@@ -16,7 +16,7 @@ from discli.data.images import ImageError, crop, decode, upright_rgb
 from discli.data.sources import is_image
 from discli.diffusion.edit import Edit
 from discli.recipe import DataContract
-from discli.recipe.size import Size
+from discli.recipe.size import Size, nearest_shape
 from discli.runs.manifest import Edited, GivenImage
 from discli.runtime.console import stderr
 from discli.runtime.errors import DiscliError
@@ -53,6 +53,10 @@ class GivenImages:
     cells: Tensor | None  # (1, 1, h, w) bool, the same of what the model sees: every cell with such a pixel
     shown: int | None  # the class that the images are inverted as
 
+    @property
+    def size(self) -> Size:
+        return Size(*self.pixels.shape[2:])
+
     def edit_of(self, members: Tensor) -> Edit:
         """Of the images with numbers ``members`` (B,)."""
         shown = None if self.shown is None else torch.full_like(members, self.shown)
@@ -69,9 +73,12 @@ class GivenImages:
 
 
 def settle_edit(
-    model: LoadedModel, asked: EditSettings, n: int | None, classes: Sequence[int], size: Size
+    model: LoadedModel, asked: EditSettings, n: int | None, classes: Sequence[int], size: Size | None
 ) -> tuple[GivenImages | None, int | None]:
-    """The given images and how many to draw of them; None where there are none. Raises DiscliError."""
+    """The given images and how many to draw of them; None where there are none. Raises DiscliError.
+
+    They become ``size``; by default that of the model's training which has nearest the shape of the first of them.
+    """
     init, mask, strength, resample, invert = asked.init, asked.mask, asked.strength, asked.resample, asked.invert
     if init is None:
         for flag, given in (("--mask", mask), ("--strength", strength), ("--resample", resample)):
@@ -105,6 +112,7 @@ def settle_edit(
             sizes = " and ".join("{} x {}".format(*image.size) for image in (covered.image, one.image))
             raise DiscliError(f"--mask and {one.name} differ in size: {sizes} pixels.", "Give a mask of its size.")
     contract = model.contract
+    size = size or contract.sizes[nearest_shape(contract.sizes, *opened[0].image.size)]
     pixels = torch.stack([_fit(one, size, contract) for one in opened])
     drawn = None if covered is None else _fit(covered, size, contract).float().mean(0) >= _WHITE_FROM
     if drawn is not None and not drawn.any():

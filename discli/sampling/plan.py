@@ -179,18 +179,20 @@ def plan_sampling(
     wanted = parse_classes(classes, recipe.model.num_classes, model.contract.class_names)
     if edit.invert:
         settled = _without_noise(recipe, settings or {}, settled)
-    size = _settle_size(model, size)
-    given, count = settle_edit(model, edit, n, wanted, size or model.contract.resolution)
+    _check_size(model, size)
+    given, count = settle_edit(model, edit, n, wanted, size)
+    size = given.size if given else size or model.contract.resolution
     between = settle_between(edit.between, n, wanted, recipe.model.num_classes)
     weak = None
     if settled.guidance.name == "autoguidance":
         weak = load_model(Path(settled.guidance.checkpoint), model.device)
         check_weak(weak, recipe, model.contract.codec)
     precision = precision_of(settled, model.device)
-    batch = find_model_batch(model, settled, shape_of(recipe, size or model.contract.resolution))
+    batch = find_model_batch(model, settled, shape_of(recipe, size))
     settled = settled.model_copy(update={"precision": precision, "model_batch": batch})
     frames = between.frames if between else count
-    return SamplingPlan(model, settled, wanted, seed, weak, given, between, frames, size)
+    other = None if size == model.contract.resolution else size
+    return SamplingPlan(model, settled, wanted, seed, weak, given, between, frames, other)
 
 
 def shape_of(recipe: Recipe, size: Size) -> tuple[int, int, int]:
@@ -207,10 +209,10 @@ def noise_of(shape: tuple[int, int, int], seed: int, members: Tensor) -> Noise:
     return noise
 
 
-def _settle_size(model: LoadedModel, size: Size | None) -> Size | None:
-    """None where it is the training's. Raises DiscliError for what does not divide into patches."""
-    if size is None or size == model.contract.resolution:
-        return None
+def _check_size(model: LoadedModel, size: Size | None) -> None:
+    """Raises DiscliError for what does not divide into patches; says so where nothing was trained for it."""
+    if size is None or size in model.contract.sizes:
+        return
     recipe = model.recipe
     multiple = recipe.data.codec.downsample * recipe.model.patch_size
     if not size.divides_by(multiple):
@@ -218,9 +220,7 @@ def _settle_size(model: LoadedModel, size: Size | None) -> Size | None:
             f"--size {size} does not divide into patches of {multiple} px.",
             f"Nearest: --size {size.nearest_multiple(multiple)}",
         )
-    if size not in model.contract.sizes:
-        stderr.print(f"Trained on {model.contract.resolution} px, sampled at {size}: positions are resized.")
-    return size
+    stderr.print(f"Trained on {model.contract.resolution} px, sampled at {size}: positions are resized.")
 
 
 def _without_noise(recipe: Recipe, asked: SampleSettings, settled: SampleSpec) -> SampleSpec:

@@ -139,7 +139,8 @@ def sample(
         invert: begin with the noise that DDIM finds for ``init``, an image of the first of ``classes``.
         between: "noises" goes from image 0 to image 1, "classes" from one of the two ``classes`` to the other; with
             ``out``, ``out``.gif shows it.
-        size: of the images in pixels, a square's side or (height, width); None is that of the training.
+        size: of the images in pixels, a square's side or (height, width); None is that of the training, of several
+            the first, or the one nearest in shape to ``init``.
         of_sampler: a sampler's other settings by name, such as ``noise_scale`` of Euler-Maruyama.
 
     Raises DiscliError for what the model cannot do, and for a folder that holds anything else.

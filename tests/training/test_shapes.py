@@ -66,6 +66,13 @@ def test_a_run_on_several_shapes_draws_any_of_them(whole):
     assert (sample(whole, 3, size=(10, 6)).pixels[:2] == tall).all()
 
 
+def test_an_image_to_begin_from_has_the_nearest_shape_unless_told_otherwise(whole):
+    for height, width, nearest in ((30, 18, (10, 6)), (18, 30, (6, 10)), (20, 19, (8, 8))):
+        begin = np.zeros((height, width, 3), np.uint8)
+        assert sample(whole, 1, init=begin).pixels.shape[2:] == nearest
+    assert sample(whole, 1, init=np.zeros((30, 18, 3), np.uint8), size=8).pixels.shape[2:] == (8, 8)
+
+
 def test_sizes_that_do_not_divide_into_patches_are_refused(whole, recipe, shaped):
     with pytest.raises(DiscliError, match="--size 9x6"):
         sample(whole, 1, size=(9, 6))
