@@ -29,7 +29,7 @@ def ablate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a study: every combination of its settings and seeds, then a report of what differs.
+    """Run a study: every combination of its settings and seeds. A report says what differs.
 
     Run the same command again to resume. A trial that fails is reported and the others continue. Under
     torchrun or srun the processes share the trials. Without --data, the newest file of encode in this

@@ -44,7 +44,7 @@ def compare(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether two scores can be compared, and what explains their difference.
+    """Say whether two scores can be compared, and why they differ.
 
     With several scores a side, of trainings with other seeds: whether the sides differ by more than chance,
     paired by seed where they are, and how many seeds would show it.

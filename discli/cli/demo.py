@@ -19,9 +19,10 @@ def demo(
     ] = None,
     device: Device = None,
 ) -> None:
-    """Serve a page on this machine that draws images as discli sample does, until Ctrl-C or SIGTERM.
+    """Serve a page on this machine that draws with a model.
 
-    Needs pip install 'discli[demo]'. The same page for others: discli export --to space.
+    Images are those of discli sample. Ctrl-C or SIGTERM ends it. Needs pip install 'discli[demo]'. The same page for
+    others: discli export --to space.
     """
     from discli.runtime.console import stderr
     from discli.sampling.drawing import Easel

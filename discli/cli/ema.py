@@ -15,7 +15,7 @@ def ema(
     step: Annotated[int | None, typer.Option(help="Up to the snapshot of this step. Default: the last.")] = None,
     out: Annotated[Path | None, typer.Option(help="Default: RUN/ema-STD.")] = None,
 ) -> None:
-    """An average of any length after training, from a run's snapshots (EDM2's post-hoc EMA)."""
+    """Make an average of any length after training. It is made of a run's snapshots (EDM2's post-hoc EMA)."""
     from discli.training.posthoc_ema import posthoc_ema
 
     typer.echo(posthoc_ema(run, std, step, out))

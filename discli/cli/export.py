@@ -43,9 +43,10 @@ def export(
         bool, typer.Option("--merge", help="Add a LoRA's matrices to those that they lie beside.")
     ] = False,
 ) -> None:
-    """Export averaged (EMA) weights to diffusers or safetensors, as a model with a name, or as a page on the hub.
+    """Export averaged (EMA) weights, for others to draw with.
 
-    --set changes how they are sampled by default: sample.cfg_scale=1.5.
+    To diffusers or safetensors, as a model with a name, or as a page on the hub. --set changes how they
+    are sampled by default: sample.cfg_scale=1.5.
     """
     if to is None and push_to_hub is None:
         raise DiscliError("export needs --to.", "Example: discli export runs/mine --to diffusers")

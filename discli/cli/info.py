@@ -40,7 +40,7 @@ def info(
     vae: Annotated[str | None, typer.Option(help="Where the data file's autoencoder lies now.")] = None,
     device: Device = None,
 ) -> None:
-    """What a recipe takes, how far a run is, or what a data file records.
+    """What a recipe takes, how far a run is, what a data file holds.
 
     Recipes and runs: parameters, FLOPs, memory, disk and time: here, by a trial step, or with --gpu or
     --tflops elsewhere. Data files: decoded samples beside the images they were made from.

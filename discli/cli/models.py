@@ -16,7 +16,7 @@ _UNFOLDED = 400  # columns, in a file or a pipe
 
 @app.command(epilog="Example: discli models && discli sample digits -n 100 --grid 10x10")
 def models(as_json: Json = False) -> None:
-    """List trained weights that have a name: those that come with discli, and those in the folders of DISCLI_MODELS.
+    """List trained weights that have a name. They come with discli, or lie in the folders of DISCLI_MODELS.
 
     A name goes wherever a run goes: sample, export, info, eval-fid. A run of yours of the same name is taken first,
     then a model in DISCLI_MODELS (folders with a colon between them), then what came with discli.

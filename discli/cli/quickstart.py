@@ -32,7 +32,7 @@ def quickstart(
         Path | None, typer.Option(help="Folder for everything. Default: quickstart/, and the run in runs/quickstart.")
     ] = None,
 ) -> None:
-    """Run every step once, in a few minutes on a CPU: encode digits, train, sample with guidance, look."""
+    """Run every step once, on a CPU, in minutes. Encodes digits, trains, samples with guidance, and looks."""
     took: dict[str, float] = {}
     with _timed("loading PyTorch", took):
         import torch

@@ -46,7 +46,7 @@ def show(
     resolved: Annotated[bool, typer.Option("--resolved", help="Include every default.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Print a recipe as TOML that stands alone: what it extends and --set are merged in."""
+    """Print a recipe as TOML that stands alone. What it extends and --set are merged in."""
     from discli.recipe.load import load_tree, parse_recipe
     from discli.recipe.toml import to_toml
 
@@ -107,7 +107,7 @@ def new(
 def schema(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: stdout.")] = None,
 ) -> None:
-    """Print the JSON Schema of recipes, with which editors check and complete them.
+    """Print the JSON Schema of recipes. Editors check and complete them with it.
 
     In editors with Taplo (Even Better TOML in VS Code), begin a recipe with the line
     #:schema recipe.schema.json (a path relative to the recipe).

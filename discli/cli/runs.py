@@ -14,7 +14,7 @@ def runs(
     folder: Annotated[Path, typer.Argument(help="Where to look, with all folders in it.")] = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """List runs: how far each is, what it is doing, its last loss and score, its speed and size."""
+    """List runs: state, step, loss, score, speed and size."""
     from discli.cli.runs_table import print_runs
     from discli.runs.listing import list_runs
     from discli.runtime.console import stderr

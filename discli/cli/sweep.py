@@ -27,7 +27,7 @@ def sweep(
     as_json: Json = False,
     device: Device = None,
 ) -> None:
-    """Score a trained run over guidance, EMA length and sampling steps, with the same noise for all.
+    """Score a trained run over guidance, EMA length and steps. All have the same noise.
 
     Every combination is scored; run the same command again to resume, or with more values. The best is
     scored again by fresh samples, which had no part in choosing it. Writes sweep.json, map.png and images.png.

@@ -19,7 +19,7 @@ def teacher(
     flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Train on mirrored images too.")] = True,
     device: Device = None,
 ) -> None:
-    """Train a small classifier on a data file's labels, and store its features there for [train.align].
+    """Train a small classifier on a data file's labels. Its features are stored there, for [train.align].
 
     A tenth of the images is held out and says how well it recognises classes. Kept by content: asking again trains
     nothing.

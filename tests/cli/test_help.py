@@ -51,6 +51,14 @@ def test_a_commands_help_is_what_is_tested_here():
     assert " ".join(shown.split()).endswith(f"--help Show this message and exit. {COMMANDS['sample',].epilog}")
 
 
+@pytest.mark.parametrize("path", [(), ("recipe",)])
+def test_a_list_of_commands_says_what_each_does_and_cuts_nothing_off(path):
+    _, commands = discli(*path, "--help", COLUMNS="80").stdout.split("Commands:")
+    listed = [line for line in commands.partition("Example:")[0].splitlines() if line.strip()]
+    assert len(listed) == sum(command[:-1] == path for command in COMMANDS if command)
+    assert not [line for line in listed if not line.endswith(".") or line.endswith("...")]
+
+
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".join(path) or "discli")
 def test_h_is_help_everywhere(path, capsys):
     app([*path, "-h"], prog_name="discli", standalone_mode=False)
