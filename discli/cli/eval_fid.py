@@ -58,7 +58,7 @@ def eval_fid(
     as_json: Json = False,
     device: Device = None,
 ) -> None:
-    """Score samples: FID and its relatives. With all that makes the numbers comparable."""
+    """Score samples: FID and its relatives. All that makes a number comparable stands beside it."""
     from discli.cli.scores_table import print_scores
     from discli.evaluation.card_images import CardImages
     from discli.evaluation.evaluate import evaluate

@@ -43,7 +43,7 @@ def floor(
     as_json: Json = False,
     device: Device = None,
 ) -> None:
-    """The lowest possible loss of a data file at each noise level. For each objective (arXiv:2506.13763).
+    """The lowest possible loss of a data file at each noise level. Each objective has its own (arXiv:2506.13763).
 
     It is kept beside the file, where discli report finds it: the gap to it says how well a network fits.
     """

@@ -16,7 +16,7 @@ def import_(
     ],
     out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/ and the file's name.")] = None,
 ) -> None:
-    """Turn a checkpoint of the DiS authors' code into a run."""
+    """Turn a checkpoint of the DiS authors' code into a run. It can be sampled from."""
     from discli.sampling.import_authors import import_checkpoint
 
     typer.echo(import_checkpoint(checkpoint, out))

@@ -17,7 +17,7 @@ def report(
         Path | None, typer.Option(metavar="FILE.json", help="Of discli floor. Default: the one beside the run's data.")
     ] = None,
 ) -> None:
-    """Write one HTML page about a run. Curves, samples over time, scores, recipe, environment, events."""
+    """Write one HTML page about a run. It has curves, samples over time, scores, recipe, environment, events."""
     from discli.reports.run import report_run
     from discli.runs.listing import describe_state
     from discli.runtime.console import format_bytes, stderr

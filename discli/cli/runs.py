@@ -14,7 +14,7 @@ def runs(
     folder: Annotated[Path, typer.Argument(help="Where to look, with all folders in it.")] = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """List runs: state, step, loss, score, speed and size."""
+    """List runs: what each is doing, loss, score, speed and size."""
     from discli.cli.runs_table import print_runs
     from discli.runs.listing import list_runs
     from discli.runtime.console import stderr

@@ -134,7 +134,7 @@ def sample(
     ] = None,
     device: Device = None,
 ) -> None:
-    """Write n images, and a contact sheet. Of the averaged (EMA) weights, with a manifest to repeat them.
+    """Write n images, and a contact sheet. The averaged (EMA) weights draw them; a manifest says how to repeat them.
 
     Run again after an interruption, it makes only the images that are missing. Under torchrun every
     process makes its part.
