@@ -45,6 +45,27 @@ class Form:
     sampler: Typed = None
 
 
+@dataclass
+class Ticket:
+    """Of a drawing that was asked for: whether it has begun, and whether it is still wanted."""
+
+    stopped: bool = False
+    _begun: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(self) -> bool:
+        """False where it was stopped while it waited."""
+        with self._lock:
+            self._begun = not self.stopped
+            return self._begun
+
+    def stop(self) -> bool:
+        """False where it has begun: it ends after its step, and whoever draws says so, after all else it said."""
+        with self._lock:
+            self.stopped = True
+            return not self._begun
+
+
 @dataclass(frozen=True)
 class Progress:
     """After a step of a group of images."""
@@ -163,21 +184,21 @@ class Easel:
             words += [flag, f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)]
         return shlex.join([*words, *(["--device", self.device] if self.device else []), "--show-steps"])
 
-    def draw(self, form: Form, folder: Path) -> Iterator[Progress | Drawn]:
+    def draw(self, form: Form, folder: Path, ticket: Ticket | None = None) -> Iterator[Progress | Drawn]:
         """Yields after every step, and at last what was drawn, in the empty ``folder``.
 
         Raises DiscliError before the first step, for a form that cannot be drawn. Two at once take turns, step by
-        step. Ends early when it is closed, or ``closing`` is set.
+        step. Ends early, with nothing drawn, when ``ticket`` is stopped or ``closing`` set.
         """
         plan, n = self.plan(form)
         me = id(form)
         self._drawings.add(me)
         try:
-            yield from self._draw(plan, n, folder)
+            yield from self._draw(plan, n, folder, ticket or Ticket())
         finally:
             self._drawings.discard(me)
 
-    def _draw(self, plan: SamplingPlan, n: int, folder: Path) -> Iterator[Progress | Drawn]:
+    def _draw(self, plan: SamplingPlan, n: int, folder: Path, ticket: Ticket) -> Iterator[Progress | Drawn]:
         started = time.monotonic()
         samples = folder / "samples"
         writer, size, groups = open_writer("png", samples), plan.model_batch, plan.groups(n)
@@ -192,7 +213,7 @@ class Easel:
             while True:
                 with self._turn:
                     state = next(states, None)
-                if self.closing.is_set():
+                if ticket.stopped or self.closing.is_set():
                     return
                 if state is None:
                     break

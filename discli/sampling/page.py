@@ -23,7 +23,7 @@ from discli.runs.models import read_card
 from discli.runtime.console import format_seconds, stderr
 from discli.runtime.errors import DiscliError
 from discli.runtime.numbers import format_scaled
-from discli.sampling.drawing import MOST_IMAGES, MOST_STEPS, Drawn, Easel, Form, Progress
+from discli.sampling.drawing import MOST_IMAGES, MOST_STEPS, Drawn, Easel, Form, Progress, Ticket
 
 LOOPBACK, FIRST_PORT, PORTS = "127.0.0.1", 7860, 100
 _SECONDS_BETWEEN_LINES = 0.25
@@ -123,23 +123,29 @@ def page(easel: Easel, drawings: Path) -> Any:
         idle = [gr.update(interactive=True), gr.update(interactive=False)]
         at_work = idle[::-1]
         outcome = [status, draw, stop, sheet, steps_seen, download, command]
-        inputs = [n, seed, classes, scale, steps, sampler]
+        ticket = gr.State()
+        inputs = [ticket, n, seed, classes, scale, steps, sampler]
 
         def begin() -> list[Any]:
             waits = "Another drawing is under way; yours comes next." if easel.busy else "Starting ..."
-            return [_line(waits), *at_work]
+            return [Ticket(), _line(waits), *at_work]
 
-        def drawing(*fields: str | float | None) -> Iterator[list[Any]]:
+        def drawing(mine: Ticket, *fields: str | float | None) -> Iterator[list[Any]]:
+            if not mine.begin():
+                yield [gr.skip()] * len(outcome)  # `stopping` has said so, and the next may be asked for already
+                return
             form, unchanged = Form(*fields), [gr.skip()] * 4
             folder = Path(tempfile.mkdtemp(dir=drawings))
             try:
-                for news in _now_and_then(easel.draw(form, folder)):
+                for news in _now_and_then(easel.draw(form, folder, mine)):
                     if isinstance(news, Progress):
                         yield [_bar(news), *at_work, *unchanged]
                         continue
                     took = f"{news.images} image{'s' if news.images > 1 else ''} in {format_seconds(news.seconds)}."
                     archive = gr.update(value=str(news.archive), interactive=True)
                     yield [_line(took), *idle, str(news.sheet), str(news.strip), archive, easel.command(form)]
+                    return
+                yield [_line("Stopped."), *idle, *unchanged]
             except DiscliError as error:
                 yield [_refusal(error.message, error.hint), *idle, *unchanged]
             except Exception as error:  # whatever it is, the next drawing may go well
@@ -148,13 +154,23 @@ def page(easel: Easel, drawings: Path) -> Any:
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
-        def ended() -> list[Any]:
-            return [_line("Stopped."), *idle]
+        # Gradio's own way to cancel lets a step's line arrive after the last word, and then the page is stuck.
+        def stopping(mine: Ticket) -> list[Any]:
+            return [_line("Stopped."), *idle] if mine.stop() else [gr.skip()] * 3
 
         another.click(lambda: str(secrets.randbelow(2**32)), None, seed, queue=False, show_progress="hidden", **private)
-        begun = draw.click(begin, None, [status, draw, stop], queue=False, show_progress="hidden", **private)
-        job = begun.then(drawing, inputs, outcome, concurrency_limit=1, show_progress="hidden", **private)
-        stop.click(ended, None, [status, draw, stop], cancels=[job], queue=False, show_progress="hidden", **private)
+        begun = draw.click(begin, None, [ticket, status, draw, stop], queue=False, show_progress="hidden", **private)
+        # "multiple": Draw may be pressed again while one that was stopped still has its place in the queue.
+        begun.then(
+            drawing,
+            inputs,
+            outcome,
+            concurrency_limit=1,
+            trigger_mode="multiple",
+            show_progress="hidden",
+            **private,
+        )
+        stop.click(stopping, ticket, [status, draw, stop], queue=False, show_progress="hidden", **private)
     return blocks
 
 

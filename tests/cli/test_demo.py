@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,8 +119,10 @@ def _served(*words: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[str], str
     pytest.importorskip("gradio")
     environment = os.environ | {"TMPDIR": str(cwd), "OMP_NUM_THREADS": "1", "GRADIO_SERVER_PORT": "7900"}
     process = subprocess.Popen(
-        [sys.executable, *words], cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        [sys.executable, *words], cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # A shell's background jobs ignore Ctrl-C, and hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     try:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
@@ -228,6 +231,10 @@ def test_one_is_drawn_at_a_time_and_stop_stops(browser, address):
     _status(first, "Step ")
     _draw(second, n=1, steps=2)
     _status(second, "another drawing".capitalize())
+    second.click("#stop")  # while it waits
+    _status(second, "Stopped.")
+    _draw(second, n=1, steps=2)
+    _status(second, "another drawing".capitalize())
     first.click("#stop")
     _status(first, "Stopped.")
     _status(second, "1 image in")
@@ -237,6 +244,21 @@ def test_one_is_drawn_at_a_time_and_stop_stops(browser, address):
     assert _sound(second, address)
     first.close()
     second.close()
+
+
+@pytest.mark.slow
+def test_stopped_is_the_last_word(browser, address):
+    tab = _open(browser, address)
+    for _ in range(8):
+        _draw(tab, n=64, steps=1000)
+        _status(tab, "Step ")
+        tab.click("#stop")
+        _status(tab, "Stopped.")
+        time.sleep(0.5)  # for a line that comes late
+        _status(tab, "Stopped.")
+        assert tab.run("document.querySelector('#stop').disabled")
+    assert _sound(tab, address)
+    tab.close()
 
 
 @pytest.mark.slow

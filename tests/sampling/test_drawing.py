@@ -11,7 +11,7 @@ import pytest
 import discli
 from discli.cli import app
 from discli.runtime.errors import DiscliError
-from discli.sampling.drawing import MOST_IMAGES, MOST_STEPS, Drawn, Easel, Form, Progress
+from discli.sampling.drawing import MOST_IMAGES, MOST_STEPS, Drawn, Easel, Form, Progress, Ticket
 from discli.sampling.plan import plan_sampling
 
 
@@ -116,6 +116,23 @@ def test_at_closing_a_drawing_ends_after_its_step(easel, tmp_path):
     mine.closing.set()
     assert list(drawing) == []
     assert not mine.busy
+
+
+def test_a_drawing_that_is_stopped_ends_after_its_step_and_says_so_itself(easel, tmp_path):
+    ticket = Ticket()
+    assert ticket.begin()
+    drawing = easel.draw(Form(n=64), tmp_path, ticket)
+    next(drawing)
+    assert not ticket.stop()
+    assert list(drawing) == []
+    assert not easel.busy
+
+
+def test_one_that_is_stopped_while_it_waits_never_begins():
+    ticket = Ticket()
+    assert ticket.stop()
+    assert not ticket.begin()
+    assert ticket.stop()
 
 
 def test_the_shown_command_has_every_digit(easel):
